@@ -1,0 +1,52 @@
+# Each target creates .venv and installs what it needs, when that is needed and only then.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+INSTALLED := $(VENV)/.installed
+# dvc and python of the environment come first; matplotlib and MLflow need a place for their caches only.
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := true
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: repro test test-slow ui lint lock clean help
+
+help:
+	@echo "make repro      run the whole study (only what changed) and print its results"
+	@echo "make test       lint, types and the fast tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make ui         open the MLflow UI on the run database (http://127.0.0.1:5000)"
+	@echo "make lint       ruff and mypy"
+	@echo "make lock       renew constraints.txt with the newest versions"
+	@echo "make clean      remove results, snapshots and the environment (not DVC's cache, not the run database)"
+
+repro: $(INSTALLED)
+	dvc repro
+
+test: lint
+	python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	python -m pytest -m slow
+
+ui: $(INSTALLED)
+	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000}
+
+lint: $(INSTALLED)
+	ruff check .
+	mypy
+
+lock: pyproject.toml
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --upgrade ".[dev]"
+	{ echo "# Versions the project is tested with; renewed by 'make lock'."; .venv-lock/bin/python -m pip freeze --exclude sglr; } > constraints.txt
+	rm -rf .venv-lock
+
+clean:
+	rm -rf artifacts/check.txt artifacts/data artifacts/warmup artifacts/train artifacts/evaluate artifacts/analyze artifacts/report
+	rm -rf .sglr .pytest_cache .mypy_cache .ruff_cache build *.egg-info $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; use make PYTHON=...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@

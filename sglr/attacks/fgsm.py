@@ -1,0 +1,24 @@
+"""Fast gradient sign method (Goodfellow et al. 2015): one step of size eps, no random start."""
+
+from torch import Tensor, nn
+
+from sglr.attacks.pgd import cross_entropy, input_gradient
+from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
+from sglr.threat import Threat
+
+
+def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat) -> Tensor:
+    """One steepest step of length eps on the cross-entropy. Shapes and ranges as in ``pgd``."""
+    x = x.detach()
+    return threat.project(x + threat.step(input_gradient(model, x, y, cross_entropy), threat.eps), x)
+
+
+@REGISTRY.register("fgsm")
+class FgsmOptions(AttackOptions):
+    """FGSM has nothing to set."""
+
+    def build(self, threat: Threat) -> Attack:
+        def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
+            return fgsm(model, x, y, threat=threat)
+
+        return attack

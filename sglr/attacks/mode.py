@@ -1,0 +1,29 @@
+"""The batch-norm mode an attack sees, without a trace left behind."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextlib.contextmanager
+def attack_mode(model: nn.Module, bn: Literal["eval", "train"]) -> Iterator[None]:
+    """Within the block the model is in ``bn`` mode; afterwards every module's mode is what it was.
+
+    In train mode batch norm normalises by the batch and leaves its running statistics as they are.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    tracking = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    model.train(bn == "train")
+    try:
+        if bn == "train":
+            for norm in tracking:
+                norm.track_running_stats = False
+        yield
+    finally:
+        for norm in tracking:
+            norm.track_running_stats = True
+        for module, training in modes:
+            module.training = training

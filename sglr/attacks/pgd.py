@@ -1,0 +1,99 @@
+"""Projected gradient descent (Madry et al. 2018), METHOD section 1."""
+
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
+from sglr.random import torch_stream
+from sglr.threat import Threat
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy per example (N,)."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+LOSSES: dict[str, Loss] = {"ce": cross_entropy}
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: Threat,
+    step_size: float,
+    steps: int,
+    restarts: int = 1,
+    loss: str | Loss = "ce",
+    random_start: bool = True,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Ascend the loss inside the ball around x.
+
+    x: (N, C, H, W) in [0, 1]; y: (N,) labels, passed to the loss; step_size: in [0, 1] units. ``loss`` is "ce" or a
+    function (logits, y) -> (N,). With several restarts each example keeps its worst case: the first restart that is
+    misclassified, else the one of highest loss. The model is used in the mode it is in (see ``attack_mode``), its
+    parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and dtype.
+
+    Raises ValueError for an unknown loss, or steps or restarts below 1.
+    """
+    if steps < 1 or restarts < 1:
+        raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
+    if isinstance(loss, str) and loss not in LOSSES:
+        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}, or a function (logits, y) -> (N,)")
+    criterion = LOSSES[loss] if isinstance(loss, str) else loss
+    x = x.detach()
+
+    def ascend() -> Tensor:
+        x_adv = threat.random_start(x, generator) if random_start else x.clone()
+        for _ in range(steps):
+            gradient = input_gradient(model, x_adv, y, criterion)
+            x_adv = threat.project(x_adv + threat.step(gradient, step_size), x)
+        return x_adv
+
+    if restarts == 1:
+        return ascend()
+    worst, worst_score = x, torch.full_like(x.flatten(1)[:, 0], -torch.inf)
+    for _ in range(restarts):
+        x_adv = ascend()
+        with torch.no_grad():
+            logits = model(x_adv)
+            score = criterion(logits, y).masked_fill(logits.argmax(1) != y, torch.inf)
+        better = score > worst_score
+        worst = torch.where(better.view(-1, *[1] * (x.dim() - 1)), x_adv, worst)
+        worst_score = torch.where(better, score, worst_score)
+    return worst
+
+
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> Tensor:
+    """Gradient of the summed per-example loss with respect to x (N, ...); no other gradient is computed."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(criterion(model(x), y).sum(), x)[0]
+
+
+@REGISTRY.register("pgd")
+class PgdOptions(AttackOptions):
+    """PGD-k; step size in 255ths, null for a quarter of eps."""
+
+    steps: int = Field(default=20, ge=1)
+    step_size_255: float | None = Field(default=None, gt=0)
+    restarts: int = Field(default=1, ge=1)
+
+    def build(self, threat: Threat) -> Attack:
+        step_size = threat.eps / 4 if self.step_size_255 is None else self.step_size_255 / 255
+
+        def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
+            return pgd(
+                model, x, y, threat=threat, step_size=step_size, steps=self.steps, restarts=self.restarts,
+                generator=torch_stream(seed, "pgd", device=x.device),
+            )
+
+        return attack

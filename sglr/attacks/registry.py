@@ -1,0 +1,29 @@
+"""What evaluation knows of an attack: options with a ``build`` method that returns a function."""
+
+from typing import Protocol
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from sglr.config import Options, Registry
+from sglr.threat import Threat
+
+REGISTRY = Registry("attack")
+
+
+class Attack(Protocol):
+    """An attack ready to run."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
+        """Adversarial examples for x (N, C, H, W) in [0, 1] with labels y (N,); equal for equal seeds."""
+        ...
+
+
+class AttackOptions(Options):
+    """Base of attack options: how many test examples it is run on (null: as many as the suite)."""
+
+    n_examples: int | None = Field(default=None, ge=1)
+
+    def build(self, threat: Threat) -> Attack:
+        """The attack for a threat model."""
+        raise NotImplementedError

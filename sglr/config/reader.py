@@ -1,0 +1,112 @@
+"""Reading params.yaml strictly and turning validation failures into messages a person can act on."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sglr.config.errors import ConfigError, suggest
+from sglr.config.sections import Config
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars, as DVC reads them (``1e-4`` is a number, ``no`` a word), and no duplicate keys."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own interface)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge":
+                name = self.construct_object(key, deep=True)
+                if name in seen:
+                    raise ConfigError(f"line {key.start_mark.line + 1}: key {name!r} is given twice in one mapping.")
+                seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+0123456789."),
+    ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("merge", r"^<<$", "<"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+# PyYAML reads a leading zero as octal; YAML 1.2 does not.
+def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
+def parse(text: str, source: str = "params.yaml") -> dict[str, Any]:
+    """The mapping that a YAML text holds; ConfigError when it is not valid YAML or not a mapping."""
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{source} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source} must hold a mapping of sections, found {type(values).__name__}.")
+    return values
+
+
+def validate(values: dict[str, Any], source: str = "params.yaml") -> Config:
+    """Typed config from plain values; ConfigError that lists every problem, one line each."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(problem, values) for problem in error.errors(include_url=False)]
+        raise ConfigError(f"{source}: " + ("\n  " if len(lines) > 1 else "") + "\n  ".join(lines)) from None
+
+
+def load(path: str | Path = "params.yaml") -> Config:
+    """Read and validate a params file.
+
+    Raises ConfigError when the file is missing, is not valid YAML, or holds a value that cannot be used.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    return validate(parse(text, str(path)), str(path))
+
+
+def _describe(problem: Any, values: dict[str, Any]) -> str:
+    """One line for one pydantic problem: key, what is wrong with it, the value found."""
+    where = [part for part in problem["loc"] if not (isinstance(part, str) and "(" in part)]
+    key = ".".join(str(part) for part in where)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(where[:-1], values)
+        hint = suggest(str(where[-1]), known)
+        return f"{key}: unknown key.{hint}" + (f" Known here: {', '.join(known)}." if known else "")
+    if problem["type"] == "missing":
+        return f"{key}: missing."
+    message = problem["msg"].removeprefix("Value error, ")
+    found, present = _lookup(where, values)
+    shown = f" (found {found!r})" if present and where and not isinstance(found, dict) else ""
+    return f"{key}: {message}{shown}" if key else message
+
+
+def _lookup(where: list[Any], values: Any) -> tuple[Any, bool]:
+    for part in where:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None, False
+    return values, True
+
+
+def _known_keys(where: list[Any], values: dict[str, Any]) -> list[str]:
+    """Field names of the section at ``where``, found by walking the types along the key."""
+    from sglr.config.sections import section_type
+
+    section: type[BaseModel] | None = section_type(where, values)
+    return sorted(section.model_fields) if section else []

@@ -1,0 +1,103 @@
+"""Components (models, sources, attacks, objectives, label and weight policies) found by name.
+
+A room of components holds one ``REGISTRY``. A component is one file in that room: a frozen ``Options`` type with what it
+can be told, registered under the name params.yaml uses, and a ``build`` (or ``read``) method that makes the thing itself.
+In params.yaml it is written ``{name: refinement, alpha: 0.9}``, or just ``refinement`` where every option has a default.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
+
+from sglr.config.errors import ConfigError, suggest
+
+
+class Section(BaseModel):
+    """Base of everything read from params.yaml: frozen, strict, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=(), hide_input_in_errors=True
+    )
+
+
+class Options(Section):
+    """What a component can be told. Subclasses add fields and the method that builds the component."""
+
+    name: str
+
+
+OptionsT = TypeVar("OptionsT", bound=type[Options])
+
+
+class Registry:
+    """Names of one kind of component and the options type of each."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._types: dict[str, type[Options]] = {}
+
+    def register(self, *names: str) -> Callable[[OptionsT], OptionsT]:
+        """Class decorator: make the options type available under each of ``names``."""
+
+        def decorate(options: OptionsT) -> OptionsT:
+            for name in names:
+                if name in self._types:
+                    raise ValueError(f"two {self.kind}s are called {name!r}")
+                self._types[name] = options
+            return options
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        return sorted(self._types)
+
+    def type_of(self, name: str) -> type[Options]:
+        """The options type called ``name``; ConfigError with the nearest known name otherwise."""
+        if name not in self._types:
+            raise ConfigError(
+                f"unknown {self.kind} {name!r}.{suggest(name, self._types)} Known: {', '.join(self.names())}."
+            )
+        return self._types[name]
+
+    def options(self, name: str, **values: Any) -> Any:
+        """Validated options of component ``name``; for use from Python, where params.yaml is not involved."""
+        return self.type_of(name).model_validate({"name": name, **values})
+
+
+def discover(package: str, path: Iterable[str]) -> None:
+    """Import every module of a room, so that each component file registers itself."""
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
+
+
+def in_room(room: str) -> BeforeValidator:
+    """Validator for a config field that holds a component of ``room``.
+
+    The room is imported when a value is validated, not when the config room is: names are checked at load, while a
+    stage's code depends only on the rooms it imports itself.
+    """
+
+    def resolve(value: Any) -> Options:
+        registry: Registry = importlib.import_module(room).REGISTRY
+        if isinstance(value, Options):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise PydanticCustomError(
+                "component",
+                "expected the name of a {kind}, or a mapping with a 'name'; known: {known}",
+                {"kind": registry.kind, "known": ", ".join(registry.names())},
+            )
+        try:
+            options = registry.type_of(value["name"])
+        except ConfigError as error:
+            raise PydanticCustomError("component", "{message}", {"message": str(error)}) from None
+        return options.model_validate(value)
+
+    return BeforeValidator(resolve)

@@ -1,0 +1,93 @@
+"""Pictures and labels as NumPy arrays, and the checks that every source's arrays must pass."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sglr.files import FileError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What a source gives.
+
+    ``x_train``, ``x_test``: (N, C, H, W), uint8 or float32 in [0, 1]. ``y_train``, ``y_test``: (N,) int64 in
+    0 .. num_classes - 1, the true labels. ``classes``: names, or None where there are none.
+    """
+
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    num_classes: int
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one picture."""
+        channels, height, width = self.x_train.shape[1:]
+        return channels, height, width
+
+    def checked(self, where: str) -> "Arrays":
+        """These arrays, once they were found to be what the class promises.
+
+        Raises FileError that begins with ``where`` and names the array.
+        """
+        for part in ("train", "test"):
+            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            check_pictures(x, f"{where}: x_{part}")
+            check_labels(y, f"{where}: y_{part}")
+            if len(x) != len(y):
+                raise FileError(f"{where}: x_{part} has {len(x)} pictures, y_{part} {len(y)} labels.")
+            if y.max() >= self.num_classes:
+                raise FileError(
+                    f"{where}: y_{part} holds label {y.max()}, but there are {self.num_classes} classes:"
+                    f" 0 to {self.num_classes - 1} are allowed."
+                )
+        if self.x_train.shape[1:] != self.x_test.shape[1:]:
+            raise FileError(
+                f"{where}: the pictures of x_train are {self.x_train.shape[1:]} (channels, height, width),"
+                f" those of x_test {self.x_test.shape[1:]}."
+            )
+        if self.x_train.dtype != self.x_test.dtype:
+            raise FileError(f"{where}: x_train is {self.x_train.dtype}, x_test {self.x_test.dtype}; give both alike.")
+        if self.classes is not None and len(self.classes) != self.num_classes:
+            raise FileError(f"{where}: {len(self.classes)} class names for {self.num_classes} classes.")
+        return self
+
+
+def check_pictures(x: Array, name: str) -> None:
+    """FileError unless x is a non-empty (N, C, H, W) array of uint8, or of float32 in [0, 1] without NaN."""
+    if x.ndim != 4:
+        raise FileError(f"{name} has shape {x.shape}; pictures must have four axes, (N, C, H, W) or (N, H, W, C).")
+    if 0 in x.shape:
+        raise FileError(f"{name} is empty (shape {x.shape}).")
+    if x.dtype == np.uint8:
+        return
+    if x.dtype != np.float32:
+        raise FileError(f"{name} is {x.dtype}; pictures must be uint8 (0 to 255) or floating point (0 to 1).")
+    # Two passes without a temporary array; NaN wins both.
+    low, high = float(x.min()), float(x.max())
+    if np.isnan(low) or np.isnan(high):
+        raise FileError(f"{name} holds NaN.")
+    if low < 0 or high > 1:
+        raise FileError(
+            f"{name} has values from {low:g} to {high:g}; floating point pictures must lie in [0, 1]"
+            " (undo a normalisation, divide 0..255 by 255, or give uint8)."
+        )
+
+
+def check_labels(y: Array, name: str) -> None:
+    """FileError unless y is a non-empty (N,) array of int64, none negative."""
+    if y.ndim != 1:
+        raise FileError(f"{name} has shape {y.shape}; labels must be one whole number per picture, shape (N,).")
+    if y.size == 0:
+        raise FileError(f"{name} is empty.")
+    if y.dtype != np.int64:
+        raise FileError(f"{name} is {y.dtype}; labels must be whole numbers.")
+    if y.min() < 0:
+        raise FileError(f"{name} holds label {y.min()}; labels start at 0.")

@@ -1,0 +1,89 @@
+"""Source ``npz``: your own arrays in one NumPy archive."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from sglr.data.arrays import Array, Arrays, check_labels
+from sglr.data.registry import REGISTRY, SourceOptions
+from sglr.files import FileError
+
+NAMES = ("x_train", "y_train", "x_test", "y_test")
+
+
+@REGISTRY.register("npz")
+class NpzOptions(SourceOptions):
+    """Path of the archive, absolute or relative to the project or to the folder SGLR_DATA_ROOT.
+
+    It holds ``x_train``, ``y_train``, ``x_test`` and ``y_test``. Pictures are uint8, or floating point in [0, 1], with
+    axes (N, C, H, W) or (N, H, W, C): channels are last when the last axis has length 1 or 3 and the second has not.
+    Labels are whole numbers from 0 to C - 1, each of which occurs in y_train.
+    """
+
+    path: Annotated[str, Field(min_length=1)]
+
+    def read(self, root: Path | None) -> Arrays:
+        path = self._find(root)
+        found = _load(path)
+        for part in ("train", "test"):
+            found[f"x_{part}"] = _pictures(found[f"x_{part}"])
+            found[f"y_{part}"] = _labels(found[f"y_{part}"])
+        check_labels(found["y_train"], f"{path}: y_train")
+        labels = np.unique(found["y_train"])
+        if len(labels) < 2 or labels[-1] != len(labels) - 1:
+            shown = ", ".join(map(str, labels[:10])) + (" ..." if len(labels) > 10 else "")
+            raise FileError(
+                f"{path}: y_train holds the labels {shown}; at least two, numbered from 0 without gaps, are needed."
+            )
+        x_train, y_train, x_test, y_test = (found[name] for name in NAMES)
+        return Arrays(x_train, y_train, x_test, y_test, num_classes=len(labels)).checked(str(path))
+
+    def _find(self, root: Path | None) -> Path:
+        places = [Path(self.path)]
+        if root is not None and not places[0].is_absolute():
+            places.append(root / self.path)
+        for place in places:
+            if place.is_file():
+                return place
+        raise FileError(
+            f"data.source.path: there is no file {' or '.join(str(place.absolute()) for place in places)}."
+            + ("" if root else " SGLR_DATA_ROOT, which may name a folder to look in, is not set.")
+        )
+
+
+def _load(path: Path) -> dict[str, Array]:
+    """The four arrays; FileError that says which are missing or unreadable. Pickled objects are never loaded."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FileError(f"cannot read {path} as an .npz archive: {error}") from None
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise FileError(f"{path} holds a single array; an .npz archive with {', '.join(NAMES)} is needed (np.savez).")
+    with archive:
+        missing = [name for name in NAMES if name not in archive.files]
+        if missing:
+            held = f"it holds {', '.join(archive.files)}" if archive.files else "it is empty"
+            raise FileError(f"{path}: missing {', '.join(missing)} ({held}).")
+        arrays = {}
+        for name in NAMES:
+            try:
+                arrays[name] = archive[name]
+            except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+                raise FileError(f"{path}: cannot read {name}: {error}") from None
+    return arrays
+
+
+def _pictures(x: Array) -> Array:
+    """Channels first, floating point as float32; what cannot be pictures is left for the checks to name."""
+    if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        x = x.transpose(0, 3, 1, 2)
+    return x.astype(np.float32) if np.issubdtype(x.dtype, np.floating) else x
+
+
+def _labels(y: Array) -> Array:
+    whole = np.issubdtype(y.dtype, np.integer) and (y.dtype != np.uint64 or not y.size or y.max() < 2**63)
+    return y.astype(np.int64) if whole else y

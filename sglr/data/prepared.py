@@ -1,0 +1,183 @@
+"""Prepared data: written once as arrays that can be memory-mapped, opened by every later stage."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sglr import files
+from sglr.config.sections import Data
+from sglr.data import noise
+from sglr.data.arrays import Array
+from sglr.data.registry import SourceOptions
+from sglr.data.split import split
+
+FORMAT = 1
+ARRAYS = ("x_train", "true_train", "given_train", "x_val", "y_val", "x_test", "y_test")
+
+
+def prepare(data: Data, folder: str | Path) -> None:
+    """Read the source, cut the splits, draw the label noise; write ``<array>.npy`` for ARRAYS and ``meta.json``.
+
+    The same params give the same bytes. Raises FileError when the source cannot be read, ConfigError when sizes or
+    noise do not fit it; nothing is written then.
+    """
+    root = os.environ.get("SGLR_DATA_ROOT")
+    source: SourceOptions = data.source
+    read = source.read(Path(root) if root else None)
+    train, validation = split(
+        read.y_train, train_size=data.train_size, validation_size=data.validation_size, seed=data.split_seed
+    )
+    true = read.y_train[train]
+    described = noise.describe(data.noise, source, read.num_classes, per_seed=data.noise_per_seed)
+    given = noise.draw_for(true, described, read.num_classes, run_seed=None)
+    described["flipped"] = int((given != true).sum())
+    arrays = {
+        "x_train": read.x_train[train],
+        "true_train": true,
+        "given_train": given,
+        "x_val": read.x_train[validation],
+        "y_val": read.y_train[validation],
+        "x_test": read.x_test,
+        "y_test": read.y_test,
+    }
+    folder = Path(folder)
+    meta = {
+        "format": FORMAT,
+        "source": source.model_dump(mode="json"),
+        "shape": list(read.shape),
+        "num_classes": read.num_classes,
+        "classes": None if read.classes is None else list(read.classes),
+        "sizes": {"train": len(train), "validation": len(validation), "test": len(read.y_test)},
+        "split_seed": data.split_seed,
+        "noise": described,
+        "arrays": {name: _write(folder / f"{name}.npy", array) for name, array in arrays.items()},
+    }
+    files.write_json(folder / "meta.json", meta)
+
+
+def open_folder(folder: str | Path) -> "Prepared":
+    """What ``prepare`` wrote. Arrays stay on disk until a split is asked for; their checksums are compared then.
+
+    Raises FileError when meta.json or an array is missing, or is not of the form that meta.json says.
+    """
+    folder = Path(folder)
+    meta = files.read_json(folder / "meta.json")
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT or set(meta.get("arrays", {})) != set(ARRAYS):
+        raise files.FileError(f"{folder / 'meta.json'} is not of format {FORMAT}; run the prepare stage again.")
+    arrays = {}
+    for name, stated in meta["arrays"].items():
+        path = folder / f"{name}.npy"
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise files.FileError(f"cannot read {path}: {error}; run the prepare stage again.") from None
+        if list(array.shape) != stated["shape"] or str(array.dtype) != stated["dtype"]:
+            raise _damaged(path)
+        arrays[name] = array
+    return Prepared(folder, meta, arrays)
+
+
+class Prepared:
+    """The opened data of an experiment."""
+
+    def __init__(self, folder: Path, meta: dict[str, Any], arrays: dict[str, Array]) -> None:
+        self.folder = folder
+        self.meta = meta
+        self._arrays = arrays
+        self._good: set[str] = set()
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return int(self.meta["num_classes"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one picture."""
+        channels, height, width = self.meta["shape"]
+        return channels, height, width
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; numbers as text where the source has none."""
+        return tuple(self.meta["classes"] or map(str, range(self.num_classes)))
+
+    def train(self, seed: int, device: torch.device | str = "cpu") -> "Split":
+        """The training split of the run with this seed, with noise of its own where ``data.noise_per_seed`` is true."""
+        true = self._checked("true_train")
+        given = self._checked("given_train")
+        if self.meta["noise"]["per_seed"]:
+            given = noise.draw_for(true, self.meta["noise"], self.num_classes, run_seed=seed)
+        return _split(self._checked("x_train"), given, true, device)
+
+    def validation(self, device: torch.device | str = "cpu") -> "Split":
+        """The validation split (perhaps empty); its labels are true."""
+        return _split(self._checked("x_val"), self._checked("y_val"), self._checked("y_val"), device)
+
+    def test(self, device: torch.device | str = "cpu") -> "Split":
+        """The test split; its labels are true."""
+        return _split(self._checked("x_test"), self._checked("y_test"), self._checked("y_test"), device)
+
+    def _checked(self, name: str) -> Array:
+        path = self.folder / f"{name}.npy"
+        if name not in self._good:
+            if _sha256(path) != self.meta["arrays"][name]["sha256"]:
+                raise _damaged(path)
+            self._good.add(name)
+        return self._arrays[name]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples resident on one device.
+
+    ``x``: (N, C, H, W), uint8 or float32 in [0, 1]. ``given``, ``true``: (N,) int64, the labels to train on and the
+    right ones.
+    """
+
+    x: Tensor
+    given: Tensor
+    true: Tensor
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    @property
+    def noisy(self) -> Tensor:
+        """(N,) bool: the given label is not the true one."""
+        return self.given != self.true
+
+    def pictures(self, index: Tensor | slice | None = None) -> Tensor:
+        """Pictures (n, C, H, W) as float32 in [0, 1]; all of them, or those of an index tensor or slice."""
+        chosen = self.x if index is None else self.x[index]
+        return chosen.to(torch.float32).div_(255) if chosen.dtype == torch.uint8 else chosen
+
+
+def _split(x: Array, given: Array, true: Array, device: torch.device | str) -> Split:
+    # Copies: the maps are read-only, and training must not depend on files staying where they are.
+    return Split(*(torch.from_numpy(np.array(array)).to(device) for array in (x, given, true)))
+
+
+def _write(path: Path, array: Array) -> dict[str, Any]:
+    array = np.ascontiguousarray(array)
+    with files.atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    return {"sha256": _sha256(path), "shape": list(array.shape), "dtype": str(array.dtype)}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise files.FileError(f"cannot read {path}: {error}") from None
+
+
+def _damaged(path: Path) -> files.FileError:
+    return files.FileError(f"{path} is damaged: it is not what meta.json says; run the prepare stage again.")

@@ -1,0 +1,27 @@
+"""Where pictures come from: the options every data source shares, and the registry of sources."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from sglr.config import Options, Registry
+from sglr.data.arrays import Arrays
+
+REGISTRY = Registry("data source")
+
+
+class SourceOptions(Options):
+    """Options of every source."""
+
+    asymmetric_maps: ClassVar[dict[str, dict[int, int]]] = {}
+
+    def read(self, root: Path | None) -> Arrays:
+        """The source's pictures and true labels.
+
+        ``root`` is the folder that SGLR_DATA_ROOT names, None when it is not set. Raises FileError, naming file and
+        array, when the data cannot be had or cannot be used.
+        """
+        raise NotImplementedError
+
+    def asymmetric_map(self) -> dict[int, int] | None:
+        """Which class asymmetric label noise turns into which, where the literature has a custom for this source."""
+        return self.asymmetric_maps.get(self.name)

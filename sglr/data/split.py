@@ -1,0 +1,56 @@
+"""Stratified cuts: the same share of every class, the same examples whenever the seed is the same."""
+
+import numpy as np
+
+from sglr.config import ConfigError
+from sglr.data.arrays import Array
+from sglr.random import numpy_stream
+
+
+def cut(y: Array, size: int, rng: np.random.Generator) -> Array:
+    """Sorted indices (size,) of a random subset of labels y (N,) with the class shares of the whole.
+
+    Each class gets its exact share rounded down; the places left go to the largest remainders (the lower class first
+    when they are equal), so that no class is off by one or more. ``size`` must be at most N.
+    """
+    classes, counts = np.unique(y, return_counts=True)
+    # In whole numbers, so that no rounding error decides.
+    parts, remainders = np.divmod(counts * size, len(y))
+    parts[np.argsort(-remainders, kind="stable")[: size - parts.sum()]] += 1
+    chosen = [rng.permutation(np.flatnonzero(y == c))[:part] for c, part in zip(classes, parts, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
+
+def split(y: Array, *, train_size: int | None, validation_size: int, seed: int) -> tuple[Array, Array]:
+    """Sorted, disjoint indices (training, validation) into labels y (N,).
+
+    Validation is cut first, so that it does not depend on ``train_size``; the training subset is cut from the rest, of
+    which None means all. Raises ConfigError naming the key when there are too few examples.
+    """
+    classes = len(np.unique(y))
+    _check("validation_size", validation_size, classes)
+    available = len(y) - validation_size
+    if available < 1:
+        raise ConfigError(
+            f"data.validation_size: {validation_size} leaves nothing to train on;"
+            f" the source has {len(y)} training examples"
+        )
+    if train_size is not None:
+        _check("train_size", train_size, classes)
+        if train_size > available:
+            raise ConfigError(
+                f"data.train_size: {train_size} training examples were asked for, {available} are available"
+                f" ({len(y)} less {validation_size} for validation); give a smaller number, or null for all of them"
+            )
+    validation = cut(y, validation_size, numpy_stream(seed, "validation split"))
+    rest = np.setdiff1d(np.arange(len(y)), validation, assume_unique=True)
+    if train_size is None:
+        return rest, validation
+    return rest[cut(y[rest], train_size, numpy_stream(seed, "training subset"))], validation
+
+
+def _check(key: str, size: int, classes: int) -> None:
+    if 0 < size < classes:
+        raise ConfigError(
+            f"data.{key}: {size} is too small for a stratified cut of {classes} classes; one of each is needed"
+        )

@@ -1,0 +1,219 @@
+"""Files that are whole or absent: atomic writes, checksums, nested state as safetensors, locks."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+# Read once, here: reading the mask means setting it for a moment, which would meet the writes of another thread.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
+class FileError(RuntimeError):
+    """A file that is missing, damaged or cannot be written; the message names it and says what to do."""
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    The bytes are on disk before the name is. On any error the temporary file goes and ``path`` stays as it was; an
+    OSError (full disk, no permission) becomes a FileError.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_UMASK)
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}. What was there before is unchanged.") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, payload: bytes) -> None:
+    """Write ``payload`` to ``path`` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(payload)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 ``text`` to ``path`` atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with a final newline; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file; FileError when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot read {path}: {error}") from None
+
+
+def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV; columns in order of first appearance, absent and None values empty, floats exactly."""
+    import csv
+    import io
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Rows of a CSV written by ``write_rows``: numbers as int or float, empty cells as None."""
+    import csv
+
+    def value(cell: str) -> Any:
+        if cell == "":
+            return None
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(cell)
+        return cell
+
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            return [{key: value(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise FileError(f"cannot read {path}: {error}") from None
+
+
+def write_arrays(path: str | Path, arrays: "dict[str, np.ndarray]") -> None:
+    """Write named arrays as an uncompressed .npz; equal arrays give equal bytes."""
+    import numpy as np
+
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stub lacks **arrays
+
+
+def digest(*paths: str | Path) -> str:
+    """SHA-256 over the contents of files and, recursively and in name order, of folders (bytecode left out)."""
+    total = hashlib.sha256()
+    for path in map(Path, paths):
+        members = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for member in members:
+            if member.is_file() and "__pycache__" not in member.parts:
+                total.update(str(member.relative_to(path)).encode())
+                with member.open("rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def md5(path: str | Path) -> str:
+    """MD5 of one file, as DVC records it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def save_state(path: str | Path, state: dict[str, Any]) -> None:
+    """Write nested state (dicts, lists, tuples, tensors, plain values) as one checksummed file.
+
+    Layout: SHA-256 of the rest (32 bytes), then a safetensors file whose metadata holds everything but the tensors as
+    JSON. Nothing in it can run code when read.
+    """
+    from safetensors.torch import save
+
+    tensors: dict[str, torch.Tensor] = {}
+    plain = json.dumps(_pack(state, tensors))
+    payload = save(tensors, metadata={"state": plain})
+    write_bytes(path, hashlib.sha256(payload).digest() + payload)
+
+
+def load_state(path: str | Path, device: "torch.device | str" = "cpu") -> dict[str, Any]:
+    """Read what ``save_state`` wrote; FileError when the checksum does not match."""
+    from safetensors.torch import load
+
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error}") from None
+    payload = content[32:]
+    if hashlib.sha256(payload).digest() != content[:32]:
+        raise FileError(f"{path} is damaged (its checksum does not match); delete it to go on without it.")
+    tensors = {name: tensor.to(device) for name, tensor in load(payload).items()}
+    header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
+    state = _unpack(json.loads(header["__metadata__"]["state"]), tensors)
+    assert isinstance(state, dict)
+    return state
+
+
+def _pack(value: Any, tensors: "dict[str, torch.Tensor]") -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        name = f"{len(tensors):06d}"
+        # A copy: safetensors refuses tensors that share storage.
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"items": [[key, _pack(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list):
+        return [_pack(item, tensors) for item in value]
+    if isinstance(value, tuple):
+        return {"tuple": [_pack(item, tensors) for item in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"cannot store a {type(value).__name__} in a state file")
+
+
+def _unpack(value: Any, tensors: "dict[str, torch.Tensor]") -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[value["tensor"]]
+        if "tuple" in value:
+            return tuple(_unpack(item, tensors) for item in value["tuple"])
+        return {key: _unpack(item, tensors) for key, item in value["items"]}
+    return value
+
+
+@contextlib.contextmanager
+def lock(path: str | Path, *, timeout: float = 0, holder: str = "another process") -> Iterator[None]:
+    """Hold an exclusive lock that the system releases when its holder dies.
+
+    Raises FileError when it is not free within ``timeout`` seconds.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        guard = FileLock(path)
+        guard.acquire(timeout=timeout)
+    except Timeout:
+        raise FileError(f"{holder} holds {path}; wait for it to end, or end it, then run this again.") from None
+    except OSError as error:
+        raise FileError(f"cannot lock {path}: {error}") from None
+    try:
+        yield
+    finally:
+        guard.release()

@@ -1,0 +1,56 @@
+"""Memorisation of injected label noise: accuracies on given and true labels over epochs, recovery by refined labels.
+
+An example is noisy when its given label is not its true one, clean otherwise.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sglr.information.checks import Floats, Integers, classes, distributions
+
+Row = dict[str, Any]
+
+ACCURACIES = (
+    "noisy/natural_given", "noisy/natural_true", "noisy/pgd_given", "noisy/pgd_true", "clean/natural", "clean/pgd",
+)  # fmt: skip
+TARGETS = ("targets/entropy", "targets/recovered", "targets/corrupted")
+
+
+def curves(history: list[Row]) -> list[Row]:
+    """Phase, epoch and the memorisation columns of history.csv that were measured in at least one epoch.
+
+    Accuracies are fractions: of noisy examples on the given and the true label, of clean ones on theirs, natural (eval
+    mode) and pgd (the attacked batches as they were trained on). Columns that were never measured are left out.
+    """
+    measured = [key for key in (*ACCURACIES, *TARGETS) if any(row.get(key) is not None for row in history)]
+    return [{key: row.get(key) for key in ("phase", "epoch", *measured)} for row in history]
+
+
+def at_epoch(history: list[Row], epoch: int) -> dict[str, float]:
+    """The memorisation accuracies measured in one epoch of adversarial training; those not measured are left out.
+
+    Raises ValueError when the history has no such epoch.
+    """
+    for row in history:
+        if row.get("epoch") == epoch:
+            return {key: float(row[key]) for key in ACCURACIES if row.get(key) is not None}
+    raise ValueError(f"the history has no epoch {epoch}")
+
+
+def recovery(targets: ArrayLike, given: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """What refinement did to the labels: ``recovered``, bool per noisy example, and ``corrupted``, bool per clean one.
+
+    targets: (N, C) probabilities; given, true: int (N,). A noisy example is recovered when its most probable class is
+    the true one, a clean example corrupted when it is not. Raises ValueError for input of another form.
+    """
+    rows = distributions(targets, "targets")
+    noisy = _labels(given, rows, "given") != _labels(true, rows, "true")
+    correct = rows.argmax(1) == np.asarray(true)
+    return correct[noisy], ~correct[~noisy]
+
+
+def _labels(values: ArrayLike, rows: Floats, name: str) -> Integers:
+    n, num_classes = rows.shape
+    return classes(values, n, num_classes, name)

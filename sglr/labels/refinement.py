@@ -1,0 +1,150 @@
+"""Self-guided label refinement (arXiv 2403.09101), METHOD section 2."""
+
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from sglr.labels.registry import REGISTRY, LabelOptions, Step
+from sglr.objectives import ObjectiveOptions
+
+
+class SelfGuidedRefinement:
+    """A probability vector per training example, averaged with the model's own predictions.
+
+    For use in any training loop::
+
+        labels = SelfGuidedRefinement(given, 10, alpha=0.9, adversarial_weight=0.8, refinement_ratio=1.0)
+        targets = labels.update(index, logits_adv.detach().softmax(1), logits.softmax(1))
+
+    given_labels: int64 (n,) in [0, num_classes); state lives on their device. ``alpha`` is the share of the old vector
+    in an update, ``adversarial_weight`` (lambda) that of the adversarial prediction in the new one, and
+    ``refinement_ratio`` (r) that of the refined label in the target. r < 1 is a reconstruction of the paper's
+    y = r f(x') + (1 - r) y_hard; the authors' published code has r = 1.
+
+    Raises ValueError for values outside [0, 1] and for alpha = 1, which never refines.
+    """
+
+    def __init__(
+        self,
+        given_labels: Tensor,
+        num_classes: int,
+        *,
+        alpha: float = 0.9,
+        adversarial_weight: float = 0.8,
+        refinement_ratio: float = 1.0,
+    ) -> None:
+        settings = {"alpha": alpha, "adversarial_weight": adversarial_weight, "refinement_ratio": refinement_ratio}
+        for name, value in settings.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], found {value}")
+        if alpha == 1:
+            raise ValueError("alpha 1 keeps the given labels for ever: that is training without refinement")
+        if given_labels.dim() != 1 or given_labels.dtype != torch.int64:
+            raise ValueError(f"given_labels must be int64 (n,), found {given_labels.dtype} {tuple(given_labels.shape)}")
+        self.alpha = alpha
+        self.adversarial_weight = adversarial_weight
+        self.refinement_ratio = refinement_ratio
+        self._given = given_labels
+        self._p = F.one_hot(given_labels, num_classes).float()
+
+    @torch.no_grad()
+    def update(
+        self, index: Tensor, adversarial_probs: Tensor, natural_probs: Tensor, ratio: float | None = None
+    ) -> Tensor:
+        """Average new predictions into the batch's vectors and return its targets (N, C), detached.
+
+        index: int64 (N,), each example at most once; probabilities: (N, C). ``ratio`` overrides r for this batch.
+        """
+        # Never below single precision, whatever the forward ran in.
+        precision = torch.promote_types(adversarial_probs.dtype, self._p.dtype)
+        q = self.adversarial_weight * adversarial_probs.to(precision) + (1 - self.adversarial_weight) * natural_probs
+        p = self.alpha * self._p[index].to(precision) + (1 - self.alpha) * q
+        self._p[index] = p.to(self._p.dtype)
+        return self._mix(p, index, ratio)
+
+    def targets(self, index: Tensor, ratio: float | None = None) -> Tensor:
+        """The batch's targets (N, C) as they stand, without an update."""
+        return self._mix(self._p[index], index, ratio)
+
+    def _mix(self, p: Tensor, index: Tensor, ratio: float | None) -> Tensor:
+        ratio = self.refinement_ratio if ratio is None else ratio
+        return p if ratio == 1 else ratio * p + (1 - ratio) * F.one_hot(self._given[index], p.shape[1]).to(p.dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The table p (n, C)."""
+        return {"p": self._p}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the table; ValueError when its shape is another."""
+        if state["p"].shape != self._p.shape:
+            raise ValueError(f"label table of shape {tuple(state['p'].shape)}, expected {tuple(self._p.shape)}")
+        self._p.copy_(state["p"])
+
+
+class RefinementPolicy:
+    """Hard labels before ``start_epoch``, self-guided refinement from it on."""
+
+    def __init__(self, options: "RefinementOptions", given: Tensor, num_classes: int) -> None:
+        self._options = options
+        self._hard = F.one_hot(given, num_classes).float()
+        self._refined = SelfGuidedRefinement(
+            given,
+            num_classes,
+            alpha=options.alpha,
+            adversarial_weight=options.adversarial_weight,
+            refinement_ratio=options.refinement_ratio,
+        )
+
+    def targets(self, step: Step) -> Tensor:
+        if step.epoch < self._options.start_epoch:
+            return self._hard[step.index]
+        assert step.outputs.adversarial is not None
+        # The adversarial forward comes first, then the natural one: the order matters to batch norm's running statistics.
+        natural = step.natural(self._options.natural_bn)
+        return self._refined.update(step.index, step.outputs.adversarial.detach().softmax(1), natural.softmax(1))
+
+    def table(self) -> Tensor:
+        return self._refined.targets(torch.arange(len(self._hard), device=self._hard.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._refined.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._refined.load_state_dict(state)
+
+
+@REGISTRY.register("refinement")
+class RefinementOptions(LabelOptions):
+    """Defaults are those of the authors' published code; see METHOD section 2 for the sources."""
+
+    start_epoch: int = Field(ge=1)
+    alpha: float = Field(default=0.9, ge=0, le=1)
+    adversarial_weight: float = Field(default=0.8, ge=0, le=1)
+    refinement_ratio: float = Field(default=1.0, ge=0, le=1)
+    natural_bn: Literal["train", "eval"] = "train"
+
+    @model_validator(mode="after")
+    def _refines(self) -> Self:
+        if self.alpha == 1:
+            raise ValueError("alpha 1 keeps the given labels for ever: that is plain 'at' (labels: hard)")
+        if self.refinement_ratio == 0:
+            raise ValueError("refinement_ratio 0 never uses the refined labels: that is plain 'at' (labels: hard)")
+        return self
+
+    def build(self, given: Tensor, num_classes: int, epochs: int) -> RefinementPolicy:
+        return RefinementPolicy(self, given, num_classes)
+
+    def check_objective(self, objective: ObjectiveOptions) -> None:
+        if objective.name == "at" and self.adversarial_weight == 1 and self.alpha == 0:
+            raise ValueError(
+                "adversarial_weight 1 with alpha 0 makes the target the prediction itself: the gradient is that of 'at'"
+                " times 1 - refinement_ratio"
+            )
+        if not objective.build().attacks:
+            raise ValueError(f"refinement needs adversarial predictions; objective {objective.name!r} makes none")
+
+    def same_until(self, epoch: int) -> bool:
+        return self.start_epoch > epoch

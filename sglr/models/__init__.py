@@ -1,0 +1,23 @@
+"""Models by name. Each takes pictures in [0, 1], normalises them itself and is ``head(features(x))``."""
+
+from sglr.config import discover
+from sglr.models.checkpoint import load_model, save, unwrap
+from sglr.models.factory import build, from_spec, spec
+from sglr.models.normalize import Normalization, Normalize
+from sglr.models.registry import REGISTRY, Classifier, ModelOptions
+
+discover(__name__, __path__)
+
+__all__ = [
+    "REGISTRY",
+    "Classifier",
+    "ModelOptions",
+    "Normalization",
+    "Normalize",
+    "build",
+    "from_spec",
+    "load_model",
+    "save",
+    "spec",
+    "unwrap",
+]

@@ -1,0 +1,124 @@
+"""Trained models as files: ``model.safetensors`` (weights, plain names) and ``model.json`` (how to build the model).
+
+Nothing is unpickled, and nothing is allocated for weights before names, shapes and types were found to fit.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sglr import files
+from sglr.models.factory import from_spec
+
+WEIGHTS, SPEC = "model.safetensors", "model.json"
+_DTYPES = {"F32": torch.float32, "I64": torch.int64}
+
+
+def save(model: nn.Module, folder: str | Path, spec: dict[str, Any]) -> None:
+    """Write ``model`` into ``folder`` (made when absent) as model.safetensors and model.json, each atomically.
+
+    ``spec`` is what ``sglr.models.spec`` returns. Wrappers (torch.compile, DistributedDataParallel, AveragedModel) are
+    taken off. Raises ValueError when the weights are not those of the model that ``spec`` describes.
+    """
+    from safetensors.torch import save as serialize
+
+    weights = {name: value.detach().cpu().contiguous() for name, value in unwrap(model).state_dict().items()}
+    problems = _misfits(_described(_blank(spec)), _described(weights))
+    if problems:
+        raise ValueError(f"the weights are not those of the model {spec['name']!r} to be saved: {problems}")
+    files.write_bytes(Path(folder) / WEIGHTS, serialize(weights))
+    files.write_json(Path(folder) / SPEC, spec)
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """The model saved in a folder, or in a .safetensors file with its .json beside it, in eval mode on the CPU.
+
+    It takes pictures in [0, 1] (N, C, H, W) and gives logits. Raises FileError, naming the file and the keys, when a
+    file is missing or damaged or the weights do not fit the model.
+    """
+    path = Path(path)
+    weights_path, spec_path = (path / WEIGHTS, path / SPEC) if path.is_dir() else (path, path.with_suffix(".json"))
+    if not weights_path.is_file():
+        raise files.FileError(f"there is no model at {weights_path}.")
+    spec = files.read_json(spec_path)
+    try:
+        model = from_spec(spec, device="meta")
+    except (ValueError, TypeError) as error:
+        raise files.FileError(f"{spec_path} does not describe a model that can be built: {error}") from None
+    problems = _misfits(_described(model.state_dict()), _header(weights_path))
+    if problems:
+        raise files.FileError(f"{weights_path} does not fit the model {spec['name']!r} of {spec_path.name}: {problems}")
+    # Every parameter and buffer is in the file, so nothing uninitialised remains.
+    model = model.to_empty(device="cpu")
+    model.load_state_dict(_weights(weights_path))
+    return model.eval()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside torch.compile, DistributedDataParallel or AveragedModel wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _blank(spec: dict[str, Any]) -> dict[str, Tensor]:
+    return from_spec(spec, device="meta").state_dict()
+
+
+def _described(state: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: (str(value.dtype).removeprefix("torch."), tuple(value.shape)) for name, value in state.items()}
+
+
+def _header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each tensor in a safetensors file whose header fits its length; FileError otherwise."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+            return {name: (_dtype(part.get_dtype()), tuple(part.get_shape())) for name, part in slices.items()}
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from None
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, in memory of their own (not mapped onto a file that may be replaced)."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> files.FileError:
+    return files.FileError(f"cannot read {path}: it is damaged or not a safetensors file ({error}).")
+
+
+def _dtype(code: str) -> str:
+    return str(_DTYPES.get(code, code)).removeprefix("torch.")
+
+
+def _misfits(wanted: dict[str, tuple[str, tuple[int, ...]]], found: dict[str, tuple[str, tuple[int, ...]]]) -> str:
+    """What is wrong with the found weights, in words; '' when they fit."""
+    wrong = [
+        f"{name} is {found[name][0]} {list(found[name][1])}, must be {wanted[name][0]} {list(wanted[name][1])}"
+        for name in wanted
+        if name in found and wanted[name] != found[name]
+    ]
+    groups = {
+        "missing": [name for name in wanted if name not in found],
+        "unexpected": [name for name in found if name not in wanted],
+        "of another form": wrong,
+    }
+    return "; ".join(f"{title}: {_some(names)}" for title, names in groups.items() if names)
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,95 @@
+"""Building models by name, and the plain description from which a saved one is built again."""
+
+from typing import Any
+
+import torch
+
+from sglr.config import ConfigError
+from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape
+
+FORMAT = 1
+
+
+def build(
+    model: str | ModelOptions,
+    *,
+    num_classes: int,
+    shape: Shape,
+    generator_seed: int | None = None,
+    **options: Any,
+) -> Classifier:
+    """An untrained model, in train mode on the CPU, for pictures of ``shape`` (C, H, W) in [0, 1].
+
+    ``model`` is a registered name, with its ``options`` as keywords, or options already validated (``config.model``).
+    With ``generator_seed`` the initial weights depend on it alone and torch's global random state stays as it was;
+    without, they are drawn from that state. Raises ConfigError for an unknown name and for options that do not fit.
+    """
+    chosen = _options(model, options)
+    num_classes, shape = _checked(num_classes, shape)
+    if generator_seed is None:
+        return chosen.build(num_classes, shape)
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would seed the CUDA generators too, which are not restored here.
+        torch.default_generator.manual_seed(generator_seed)
+        return chosen.build(num_classes, shape)
+
+
+def spec(model: str | ModelOptions, *, num_classes: int, shape: Shape, **options: Any) -> dict[str, Any]:
+    """What model.json holds: everything ``build`` needs to make the same architecture again, as plain values."""
+    chosen = _options(model, options)
+    num_classes, shape = _checked(num_classes, shape)
+    return {
+        "format": FORMAT,
+        "name": chosen.name,
+        "num_classes": num_classes,
+        "shape": list(shape),
+        "options": chosen.model_dump(mode="json", exclude={"name"}),
+    }
+
+
+def from_spec(values: Any, device: str = "cpu") -> Classifier:
+    """The untrained model that a ``spec`` describes, on ``device`` ('meta' allocates nothing).
+
+    Raises ConfigError (a ValueError) when it describes none.
+    """
+    wanted = {"format", "name", "num_classes", "shape", "options"}
+    if not isinstance(values, dict) or set(values) != wanted:
+        raise ConfigError(f"expected a mapping with exactly the keys {', '.join(sorted(wanted))}")
+    if values["format"] != FORMAT:
+        raise ConfigError(f"format {values['format']!r} is not known; this version reads format {FORMAT}")
+    if not isinstance(values["name"], str) or not isinstance(values["options"], dict) or "name" in values["options"]:
+        raise ConfigError("name must be a text and options a mapping of options")
+    with torch.device(device):
+        return build(
+            _options(values["name"], values["options"]), num_classes=values["num_classes"], shape=values["shape"]
+        )
+
+
+def _options(model: str | ModelOptions, options: dict[str, Any]) -> ModelOptions:
+    if isinstance(model, ModelOptions):
+        if options:
+            raise TypeError("options are given twice: in the options object and as keywords")
+        return model
+    known = REGISTRY.type_of(model).model_fields
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigError(f"model {model!r} has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}.")
+    try:
+        chosen = REGISTRY.options(model, **options)
+    except ValueError as error:
+        raise ConfigError(f"model {model!r}: {error}") from None
+    assert isinstance(chosen, ModelOptions)
+    return chosen
+
+
+def _checked(num_classes: Any, shape: Any) -> tuple[int, Shape]:
+    """Both as plain ints, or ConfigError."""
+    if not _is_count(num_classes) or num_classes < 2:
+        raise ConfigError(f"num_classes must be a whole number of at least 2, found {num_classes!r}")
+    if not isinstance(shape, tuple | list) or len(shape) != 3 or not all(map(_is_count, shape)):
+        raise ConfigError(f"shape must be (channels, height, width), three positive whole numbers, found {shape!r}")
+    return num_classes, (shape[0], shape[1], shape[2])
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 2**20

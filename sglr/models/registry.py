@@ -1,0 +1,49 @@
+"""What every model shares: its options, its registry, and the form ``head(features(x))``."""
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from sglr.config import Options, Registry
+from sglr.models.normalize import Normalization, layer
+
+REGISTRY = Registry("model")
+
+Shape = tuple[int, int, int]
+Width = Annotated[int, Field(ge=1, le=65536)]
+
+
+class ModelOptions(Options):
+    """Options of every model: ``normalization`` is null, or per-channel mean and std of the pictures in [0, 1]."""
+
+    normalization: Normalization | None = None
+
+    def build(self, num_classes: int, shape: Shape) -> "Classifier":
+        """The untrained model for pictures of ``shape`` (C, H, W); ConfigError when the options do not fit them.
+
+        Initial weights come from torch's global random state.
+        """
+        raise NotImplementedError
+
+
+class Classifier(nn.Module):
+    """A model of pictures in [0, 1], N x C x H x W, in two parts: penultimate features and a linear head.
+
+    Subclasses set ``head`` and define ``features``, which begins with ``self.normalize``.
+    """
+
+    head: nn.Linear
+
+    def __init__(self, normalization: Normalization | None, channels: int) -> None:
+        super().__init__()
+        self.normalize = layer(normalization, channels)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Penultimate activations (N, D) of pictures (N, C, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, num_classes)."""
+        logits: Tensor = self.head(self.features(x))
+        return logits

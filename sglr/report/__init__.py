@@ -1,0 +1,5 @@
+"""What a study showed: ``write(config, artifacts, folder)`` makes the page, tables, figures and results.json."""
+
+from sglr.report.writer import write
+
+__all__ = ["write"]

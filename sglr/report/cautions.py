@@ -1,0 +1,92 @@
+"""What a reader should hold against the results: sentences made from the facts of this study."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sglr.report.headline import headline_attack
+from sglr.report.study import Study
+from sglr.report.wording import counted, percent, quoted
+
+FEW_SEEDS = 10
+
+
+def cautions(study: Study, results: dict[str, Any]) -> list[str]:
+    """The cautions that apply, most important first."""
+    return [*_sampling(study, results), *_attacks(study, results), *_setting(study, results), *_sources(study)]
+
+
+def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
+    seeds, config = len(study.config.experiment.seeds), study.config
+    if seeds == 1:
+        yield "One seed: no deviation can be given, and another training run may differ by more than any interval here."
+    elif seeds < FEW_SEEDS:
+        yield (
+            f"Only {counted(seeds, 'seed')}: intervals from so few are too narrow. Of the variance between S seeds the"
+            " bootstrap sees (S − 1)/S; where that variance dominates, a 95% interval covers about 50% with 2 seeds and"
+            " 85% with 5."
+        )
+    if len({row["method"] for row in results["comparisons"]}) > 1:
+        yield "Several methods are compared with the baseline; the intervals are not corrected for that."
+    shared = ["the split into training and validation"]
+    if config.data.noise.kind != "none" and not config.data.noise_per_seed:
+        shared.append("the label noise")
+    yield f"All seeds share {' and '.join(shared)}: the intervals do not count what another draw would change."
+    if study.has_best:
+        examples = counted(config.data.validation_size, "validation example")
+        yield (
+            f"Best epochs were chosen on {examples} under PGD-{config.train.selection.steps}, never on the test set;"
+            " with few of them the choice is noisy and makes the gap look smaller."
+        )
+
+
+def _attacks(study: Study, results: dict[str, Any]) -> Iterator[str]:
+    main = headline_attack(study)
+    examples = {row["attack"]: row["examples"] for row in results["accuracy"]}
+    auto = [name for name in study.attacks[1:] if study.config.evaluate.attacks[name].name == "autoattack"]
+    if len(study.attacks) == 1:
+        yield "No attack was run: nothing here says anything about robustness."
+        return
+    for name in auto:
+        if examples[name] < examples[main]:
+            yield (
+                f"{name} was run on {examples[name]:,} of the {examples[main]:,} test examples only: its numbers are"
+                f" coarse, one example is {percent(1 / examples[name])} points."
+            )
+    if not auto:
+        yield f"AutoAttack was not run: accuracy under {main} may overstate robustness."
+    elif main not in auto:
+        yield f"The headline is about {main}, one attack with one loss: hold it against {' and '.join(auto)}."
+
+
+def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
+    config = study.config
+    if config.data.noise.kind != "none":
+        yield (
+            f"{percent(config.data.noise.rate)}% {config.data.noise.kind} label noise was injected into the training"
+            " labels: what helps here is partly robustness to that noise."
+        )
+    for row in results["labels"]:
+        share = row["corrupted_share"]["mean"]
+        if share:
+            yield f"{quoted(row['method'])} turns {percent(share)}% of the correct training labels into wrong ones."
+    if not config.data.augment.crop_padding and not config.data.augment.flip:
+        yield "There is no data augmentation, which makes overfitting easier to see than in the usual setting."
+    shape = study.meta.get("shape")
+    if isinstance(shape, list) and len(shape) == 3 and max(shape[1:]) < 32:
+        yield f"Pictures of {shape[1]}x{shape[2]} pixels show the mechanism, not what happens on natural images."
+
+
+def _sources(study: Study) -> Iterator[str]:
+    for method in study.methods:
+        labels = study.config.methods[method].labels
+        if getattr(labels, "refinement_ratio", 1.0) < 1:
+            yield (
+                f"{quoted(method)} mixes refined and given labels with ratio {labels.refinement_ratio}: a"
+                " reconstruction of the paper's formula; the authors' published code has no such ratio."
+            )
+        if getattr(labels, "natural_bn", "eval") == "train":
+            yield (
+                f"{quoted(method)} forwards natural pictures in train mode, as the published code does, so they enter"
+                " the batch-norm statistics: part of its effect may come from that and not from the labels."
+            )
+    yield "The analyses of information are reconstructions: the paper's estimators are not published."

@@ -1,0 +1,69 @@
+"""Histories side by side: one quantity per epoch, method and seed; and the wide table that DVC plots."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sglr.report.study import Study
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity of one method: epochs (E,), values (seeds, E) with NaN where nothing was measured."""
+
+    epochs: np.ndarray
+    values: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over the seeds that were measured (E,); NaN where none was."""
+        known = ~np.isnan(self.values)
+        total, count = np.where(known, self.values, 0).sum(0), known.sum(0)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def __bool__(self) -> bool:
+        return not np.isnan(self.values).all()
+
+
+def curve(study: Study, method: str, quantity: str) -> Curve:
+    """A history column of a method, over the epochs any of its seeds has; warm-up epochs come first."""
+    histories = [item.history for item in study.of(method)]
+    epochs = sorted({row["epoch"] for history in histories for row in history})
+    column = {epoch: position for position, epoch in enumerate(epochs)}
+    values = np.full((len(histories), len(epochs)), np.nan)
+    for seed, history in enumerate(histories):
+        for row in history:
+            value = row.get(quantity)
+            values[seed, column[row["epoch"]]] = np.nan if value is None else value
+    return Curve(np.array(epochs, dtype=np.int64), values)
+
+
+def quantities(study: Study) -> list[str]:
+    """The measured columns of the histories, in their order."""
+    columns = dict.fromkeys(key for item in study.items for row in item.history for key in row)
+    return [key for key in columns if key not in ("phase", "epoch")]
+
+
+def warmup(study: Study) -> tuple[int, int] | None:
+    """First and last epoch of the warm-up, or None when there was none."""
+    epochs = [row["epoch"] for item in study.items for row in item.history if row.get("phase") == "warmup"]
+    return (min(epochs), max(epochs)) if epochs else None
+
+
+def refinement_starts(study: Study) -> dict[str, int]:
+    """Method -> first epoch in which its label policy departs from the given labels, for those that name one."""
+    starts = {method: getattr(study.config.methods[method].labels, "start_epoch", None) for method in study.methods}
+    return {method: start for method, start in starts.items() if start is not None}
+
+
+def wide(study: Study) -> list[dict[str, Any]]:
+    """One row per epoch with columns ``<method> <quantity>``: the mean over seeds, None where nothing was measured."""
+    rows: dict[int, dict[str, Any]] = {}
+    for method in study.methods:
+        for quantity in quantities(study):
+            found = curve(study, method, quantity)
+            for epoch, mean in zip(found.epochs.tolist(), found.mean.tolist(), strict=True):
+                row = rows.setdefault(epoch, {"epoch": epoch})
+                row[f"{method} {quantity}"] = None if np.isnan(mean) else mean
+    return [rows[epoch] for epoch in sorted(rows)]

@@ -1,0 +1,80 @@
+"""How figures look: one style, a palette that colour-blind readers can tell apart, SVG that is the same every time."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID, PAPER = "#1b2026", "#d8dce1", "#ffffff"
+# Okabe and Ito (2008) without yellow and black, which vanish on white and on a dark page.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
+# Colours that the page replaces by its own, so that figures follow light and dark.
+_THEMED = {INK: "var(--ink)", GRID: "var(--line)", PAPER: "none", PALETTE[0]: "var(--blue)"}
+_STYLE = {
+    "svg.hashsalt": "sglr", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.facecolor": PAPER, "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "legend.frameon": False, "legend.fontsize": 10, "lines.linewidth": 1.8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as SVG text, with its title and a description for those who cannot see it."""
+
+    name: str
+    title: str
+    description: str
+    svg: str
+
+    def inline(self) -> str:
+        """The same figure for inside a page: named for screen readers, in the page's colours, ids that no other has."""
+        body = self.svg[self.svg.index("<svg") :]
+        for colour, themed in _THEMED.items():
+            body = body.replace(colour, themed)
+        body = re.sub(r'\bid="', f'id="{self.name}-', body)
+        body = re.sub(r'href="#', f'href="#{self.name}-', body)
+        body = body.replace("url(#", f"url(#{self.name}-")
+        label = escape(f"{self.title}. {self.description}")
+        return body.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def colour(position: int) -> str:
+    """The colour of the n-th thing shown; line styles tell apart those that share one."""
+    return PALETTE[position % len(PALETTE)]
+
+
+def dashes(position: int) -> Any:
+    """The line style of the n-th thing shown."""
+    return DASHES[(position + position // len(PALETTE)) % len(DASHES)]
+
+
+@contextmanager
+def canvas(title: str, height: float = 3.4) -> Iterator[tuple["Figure", "Axes"]]:
+    """A figure with one axes in the report's style. What matplotlib was told elsewhere neither enters nor changes."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(4.4, height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title)
+        yield figure, axes
+
+
+def svg(figure: "Figure") -> str:
+    """The figure as SVG text without date or creator; call it inside ``canvas``."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return stream.getvalue()

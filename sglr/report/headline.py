@@ -1,0 +1,177 @@
+"""The answer in words: does a method close the baseline's robust overfitting gap, by how much, with which certainty."""
+
+from typing import Any
+
+from sglr.report.study import Study
+from sglr.report.wording import counted, interval, joined, percent, quoted
+
+Row = dict[str, Any]
+CLAIMS = {
+    "closes": "{method} closes the robust overfitting gap of {baseline} {under}",
+    "narrows": "{method} narrows the robust overfitting gap of {baseline} {under} but does not close it",
+    "unchanged": "{method} does not measurably change the robust overfitting gap of {baseline} {under}",
+    "widens": "{method} widens the robust overfitting gap of {baseline} {under}",
+    "no_gap": "{baseline} has no robust overfitting gap {under} that could be told from none; with {method} it changes",
+}
+
+
+def headline(study: Study, results: Row) -> Row:
+    """The attack it is about, one verdict per method (a sentence on the gap, one on accuracy), and what qualifies them.
+
+    Verdicts: closes (the gap shrinks, and what is left cannot be told from 0), narrows, unchanged, widens, no_gap (the
+    baseline does not overfit), no_best (no validation split, so no best epoch).
+    """
+    attack = headline_attack(study)
+    baseline = study.config.report.baseline
+    others = [method for method in study.methods if method != baseline] if baseline in study.methods else []
+    verdicts = [_verdict(results, attack, method, baseline) for method in others]
+    also = [name for name in headline_attacks(study) if name != attack]
+    details = [] if others else [_alone(study, results, attack, method) for method in study.methods]
+    details += [_gap_of_baseline(results, attack, baseline)] if others and study.has_best else []
+    details += [_more(results, name, method, baseline) for name in also for method in others]
+    details += [_how_counted(study, results, attack)]
+    if not study.has_best:
+        details.append("There is no validation split, so no best epoch and no gap: only the last epoch is reported.")
+    return {"attack": attack, "verdicts": verdicts, "details": details}
+
+
+def headline_attack(study: Study) -> str:
+    """The attack run on most test examples; among equals AutoAttack, then most steps, then the last listed."""
+    names = study.attacks[1:]
+    if not names:
+        return "natural"
+
+    def strength(name: str) -> tuple[float, ...]:
+        options = study.config.evaluate.attacks[name]
+        examples = min(len(item.index[name]) for item in study.items)
+        return examples, _is_autoattack(study, name), getattr(options, "steps", 1), names.index(name)
+
+    return max(names, key=strength)
+
+
+def headline_attacks(study: Study) -> list[str]:
+    """The headline's attack, and any AutoAttack beside it, in the order of params.yaml."""
+    main = headline_attack(study)
+    return [name for name in study.attacks if name == main or _is_autoattack(study, name)]
+
+
+def _is_autoattack(study: Study, name: str) -> bool:
+    return name != "natural" and study.config.evaluate.attacks[name].name == "autoattack"
+
+
+def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
+    ours, theirs = (_accuracy(results, attack, name)["gap"] for name in (method, baseline))
+    last = _comparison(results, attack, method, "last_gain")
+    if ours is None:
+        sentence = f"{_capital(_under(attack))}, {quoted(method)} ends {_against(last, quoted(baseline))}."
+        return {"method": method, "verdict": "no_best", "sentence": sentence, "accuracy": ""}
+    change = _comparison(results, attack, method, "gap_reduction")
+    verdict = _judge(ours, theirs, change)
+    claim = CLAIMS[verdict].format(method=quoted(method), baseline=quoted(baseline), under=_under(attack))
+    stopped = _comparison(results, attack, method, "last_over_best")
+    return {
+        "method": method,
+        "verdict": verdict,
+        "sentence": f"{claim}: from {percent(theirs['mean'])} to {percent(ours['mean'])} points, {_change(change)}.",
+        "accuracy": (
+            f"At the last epoch {quoted(method)} is {_against(last, quoted(baseline))}; set against {quoted(baseline)}"
+            f" stopped at its best epoch, the control of equal budget, it is {_against(stopped, 'that')}."
+        ),
+    }
+
+
+def _judge(ours: Row, theirs: Row, change: Row) -> str:
+    if theirs["low"] <= 0:
+        return "no_gap"
+    if change["low"] <= 0:
+        return "widens" if change["high"] < 0 else "unchanged"
+    return "closes" if ours["low"] <= 0 else "narrows"
+
+
+def _change(row: Row) -> str:
+    """'17.5 less [14.2, 20.6]'."""
+    if row["estimate"] >= 0:
+        return f"{percent(row['estimate'])} less {interval(row['low'], row['high'])}"
+    return f"{percent(-row['estimate'])} more {interval(-row['high'], -row['low'])}"
+
+
+def _against(row: Row, reference: str) -> str:
+    """'20.4 points above at [17.3, 23.6]', in words that respect an interval around 0."""
+    bounds = interval(row["low"], row["high"])
+    if row["low"] <= 0 <= row["high"]:
+        return f"not distinguishable from {reference} ({percent(row['estimate'])} points {bounds})"
+    if row["estimate"] > 0:
+        return f"{percent(row['estimate'])} points above {reference} {bounds}"
+    return f"{percent(-row['estimate'])} points below {reference} {interval(-row['high'], -row['low'])}"
+
+
+def _gap_of_baseline(results: Row, attack: str, baseline: str) -> str:
+    row = _accuracy(results, attack, baseline)
+    return (
+        f"{quoted(baseline)} has {percent(row['best']['mean'])}% {_kind(attack)} accuracy at its best epoch and"
+        f" {percent(row['last']['mean'])}% at its last: a gap of {percent(row['gap']['mean'])} points"
+        f" {interval(row['gap']['low'], row['gap']['high'])}."
+    )
+
+
+def _alone(study: Study, results: Row, attack: str, method: str) -> str:
+    row = _accuracy(results, attack, method)
+    text = f"{quoted(method)} ends with {percent(row['last']['mean'])}% {_kind(attack)} accuracy {_under(attack)}"
+    if row["gap"] is not None:
+        text += (
+            f", {percent(row['gap']['mean'])} points {interval(row['gap']['low'], row['gap']['high'])} below its best"
+            " epoch: the robust overfitting gap"
+        )
+    baseline = study.config.report.baseline
+    missing = "" if baseline in study.methods else f" The baseline {quoted(baseline)} is not among the methods listed."
+    return f"{text}. There is nothing to compare it with.{missing}"
+
+
+def _more(results: Row, attack: str, method: str, baseline: str) -> str:
+    """What a further attack, usually on fewer examples, says of the same differences."""
+    parts = [
+        f"{name} {joined(percent(row['estimate']), interval(row['low'], row['high']))}"
+        for quantity, name in (
+            ("gap_reduction", "gap smaller by"),
+            ("last_gain", f"last against last of {quoted(baseline)}"),
+            ("last_over_best", f"last against best of {quoted(baseline)}"),
+        )
+        if (row := _comparison(results, attack, method, quantity)) is not None
+    ]
+    examples = counted(_accuracy(results, attack, method)["examples"], "test example")
+    return f"Under {attack} ({examples}), {quoted(method)}, in points: {'; '.join(parts)}."
+
+
+def _how_counted(study: Study, results: Row, attack: str) -> str:
+    seeds = len(study.config.experiment.seeds)
+    examples = min(row["examples"] for row in results["accuracy"] if row["attack"] == attack)
+    if seeds == 1:
+        return (
+            f"One seed, {counted(examples, 'test example')}: the 95% intervals count test examples only, not how much"
+            " one training run differs from the next."
+        )
+    return (
+        f"{counted(seeds, 'seed')} × {counted(examples, 'test example')}; in brackets 95% intervals of a hierarchical"
+        " bootstrap over both."
+    )
+
+
+def _accuracy(results: Row, attack: str, method: str) -> Row:
+    return next(row for row in results["accuracy"] if (row["attack"], row["method"]) == (attack, method))
+
+
+def _comparison(results: Row, attack: str, method: str, quantity: str) -> Any:
+    keys, wanted = ("attack", "method", "quantity"), (attack, method, quantity)
+    return next((row for row in results["comparisons"] if tuple(row[key] for key in keys) == wanted), None)
+
+
+def _under(attack: str) -> str:
+    return "without an attack" if attack == "natural" else f"under {attack}"
+
+
+def _kind(attack: str) -> str:
+    return "natural" if attack == "natural" else "robust"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

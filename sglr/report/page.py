@@ -1,0 +1,128 @@
+"""index.html: which sections there are and what stands in them; how they look is the templates' affair."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sglr.report.drawing import Picture
+from sglr.report.tables import Table
+from sglr.report.wording import plain, quoted
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page. ``lead``: what must not be missed, and what adds to it; ``facts``: names and values;
+    ``folded`` opens on request: text or a table."""
+
+    id: str
+    title: str
+    lead: dict[str, str] = field(default_factory=dict)
+    text: list[str] = field(default_factory=list)
+    bullets: list[str] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    folded: dict[str, str | Table] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return any((self.lead, self.bullets, self.pictures, self.tables, self.facts, self.folded))
+
+
+def page(results: dict[str, Any], tables: dict[str, Table], pictures: dict[str, list[Picture]]) -> str:
+    """The whole page as one HTML text that loads nothing; everything that came from outside is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = [section for section in sections(results, tables, pictures) if section]
+    return environment.get_template("index.html").render(results=results, sections=shown)
+
+
+def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[str, list[Picture]]) -> list[Section]:
+    """The parts of the page in order; those without content are dropped."""
+    verdicts = {verdict["sentence"]: verdict["accuracy"] for verdict in results["headline"]["verdicts"]}
+    details = results["headline"]["details"]
+    baseline = quoted(results["experiment"]["baseline"])
+    return [
+        Section(
+            "result", "Does refinement close the robust overfitting gap?",
+            lead=verdicts or {details[0]: ""}, text=details if verdicts else details[1:],
+        ),
+        Section(
+            "flags", "Sanity flags: read before believing a number",
+            bullets=[f"{row['method']}-{row['seed']}: {row['flag']}" for row in results["flags"]],
+        ),
+        Section(
+            "comparison", "Comparison",
+            tables=_some(tables, "comparison"), folded=_folded(tables, "seeds", "Every seed"),
+        ),
+        Section(
+            "differences", "Differences and controls",
+            text=[
+                f"{baseline} can also be stopped at its best epoch, which costs no more than any method here: “last −"
+                f" best of {baseline}” is that control of equal budget; “best − best” stops both. Other controls (label"
+                f" smoothing, {baseline} with the extra natural forward pass) become rows here when they are listed as"
+                " methods."
+            ],
+            pictures=pictures["differences"], tables=_some(tables, "differences"),
+        ),
+        Section(
+            "curves", "Learning curves",
+            text=["Robust overfitting is training accuracy that goes on rising while validation accuracy under the same"
+                  " attack falls. Thin lines are seeds, thick lines their mean."],
+            pictures=pictures["curves"],
+        ),
+        Section(
+            "memorisation", "Memorisation of wrong labels",
+            text=["Training examples whose given label is wrong (noisy): a network that memorises answers with the"
+                  " given label, one that generalises with the true one."],
+            pictures=pictures["memorisation"], tables=_some(tables, "memorisation"),
+        ),
+        Section(
+            "labels", "What became of the labels",
+            text=["Refinement may put wrong labels right, and may corrupt right ones: the second is its price."],
+            pictures=pictures["targets"], tables=_some(tables, "labels"),
+        ),
+        Section(
+            "analysis", "Analyses",
+            tables=_some(tables, "analysis"), folded=_folded(tables, "analysis-seeds", "Every run, with intervals"),
+            bullets=[f"{key}: {note}" for key, note in results["notes"].items()],
+        ),
+        Section("cautions", "Cautions", bullets=results["cautions"]),
+        _data(results["data"]),
+        _provenance(results),
+    ]  # fmt: skip
+
+
+def _data(meta: dict[str, Any]) -> Section:
+    facts = {key.replace("_", " "): plain(value) for key, value in meta.items() if key != "arrays"}
+    arrays = {name: plain(value) for name, value in meta.get("arrays", {}).items()}
+    listing = "\n".join(f"{name}: {value}" for name, value in arrays.items())
+    return Section("data", "Data", facts=facts, folded={"Arrays and checksums": listing} if arrays else {})
+
+
+def _provenance(results: dict[str, Any]) -> Section:
+    import yaml
+
+    found = results["provenance"]
+    params = yaml.safe_dump(found["params"], sort_keys=False, allow_unicode=True)
+    return Section(
+        "provenance", "Provenance",
+        facts={**found["versions"], "SHA-256 of the data's description": found["data_sha256"]},
+        folded={"All params": params},
+    )  # fmt: skip
+
+
+def _some(tables: dict[str, Table], name: str) -> list[Table]:
+    return [tables[name]] if name in tables else []
+
+
+def _folded(tables: dict[str, Table], name: str, title: str) -> dict[str, str | Table]:
+    return {title: tables[name]} if name in tables else {}

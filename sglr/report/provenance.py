@@ -1,0 +1,29 @@
+"""What made the results: the params that had a say in them, and the versions in use."""
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from sglr.report.study import Study
+
+PACKAGES = ("sglr", "torch", "torchvision", "numpy", "scikit-learn", "pyautoattack", "matplotlib")
+
+
+def provenance(study: Study) -> dict[str, Any]:
+    """``params`` (methods that are not listed left out), ``versions`` of those packages that are installed, and
+    ``data_sha256`` (of the data's meta.json, which holds a checksum of every array)."""
+    params = study.config.model_dump(mode="json")
+    used = {*study.methods, study.config.report.baseline}
+    params["methods"] = {name: method for name, method in params["methods"].items() if name in used}
+    return {"params": params, "versions": versions(), "data_sha256": study.data_sha256}
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that can change a number or a figure, read without importing them."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

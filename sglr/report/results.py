@@ -1,0 +1,136 @@
+"""The numbers of a study as one plain structure: what results.json holds, and what tables and page are made from.
+
+Keys of results.json (accuracies and differences are fractions, deviations are sample deviations over seeds, null for
+one seed; nothing in it is a time):
+
+- ``experiment``: name, methods, seeds, baseline;  ``attacks``: names in order;  ``data``: the data's meta.json
+- ``headline``: attack, verdicts [{method, verdict, sentence, accuracy}], details [sentence]
+- ``accuracy``: per attack and method: best, last, gap as {mean, deviation} (gap also low, high), seeds, examples
+- ``comparisons``: per attack, method and quantity (``comparisons.QUANTITIES``): estimate, low, high, seeds, examples
+- ``items``: per method, seed and attack: best_epoch, epochs, examples, best, last (with low and high), gap
+- ``labels``: per method: what became of the training labels;  ``memorisation``: per method: last values of the history
+- ``analysis``: per checkpoint, quantity and method: mean, deviation, runs [{seed, value, low, high}]
+- ``notes`` (of the analyses, by name), ``flags``, ``cautions``: sentences;  ``provenance``: params, versions, data_sha256
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sglr.evaluation.statistics import mean_std
+from sglr.report.analysis import notes, summarise
+from sglr.report.cautions import cautions
+from sglr.report.comparisons import compare, gap
+from sglr.report.headline import headline
+from sglr.report.provenance import provenance
+from sglr.report.study import Item, Study
+
+MEMORISATION = (
+    "noisy/natural_given", "noisy/natural_true", "noisy/pgd_given", "noisy/pgd_true", "clean/natural", "clean/pgd",
+    "targets/entropy",
+)  # fmt: skip
+
+
+def collect(study: Study) -> dict[str, Any]:
+    """Everything the report says in numbers, from a study alone: equal studies give equal results."""
+    experiment = study.config.experiment
+    results: dict[str, Any] = {
+        "format": 1,
+        "experiment": {
+            "name": experiment.name,
+            "methods": list(experiment.methods),
+            "seeds": list(experiment.seeds),
+            "baseline": study.config.report.baseline,
+        },
+        "attacks": list(study.attacks),
+        "accuracy": [_accuracy(study, attack, method) for attack in study.attacks for method in study.methods],
+        "comparisons": compare(study),
+        "items": [_item(item, attack) for attack in study.attacks for item in study.items],
+        "labels": [_labels(study.of(method)) for method in study.methods],
+        "memorisation": [_memorisation(study.of(method)) for method in study.methods],
+        "analysis": summarise(study),
+        "notes": notes(study),
+        "data": study.meta,
+        "flags": [
+            {"method": item.method, "seed": item.seed, "flag": str(flag)}
+            for item in study.items
+            for flag in item.evaluation.get("flags", [])
+        ],
+        "provenance": provenance(study),
+    }
+    results["headline"] = headline(study, results)
+    results["cautions"] = cautions(study, results)
+    return results
+
+
+def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean and sample deviation of one value per seed: {mean, deviation, seeds}; None where nothing was measured."""
+    known = [float(value) for value in values if value is not None]
+    mean, deviation = mean_std(known) if known else (None, None)
+    return {"mean": mean, "deviation": deviation, "seeds": len(known)}
+
+
+def _accuracy(study: Study, attack: str, method: str) -> dict[str, Any]:
+    items = study.of(method)
+    row: dict[str, Any] = {"attack": attack, "method": method, "best": None, "last": None, "gap": None}
+    for checkpoint in study.checkpoints:
+        row[checkpoint] = _spread([item.evaluation[checkpoint][attack] for item in items])
+    bounds = gap(study, method, attack)
+    if bounds is not None:
+        differences = [item.evaluation["best"][attack] - item.evaluation["last"][attack] for item in items]
+        row["gap"] = {**_spread(differences), "low": bounds["low"], "high": bounds["high"]}
+    return {**row, "seeds": len(items), "examples": min(len(item.index[attack]) for item in items)}
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    found = over_seeds(values)
+    return {"mean": found["mean"], "deviation": found["deviation"]}
+
+
+def _item(item: Item, attack: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "attack": attack,
+        "method": item.method,
+        "seed": item.seed,
+        "best_epoch": item.training.get("best_epoch"),
+        "epochs": item.training.get("epochs"),
+        "examples": len(item.index[attack]),
+    }
+    for checkpoint in ("best", "last"):
+        bounds = item.evaluation.get("interval", {}).get(checkpoint, {}).get(attack, {})
+        row[checkpoint] = item.evaluation.get(checkpoint, {}).get(attack)
+        row[f"{checkpoint}_low"], row[f"{checkpoint}_high"] = bounds.get("low"), bounds.get("high")
+    row["gap"] = None if row["best"] is None else row["best"] - row["last"]
+    return row
+
+
+def _labels(items: list[Item]) -> dict[str, Any]:
+    """Targets after the last epoch, by their largest entry: wrong given labels put right, right ones corrupted."""
+    noisy, clean, recovered, corrupted = [], [], [], []
+    for item in items:
+        given, true, found = item.labels["given"], item.labels["true"], item.labels["p"].argmax(1)
+        noisy.append(int((given != true).sum()))
+        clean.append(int((given == true).sum()))
+        recovered.append(int(((given != true) & (found == true)).sum()))
+        corrupted.append(int(((given == true) & (found != true)).sum()))
+    total = [wrong + right for wrong, right in zip(noisy, clean, strict=True)]
+    left = [n - r + c for n, r, c in zip(noisy, recovered, corrupted, strict=True)]
+    return {
+        "method": items[0].method,
+        "noisy": over_seeds(noisy),
+        "recovered": over_seeds(recovered),
+        "recovered_share": over_seeds(_shares(recovered, noisy)),
+        "clean": over_seeds(clean),
+        "corrupted": over_seeds(corrupted),
+        "corrupted_share": over_seeds(_shares(corrupted, clean)),
+        "wrong_before": over_seeds(_shares(noisy, total)),
+        "wrong_after": over_seeds(_shares(left, total)),
+    }
+
+
+def _shares(parts: list[int], wholes: list[int]) -> list[float | None]:
+    return [part / whole if whole else None for part, whole in zip(parts, wholes, strict=True)]
+
+
+def _memorisation(items: list[Item]) -> dict[str, Any]:
+    finals = [item.history[-1] if item.history else {} for item in items]
+    return {"method": items[0].method, **{key: over_seeds([row.get(key) for row in finals]) for key in MEMORISATION}}

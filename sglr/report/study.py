@@ -1,0 +1,118 @@
+"""Everything the report reads: the items of the methods and seeds that are listed now, and nothing else."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sglr import files
+from sglr.config import Config
+
+CHECKPOINTS = ("best", "last")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One method trained with one seed.
+
+    training, evaluation, analysis: the three metrics.json; history: rows of history.csv; outcomes: "last/pgd20" ->
+    float64 (n,), 1 where the example was classified correctly; index: attack -> int64 (n,) test indices of those
+    examples; labels: p (N, C), given (N,) and true (N,) after the last epoch.
+    """
+
+    method: str
+    seed: int
+    training: dict[str, Any]
+    history: list[dict[str, Any]]
+    labels: dict[str, np.ndarray]
+    evaluation: dict[str, Any]
+    outcomes: dict[str, np.ndarray]
+    index: dict[str, np.ndarray]
+    analysis: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The listed items, the data they share, and the attacks in the order of params.yaml, "natural" first."""
+
+    config: Config
+    meta: dict[str, Any]
+    data_sha256: str
+    attacks: tuple[str, ...]
+    items: tuple[Item, ...]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return self.config.experiment.methods
+
+    @property
+    def has_best(self) -> bool:
+        """Whether a best epoch was chosen: there is none without a validation split."""
+        return all("best" in item.evaluation for item in self.items)
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        return CHECKPOINTS if self.has_best else ("last",)
+
+    def of(self, method: str) -> list[Item]:
+        """The items of one method, in the order of the seeds."""
+        return [item for item in self.items if item.method == method]
+
+
+def read(config: Config, artifacts: Path) -> Study:
+    """Read ``artifacts/{data,train,evaluate,analyze}``.
+
+    Raises FileError that names the missing, damaged or unfitting file.
+    """
+    meta = artifacts / "data" / "meta.json"
+    attacks = ("natural", *config.evaluate.attacks)
+    items = tuple(
+        _read_item(artifacts, method, seed, attacks)
+        for method in config.experiment.methods
+        for seed in config.experiment.seeds
+    )
+    return Study(config, files.read_json(_present(meta)), files.digest(meta), attacks, items)
+
+
+def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]) -> Item:
+    train, evaluate, analyze = (artifacts / stage / f"{method}-{seed}" for stage in ("train", "evaluate", "analyze"))
+    arrays = _arrays(evaluate / "outcomes.npz")
+    index = {name.removeprefix("index/"): values for name, values in arrays.items() if name.startswith("index/")}
+    item = Item(
+        method=method,
+        seed=seed,
+        training=files.read_json(_present(train / "metrics.json")),
+        history=files.read_rows(_present(train / "history.csv")),
+        labels=_arrays(train / "labels.npz"),
+        evaluation=files.read_json(_present(evaluate / "metrics.json")),
+        outcomes={name: values.astype(np.float64) for name, values in arrays.items() if not name.startswith("index/")},
+        index=index,
+        analysis=files.read_json(_present(analyze / "metrics.json")),
+    )
+    for checkpoint in CHECKPOINTS if "best" in item.evaluation else ("last",):
+        for attack in attacks:
+            _require(attack in item.evaluation.get(checkpoint, {}), f"{checkpoint}.{attack}", evaluate / "metrics.json")
+            _require(f"{checkpoint}/{attack}" in item.outcomes, f"{checkpoint}/{attack}", evaluate / "outcomes.npz")
+            _require(attack in index, f"index/{attack}", evaluate / "outcomes.npz")
+    return item
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise files.FileError(f"{path} is missing: run the stage that writes it (`dvc repro` runs what is needed).")
+    return path
+
+
+def _require(found: bool, key: str, path: Path) -> None:
+    if not found:
+        raise files.FileError(f"{path} has no {key!r}, which params.yaml asks for: run that stage again (`dvc repro`).")
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(_present(path), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise files.FileError(f"cannot read {path}: {error}") from None

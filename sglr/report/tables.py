@@ -1,0 +1,212 @@
+"""The tables, made from results.json's structure: text for people in ``rows``, exact values in ``records``."""
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from sglr.report.wording import ABSENT, interval, joined, number, percent, quoted, spread
+
+Row = dict[str, Any]
+DIFFERENCES = {
+    "gap_reduction": "gap of {baseline} − gap",
+    "last_gain": "last − last of {baseline}",
+    "last_over_best": "last − best of {baseline}",
+    "best_gain": "best − best of {baseline}",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. The first ``labels`` columns name a row, the rest are numbers.
+
+    ``grouped``: rows that share their first cell stand together and show it once.
+    """
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    records: list[Row]
+    labels: int = 1
+    grouped: bool = False
+
+    def groups(self) -> list[list[tuple[str, ...]]]:
+        """The rows, those that share their first cell together; all in one group when the table is not grouped."""
+        if not self.grouped:
+            return [list(self.rows)]
+        return [list(rows) for _, rows in groupby(self.rows, key=lambda row: row[0])]
+
+
+def tables(results: Row) -> dict[str, Table]:
+    """All tables that have something to show, by name."""
+    makers = (_accuracy, _differences, _seeds, _labels, _memorisation, _analysis, _analysis_seeds)
+    made = (make(results) for make in makers)
+    return {table.name: table for table in made if table.rows}
+
+
+def _accuracy(results: Row) -> Table:
+    has_best = any(row["best"] for row in results["accuracy"])
+    rows, records = [], []
+    for row in results["accuracy"]:
+        shown = [spread(**row[key]) for key in ("best", "last") if row[key]]
+        if has_best:
+            gap = row["gap"]
+            shown += [spread(gap["mean"], gap["deviation"]), interval(gap["low"], gap["high"])]
+        rows.append((row["attack"], row["method"], *shown, *_counts(row)))
+        records.append(_flat(row))
+    measured = ("best", "last", "gap", "95% of gap") if has_best else ("last",)
+    definition = "; gap = best − last, in points" if has_best else "; no best epoch without a validation split"
+    return Table(
+        "comparison", f"Test accuracy in percent{_deviations(results)}{definition}.",
+        ("attack", "method", *measured, "seeds", "examples"), tuple(rows), records, labels=2, grouped=True,
+    )  # fmt: skip
+
+
+def _deviations(results: Row) -> str:
+    return ", mean ± standard deviation over seeds" if len(results["experiment"]["seeds"]) > 1 else ""
+
+
+def _differences(results: Row) -> Table:
+    baseline = results["experiment"]["baseline"]
+    kept = [key for key in DIFFERENCES if any(row["quantity"] == key for row in results["comparisons"])]
+    found: dict[tuple[str, str], Row] = {}
+    for row in results["comparisons"]:
+        found.setdefault((row["attack"], row["method"]), {})[row["quantity"]] = row
+    rows = tuple(
+        (attack, method, *(_estimate(entry[key]) for key in kept), *_counts(entry[kept[0]]))
+        for (attack, method), entry in found.items()
+    )
+    baseline = quoted(baseline)
+    return Table(
+        "differences", f"Differences from {baseline} in points, with 95% intervals over seeds and test examples.",
+        ("attack", "method", *(DIFFERENCES[key].format(baseline=baseline) for key in kept), "seeds", "examples"),
+        rows, results["comparisons"], labels=2, grouped=True,
+    )  # fmt: skip
+
+
+def _counts(row: Row) -> tuple[str, str]:
+    return str(row["seeds"]), f"{row['examples']:,}"
+
+
+def _estimate(row: Row) -> str:
+    return joined(percent(row["estimate"]), interval(row["low"], row["high"]))
+
+
+def _labels(results: Row) -> Table:
+    rows = tuple(
+        (
+            row["method"],
+            _count(row["noisy"]), _of(row["recovered"], row["recovered_share"]),
+            _count(row["clean"]), _of(row["corrupted"], row["corrupted_share"]),
+            _spread(row["wrong_before"]), _spread(row["wrong_after"]),
+        )
+        for row in results["labels"]
+    )  # fmt: skip
+    return Table(
+        "labels",
+        "Training targets after the last epoch, by their largest entry: counts (means over seeds) and percent.",
+        ("method", "given label wrong", "of these recovered", "given label right", "of these corrupted", "wrong before",
+         "wrong after"),
+        rows, [_flat(row) for row in results["labels"]],
+    )  # fmt: skip
+
+
+def _memorisation(results: Row) -> Table:
+    found = results["memorisation"]
+    kept = [key for key in found[0] if key != "method" and any(row[key]["seeds"] for row in found)]
+    rows = tuple(
+        (row["method"], *(_spread(row[key], number if key == "targets/entropy" else percent) for key in kept))
+        for row in found
+    )
+    return Table(
+        "memorisation",
+        "Training examples at the last epoch: accuracy in percent of those with a wrong given label (noisy), against"
+        " the given and the true one, and of the others (clean); mean entropy of the targets in nats.",
+        ("method", *(key.replace("/", ", ").replace("_", " against ").replace("pgd", "PGD") for key in kept)),
+        rows if kept else (), [_flat(row) for row in found],
+    )  # fmt: skip
+
+
+def _analysis(results: Row) -> Table:
+    methods = results["experiment"]["methods"]
+    rows = tuple(
+        (*key, *(_spread(entry[method], number) if method in entry else ABSENT for method in methods))
+        for key, entry in _by_quantity(results).items()
+    )
+    return Table(
+        "analysis", f"What the analyses measured, per checkpoint (run: the whole run){_deviations(results)}.",
+        ("checkpoint", "quantity", *methods),
+        rows, [{key: row[key] for key in row if key != "runs"} for row in results["analysis"]], labels=2, grouped=True,
+    )  # fmt: skip
+
+
+def _analysis_seeds(results: Row) -> Table:
+    runs = [(method, seed) for method in results["experiment"]["methods"] for seed in results["experiment"]["seeds"]]
+    rows = []
+    for key, entry in _by_quantity(results).items():
+        cells = {(method, run["seed"]): run for method, row in entry.items() for run in row["runs"]}
+        rows.append((*key, *(_measured(cells.get(run)) for run in runs)))
+    records = [
+        {**{key: row[key] for key in ("checkpoint", "quantity", "method")}, **run}
+        for row in results["analysis"] for run in row["runs"]
+    ]  # fmt: skip
+    return Table(
+        "analysis-seeds", "What the analyses measured in every run, with 95% intervals over examples where known.",
+        ("checkpoint", "quantity", *(f"{method}-{seed}" for method, seed in runs)), tuple(rows), records,
+        labels=2, grouped=True,
+    )  # fmt: skip
+
+
+def _by_quantity(results: Row) -> dict[tuple[str, str], Row]:
+    found: dict[tuple[str, str], Row] = {}
+    for row in results["analysis"]:
+        found.setdefault((row["checkpoint"], row["quantity"]), {})[row["method"]] = row
+    return found
+
+
+def _measured(run: Row | None) -> str:
+    if run is None:
+        return ABSENT
+    return joined(number(run["value"]), interval(run["low"], run["high"], number))
+
+
+def _seeds(results: Row) -> Table:
+    has_best = any(row["best"] is not None for row in results["items"])
+    kept = ("best", "last") if has_best else ("last",)
+    rows = tuple(
+        (
+            row["attack"], row["method"], str(row["seed"]),
+            *((ABSENT if row["best_epoch"] is None else str(row["best_epoch"]),) if has_best else ()),
+            *(joined(percent(row[key]), interval(row[f"{key}_low"], row[f"{key}_high"])) for key in kept),
+            *((percent(row["gap"]),) if has_best else ()), f"{row['examples']:,}",
+        )
+        for row in results["items"]
+    )  # fmt: skip
+    return Table(
+        "seeds", "Every seed: test accuracy in percent, with 95% intervals over test examples.",
+        ("attack", "method", "seed", *(("best epoch", *kept, "gap") if has_best else kept), "examples"),
+        rows, results["items"], labels=3, grouped=True,
+    )  # fmt: skip
+
+
+def _spread(found: Row, write: Any = percent) -> str:
+    return spread(found["mean"], found["deviation"], write)
+
+
+def _count(found: Row) -> str:
+    return number(found["mean"]) if found["mean"] is None or found["mean"] < 1000 else f"{found['mean']:,.0f}"
+
+
+def _of(count: Row, share: Row) -> str:
+    return ABSENT if share["mean"] is None else f"{_count(count)} ({_spread(share)}%)"
+
+
+def _flat(row: Row) -> Row:
+    """Nested values under joined names: {'best': {'mean': 1}} -> {'best_mean': 1}."""
+    flat: Row = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}_{inner}": number for inner, number in value.items()})
+        else:
+            flat[key] = value
+    return flat

@@ -1,0 +1,48 @@
+"""Writing the report: read, work everything out, then write, so that bad input leaves the old report whole."""
+
+from pathlib import Path
+
+from sglr import files
+from sglr.config import Config
+from sglr.report.curves import wide
+from sglr.report.figures import draw
+from sglr.report.markdown import markdown
+from sglr.report.page import page
+from sglr.report.results import collect
+from sglr.report.study import read
+from sglr.report.tables import tables
+
+
+def write(config: Config, artifacts: Path, folder: Path) -> None:
+    """Make the report of the methods and seeds listed in ``config.experiment``.
+
+    Reads ``artifacts/{data,train,evaluate,analyze}``; writes into ``folder``: ``index.html`` (loads nothing),
+    ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``curves.csv`` (mean over seeds per epoch),
+    ``figures/*.svg`` and ``tables/*.csv``. Equal inputs and versions give equal bytes. Figures and tables of an earlier
+    report that are not among the new ones are removed.
+
+    Raises FileError that names the missing, damaged or unfitting file.
+    """
+    study = read(config, artifacts)
+    results = collect(study)
+    shown = tables(results)
+    pictures = draw(study, results)
+    drawn = [picture for group in pictures.values() for picture in group]
+    index = page(results, shown, pictures)
+
+    for picture in drawn:
+        files.write_text(folder / "figures" / f"{picture.name}.svg", picture.svg)
+    for table in shown.values():
+        files.write_rows(folder / "tables" / f"{table.name}.csv", table.records)
+    _keep_only(folder / "figures", {f"{picture.name}.svg" for picture in drawn}, "*.svg")
+    _keep_only(folder / "tables", {f"{name}.csv" for name in shown}, "*.csv")
+    files.write_rows(folder / "curves.csv", wide(study))
+    files.write_json(folder / "results.json", results)
+    files.write_text(folder / "results.md", markdown(results, shown))
+    files.write_text(folder / "index.html", index)
+
+
+def _keep_only(folder: Path, names: set[str], pattern: str) -> None:
+    for path in folder.glob(pattern):
+        if path.name not in names:
+            path.unlink()

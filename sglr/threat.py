@@ -1,0 +1,107 @@
+"""Threat models: the Linf and L2 balls around a picture, intersected with [0, 1]."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Threat(Protocol):
+    """A ball around each picture (radius in [0, 1] units of pixel values) and the operations an attack needs."""
+
+    @property
+    def eps(self) -> float:
+        """The radius."""
+        ...
+
+    def random_start(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A random point of the ball around x (N, ...), clipped to [0, 1]."""
+        ...
+
+    def step(self, gradient: Tensor, size: float) -> Tensor:
+        """The step of length ``size`` that increases the loss most; zero where the gradient is zero."""
+        ...
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The point of the ball around x, then of [0, 1], nearest to x_adv."""
+        ...
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Norm of the perturbation per example (N,)."""
+        ...
+
+
+def _norms(v: Tensor) -> Tensor:
+    """L2 norm per example, shaped to broadcast against v (N, ...)."""
+    return v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
+
+
+@dataclass(frozen=True)
+class Linf:
+    """Every pixel may change by at most ``eps``. Random start U(-eps, eps); steepest step: sign of the gradient."""
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
+    def random_start(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.empty_like(x).uniform_(-self.eps, self.eps, generator=generator)
+        return self.project(x + noise, x)
+
+    def step(self, gradient: Tensor, size: float) -> Tensor:
+        return gradient.sign() * size
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return torch.clamp(torch.clamp(x_adv, x - self.eps, x + self.eps), 0, 1)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return (x_adv - x).abs().flatten(1).amax(1)
+
+
+@dataclass(frozen=True)
+class L2:
+    """The perturbation's Euclidean norm is at most ``eps``.
+
+    Random start: Gaussian direction with radius U(0, eps); steepest step: gradient over its norm.
+    """
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
+    def random_start(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        direction = torch.empty_like(x).normal_(generator=generator)
+        radius = torch.empty(x.shape[0], device=x.device, dtype=x.dtype).uniform_(0, self.eps, generator=generator)
+        noise = direction / _norms(direction) * radius.view(-1, *[1] * (x.dim() - 1))
+        return torch.clamp(x + noise, 0, 1)
+
+    def step(self, gradient: Tensor, size: float) -> Tensor:
+        norms = _norms(gradient)
+        return torch.where(norms > 0, gradient / norms, torch.zeros_like(gradient)) * size
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        delta = x_adv - x
+        norms = _norms(delta)
+        shrunk = torch.where(norms > self.eps, delta * (self.eps / norms), delta)
+        # Clipping to [0, 1], which holds x, brings every coordinate nearer to x: the point stays in the ball.
+        return torch.clamp(x + shrunk, 0, 1)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return (x_adv - x).flatten(1).norm(dim=1)
+
+
+def build(norm: str, eps: float) -> Threat:
+    """The threat model called ``norm`` ('linf' or 'l2') with radius ``eps``; ValueError for another name."""
+    kinds: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
+    if norm not in kinds:
+        raise ValueError(f"unknown norm {norm!r}; known: {', '.join(kinds)}")
+    return kinds[norm](eps)
+
+
+def _check_eps(eps: float) -> None:
+    if not (math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"eps must be a finite number of at least 0, found {eps}")

@@ -1,0 +1,176 @@
+"""``run``: what a stage sees of tracking."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from sglr import files
+from sglr.tracking import records, settings
+from sglr.tracking.delivery import Progress, remove_if_done
+from sglr.tracking.journal import SENDER, Journal, claim, now, survey
+from sglr.tracking.parents import ParentQuery
+from sglr.tracking.sender import Sender
+from sglr.tracking.settings import LOG
+from sglr.tracking.values import TAG_LENGTH, texts
+
+_WITH_SYSTEM_METRICS = ("warmup", "train")
+# Whoever ends a run by a signal does not wait for a server; what is missing goes when the run is resumed.
+_WAIT_WHEN_KILLED = 5.0
+
+
+class Tracker(Protocol):
+    """What a run can log. No call waits for a server, and none fails because of one."""
+
+    def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
+        """Numbers measured at ``step`` (an epoch); None means not measured.
+
+        A name and step that the run already has are skipped, so a resumed run may repeat epochs. Raises TypeError for
+        what is not a number.
+        """
+        ...
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """A file, kept in ``folder``; or a folder, whose contents go to ``folder`` (its own name when None)."""
+        ...
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Tags, added to those the run has or replacing them."""
+        ...
+
+    def headline(self, values: Mapping[str, Any]) -> None:
+        """Numbers that sum the run up (step 0); they go onto its parent too, where later runs override earlier ones."""
+        ...
+
+
+class NullTracker:
+    """Tracks nothing."""
+
+    def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
+        """Nothing."""
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """Nothing."""
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def headline(self, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+class _JournalTracker:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
+        self._journal.metrics(values, step)
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        self._journal.artifact(Path(path), folder)
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        self._journal.tags(values)
+
+    def headline(self, values: Mapping[str, Any]) -> None:
+        self._journal.headline(values)
+
+
+@contextlib.contextmanager
+def run(
+    *,
+    root: str | Path,
+    experiment: str,
+    stage: str,
+    item: str,
+    key: str,
+    tags: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+    parent: ParentQuery | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> Iterator[Tracker]:
+    """Track one stage item as one MLflow run, called ``item``.
+
+    An earlier run of the same item and ``key`` that failed or was killed is reopened; otherwise a new one begins.
+    At the end it becomes FINISHED; KILLED after KeyboardInterrupt or an exit status of 128 and more (a signal);
+    FAILED after any other exception. A process ended by SIGKILL leaves its run RUNNING until it is resumed or
+    ``sync(root, end_interrupted=True)``.
+
+    Leaving waits for what is still to be sent, ``SGLR_TRACKING_WAIT`` seconds (30) at most, 3 when the server has
+    failed, 5 when KILLED; what is missing then is said in one warning and sent by ``sync``. ``record`` (device, library
+    versions) is added to ``.sglr/records/<item>.json``. With ``SGLR_TRACKING=off`` or without MLflow only that record
+    is written. Tracking problems are warnings, never exceptions.
+    """
+    root = Path(root).absolute()
+    labels = texts({"stage": stage, **(tags or {})}, TAG_LENGTH)
+    header = {
+        "experiment": experiment,
+        "stage": stage,
+        "item": item,
+        "tags": labels,
+        "parent": dataclasses.asdict(parent) if parent is not None else None,
+    }
+    facts = {**(record or {}), "stage": stage, "experiment": experiment, "run_id": None}
+    facts |= {name: labels.get(name) for name in ("method", "seed")}
+    with contextlib.ExitStack() as stack:
+        journal = _claim(stack, root, header, key) if settings.enabled() else None
+        started, status = now(), "FINISHED"
+        sender = None
+        if journal is not None:
+            journal.params(params or {})
+            sender = _start(root, journal, system_metrics=stage in _WITH_SYSTEM_METRICS)
+        try:
+            yield _JournalTracker(journal) if journal is not None else NullTracker()
+        except BaseException as error:
+            status = _status(error)
+            raise
+        finally:
+            facts["status"] = status
+            if journal is not None and sender is not None:
+                _end(root, item, journal, sender, facts)
+            else:
+                records.write(root, item, facts, started=started, ended=now(), seconds=(now() - started) / 1000)
+
+
+def _claim(stack: contextlib.ExitStack, root: Path, header: dict[str, Any], key: str) -> Journal | None:
+    try:
+        return stack.enter_context(claim(root, header, key))
+    except files.FileError as error:
+        LOG.warning("%s is not tracked: %s", header["item"], error)
+        return None
+
+
+def _start(root: Path, journal: Journal, *, system_metrics: bool) -> Sender:
+    # Here and not in the thread: the environment is not for threads to change.
+    settings.prepare_environment()
+    sender = Sender(root, journal.folder, system_metrics=system_metrics)
+    journal.changed = sender.wake
+    sender.start()
+    return sender
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        code = error.code
+        if code in (None, 0):
+            return "FINISHED"
+        return "KILLED" if isinstance(code, int) and code >= 128 else "FAILED"
+    return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+
+
+def _end(root: Path, item: str, journal: Journal, sender: Sender, facts: dict[str, Any]) -> None:
+    """Close the journal, leave the record, wait for the sender, say what is missing."""
+    journal.append("end", status=facts["status"])
+    facts |= {"run_id": Progress.read(journal.folder).run_id, "journal": journal.id}
+    records.write(root, item, facts, started=journal.started, ended=now(), seconds=journal.seconds)
+    limit = settings.wait_limit()
+    sender.finish(min(limit, _WAIT_WHEN_KILLED) if facts["status"] == "KILLED" else limit)
+    progress = Progress.read(journal.folder)
+    records.complete(root, item, journal.id, progress.run_id)
+    missing = survey(journal.folder, progress.offset)
+    if missing is None or missing.lines:
+        LOG.warning("%s: %s are not on the tracking server (%s). `sglr sync` sends them.", item, missing, sender.reason)
+        return
+    with contextlib.suppress(files.FileError), files.lock(journal.folder / SENDER):
+        remove_if_done(journal.folder)

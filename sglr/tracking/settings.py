@@ -1,0 +1,71 @@
+"""What the environment says about tracking: whether, where to, how long to wait. Never part of what is logged."""
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import os
+import re
+from pathlib import Path
+
+LOG = logging.getLogger("sglr.tracking")
+_DEFAULT_WAIT = 30.0
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # By default a dead server blocks a call for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def enabled() -> bool:
+    """Whether runs are tracked: not with ``SGLR_TRACKING=off``, and not (said once) where MLflow is missing."""
+    if os.environ.get("SGLR_TRACKING", "").lower() == "off":
+        return False
+    if not installed():
+        _warn_not_installed()
+        return False
+    return True
+
+
+def installed() -> bool:
+    """Whether MLflow can be imported (it is not imported)."""
+    return importlib.util.find_spec("mlflow") is not None
+
+
+def prepare_environment() -> None:
+    """MLflow's settings that must stand before it is imported; what the user has set stays."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+
+def address(root: Path) -> str:
+    """``MLFLOW_TRACKING_URI``, or the database ``mlflow.db`` at the project's root, as an absolute path."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
+
+
+def shown(text: object) -> str:
+    """One short line of ``text`` (an address, an error) without the credentials it may hold."""
+    line = (str(text).strip().splitlines() or [""])[0]
+    # Rather too much than too little: up to the last @, because a password may hold slashes.
+    line = re.sub(r"://\S*@", "://", line)
+    line = re.sub(r"(://[^\s?]+)\?\S+", r"\1", line)
+    for key in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        if secret := os.environ.get(key):
+            line = line.replace(secret, "***")
+    # Of a long message the end says most.
+    return line if len(line) <= 300 else f"{line[:97]}...{line[-200:]}"
+
+
+def wait_limit() -> float:
+    """Seconds that a run waits at its end for its sender: ``SGLR_TRACKING_WAIT``; 30 when unset or no number."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(os.environ.get("SGLR_TRACKING_WAIT", _DEFAULT_WAIT)))
+    return _DEFAULT_WAIT
+
+
+@functools.cache
+def _warn_not_installed() -> None:
+    """Say once that nothing is tracked."""
+    LOG.warning("MLflow is not installed: runs are not tracked. Install mlflow, or set SGLR_TRACKING=off.")

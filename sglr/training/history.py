@@ -1,0 +1,88 @@
+"""What is measured once per epoch."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sglr.attacks import correct_under, predictions
+from sglr.attacks.pgd import PgdOptions
+from sglr.data import Split
+from sglr.labels import LabelPolicy
+from sglr.random import derive
+from sglr.training.plan import Plan
+
+_EVALUATION_BATCH = 500
+TRACED = 64
+
+
+def measure(
+    plan: Plan, model: nn.Module, labels: LabelPolicy, train: Split, validation: Split | None, epoch: int,
+    attacked: Tensor | None,
+) -> dict[str, float | None]:
+    """Accuracies of an epoch that has just ended, with ``model`` put in eval mode and back.
+
+    ``attacked``: the classes (n,) that the training steps of this epoch predicted under attack, None without attack. Natural
+    predictions are made now, without augmentation. Keys are history.csv's; None where there is nothing to measure.
+    """
+    training = model.training
+    model.eval()
+    try:
+        natural = predictions(model, train.pictures(), _EVALUATION_BATCH)
+        row = {"train/natural": _share(natural == train.given), "train/pgd": None}
+        row |= {"val/natural": None, "val/pgd": None}
+        if validation is not None:
+            row |= _validate(plan, model, validation, epoch)
+    finally:
+        model.train(training)
+    noisy = train.noisy
+    if attacked is not None:
+        row["train/pgd"] = _share(attacked == train.given)
+    for key, predicted in (("natural", natural), ("pgd", attacked)):
+        for group, chosen in (("noisy", noisy), ("clean", ~noisy)):
+            for kind, truth in (("given", train.given), ("true", train.true)):
+                if group == "clean" and kind == "true":
+                    continue
+                name = f"{group}/{key}" if group == "clean" else f"{group}/{key}_{kind}"
+                row[name] = None if predicted is None else _share((predicted == truth)[chosen])
+    return row | describe_targets(labels.table(), train)
+
+
+def describe_targets(targets: Tensor, train: Split) -> dict[str, float | None]:
+    """Mean entropy (nats) of targets (n, C), the share of noisy examples they recover and of clean ones they corrupt."""
+    entropy = torch.special.entr(targets.double()).sum(1).mean().item()
+    correct = targets.argmax(1) == train.true
+    return {
+        "targets/entropy": entropy,
+        "targets/recovered": _share(correct[train.noisy]),
+        "targets/corrupted": _share(~correct[~train.noisy]),
+    }
+
+
+def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int) -> dict[str, float | None]:
+    """Natural and PGD accuracy on the validation split; the attack's random start is the same in every epoch."""
+    x, y = validation.pictures(), validation.true
+    row: dict[str, float | None] = {"val/natural": _share(predictions(model, x, _EVALUATION_BATCH) == y)}
+    if epoch % plan.selection.every == 0 or epoch == plan.epochs:
+        attack = PgdOptions(name="pgd", steps=plan.selection.steps, step_size_255=plan.attack.step_size_255)
+        robust = correct_under(
+            model, x, y, attack.build(plan.threat), seed=derive(plan.seed, "selection"), batch_size=_EVALUATION_BATCH
+        )
+        row["val/pgd"] = _share(robust)
+    return row
+
+
+def traced_examples(train: Split, generator: torch.Generator) -> Tensor:
+    """Positions (at most 64,) of the examples whose targets are traced: noisy and clean in equal parts if possible."""
+    order = torch.randperm(len(train), generator=generator)
+    is_noisy = train.noisy.cpu()[order]
+    noisy, clean = order[is_noisy], order[~is_noisy]
+    half = min(TRACED // 2, len(noisy))
+    chosen = torch.cat([noisy[:half], clean[: TRACED - half]])
+    return chosen.sort().values
+
+
+def _share(correct: Tensor) -> float | None:
+    """Mean of a bool tensor, None for an empty one."""
+    count: Any = correct.numel()
+    return correct.sum().item() / count if count else None

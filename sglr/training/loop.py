@@ -1,0 +1,252 @@
+"""The one training loop: natural warm-up, adversarial training and every method go through it."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sglr.data import Split, batches, order
+from sglr.random import torch_stream
+from sglr.training.history import measure, traced_examples
+from sglr.training.plan import Plan
+from sglr.training.schedules import learning_rate
+from sglr.training.snapshots import Snapshots
+from sglr.training.step import Learner, take
+
+Row = dict[str, Any]
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on: numbers that are not finite, data that does not fit."""
+
+
+class Interrupted(RuntimeError):  # noqa: N818 (not an error)
+    """The training was asked to stop and wrote a snapshot first."""
+
+
+@dataclass
+class Trained:
+    """What a training leaves. Weights are state dicts on the CPU."""
+
+    last: dict[str, Tensor]
+    best: dict[str, Tensor] | None
+    best_epoch: int | None
+    kept: dict[int, dict[str, Tensor]]
+    history: list[Row]
+    targets: Tensor
+    trace: dict[str, Tensor]
+    state: dict[str, Any]
+    """Everything a continuation needs (``fit(..., continue_from=state)``)."""
+
+
+@dataclass
+class _Progress:
+    """The loop's own state, beside the learner's."""
+
+    epoch: int = 1
+    step: int = 0
+    loss: Tensor | float = 0.0
+    bad_step: Tensor | int = -1
+    predicted: Tensor | None = None
+    best: dict[str, Tensor] | None = None
+    best_epoch: int | None = None
+    best_score: float = -1.0
+    history: list[Row] = field(default_factory=list)
+    trace: list[Tensor] = field(default_factory=list)
+
+
+def fit(
+    plan: Plan,
+    model: nn.Module,
+    train: Split,
+    validation: Split | None = None,
+    *,
+    snapshots: Snapshots | None = None,
+    continue_from: dict[str, Any] | None = None,
+    on_epoch: Callable[[Row], None] = lambda row: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    title: str = "",
+) -> Trained:
+    """Train ``model`` (on the splits' device) as ``plan`` says.
+
+    A snapshot found in ``snapshots`` is continued, else ``continue_from`` (``Trained.state`` of a shared warm-up), else
+    training starts at epoch 1 with the weights ``model`` has. ``on_epoch`` gets each row of the history, again for the
+    epochs that a snapshot already holds. When ``should_stop`` says so, a snapshot is written and Interrupted raised.
+
+    Raises TrainingError for a batch larger than the data or a loss that is not finite (with epoch and batch).
+    """
+    if plan.batch_size > len(train):
+        raise TrainingError(f"train.batch_size {plan.batch_size} is larger than the training set ({len(train)} examples)")
+    return _Loop(plan, model, train, validation, snapshots, on_epoch, should_stop, title).run(continue_from)
+
+
+class _Loop:
+    def __init__(
+        self, plan: Plan, model: nn.Module, train: Split, validation: Split | None, snapshots: Snapshots | None,
+        on_epoch: Callable[[Row], None], should_stop: Callable[[], bool], title: str,
+    ) -> None:
+        self.plan, self.train, self.validation = plan, train, validation
+        self.snapshots, self.on_epoch, self.should_stop, self.title = snapshots, on_epoch, should_stop, title
+        method, sgd = plan.method, plan.optimizer
+        classes = self._count_classes(model)
+        self.learner = Learner(
+            model=model,
+            optimizer=torch.optim.SGD(
+                model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay
+            ),
+            objective=method.objective.build(),
+            labels=method.labels.build(train.given, classes, plan.epochs),
+            weights=method.weights.build(model),
+        )
+        self.progress = _Progress()
+        self.kept: dict[int, dict[str, Tensor]] = {}
+        self.traced = traced_examples(train, torch_stream(plan.seed, "trace"))
+        self.steps = math.ceil(len(train) / plan.batch_size)
+
+    @torch.no_grad()
+    def _count_classes(self, model: nn.Module) -> int:
+        training = model.training
+        classes = model.eval()(self.train.pictures(slice(0, 1))).shape[1]
+        model.train(training)
+        return int(classes)
+
+    def run(self, continue_from: dict[str, Any] | None) -> Trained:
+        found = self.snapshots.load() if self.snapshots else None
+        state = found if found is not None else continue_from
+        if state is not None:
+            self._restore(state)
+        for row in self.progress.history:
+            self.on_epoch(row)
+        done = (self.progress.epoch - 1) * self.steps + self.progress.step
+        with tqdm(
+            total=self.plan.until * self.steps, initial=done, desc=self.title, unit="step", disable=None, leave=False
+        ) as bar:
+            while self.progress.epoch <= self.plan.until:
+                self._epoch(bar)
+        return self._result()
+
+    def _epoch(self, bar: Any) -> None:
+        plan, progress, learner, train = self.plan, self.progress, self.learner, self.train
+        epoch, device = progress.epoch, train.given.device
+        if progress.predicted is None:
+            progress.predicted = torch.full_like(train.given, -1)
+            progress.loss = torch.zeros((), dtype=torch.float64, device=device)
+            progress.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        shuffled = order(len(train), seed=plan.seed, epoch=epoch).to(device)
+        parts = list(batches(len(train), plan.batch_size, shuffled))
+        for step in range(progress.step, self.steps):
+            rate = learning_rate(plan.schedule, plan.optimizer.lr, epoch - 1 + step / self.steps, plan.epochs)
+            for group in learner.optimizer.param_groups:
+                group["lr"] = rate
+            index = parts[step]
+            loss, predicted = take(plan, learner, train.pictures(index), train.given[index], index, epoch, step)
+            progress.loss = progress.loss + loss.double() * len(index)
+            first_bad = (progress.bad_step < 0) & ~torch.isfinite(loss)
+            progress.bad_step = torch.where(first_bad, step, progress.bad_step)
+            progress.predicted[index] = predicted
+            progress.step = step + 1
+            bar.update()
+            if progress.step < self.steps:
+                self._pause()
+        self._close_epoch(bar, rate=rate)
+        self._pause()
+
+    def _close_epoch(self, bar: Any, rate: float) -> None:
+        plan, progress, learner = self.plan, self.progress, self.learner
+        epoch = progress.epoch
+        self._check_finite()
+        evaluated = learner.weights.evaluated(learner.model)
+        attacked = progress.predicted if learner.objective.attacks else None
+        assert isinstance(progress.loss, Tensor)
+        row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
+        row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked)
+        score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
+        if score is not None and score > progress.best_score:
+            progress.best_score, progress.best_epoch, progress.best = score, epoch, _weights(evaluated)
+        if epoch in plan.keep_epochs:
+            self._keep(epoch, _weights(evaluated))
+        progress.trace.append(learner.labels.table()[self.traced.to(self.train.given.device)].cpu().clone())
+        progress.history.append(row)
+        progress.epoch, progress.step, progress.predicted = epoch + 1, 0, None
+        bar.set_postfix(epoch=f"{epoch}/{plan.epochs}", loss=f"{row['train/loss']:.3f}", robust=_percent(score))
+        self.on_epoch(row)
+
+    def _check_finite(self) -> None:
+        """Waits for the device; called once per epoch and before a snapshot."""
+        bad_step = int(self.progress.bad_step)
+        if bad_step >= 0:
+            raise TrainingError(
+                f"the loss is not finite from epoch {self.progress.epoch}, batch {bad_step + 1} of {self.steps} on. Likely"
+                f" causes: too high a learning rate ({self.learner.optimizer.param_groups[0]['lr']:g}), or bad values in the"
+                " data. The last snapshot from before is kept."
+            )
+
+    def _pause(self) -> None:
+        stop = self.should_stop()
+        if self.snapshots and (stop or self.snapshots.due()):
+            self._check_finite()
+            self.snapshots.save(self._state(), self.progress.epoch, self.progress.step)
+        if stop:
+            raise Interrupted(f"stopped in epoch {self.progress.epoch}; run it again to continue there")
+
+    def _keep(self, epoch: int, weights: dict[str, Tensor]) -> None:
+        if self.snapshots:
+            self.snapshots.keep(epoch, weights)
+        else:
+            self.kept[epoch] = weights
+
+    def _state(self) -> dict[str, Any]:
+        learner = self.learner
+        return {
+            "model": learner.model.state_dict(),
+            "optimizer": learner.optimizer.state_dict(),
+            "labels": learner.labels.state_dict(),
+            "weights": learner.weights.state_dict(),
+            "progress": dict(self.progress.__dict__),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        learner, device = self.learner, self.train.given.device
+        learner.model.load_state_dict(state["model"])
+        learner.optimizer.load_state_dict(state["optimizer"])
+        if state["labels"]:
+            learner.labels.load_state_dict(state["labels"])
+        if state["weights"]:
+            learner.weights.load_state_dict(state["weights"])
+        values = copy.copy(state["progress"])
+        for key in ("loss", "bad_step", "predicted"):
+            if isinstance(values[key], Tensor):
+                values[key] = values[key].to(device)
+        self.progress = _Progress(**values)
+
+    def _result(self) -> Trained:
+        learner, progress = self.learner, self.progress
+        kept = self.snapshots.kept() if self.snapshots else self.kept
+        classes = learner.labels.table().shape[1]
+        return Trained(
+            last=_weights(learner.weights.evaluated(learner.model)),
+            best=progress.best,
+            best_epoch=progress.best_epoch,
+            kept={epoch: kept[epoch] for epoch in self.plan.keep_epochs if epoch in kept},
+            history=progress.history,
+            targets=learner.labels.table().cpu().clone(),
+            trace={
+                "index": self.traced,
+                "p": torch.stack(progress.trace) if progress.trace else torch.zeros(0, len(self.traced), classes),
+            },
+            state=self._state(),
+        )
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state dict on the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"

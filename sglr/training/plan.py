@@ -1,0 +1,69 @@
+"""Everything one training depends on, gathered from the config."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from sglr import threat
+from sglr.config import Config
+from sglr.config.sections import Augment, ConstantSchedule, Method, Optimizer, Schedule, Selection, TrainAttack
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training: a method and its settings. Epochs count from 1; ``until`` may end it before ``epochs``."""
+
+    method: Method
+    seed: int
+    epochs: int
+    until: int
+    batch_size: int
+    optimizer: Optimizer
+    schedule: Schedule
+    threat: threat.Threat
+    attack: TrainAttack
+    attack_bn: Literal["eval", "train"]
+    selection: Selection
+    augment: Augment
+    keep_epochs: tuple[int, ...] = ()
+    stream: str = "train"
+    """Prefix of its random streams: equal for everything that must see the same numbers."""
+
+    @classmethod
+    def training(cls, config: Config, method: Method, seed: int) -> Self:
+        """The adversarial training of one method and seed."""
+        train = config.train
+        return cls(
+            method=method,
+            seed=seed,
+            epochs=train.epochs,
+            until=train.epochs,
+            batch_size=train.batch_size,
+            optimizer=train.optimizer,
+            schedule=train.schedule,
+            threat=threat.build(config.threat.norm, config.threat.eps_255 / 255),
+            attack=train.attack,
+            attack_bn=train.attack_bn,
+            selection=train.selection,
+            augment=config.data.augment,
+            keep_epochs=train.keep_epochs,
+        )
+
+    @classmethod
+    def warm_up(cls, config: Config, seed: int) -> Self:
+        """The warm-up: natural training with a constant rate, or the first epochs of hard-label adversarial training."""
+        plan = cls.training(config, _PLAIN[config.warmup.objective], seed)
+        changes: dict[str, object] = {"until": config.warmup.epochs, "keep_epochs": ()}
+        if config.warmup.objective == "standard":
+            changes |= {
+                "epochs": max(config.warmup.epochs, 1),
+                "optimizer": config.train.optimizer.model_copy(update={"lr": config.warmup.lr}),
+                "schedule": ConstantSchedule(name="constant"),
+                "stream": "warmup",
+            }
+        return plan.__class__(**{**plan.__dict__, **changes})
+
+
+_PLAIN = {
+    "standard": Method.model_validate({"objective": "standard", "labels": "hard", "weights": "none"}),
+    "adversarial": Method.model_validate({"objective": "at", "labels": "hard", "weights": "none"}),
+}

@@ -1,0 +1,56 @@
+"""Snapshots of a training under way, so that a killed one continues."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from sglr import files
+
+_KEEP = 2
+
+
+class Snapshots:
+    """A folder of snapshots of one training; whoever uses it holds its lock.
+
+    Names sort by progress. Writing is atomic; the newest two stay; reading falls back to the older one when the newer
+    is damaged.
+    """
+
+    def __init__(self, folder: Path, every_seconds: float = 30) -> None:
+        self.folder = folder
+        self.every_seconds = every_seconds
+        self.damaged: list[str] = []
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return time.monotonic() - self._last >= self.every_seconds
+
+    def save(self, state: dict[str, Any], epoch: int, step: int) -> None:
+        """Write the state after ``step`` steps of ``epoch``, then remove all but the newest two."""
+        files.save_state(self.folder / f"snapshot-{epoch:06d}-{step:08d}", state)
+        self._last = time.monotonic()
+        for old in self._all()[:-_KEEP]:
+            old.unlink()
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest snapshot that is whole, or None. Damaged ones are removed and named in ``damaged``."""
+        for path in reversed(self._all()):
+            try:
+                return files.load_state(path)
+            except files.FileError as error:
+                self.damaged.append(str(error))
+                path.unlink(missing_ok=True)
+        return None
+
+    def keep(self, epoch: int, weights: dict[str, Any]) -> None:
+        """Set the weights of an epoch aside until the training ends."""
+        files.save_state(self.folder / "kept" / f"{epoch}", weights)
+
+    def kept(self) -> dict[int, dict[str, Any]]:
+        """The weights set aside, by epoch."""
+        paths = (self.folder / "kept").glob("[0-9]*")
+        return {int(path.name): files.load_state(path) for path in sorted(paths, key=lambda path: int(path.name))}
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("snapshot-*"))

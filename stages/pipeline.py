@@ -1,0 +1,128 @@
+"""What dvc.yaml and dvc.lock say of one stage item: its keys, its inputs, its snapshots, whether it is committed."""
+
+import hashlib
+import json
+import platform
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from sglr import config, files
+
+_PARAMS, _PIPELINE, _LOCK = Path("params.yaml"), Path("dvc.yaml"), Path("dvc.lock")
+_SNAPSHOTS = Path(".sglr/snapshots")
+_FINISHED = "finished.json"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One item as dvc.yaml defines it, with the values its keys have in params.yaml now."""
+
+    stage: str
+    method: str | None
+    seed: int | None
+    keys: tuple[str, ...]
+    deps: tuple[str, ...]
+    values: dict[str, Any]
+
+    @classmethod
+    def read(cls, stage: str, method: str | None = None, seed: int | None = None) -> Self:
+        """The item's entry of dvc.yaml, with ``${item...}`` filled in."""
+        text = _PIPELINE.read_text(encoding="utf-8")
+        for name, value in (("item.method", method), ("item.seed", seed), ("item", seed)):
+            text = text.replace(f"${{{name}}}", str(value))
+        entry = yaml.safe_load(text)["stages"][stage]
+        keys, deps = tuple(entry.get("params", ())), tuple(entry.get("deps", ()))
+        return cls(stage, method, seed, keys, deps, _values(keys))
+
+    @property
+    def item(self) -> str:
+        """DVC's name of it, such as train@sglr-0."""
+        parts = [str(part) for part in (self.method, self.seed) if part is not None]
+        return f"{self.stage}@{'-'.join(parts)}" if parts else self.stage
+
+    @property
+    def params_hash(self) -> str:
+        """Hash of the values of its keys."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def lock(self) -> Path:
+        """The lock held while somebody works on it."""
+        return _SNAPSHOTS.parent / "locks" / f"{self.item}.lock"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything its result depends on: values, inputs, code, versions."""
+        import torch
+
+        inputs = {dep: files.digest(dep) for dep in self.deps}
+        versions = [platform.python_version(), torch.__version__]
+        parts = json.dumps([self.item, self.values, inputs, versions], sort_keys=True)
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+    @property
+    def snapshots(self) -> Path:
+        """Folder of its snapshots."""
+        return _SNAPSHOTS / self.stage / self.fingerprint
+
+    def require_listed(self, settings: config.Config) -> None:
+        """ConfigError when its method or seed is not in the experiment."""
+        experiment = settings.experiment
+        if self.method is not None and self.method not in experiment.methods:
+            raise config.ConfigError(f"method {self.method!r} is not in experiment.methods: {', '.join(experiment.methods)}")
+        if self.seed is not None and self.seed not in experiment.seeds:
+            raise config.ConfigError(f"seed {self.seed} is not in experiment.seeds: {', '.join(map(str, experiment.seeds))}")
+
+    def require_unchanged(self) -> None:
+        """ConfigError when one of its keys was edited while it ran: DVC would record the new value as the one used."""
+        now = _values(self.keys)
+        changed = [key for key in self.keys if now[key] != self.values[key]]
+        if changed:
+            raise config.ConfigError(
+                f"{', '.join(changed)} changed in params.yaml while {self.item} was running; its result is discarded. Run it again."
+            )
+
+    def mark_finished(self, metrics: Path) -> None:
+        """Note that the outs are written. The snapshots stay until DVC has committed the outs: it may yet be killed."""
+        files.write_json(
+            self.snapshots / _FINISHED, {"item": self.item, "path": str(metrics), "md5": files.md5(metrics)}
+        )
+
+    @staticmethod
+    def prune_snapshots() -> None:
+        """Remove the snapshots of items whose outs DVC has committed."""
+        for path in _SNAPSHOTS.glob(f"*/*/{_FINISHED}"):
+            done = files.read_json(path)
+            if committed(done["item"], done["path"], done["md5"]):
+                shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def committed(item: str, path: str, md5: str) -> bool:
+    """Whether dvc.lock holds an out of an item with this checksum."""
+    if not _LOCK.is_file():
+        return False
+    # A search in the text: parsing a lock file of many items takes longer than the stage's other start-up together.
+    text = _LOCK.read_text(encoding="utf-8")
+    start = re.search(rf"^  {re.escape(item)}:\n", text, re.MULTILINE)
+    if start is None:
+        return False
+    entry = re.split(r"^  \S", text[start.end() :], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.search(rf"path: {re.escape(path)}\n\s+hash: md5\n\s+md5: {md5}\n", entry) is not None
+
+
+def _values(keys: tuple[str, ...]) -> dict[str, Any]:
+    """The values of dotted keys in params.yaml; None for an absent one (the config reports it)."""
+    params = config.parse(_PARAMS.read_text(encoding="utf-8"))
+    values: dict[str, Any] = {}
+    for key in keys:
+        value: Any = params
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        values[key] = value
+    return values

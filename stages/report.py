@@ -1,0 +1,22 @@
+"""The comparison of all methods and seeds: tables, figures, the page."""
+
+import click
+
+from sglr import report
+from stages.runtime import ARTIFACTS, remove_unlisted_items, stage
+
+
+@click.command()
+def main() -> None:
+    """Write artifacts/report from what the other stages left."""
+    with stage("report") as run:
+        remove_unlisted_items(run.config)
+        folder = ARTIFACTS / "report"
+        report.write(run.config, ARTIFACTS, folder)
+        run.tracker.artifact(folder)
+    click.echo((folder / "results.md").read_text())
+    click.echo(f"The report: {folder / 'index.html'}    The runs: make ui")
+
+
+if __name__ == "__main__":
+    main()

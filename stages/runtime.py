@@ -1,0 +1,259 @@
+"""What every stage does around its one library call: config, device, threads, lock, snapshots, signals, tracking."""
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sglr import config, files, tracking
+from stages.pipeline import Definition
+
+if TYPE_CHECKING:
+    import torch
+
+ARTIFACTS = Path("artifacts")
+LOCAL = Path(".sglr")
+# Long enough for an orphan of a killed pipeline to notice and leave.
+_LOCK_WAIT = 60
+
+
+class Stopped(SystemExit):
+    """A signal, or the death of the pipeline that started this stage, asks it to end; status 128 + signal."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(status)
+        self.reason = reason
+
+
+@dataclass
+class Run:
+    """One item at work."""
+
+    config: config.Config
+    definition: Definition
+    tracker: tracking.Tracker
+    device: "torch.device"
+    watch: "_Watch"
+
+    def loop(self) -> dict[str, Any]:
+        """Keywords of ``sglr.training.fit``: snapshots, a row's way to the tracker, when to stop."""
+        from sglr.training import Snapshots
+
+        every = float(os.environ.get("SGLR_SNAPSHOT_SECONDS", "30"))
+        snapshots = Snapshots(self.definition.snapshots, every)
+        self.watch.graceful = True
+        return {"snapshots": snapshots, "on_epoch": self._log_row, "should_stop": lambda: self.watch.reason is not None}
+
+    def _log_row(self, row: dict[str, Any]) -> None:
+        values = {key: float(value) for key, value in row.items() if key != "epoch" and value is not None}
+        self.tracker.metrics(values, step=row["epoch"])
+
+    def finish(self, folder: Path, *, weights: Path | None = None, headline: str | None = None) -> None:
+        """Log a finished item: its small files, the hash of its weights, its headline numbers on the parent run."""
+        metrics = files.read_json(folder / "metrics.json")
+        if headline:
+            numbers = tracking.flatten({name: metrics[name] for name in ("best", "last", "gap") if name in metrics})
+            values = {f"{headline}/{key.replace('.', '/')}": float(value) for key, value in numbers.items() if value != "None"}
+            self.tracker.headline(values)
+            if metrics.get("flags"):
+                self.tracker.tags({"flags": "; ".join(metrics["flags"])[:4000]})
+        if weights:
+            self.tracker.tags({"weights_md5": files.md5(weights)})
+        for path in sorted(folder.glob("*")):
+            if path.suffix in (".json", ".csv"):
+                self.tracker.artifact(path)
+        if self.definition.snapshots.is_dir():
+            self.definition.mark_finished(folder / "metrics.json")
+
+
+@contextlib.contextmanager
+def stage(
+    name: str, *, method: str | None = None, seed: int | None = None, parent: str | None = None, track: bool = True
+) -> Iterator[Run]:
+    """Everything around a stage's work. Errors a user can cause end in one message and exit status 1."""
+    try:
+        with _Watch() as watch:
+            definition = Definition.read(name, method, seed)
+            settings = config.load()
+            definition.require_listed(settings)
+            definition.prune_snapshots()
+            watch.check()
+            with files.lock(definition.lock, timeout=_LOCK_WAIT, holder=f"another process that works on {definition.item}"):
+                device = _prepare_torch(settings.experiment.threads)
+                with _tracker(definition, settings, parent, device, track) as tracker:
+                    with _stopped_if_asked(watch):
+                        yield Run(settings, definition, tracker, device, watch)
+                    definition.require_unchanged()
+    except Stopped as stopped:
+        click.echo(f"{name}: {stopped.reason}", err=True)
+        raise
+    except _user_errors() as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextlib.contextmanager
+def _stopped_if_asked(watch: "_Watch") -> Iterator[None]:
+    """Whatever the work ended in: once the end was asked for, it is Stopped."""
+    try:
+        yield
+    except Exception:
+        watch.check()
+        raise
+    watch.graceful = False
+    watch.check()
+
+
+def _user_errors() -> tuple[type[BaseException], ...]:
+    """Errors whose message alone tells a user what to do; anything else keeps its traceback."""
+    errors: list[type[BaseException]] = [config.ConfigError, files.FileError]
+    import sys
+
+    loop = sys.modules.get("sglr.training.loop")
+    if loop is not None:
+        errors.append(loop.TrainingError)
+    return tuple(errors)
+
+
+def _tracker(
+    definition: Definition, settings: config.Config, parent: str | None, device: "torch.device", track: bool
+) -> contextlib.AbstractContextManager[tracking.Tracker]:
+    if not track:
+        return contextlib.nullcontext(tracking.NullTracker())
+    labels = {"method": definition.method, "seed": definition.seed}
+    tags = {key: str(value) for key, value in labels.items() if value is not None}
+    query = None
+    if parent:
+        trained = ARTIFACTS / parent / f"{definition.method}-{definition.seed}"
+        source = Definition.read(parent, definition.method, definition.seed)
+        query = tracking.ParentQuery(
+            method=tags["method"],
+            seed=tags["seed"],
+            params_hash=source.params_hash,
+            weights_md5=files.md5(trained / "last" / "model.safetensors"),
+            history=files.read_rows(trained / "history.csv"),
+            params=tracking.flatten(source.values),
+        )
+    return tracking.run(
+        root=Path(), experiment=settings.experiment.name, stage=definition.stage, item=definition.item,
+        tags={**tags, "params_hash": definition.params_hash, "git_commit": _git_commit()},
+        params=tracking.flatten(definition.values), key=definition.fingerprint, parent=query,
+        record={"device": str(device), "threads": settings.experiment.threads},
+    )
+
+
+def _prepare_torch(threads: int) -> "torch.device":
+    """Set the thread count, which decides the last bits, and choose the device that SGLR_DEVICE asks for."""
+    import torch
+
+    torch.set_num_threads(threads)
+    asked = os.environ.get("SGLR_DEVICE", "auto")
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        raise config.ConfigError(f"SGLR_DEVICE={asked!r} is no device; use auto, cpu, cuda or cuda:<number>.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise config.ConfigError(f"SGLR_DEVICE={asked!r} is not supported; use auto, cpu, cuda or cuda:<number>.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise config.ConfigError(f"SGLR_DEVICE={asked!r} asks for a GPU, but torch sees {found}. Use SGLR_DEVICE=cpu or auto.")
+    return device
+
+
+def _git_commit() -> str:
+    import subprocess
+
+    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def remove_unlisted_items(settings: config.Config) -> None:
+    """Remove the folders of methods and seeds no longer listed; DVC's cache still has them."""
+    listed = {f"{method}-{seed}" for method in settings.experiment.methods for seed in settings.experiment.seeds}
+    for name in ("train", "evaluate", "analyze"):
+        for folder in (ARTIFACTS / name).iterdir():
+            if folder.is_dir() and folder.name not in listed:
+                shutil.rmtree(folder)
+
+
+class _Watch:
+    """Turns SIGTERM, Ctrl-C and the death of the pipeline's process into an orderly end.
+
+    While ``graceful`` is set, the work itself asks ``reason`` and ends after a snapshot; otherwise Stopped is raised
+    where the main thread is.
+    """
+
+    def __init__(self) -> None:
+        self.graceful = False
+        self.reason: str | None = None
+        self._status = 0
+        self._end = threading.Event()
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Watch":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._on_signal)
+        alive = _pipeline_alive()
+        if alive is not None:
+            threading.Thread(target=partial(self._follow, alive), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise Stopped if the end was asked for meanwhile."""
+        if self.reason is not None:
+            raise Stopped(self.reason, self._status)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.reason is None:
+            self.reason = f"stopped by {signal.Signals(number).name}; run it again to continue"
+            self._status = 128 + number
+        if not self.graceful:
+            self.check()
+
+    def _follow(self, alive: Callable[[], bool]) -> None:
+        while not self._end.wait(0.5):
+            if not alive():
+                self.reason = "the pipeline that started this stage is gone; stopping. Run it again to continue"
+                self._status = 128 + signal.SIGTERM
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+
+def _pipeline_alive() -> Callable[[], bool] | None:
+    """A function that says whether the DVC process that started this stage lives; None when DVC did not start it."""
+    if "DVC_STAGE" not in os.environ:
+        return None
+    import psutil
+
+    watched = []
+    for process in psutil.Process().parents():
+        watched.append(process)
+        with contextlib.suppress(psutil.Error):
+            if process.name() not in ("sh", "bash", "dash", "zsh", "fish"):
+                break
+    own_parent = os.getppid()
+    return lambda: os.getppid() == own_parent and all(_runs(process) for process in watched)
+
+
+def _runs(process: Any) -> bool:
+    import psutil
+
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

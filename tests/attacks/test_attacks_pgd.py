@@ -1,0 +1,168 @@
+"""PGD, FGSM and the balls against closed forms, and what an attack must leave alone."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sglr.attacks import attack_mode, correct_under, fgsm, pgd
+from sglr.attacks.pgd import PgdOptions
+from sglr.threat import L2, Linf
+
+SHAPE = (1, 4, 4)
+
+
+class Linear(nn.Module):
+    """Two classes, logits (w.x + b, 0): the margin's worst case over a ball is known in closed form."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        margin = x.flatten(1) @ self.w
+        return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+
+def pictures(n: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> torch.Tensor:
+    return torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * (high - low) + low
+
+
+def test_linf_reaches_the_optimum_of_a_linear_model_inside_the_box():
+    model, x, eps = Linear(), pictures(8), 0.2
+    y = torch.tensor([0, 1] * 4)
+    x_adv = pgd(model, x, y, threat=Linf(eps), step_size=eps / 4, steps=20)
+    # The margin of class 0 is lowered by w's sign, each pixel as far as ball and box allow; class 1 the other way.
+    direction = torch.where(y == 0, -1.0, 1.0)[:, None] * model.w.detach().sign()
+    best = (x.flatten(1) + eps * direction).clamp(0, 1)
+    torch.testing.assert_close(x_adv.flatten(1), best, atol=1e-12, rtol=0)
+
+
+def test_l2_reaches_the_optimum_of_a_linear_model_where_the_box_is_inactive():
+    model, x, eps = Linear(), pictures(8, 0.4, 0.6), 0.3
+    y = torch.tensor([0, 1] * 4)
+    x_adv = pgd(model, x, y, threat=L2(eps), step_size=eps / 4, steps=60)
+    w = model.w.detach()
+    direction = torch.where(y == 0, -1.0, 1.0)[:, None] * w / w.norm()
+    assert (x_adv > 0).all()
+    assert (x_adv < 1).all()
+    # Loss: the margin moves by exactly eps * ||w||. Gradients of equal direction everywhere make the point unique.
+    torch.testing.assert_close(x_adv.flatten(1), x.flatten(1) + eps * direction, atol=1e-6, rtol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    eps=st.floats(0, 2), step=st.floats(1e-3, 3), norm=st.sampled_from([Linf, L2]), steps=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_never_leaves_ball_or_box(eps, step, norm, steps, seed):
+    x = pictures(4, seed=seed)
+    x_adv = pgd(
+        Linear(seed), x, torch.zeros(4, dtype=torch.long), threat=norm(eps), step_size=step, steps=steps,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    assert ((x_adv >= 0) & (x_adv <= 1)).all()
+    assert (norm(eps).distance(x_adv, x) <= eps + 1e-9).all()
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)])
+def test_a_zero_gradient_gives_no_step_and_no_nan(threat):
+    model = Linear()
+    model.w.data.zero_()
+    x = pictures(3)
+    x_adv = pgd(model, x, torch.zeros(3, dtype=torch.long), threat=threat, step_size=0.1, steps=3, random_start=False)
+    assert torch.equal(x_adv, x)
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)])
+def test_random_starts_fill_the_ball(threat):
+    x = torch.full((4000, *SHAPE), 0.5)
+    start = threat.random_start(x, torch.Generator().manual_seed(0))
+    distance = threat.distance(start, x)
+    assert distance.max() <= threat.eps + 1e-6
+    if isinstance(threat, L2):
+        # Radius U(0, eps): mean eps / 2, deviation eps / sqrt(12); four standard errors of the mean.
+        assert abs(distance.mean() - threat.eps / 2) < 4 * threat.eps / 12**0.5 / 4000**0.5
+    else:
+        assert abs((start - x).mean()) < 4 * threat.eps / 3**0.5 / (4000 * 16) ** 0.5
+        assert abs((start - x).var() - threat.eps**2 / 3) < 0.02 * threat.eps**2
+
+
+def test_fgsm_is_one_step_of_eps_without_random_start():
+    model, x = Linear(), pictures(5)
+    y = torch.zeros(5, dtype=torch.long)
+    expected = (x.flatten(1) - 0.1 * model.w.detach().sign()).clamp(0, 1)
+    torch.testing.assert_close(fgsm(model, x, y, threat=Linf(0.1)).flatten(1), expected, atol=1e-12, rtol=0)
+
+
+def test_restarts_keep_the_worst_case_of_each_example():
+    """A model with one narrow weakness: more restarts can only lower the number of correct examples."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 3)).double().eval()
+    x = pictures(200)
+    y = model(x).argmax(1)
+    counts = []
+    for restarts in (1, 8):
+        attack = PgdOptions(name="pgd", steps=1, step_size_255=0.5, restarts=restarts).build(Linf(0.1))
+        correct = correct_under(model, x, y, attack, seed=0, batch_size=64)
+        counts.append(int(correct.sum()))
+    assert counts[1] < counts[0]
+
+
+def batch_norm_model() -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(12, 2))
+    model.train()
+    model[1].eval()  # a mixed state, as a user may have frozen a layer
+    return model
+
+
+@pytest.mark.parametrize("bn", ["eval", "train"])
+def test_an_attack_leaves_statistics_modes_and_gradients_as_they_were(bn):
+    model = batch_norm_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    x = pictures(6).float()
+    with attack_mode(model, bn):
+        assert all(module.training == (bn == "train") for module in model.modules())
+        pgd(model, x, torch.zeros(6, dtype=torch.long), threat=Linf(0.1), step_size=0.02, steps=3)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model[1].track_running_stats
+
+
+def test_attack_in_train_mode_normalises_by_the_batch():
+    model = batch_norm_model()
+    model[2].p = 0.0
+    model[1].running_mean.fill_(100.0)
+    x = pictures(6).float()
+    with torch.no_grad(), attack_mode(model, "train"):
+        logits = model(x)
+    hidden = model[0](x)
+    mean, var = hidden.mean((0, 2, 3), keepdim=True), hidden.var((0, 2, 3), keepdim=True, unbiased=False)
+    normal = (hidden - mean) / (var + 1e-5).sqrt() * model[1].weight[:, None, None] + model[1].bias[:, None, None]
+    torch.testing.assert_close(logits, model[4](normal.flatten(1)))
+
+
+def test_the_loss_may_be_a_function():
+    model, x = Linear(), pictures(4)
+    y = torch.zeros(4, dtype=torch.long)
+    away = pgd(model, x, y, threat=Linf(0.1), step_size=0.1, steps=2, loss=lambda logits, labels: logits[:, 0])
+    torch.testing.assert_close(away.flatten(1), (x.flatten(1) + 0.1 * model.w.detach().sign()).clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"steps": 0}, "steps and restarts"), ({"restarts": 0}, "steps and restarts"), ({"loss": "dlr"}, "unknown loss 'dlr'")],
+)
+def test_bad_arguments_are_refused(change, message):
+    arguments = {"threat": Linf(0.1), "step_size": 0.1, "steps": 2} | change
+    with pytest.raises(ValueError, match=message):
+        pgd(Linear(), pictures(2), torch.zeros(2, dtype=torch.long), **arguments)
+
+
+@pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf")])
+def test_a_ball_needs_a_radius(eps):
+    with pytest.raises(ValueError, match="eps must be"):
+        Linf(eps)

@@ -1,0 +1,26 @@
+"""Settings of all tests: one thread, no tracking unless a test asks for it."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["SGLR_TRACKING"] = "off"
+os.environ["SGLR_DEVICE"] = "cpu"
+os.environ["DVC_NO_ANALYTICS"] = "true"
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def params() -> dict:
+    """The shipped params.yaml as plain values, free to change."""
+    from pathlib import Path
+
+    from sglr.config import parse
+
+    return parse((Path(__file__).parents[1] / "params.yaml").read_text())

@@ -1,0 +1,135 @@
+"""Source npz: what is accepted, and what is refused by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sglr.data import REGISTRY
+from sglr.files import FileError
+
+RNG = np.random.default_rng(0)
+
+
+def good(**changes):
+    arrays = {
+        "x_train": RNG.integers(0, 256, (12, 3, 5, 4), dtype=np.uint8),
+        "y_train": np.arange(12) % 3,
+        "x_test": RNG.integers(0, 256, (6, 3, 5, 4), dtype=np.uint8),
+        "y_test": np.arange(6) % 3,
+    }
+    return {**arrays, **changes}
+
+
+def read(folder, arrays, root=None):
+    path = Path(folder) / "own.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return REGISTRY.options("npz", path=str(path)).read(root)
+
+
+def test_bytes_with_channels_first_are_taken_as_they_are(tmp_path):
+    given = good()
+    arrays = read(tmp_path, given)
+    assert np.array_equal(arrays.x_train, given["x_train"])
+    assert (arrays.shape, arrays.num_classes, arrays.classes) == ((3, 5, 4), 3, None)
+    assert arrays.y_test.dtype == np.int64
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_are_moved_first(tmp_path, channels):
+    last = {part: RNG.integers(0, 256, (n, 5, 4, channels), dtype=np.uint8) for part, n in (("train", 12), ("test", 6))}
+    arrays = read(tmp_path, good(x_train=last["train"], x_test=last["test"]))
+    assert arrays.shape == (channels, 5, 4)
+    assert np.array_equal(arrays.x_test[2, channels - 1], last["test"][2, :, :, channels - 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floating_point_becomes_float32_and_both_ends_are_allowed(tmp_path, dtype):
+    x = np.linspace(0, 1, 12 * 60, dtype=dtype).reshape(12, 3, 5, 4)
+    arrays = read(tmp_path, good(x_train=x, x_test=x[:6], y_train=np.arange(12, dtype=np.uint8) % 3))
+    assert arrays.x_train.dtype == np.float32
+    assert (arrays.x_train.min(), arrays.x_train.max()) == (0, 1)
+
+
+def test_paths_are_looked_for_here_and_then_in_the_data_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "root"
+    root.mkdir()
+    read(root, good())
+    assert len(REGISTRY.options("npz", path="own.npz").read(root).x_train) == 12
+    few = good(x_train=np.zeros((3, 1, 2, 2)), y_train=np.arange(3), x_test=np.ones((6, 1, 2, 2)))
+    np.savez(tmp_path / "own.npz", **few)
+    assert len(REGISTRY.options("npz", path="own.npz").read(root).x_train) == 3
+    with pytest.raises(FileError, match=r"data\.source\.path: there is no file .*absent\.npz or .*root/absent\.npz"):
+        REGISTRY.options("npz", path="absent.npz").read(root)
+
+
+def with_nan():
+    x = np.full((12, 3, 5, 4), 0.5)
+    x[3, 1, 2, 0] = np.nan
+    return x
+
+
+FLOAT_TEST = np.full((6, 3, 5, 4), 0.5)
+BAD = {
+    "missing arrays": ({"x_test": None, "y_test": None}, r"missing x_test, y_test \(it holds x_train, y_train\)"),
+    "lengths": ({"y_train": np.arange(11) % 3}, "x_train has 12 pictures, y_train 11 labels"),
+    "nan": ({"x_train": with_nan(), "x_test": FLOAT_TEST}, "x_train holds NaN"),
+    "above 1": ({"x_train": np.full((12, 3, 5, 4), 255.0), "x_test": FLOAT_TEST}, "x_train has values from 255 to 255"),
+    "below 0": ({"x_train": np.full((12, 3, 5, 4), -0.1), "x_test": FLOAT_TEST}, "x_train has values from -0.1"),
+    "infinite": ({"x_train": np.full((12, 3, 5, 4), np.inf), "x_test": FLOAT_TEST}, "x_train has values from inf"),
+    "wide integers": ({"x_train": np.ones((12, 3, 5, 4), int)}, "x_train is int64; pictures must be uint8"),
+    "complex": ({"x_train": np.ones((12, 3, 5, 4), complex)}, "x_train is complex128"),
+    "objects": ({"y_train": np.array([{}] * 12)}, "cannot read y_train: Object arrays"),
+    "text": ({"y_train": np.array(["cat"] * 12)}, "y_train is <U3; labels must be whole numbers"),
+    "labels with a point": ({"y_train": np.arange(12) / 3}, "y_train is float64"),
+    "one-hot labels": ({"y_train": np.eye(12, 3)}, r"y_train has shape \(12, 3\)"),
+    "negative labels": ({"y_train": np.arange(12) % 3 - 1}, "y_train holds label -1"),
+    "labels from 1": ({"y_train": np.arange(12) % 3 + 1}, "y_train holds the labels 1, 2, 3; .* numbered from 0"),
+    "one class": ({"y_train": np.zeros(12, int), "y_test": np.zeros(6, int)}, "y_train holds the labels 0;"),
+    "a huge label": ({"y_train": np.array([0, 1, 2**62] * 4)}, "y_train holds the labels 0, 1, 4611686018427387904"),
+    "new label in the test set": ({"y_test": np.arange(6)}, "y_test holds label 5, but there are 3 classes"),
+    "empty test set": ({"x_test": np.zeros((0, 3, 5, 4), np.uint8), "y_test": np.zeros(0, int)}, "x_test is empty"),
+    "empty training set": ({"x_train": np.zeros((0, 3, 5, 4)), "y_train": np.zeros(0, int)}, "train is empty"),
+    "flat pictures": ({"x_train": np.zeros((12, 60), np.uint8)}, r"x_train has shape \(12, 60\); pictures must"),
+    "grey without channel": ({"x_test": np.zeros((6, 5, 4), np.uint8)}, r"x_test has shape \(6, 5, 4\)"),
+    "other picture size": ({"x_test": np.zeros((6, 3, 5, 5), np.uint8)}, r"are \(3, 5, 4\).*x_test \(3, 5, 5\)"),
+    "one of each type": ({"x_test": FLOAT_TEST}, "x_train is uint8, x_test float32"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_arrays_that_cannot_be_used_are_refused_by_name(tmp_path, case):
+    changes, message = BAD[case]
+    with pytest.raises(FileError, match=message) as caught:
+        read(tmp_path, good(**changes))
+    assert "own.npz" in str(caught.value)
+
+
+def truncated(path):
+    np.savez(path, **good())
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def corrupted(path):
+    np.savez_compressed(path, **good())
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(60)
+    path.write_bytes(content)
+
+
+FILES = {
+    "text": lambda path: path.write_text("not an archive"),
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": truncated,
+    "corrupted": corrupted,
+    "single array": lambda path: np.save(path.open("wb"), np.zeros(3)),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_files_that_are_no_archive_are_refused(tmp_path, case):
+    path = tmp_path / "own.npz"
+    FILES[case](path)
+    with pytest.raises(FileError, match=r"own\.npz"):
+        REGISTRY.options("npz", path=str(path)).read(None)

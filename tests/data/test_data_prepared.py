@@ -1,0 +1,160 @@
+"""prepare and open_folder: splits, labels, bytes, damage."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sglr.config import ConfigError
+from sglr.config.sections import Data
+from sglr.data import open_folder, prepare
+from sglr.files import FileError
+
+PARAMS = {
+    "source": {"name": "digits", "test_size": 800},
+    "train_size": 300,
+    "validation_size": 200,
+    "split_seed": 0,
+    "noise": {"kind": "symmetric-other", "rate": 0.3, "seed": 0},
+    "noise_per_seed": True,
+    "augment": {"crop_padding": 0, "flip": False},
+}
+
+
+def prepared(folder, **changes):
+    prepare(Data.model_validate({**PARAMS, **changes}), folder)
+    return open_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("digits"))
+
+
+def test_digits_have_the_sizes_and_the_form_asked_for(digits):
+    train, validation, test = digits.train(0), digits.validation(), digits.test()
+    assert (len(train), len(validation), len(test)) == (300, 200, 800)
+    assert (digits.num_classes, digits.shape) == (10, (1, 8, 8))
+    assert digits.classes == tuple("0123456789")
+    pictures = train.pictures()
+    assert pictures.dtype == torch.float32
+    assert (pictures.min(), pictures.max()) == (0, 1)
+    assert torch.equal(pictures * 16, (pictures * 16).round())
+    assert torch.equal(train.pictures(torch.tensor([5, 2])), pictures[[5, 2]])
+
+
+def test_the_splits_share_no_example_and_are_stratified(digits):
+    splits = [digits.train(0), digits.validation(), digits.test()]
+    seen = [{picture.numpy().tobytes() for picture in split.x} for split in splits]
+    assert not seen[0] & seen[1] | seen[0] & seen[2] | seen[1] & seen[2]
+    for split in splits:
+        counts = torch.bincount(split.true, minlength=10)
+        assert (counts - len(split) / 10).abs().max() <= 0.005 * len(split) + 1
+
+
+def test_the_test_split_is_the_same_whatever_the_seeds(digits, tmp_path):
+    other = prepared(tmp_path, split_seed=7, train_size=None, validation_size=0)
+    assert torch.equal(other.test().x, digits.test().x)
+    assert len(other.train(0)) == 997
+    assert len(other.validation()) == 0
+    assert other.validation().pictures().shape == (0, 1, 8, 8)
+
+
+def test_validation_and_test_labels_are_true_and_training_has_its_noise(digits):
+    assert not digits.validation().noisy.any()
+    assert not digits.test().noisy.any()
+    assert digits.train(0).noisy.sum() == 90
+    assert digits.meta["noise"]["flipped"] == 90
+    assert "wrong classes" in digits.meta["noise"]["convention"]
+
+
+def test_each_run_draws_its_own_noise_when_asked_to(digits, tmp_path):
+    assert torch.equal(digits.train(0).given, digits.train(0).given)
+    assert not torch.equal(digits.train(0).given, digits.train(1).given)
+    assert torch.equal(digits.train(0).true, digits.train(1).true)
+    assert torch.equal(digits.train(0).x, digits.train(1).x)
+    fixed = prepared(tmp_path, noise_per_seed=False)
+    assert torch.equal(fixed.train(0).given, fixed.train(1).given)
+    assert np.array_equal(fixed.train(0).given, np.load(tmp_path / "given_train.npy"))
+
+
+def test_noise_is_drawn_after_the_split_and_depends_on_its_own_seed(digits, tmp_path):
+    other = prepared(tmp_path, noise={"kind": "symmetric-other", "rate": 0.3, "seed": 1})
+    assert torch.equal(other.train(0).x, digits.train(0).x)
+    assert not torch.equal(other.train(0).given, digits.train(0).given)
+
+
+def test_asymmetric_noise_per_run_uses_the_map_of_params(tmp_path):
+    noise = {"kind": "asymmetric", "rate": 0.5, "seed": 0, "map": {1: 7}}
+    split = prepared(tmp_path, noise=noise).train(4)
+    assert set(split.true[split.noisy].tolist()) == {1}
+    assert set(split.given[split.noisy].tolist()) == {7}
+    assert split.noisy.sum() == (split.true == 1).sum() // 2
+
+
+def test_the_same_params_give_the_same_bytes(digits, tmp_path):
+    prepared(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    expected = ["given_train", "meta", "true_train", "x_test", "x_train", "x_val", "y_test", "y_val"]
+    assert [name.split(".")[0] for name in names] == expected
+    assert all((tmp_path / name).read_bytes() == (digits.folder / name).read_bytes() for name in names)
+
+
+def test_pictures_of_bytes_are_divided_by_255(tmp_path, monkeypatch):
+    x = np.arange(40 * 2 * 2, dtype=np.uint8).reshape(40, 1, 2, 2)
+    y = np.arange(40) % 2
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    monkeypatch.setenv("SGLR_DATA_ROOT", str(tmp_path))
+    source = {"name": "npz", "path": "own.npz"}
+    data = prepared(tmp_path / "out", source=source, train_size=None, validation_size=0)
+    split = data.train(0)
+    assert split.x.dtype == torch.uint8
+    assert torch.equal(split.pictures(slice(0, 3)), torch.from_numpy(x[:3]).float() / 255)
+    assert data.classes == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_size": 798}, r"data\.train_size: 798 .* 797 are available"),
+        ({"validation_size": 997}, r"data\.validation_size: 997 leaves nothing"),
+        ({"noise": {"kind": "asymmetric", "rate": 0.2, "seed": 0}}, r"data\.noise\.map"),
+    ],
+)
+def test_nothing_is_written_when_the_params_do_not_fit_the_source(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        prepared(tmp_path, **changes)
+    assert not list(tmp_path.iterdir())
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def edit_meta(folder, **values):
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({**meta, **values}))
+
+
+DAMAGE = {
+    "no meta": (lambda f: (f / "meta.json").unlink(), r"meta\.json"),
+    "meta cut short": (lambda f: (f / "meta.json").write_text("{"), r"meta\.json"),
+    "another format": (lambda f: edit_meta(f, format=9), r"meta\.json"),
+    "an array missing": (lambda f: (f / "y_test.npy").unlink(), r"y_test\.npy"),
+    "an array cut short": (lambda f: (f / "x_test.npy").write_bytes((f / "x_test.npy").read_bytes()[:-9]), r"x_test"),
+    "one bit of a label": (lambda f: flip_a_bit(f / "given_train.npy"), r"given_train\.npy is damaged"),
+    "another shape": (lambda f: np.save(f / "x_train.npy", np.zeros((2, 1, 8, 8))), r"x_train\.npy is damaged"),
+    "objects": (lambda f: np.save(f / "y_val.npy", np.array([{}])), r"y_val\.npy"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_folders_are_refused_and_the_file_is_named(tmp_path, case):
+    damage, message = DAMAGE[case]
+    prepare(Data.model_validate(PARAMS), tmp_path)
+    damage(tmp_path)
+    with pytest.raises(FileError, match=message):
+        open_folder(tmp_path).train(0)

@@ -1,0 +1,55 @@
+"""Stratified cuts."""
+
+import numpy as np
+import pytest
+
+from sglr.config import ConfigError
+from sglr.data.split import cut, split
+
+Y = np.repeat(np.arange(4), [400, 300, 200, 100])
+
+
+def test_parts_are_disjoint_sorted_and_have_the_shares_of_the_whole():
+    train, validation = split(Y, train_size=500, validation_size=100, seed=0)
+    assert len(np.intersect1d(train, validation)) == 0
+    assert (np.diff(train) > 0).all()
+    assert (np.diff(validation) > 0).all()
+    assert np.bincount(Y[train]).tolist() == [200, 150, 100, 50]
+    assert np.bincount(Y[validation]).tolist() == [40, 30, 20, 10]
+
+
+# Exact shares of 11: 4.4 3.3 2.2 1.1; of 13: 5.2 3.9 2.6 1.3; of 999: 399.6 299.7 199.8 99.9.
+@pytest.mark.parametrize(("size", "counts"), [(11, [5, 3, 2, 1]), (13, [5, 4, 3, 1]), (999, [399, 300, 200, 100])])
+def test_leftover_places_go_to_the_largest_remainders(size, counts):
+    assert np.bincount(Y[cut(Y, size, np.random.default_rng(0))]).tolist() == counts
+
+
+def test_everything_left_is_used_when_no_training_size_is_given():
+    train, validation = split(Y, train_size=None, validation_size=100, seed=3)
+    assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(1000))
+
+
+def test_validation_depends_on_the_seed_and_not_on_the_training_size():
+    _, validation = split(Y, train_size=50, validation_size=100, seed=0)
+    assert np.array_equal(split(Y, train_size=None, validation_size=100, seed=0)[1], validation)
+    assert not np.array_equal(split(Y, train_size=50, validation_size=100, seed=1)[1], validation)
+
+
+def test_no_validation_is_allowed():
+    train, validation = split(Y, train_size=100, validation_size=0, seed=0)
+    assert (len(train), len(validation)) == (100, 0)
+
+
+@pytest.mark.parametrize(
+    ("train_size", "validation_size", "message"),
+    [
+        (901, 100, r"data\.train_size: 901 .* 900 are available"),
+        (3, 100, r"data\.train_size: 3 is too small .* 4 classes"),
+        (100, 3, r"data\.validation_size: 3 is too small"),
+        (None, 1000, r"data\.validation_size: 1000 leaves nothing"),
+        (10, 2000, r"data\.validation_size: 2000 leaves nothing"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(train_size, validation_size, message):
+    with pytest.raises(ConfigError, match=message):
+        split(Y, train_size=train_size, validation_size=validation_size, seed=0)

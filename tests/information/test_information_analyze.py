@@ -1,0 +1,259 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+from torch.nn import functional as F
+
+from sglr import data, models
+from sglr.config import Config, parse
+from sglr.config.reader import validate
+from sglr.files import FileError, write_json, write_rows
+from sglr.information import analyze, write
+from sglr.information.memorization import ACCURACIES
+
+CPU = torch.device("cpu")
+SEED = 3
+KINDS = ("natural", "adversarial")
+
+
+def small(params: dict, rate: float = 0.3) -> Config:
+    params["data"] |= {"source": {"name": "digits", "test_size": 150}, "train_size": 80, "validation_size": 20}
+    params["data"]["noise"] |= {"kind": "symmetric" if rate else "none", "rate": rate}
+    params["model"] = {"name": "small_cnn", "channels": [4, 8], "hidden": 16, "normalization": None}
+    params["train"] |= {"batch_size": 20}
+    params["analyze"] = {
+        "n_examples": 60, "batch_size": 25, "seed": 0, "ece_bins": 10, "probe": {"folds": 3, "l2": 1.0},
+        "attack": {"steps": 2, "step_size_255": 12.75, "random_start": True},
+    }  # fmt: skip
+    return validate(params)
+
+
+def trained_folder(config: Config, prepared: data.Prepared, folder):
+    """A training folder as the train stage leaves it, around two untrained models with lively batch norm."""
+    train = prepared.train(SEED)
+    shape = {"num_classes": 10, "shape": prepared.shape}
+    for number, name in enumerate(("best", "last")):
+        model = models.build(config.model, generator_seed=number, **shape)
+        with torch.no_grad():
+            for _ in range(5):
+                model(train.pictures())
+            model.head.weight.mul_(4)
+        models.save(model, folder / name, models.spec(config.model, **shape))
+    measured = [key for key in ACCURACIES if train.noisy.any() or not key.startswith("noisy")]
+    rows = [
+        {"phase": "train", "epoch": epoch, **{key: epoch / 10 + ACCURACIES.index(key) / 100 for key in measured}}
+        for epoch in (1, 2, 3)
+    ]
+    write_rows(folder / "history.csv", rows)
+    write_json(folder / "metrics.json", {"best_epoch": 2, "epochs": 3})
+    guess = F.one_hot(train.true.roll(1), 10).float()
+    p = 0.5 * F.one_hot(train.true, 10) + 0.3 * guess + 0.2 / 10
+    np.savez(folder / "labels.npz", p=p.numpy(), given=train.given.numpy(), true=train.true.numpy())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(config, prepared data, training folder, result), made once; tests that change the folder copy it."""
+    torch.set_num_threads(1)  # as the tests themselves: the last bits depend on it
+    config = small(parse((Path(__file__).parents[2] / "params.yaml").read_text()))
+    root = tmp_path_factory.mktemp("analysis")
+    data.prepare(config.data, root / "data")
+    prepared = data.open_folder(root / "data")
+    folder = trained_folder(config, prepared, root / "train")
+    return config, prepared, folder, analyze(config, prepared, folder, SEED, CPU)
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    config, prepared, folder, _ = made
+    shutil.copytree(folder, tmp_path / "train")
+    return config, prepared, tmp_path / "train"
+
+
+def test_numbers_on_test_pictures_against_an_independent_computation(made):
+    _, prepared, folder, result = made
+    test = prepared.test()
+    with torch.no_grad():
+        logits = models.load_model(folder / "last")(test.pictures(slice(0, 60))).double()
+    probs, y = logits.softmax(1).numpy(), test.true[:60].numpy()
+    found = result["last"]
+    assert found["natural/nll"] == pytest.approx(log_loss(y, probs, labels=range(10)), abs=1e-6)
+    assert found["natural/entropy"] == pytest.approx(-(probs * np.log(probs)).sum(1).mean(), abs=1e-6)
+    assert found["natural/brier"] == pytest.approx(((probs - np.eye(10)[y]) ** 2).sum(1).mean(), abs=1e-6)
+    assert found["adversarial/nll"] > found["natural/nll"]
+    assert result["best"]["natural/nll"] != found["natural/nll"]
+
+
+def test_calibration_table_accounts_for_the_reported_error(made):
+    *_, result = made
+    for checkpoint in ("best", "last"):
+        for kind in KINDS:
+            chosen = [r for r in result["tables"]["calibration"] if (r["checkpoint"], r["input"]) == (checkpoint, kind)]
+            assert len(chosen) == 10
+            assert sum(row["count"] for row in chosen) == 60
+            error = sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in chosen if row["count"]) / 60
+            assert result[checkpoint][f"{kind}/ece"] == pytest.approx(error, abs=1e-12)
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_gradients_against_autograd_with_the_targets_of_each_checkpoint(made, checkpoint):
+    _, prepared, folder, result = made
+    train, model = prepared.train(SEED), models.load_model(folder / checkpoint).double()
+    targets = F.one_hot(train.given, 10)
+    if checkpoint == "last":
+        targets = torch.from_numpy(np.load(folder / "labels.npz")["p"])
+    rows = [row for row in result["tables"]["gradients"] if row["checkpoint"] == checkpoint]
+    assert len(rows) == len({row["index"] for row in rows}) == 60
+    for row in rows:
+        i = row["index"]
+        loss = -(targets[i].double() * model(train.pictures([i]).double())[0].log_softmax(0)).sum()
+        gradients = torch.autograd.grad(loss, list(model.head.parameters()))
+        expected = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+        assert row["natural"] == pytest.approx(expected, rel=1e-4)  # the network ran in float32
+        assert row["noisy"] == int(train.noisy[i])
+    noisy = np.array([row["noisy"] for row in rows], dtype=bool)
+    for kind in KINDS:
+        norms = np.array([row[kind] for row in rows])
+        found = {key: result[checkpoint][f"gradient/{kind}/{key}"] for key in ("noisy", "clean", "noisy_share")}
+        assert found["noisy"] == pytest.approx(norms[noisy].mean())
+        assert found["clean"] == pytest.approx(norms[~noisy].mean())
+        assert found["noisy_share"] == pytest.approx(norms[noisy].sum() / norms.sum())
+    assert "labels.npz" in result["notes"]["gradient/last"]
+    assert "given labels" in result["notes"]["gradient/best"]
+
+
+def test_memorisation_is_that_of_the_checkpoints_epoch(made):
+    *_, result = made
+    assert result["best"]["noisy/natural_given"] == 0.2
+    assert result["last"]["clean/pgd"] == 0.35
+    assert [row["epoch"] for row in result["tables"]["memorization"]] == [1, 2, 3]
+
+
+def test_refined_labels_by_hand(made):
+    # Every target is 0.52 on the true class, or 0.82 where the other guess is the same class: all noise is recovered.
+    _, prepared, _, result = made
+    train = prepared.train(SEED)
+    same = (train.true.roll(1) == train.true).numpy()
+    found = result["run"]
+    assert found["targets/recovered"] == 1
+    assert found["targets/corrupted"] == 0
+    assert found["targets/nll"] == pytest.approx(-np.where(same, np.log(0.82), np.log(0.52)).mean(), abs=1e-6)
+    shares = np.bincount(train.true) / len(train)
+    assert found["targets/information"] == pytest.approx(-(shares * np.log(shares)).sum(), abs=1e-9)
+    assert 0 < found["given/information"] < found["targets/information"]
+    assert result["n_examples"] == {
+        "test": 60, "train": 60, "train_noisy": sum(r["noisy"] for r in result["tables"]["gradients"]) // 2,
+        "targets": 80, "targets_noisy": int(train.noisy.sum()),
+    }  # fmt: skip
+
+
+def test_intervals_stand_beside_the_means_and_hold_them(made):
+    *_, result = made
+    for part in ("best", "last", "run"):
+        for name, bounds in result["interval"][part].items():
+            assert bounds["low"] <= result[part][name] <= bounds["high"]
+    expected = {f"{kind}/{name}" for kind in KINDS for name in ("entropy", "nll", "brier", "information")}
+    assert expected <= set(result["interval"]["last"])
+    assert result["last"]["natural/information"] < result["run"]["labels/entropy"]
+
+
+def test_files_are_the_same_bytes_again(made, tmp_path):
+    config, prepared, folder, result = made
+    write(result, tmp_path / "one")
+    write(analyze(config, prepared, folder, SEED, CPU), tmp_path / "two")
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["calibration.csv", "gradients.csv", "memorization.csv", "metrics.json"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert metrics["last"] == result["last"]
+    assert set(metrics) == {"best", "last", "run", "interval", "n_examples", "notes"}
+    with (tmp_path / "one" / "gradients.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["index", "noisy", "checkpoint", "natural", "adversarial"]
+    assert len(rows) == 120
+
+
+def test_without_a_validation_split_there_is_no_best(copied):
+    config, prepared, folder = copied
+    shutil.rmtree(folder / "best")
+    (folder / "best").mkdir()
+    write_json(folder / "metrics.json", {"best_epoch": None, "epochs": 3})
+    result = analyze(config, prepared, folder, SEED, CPU)
+    assert "best" not in result
+    assert "best" not in result["interval"]
+    assert "no best checkpoint" in result["notes"]["best"]
+
+
+def test_hard_labels_have_no_finite_likelihood_of_the_truth(copied):
+    config, prepared, folder = copied
+    stored = dict(np.load(folder / "labels.npz"))
+    np.savez(folder / "labels.npz", **stored | {"p": np.eye(10, dtype=np.float32)[stored["given"]]})
+    result = analyze(config, prepared, folder, SEED, CPU)
+    assert "targets/nll" not in result["run"]
+    assert "infinite" in result["notes"]["targets/nll"]
+    assert result["run"]["targets/recovered"] == 0
+    assert result["run"]["targets/entropy"] == 0
+    assert result["run"]["targets/information"] == result["run"]["given/information"]
+
+
+def test_without_injected_noise_its_quantities_are_absent_with_the_reason(params, tmp_path):
+    config = small(params, rate=0.0)
+    data.prepare(config.data, tmp_path / "data")
+    prepared = data.open_folder(tmp_path / "data")
+    result = analyze(config, prepared, trained_folder(config, prepared, tmp_path / "train"), SEED, CPU)
+    keys = {key for part in ("best", "last", "run") for key in result[part]}
+    assert not [key for key in keys if "noisy" in key or "recovered" in key]
+    assert {"gradient/natural/clean", "clean/natural", "targets/corrupted"} <= keys
+    assert "noise kind none" in result["notes"]["noise"]
+    assert "noisy/pgd_given" not in result["tables"]["memorization"][0]
+
+
+def test_too_small_a_sample_leaves_out_the_probe_with_the_reason(copied):
+    config, prepared, folder = copied
+    tiny = config.model_copy(update={"analyze": config.analyze.model_copy(update={"n_examples": 6})})
+    result = analyze(tiny, prepared, folder, SEED, CPU)
+    assert "natural/information" not in result["last"]
+    assert "Left out here: a probe in 3 folds" in result["notes"]["probe"]
+    assert "natural/entropy" in result["last"]
+
+
+def test_labels_of_other_data_are_refused(made):
+    config, prepared, folder, _ = made
+    with pytest.raises(FileError, match=r"labels\.npz: the given labels are not those"):
+        analyze(config, prepared, folder, SEED + 1, CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("labels.npz", b"PK\x03\x04 cut short", "labels.npz"),
+        ("labels.npz", None, "labels.npz"),
+        ("history.csv", b"phase,epoch\ntrain,1\n", "no row for epoch"),
+        ("history.csv", None, "history.csv"),
+        ("metrics.json", b"[]", "metrics.json must give epochs"),
+        ("last/model.safetensors", b"no weights", "model.safetensors"),
+    ],
+)
+def test_missing_and_damaged_files_are_named(copied, name, content, message):
+    config, prepared, folder = copied
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        analyze(config, prepared, folder, SEED, CPU)
+
+
+@pytest.mark.parametrize("change", [{"p": np.ones((80, 10))}, {"given": np.full(80, 10)}, {"true": np.zeros(79, int)}])
+def test_targets_that_are_none_are_refused(copied, change):
+    config, prepared, folder = copied
+    np.savez(folder / "labels.npz", **dict(np.load(folder / "labels.npz")) | change)
+    with pytest.raises(FileError, match=r"cannot use .*labels\.npz"):
+        analyze(config, prepared, folder, SEED, CPU)

@@ -1,0 +1,112 @@
+"""Self-guided label refinement as a piece of its own: facts of METHOD section 2."""
+
+import pytest
+import torch
+
+from sglr.config import Config, ConfigError
+from sglr.labels import REGISTRY, SelfGuidedRefinement
+
+
+def probabilities(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)).softmax(-1)
+
+
+def test_unrolled_the_given_label_fades_as_alpha_to_the_k():
+    given = torch.tensor([2, 0, 1])
+    labels = SelfGuidedRefinement(given, 3, alpha=0.9, adversarial_weight=0.8)
+    index = torch.arange(3)
+    # Predictions that never name the given class, so that what is left on it is alpha^k.
+    elsewhere = torch.nn.functional.one_hot((given + 1) % 3, 3).float()
+    for _ in range(44):
+        targets = labels.update(index, elsewhere, elsewhere)
+    torch.testing.assert_close(targets[index, given], torch.full((3,), 0.9**44), rtol=1e-5, atol=0)
+    assert (targets[index, given] < 0.01).all()
+
+
+def test_update_is_by_hand():
+    labels = SelfGuidedRefinement(torch.tensor([0, 1]), 2, alpha=0.5, adversarial_weight=0.75, refinement_ratio=0.6)
+    targets = labels.update(torch.tensor([1]), torch.tensor([[0.8, 0.2]]), torch.tensor([[0.4, 0.6]]))
+    # q = .75 (.8, .2) + .25 (.4, .6) = (.7, .3); p = .5 (0, 1) + .5 q = (.35, .65); t = .6 p + .4 (0, 1) = (.21, .79)
+    torch.testing.assert_close(targets, torch.tensor([[0.21, 0.79]]))
+    torch.testing.assert_close(labels.state_dict()["p"], torch.tensor([[1.0, 0.0], [0.35, 0.65]]))
+    torch.testing.assert_close(labels.targets(torch.tensor([0])), torch.tensor([[1.0, 0.0]]))
+
+
+def test_a_ratio_given_for_one_update_mixes_outside_the_average():
+    labels = SelfGuidedRefinement(torch.tensor([0]), 2, alpha=0.5)
+    probs = torch.tensor([[0.2, 0.8]])
+    targets = labels.update(torch.tensor([0]), probs, probs, ratio=0.0)
+    assert torch.equal(targets, torch.tensor([[1.0, 0.0]]))
+    torch.testing.assert_close(labels.state_dict()["p"], torch.tensor([[0.6, 0.4]]))
+
+
+def test_targets_stay_on_the_simplex_and_carry_no_gradient():
+    labels = SelfGuidedRefinement(torch.arange(10) % 4, 4)
+    for seed in range(5):
+        logits = torch.randn(10, 4, requires_grad=True)
+        targets = labels.update(torch.randperm(10), logits.softmax(1), probabilities(10, 4, seed=seed))
+        assert not targets.requires_grad
+        assert (targets >= 0).all()
+        torch.testing.assert_close(targets.sum(1), torch.ones(10))
+
+
+def test_state_goes_through_a_file_and_back(tmp_path):
+    from sglr import files
+
+    labels = SelfGuidedRefinement(torch.arange(6) % 3, 3)
+    labels.update(torch.arange(6), probabilities(6, 3), probabilities(6, 3, seed=1))
+    files.save_state(tmp_path / "state", labels.state_dict())
+    other = SelfGuidedRefinement(torch.arange(6) % 3, 3)
+    other.load_state_dict(files.load_state(tmp_path / "state"))
+    assert torch.equal(other.state_dict()["p"], labels.state_dict()["p"])
+    with pytest.raises(ValueError, match="shape"):
+        SelfGuidedRefinement(torch.arange(5) % 3, 3).load_state_dict(labels.state_dict())
+
+
+@pytest.mark.parametrize("change", [{"alpha": 1.0}, {"alpha": -0.1}, {"adversarial_weight": 1.1}, {"refinement_ratio": 2.0}])
+def test_settings_that_mean_nothing_are_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        SelfGuidedRefinement(torch.tensor([0, 1]), 2, **change)
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([0.0, 1.0]), torch.tensor([[0, 1]])])
+def test_labels_must_be_whole_numbers_in_one_row(labels):
+    with pytest.raises(ValueError, match="int64"):
+        SelfGuidedRefinement(labels, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha": 1.0}, "that is plain 'at'"),
+        ({"refinement_ratio": 0.0}, "that is plain 'at'"),
+        ({"alpha": 0.0, "adversarial_weight": 1.0}, "1 - refinement_ratio"),
+        ({"start_epoch": 999}, "would never begin"),
+        ({"start_epoch": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_degenerate_methods_are_refused_with_the_reason(params, change, message):
+    from sglr.config.reader import validate
+
+    params["methods"]["sglr"]["labels"] |= change
+    with pytest.raises(ConfigError, match=message) as error:
+        validate(params)
+    assert "methods.sglr" in str(error.value)
+
+
+def test_an_objective_without_attack_has_nothing_to_refine_with(params):
+    from sglr.config.reader import validate
+
+    params["methods"]["sglr"]["objective"] = "standard"
+    with pytest.raises(ConfigError, match="refinement needs adversarial predictions"):
+        validate(params)
+
+
+def test_the_default_config_holds_the_published_weights(params):
+    from sglr.config.reader import validate
+
+    config: Config = validate(params)
+    assert config.methods["sglr"].labels == REGISTRY.options(
+        "refinement", start_epoch=config.methods["sglr"].labels.start_epoch, alpha=config.methods["sglr"].labels.alpha,
+        adversarial_weight=0.8, refinement_ratio=1.0,
+    )

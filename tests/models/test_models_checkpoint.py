@@ -1,0 +1,112 @@
+"""Saved models: what comes back, and which files are refused."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import sglr
+from sglr import models
+from sglr.files import FileError
+
+KIND = {"num_classes": 3, "shape": (1, 8, 8), "channels": [2, 4], "hidden": 6}
+NORMALIZATION = {"mean": [0.4], "std": [0.3]}
+
+
+@pytest.fixture
+def model():
+    built = models.build("small_cnn", **KIND, normalization=NORMALIZATION, generator_seed=0)
+    built(torch.rand(16, 1, 8, 8))  # batch-norm statistics that are not the initial ones
+    return built
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    models.save(model, tmp_path / "best", models.spec("small_cnn", **KIND, normalization=NORMALIZATION))
+    return tmp_path / "best"
+
+
+def test_a_saved_model_comes_back_whole(model, folder):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    loaded = sglr.load_model(folder)
+    x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not loaded.training
+    assert torch.equal(loaded(x), model.eval()(x))
+    assert torch.equal(models.load_model(folder / "model.safetensors")(x), model(x))
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json"}
+
+
+def test_wrappers_leave_no_trace_in_the_file(model, folder, tmp_path):
+    spec = models.spec("small_cnn", **KIND, normalization=NORMALIZATION)
+    wrapped = torch.optim.swa_utils.AveragedModel(torch.nn.DataParallel(torch.compile(model, backend="eager")))
+    models.save(wrapped, tmp_path / "wrapped", spec)
+    models.save(model.to(memory_format=torch.channels_last), tmp_path / "layout", spec)
+    expected = (folder / "model.safetensors").read_bytes()
+    assert (tmp_path / "wrapped" / "model.safetensors").read_bytes() == expected
+    assert (tmp_path / "layout" / "model.safetensors").read_bytes() == expected
+
+
+def test_weights_of_another_model_are_not_saved(model, tmp_path):
+    with pytest.raises(ValueError, match=r"hidden\.weight"):
+        models.save(model, tmp_path, models.spec("small_cnn", **{**KIND, "hidden": 7}, normalization=NORMALIZATION))
+    assert not list(tmp_path.iterdir())
+
+
+def edit_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def edit_spec(folder, **values):
+    spec = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**spec, **values}))
+
+
+def truncate(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was executed",))
+
+
+DAMAGE = {
+    "no folder": (lambda f: [path.unlink() for path in f.iterdir()], "no model at"),
+    "no json": (lambda f: (f / "model.json").unlink(), "model.json"),
+    "json is not json": (lambda f: (f / "model.json").write_text("{"), "model.json"),
+    "json is a list": (lambda f: (f / "model.json").write_text("[]"), "expected a mapping"),
+    "a later format": (lambda f: edit_spec(f, format=2), "format 2"),
+    "unknown architecture": (lambda f: edit_spec(f, name="resnet99"), "unknown model 'resnet99'"),
+    "name is no text": (lambda f: edit_spec(f, name=["small_cnn"]), "name must be a text"),
+    "unknown option": (lambda f: edit_spec(f, options={"depth": 3}), "no option 'depth'"),
+    "classes are text": (lambda f: edit_spec(f, num_classes="3"), "num_classes"),
+    "another class count": (lambda f: edit_spec(f, num_classes=4), "head.weight is float32 \\[3, 6\\]"),
+    "another architecture": (
+        lambda f: edit_spec(f, name="resnet18", options={}),
+        "missing: layer1.*unexpected: bn2.*of another form: conv1.weight",
+    ),
+    "a missing key": (lambda f: edit_weights(f, lambda w: w.pop("conv2.weight")), "missing: conv2.weight"),
+    "a key too many": (lambda f: edit_weights(f, lambda w: w.update(x=torch.ones(1))), "unexpected: x"),
+    "half precision": (lambda f: edit_weights(f, lambda w: w.update({"head.bias": torch.ones(3).half()})), "head.bias"),
+    "truncated": (truncate, "damaged"),
+    "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged"),
+    "a pickle": (lambda f: (f / "model.safetensors").write_bytes(pickle.dumps(Bomb())), "damaged"),
+    "a huge header": (lambda f: (f / "model.safetensors").write_bytes((2**60).to_bytes(8, "little")), "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_files_that_do_not_fit_are_refused_by_name(folder, case):
+    damage, message = DAMAGE[case]
+    damage(folder)
+    with pytest.raises(FileError, match=message) as caught:
+        models.load_model(folder)
+    assert str(folder) in str(caught.value)

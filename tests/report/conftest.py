@@ -1,0 +1,156 @@
+"""Artifacts of a made-up study: two methods, outcomes whose means can be worked out on paper."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sglr import config
+from sglr.config.reader import validate
+
+PARAMS = """
+experiment: {name: made-up, methods: [at, sglr], seeds: [0, 1], threads: 1}
+data:
+  source: {name: digits, test_size: 800}
+  train_size: 300
+  validation_size: 200
+  split_seed: 0
+  noise: {kind: symmetric, rate: 0.4, seed: 0}
+  noise_per_seed: true
+  augment: {crop_padding: 0, flip: false}
+model: {name: small_cnn}
+threat: {norm: linf, eps_255: 25.5}
+warmup: {objective: standard, epochs: 1, lr: 0.05}
+train:
+  epochs: 6
+  batch_size: 100
+  optimizer: {lr: 0.1, momentum: 0.9, nesterov: false, weight_decay: 5.0e-4}
+  schedule: {name: constant}
+  attack: {steps: 10, step_size_255: 6.375, random_start: true}
+  attack_bn: eval
+  selection: {steps: 10, every: 1}
+  keep_epochs: []
+methods:
+  at: {objective: at, labels: hard, weights: none}
+  sglr: {objective: at, labels: {name: refinement, start_epoch: 4}, weights: none}
+evaluate:
+  n_examples: null
+  batch_size: 100
+  seed: 0
+  attacks:
+    fgsm: fgsm
+    pgd20: {name: pgd, steps: 20}
+    autoattack: {name: autoattack, n_examples: 20}
+analyze:
+  n_examples: 100
+  batch_size: 100
+  seed: 0
+  attack: {steps: 10, step_size_255: 6.375, random_start: true}
+  ece_bins: 15
+  probe: {folds: 5, l2: 1.0}
+report: {baseline: at, bootstrap: 500, seed: 0}
+"""
+
+# Correct answers under pgd20 of 200 test examples, for seeds 0 and 1. Gaps: at 0.20 and 0.20, sglr 0.01 and -0.01.
+CORRECT = {
+    "at": {"best": (140, 150), "last": (100, 110)},
+    "sglr": {"best": (142, 148), "last": (140, 150)},
+}
+EXAMPLES = {"natural": 200, "fgsm": 200, "pgd20": 200, "autoattack": 20}
+EASIER = {"natural": 40, "fgsm": 20, "pgd20": 0}
+EPOCHS = 6
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., tuple[config.Config, Path]]:
+    """``make(methods=.., seeds=.., best=.., change=..)`` writes the artifacts and returns (config, artifacts folder).
+
+    ``change`` edits the plain values of the params before they are validated.
+    """
+
+    def build(
+        methods: tuple[str, ...] = ("at", "sglr"),
+        seeds: tuple[int, ...] = (0, 1),
+        best: bool = True,
+        change: Callable[[dict[str, Any]], None] = lambda values: None,
+    ) -> tuple[config.Config, Path]:
+        values = config.parse(PARAMS)
+        values["experiment"] |= {"methods": list(methods), "seeds": list(seeds)}
+        change(values)
+        artifacts = tmp_path / "artifacts"
+        write_json(
+            artifacts / "data/meta.json",
+            {"source": {"name": "digits"}, "shape": [1, 8, 8], "num_classes": 3, "classes": ["0", "1", "2"]},
+        )
+        for method in methods:
+            for seed in seeds:
+                _train(artifacts / f"train/{method}-{seed}", method, best)
+                _evaluate(artifacts / f"evaluate/{method}-{seed}", method, seed, best)
+                _analyze(artifacts / f"analyze/{method}-{seed}", seed, best)
+        return validate(values), artifacts
+
+    return build
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def _train(folder: Path, method: str, best: bool) -> None:
+    write_json(folder / "metrics.json", {"best_epoch": 3 if best else None, "epochs": EPOCHS})
+    # Ten training examples, four with a wrong label; refinement recovers three of these and corrupts one of the others.
+    true = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
+    given = np.array([1, 2, 0, 1, 1, 2, 0, 1, 2, 0])
+    found = np.array([0, 1, 2, 1, 2, 2, 0, 1, 2, 0]) if method == "sglr" else given
+    np.savez(folder / "labels.npz", p=np.eye(3, dtype=np.float32)[found], given=given, true=true)
+    fall = 4 if method == "at" else 0
+    rows = [{"phase": "warmup", "epoch": 0, "lr": 0.05, "train/natural": 0.3, "val/natural": 0.3}]
+    rows += [
+        {
+            "phase": "train", "epoch": epoch, "lr": 0.1, "train/loss": 1 / epoch, "train/natural": 0.5,
+            "train/pgd": 0.1 * epoch, "val/natural": 0.5 if best else None,
+            "val/pgd": (60 + 2 * epoch - fall * max(0, epoch - 3)) / 100 if best else None,
+            "noisy/pgd_given": 0.1 * epoch, "noisy/pgd_true": 0.2, "targets/entropy": 0.0, "targets/recovered": 0.0,
+            "targets/corrupted": 0.0,
+        }
+        for epoch in range(1, EPOCHS + 1)
+    ]  # fmt: skip
+    with (folder / "history.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[-1]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _evaluate(folder: Path, method: str, seed: int, best: bool) -> None:
+    arrays = {f"index/{attack}": np.arange(n) for attack, n in EXAMPLES.items()}
+    for checkpoint in ("best", "last") if best else ("last",):
+        for attack, n in EXAMPLES.items():
+            correct = CORRECT[method][checkpoint][seed] + EASIER.get(attack, 0)
+            arrays[f"{checkpoint}/{attack}"] = np.arange(n) < (correct // 10 if n == 20 else correct)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "outcomes.npz", **arrays)
+    metrics: dict[str, Any] = {
+        checkpoint: {attack: arrays[f"{checkpoint}/{attack}"].mean() for attack in EXAMPLES}
+        for checkpoint in (("best", "last") if best else ("last",))
+    }
+    metrics["interval"] = {"last": {"pgd20": {"low": 0.4, "high": 0.6}}}
+    metrics["n_examples"] = EXAMPLES
+    metrics["flags"] = []
+    write_json(folder / "metrics.json", metrics)
+
+
+def _analyze(folder: Path, seed: int, best: bool) -> None:
+    numbers = {"natural/ece": 0.25 + seed / 10, "natural/information": 1.5}
+    metrics = {
+        **({"best": numbers} if best else {}),
+        "last": numbers,
+        "run": {"targets": {"nll": 0.5}, "name": "not a number"},
+        "interval": {"last": {"natural/information": {"low": 1.25, "high": 1.75}}},
+        "notes": {"probe": "a lower bound", "bias": f"of seed {seed}"},
+    }
+    write_json(folder / "metrics.json", metrics)

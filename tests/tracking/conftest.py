@@ -1,0 +1,78 @@
+"""A project folder with a fresh MLflow database, and a look into it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sglr import tracking
+from sglr.tracking import server
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An initialised database without runs: making one takes MLflow two seconds, copying it none."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        server.connect(folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def root(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project with tracking on, system metrics off, and nothing of the caller's environment."""
+    for name in ("MLFLOW_TRACKING_URI", "SGLR_TRACKING", "SGLR_TRACKING_WAIT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SGLR_SYSTEM_METRICS", "off")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture
+def train(root: Path) -> Callable[..., Any]:
+    """``tracking.run`` of a training item."""
+
+    def start(**changes: Any) -> Any:
+        tags = {"method": "sglr", "seed": "0", "params_hash": "p1"}
+        plain = {"experiment": "digits", "stage": "train", "item": "train@sglr-0", "tags": tags, "key": "k1"}
+        return tracking.run(root=root, **(plain | changes))
+
+    return start
+
+
+class Database:
+    """What a user sees in MLflow."""
+
+    def __init__(self, root: Path) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self.client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+
+    def runs(self, experiment: str = "digits") -> list[Any]:
+        """All runs, oldest first."""
+        found = self.client.get_experiment_by_name(experiment)
+        order = ["attributes.start_time ASC"]
+        return list(self.client.search_runs([found.experiment_id], order_by=order)) if found else []
+
+    def run(self) -> Any:
+        """The only run."""
+        (run,) = self.runs()
+        return run
+
+    def points(self, run: Any, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of every stored point of a metric, by step."""
+        return sorted((point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, metric))
+
+    def artifacts(self, run: Any, folder: str | None = None) -> set[str]:
+        """Paths of artifacts in a folder."""
+        return {entry.path for entry in self.client.list_artifacts(run.info.run_id, folder)}
+
+
+@pytest.fixture
+def database(root: Path) -> Iterator[Database]:
+    """The project's database."""
+    return Database(root)

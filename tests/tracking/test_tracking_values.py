@@ -1,0 +1,63 @@
+"""Params, numbers and names become what MLflow takes; credentials are never shown."""
+
+import pytest
+
+from sglr.tracking import flatten, settings, values
+
+
+def test_nested_params_become_dotted_text() -> None:
+    nested = {"train": {"lr": 0.1, "schedule": {"milestones": [30, 45]}, "keep": None}, "seed": 0, "bn": True, "m": {}}
+    assert flatten(nested) == {
+        "train.lr": "0.1",
+        "train.schedule.milestones": "[30, 45]",
+        "train.keep": "null",
+        "seed": "0",
+        "bn": "true",
+        "m": "{}",
+    }
+
+
+def test_long_params_are_cut_at_mlflows_limit() -> None:
+    (text,) = flatten({"x": "a" * 7000}).values()
+    assert len(text) == 6000
+    assert text.endswith("a...")
+
+
+@pytest.mark.parametrize(
+    ("given", "accepted"),
+    [
+        ("train/loss", "train/loss"),
+        ("accuracy (50%)", "accuracy _50__"),
+        ("/a//b/../c/", "a/b/c"),
+        ("", "_"),
+        ("x" * 300, "x" * 250),
+    ],
+)
+def test_names_become_acceptable(given: str, accepted: str) -> None:
+    assert values.name(given) == accepted
+
+
+def test_metrics_are_numbers_and_unmeasured_ones_are_left_out() -> None:
+    assert values.numbers({"a": 1, "b": None, "c": True}) == {"a": 1.0, "c": 1.0}
+    with pytest.raises(TypeError, match="metric 'phase' must be a number, found 'train'"):
+        values.numbers({"phase": "train"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://anna:s3cret@host:5000/x", "https://host:5000/x"),
+        ("cannot reach http://anna:p%40ss@h and http://b:c@d", "cannot reach http://h and http://d"),
+        ("postgresql://anna:s3/cret@h/db failed", "postgresql://h/db failed"),
+        ("https://bucket/x?sig=abc&y=1 refused", "https://bucket/x refused"),
+        ("first line\nsecond", "first line"),
+        ("", ""),
+    ],
+)
+def test_credentials_are_not_shown(text: str, expected: str) -> None:
+    assert settings.shown(text) == expected
+
+
+def test_a_token_in_a_message_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "tok-123")
+    assert settings.shown("refused: Bearer tok-123") == "refused: Bearer ***"
