@@ -85,7 +85,7 @@ def fit(features: Tensor, labels: Tensor, num_classes: int, l2: float) -> tuple[
     weights = features.new_zeros(num_classes, features.shape[1]).requires_grad_()
     bias = features.new_zeros(num_classes).requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weights, bias], max_iter=500, history_size=20, tolerance_grad=1e-8, tolerance_change=1e-13,
+        [weights, bias], max_iter=500, history_size=20, tolerance_grad=1e-6, tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 

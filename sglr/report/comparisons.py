@@ -16,7 +16,7 @@ from sglr.report.study import Item, Study
 QUANTITIES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     "gap_reduction": ({"best": -1, "last": 1}, {"best": 1, "last": -1}),
     "last_gain": ({"last": 1}, {"last": -1}),
-    "last_over_best": ({"last": 1}, {"best": -1}),
+    "last_over_best": ({"last": 1}, {"last": -1}),
     "best_gain": ({"best": 1}, {"best": -1}),
 }
 GAP = {"best": 1, "last": -1}
@@ -59,9 +59,7 @@ def _estimate(
         contrasts.append(_weighted(item, attack, own) + _weighted(reference, attack, others))
     report = study.config.report
     shared = all(np.array_equal(item.index[attack], study.items[0].index[attack]) for item in study.of(method))
-    found = hierarchical_bootstrap(
-        contrasts, resamples=report.bootstrap, seed=report.seed, shared_examples=shared
-    )
+    found = hierarchical_bootstrap(contrasts, resamples=report.bootstrap, seed=report.seed, shared_examples=shared)
     return {
         "estimate": found.point, "low": found.low, "high": found.high,
         "seeds": len(contrasts), "examples": min(len(contrast) for contrast in contrasts),

@@ -4,9 +4,10 @@ import platform
 from importlib import metadata
 from typing import Any
 
+from sglr import __version__
 from sglr.report.study import Study
 
-PACKAGES = ("sglr", "torch", "torchvision", "numpy", "scikit-learn", "pyautoattack", "matplotlib")
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pyautoattack", "matplotlib")
 
 
 def provenance(study: Study) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def provenance(study: Study) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python and the packages that can change a number or a figure, read without importing them."""
-    found = {"python": platform.python_version()}
+    found = {"sglr": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -7,10 +7,11 @@ one seed; nothing in it is a time):
 - ``headline``: attack, verdicts [{method, verdict, sentence, accuracy}], details [sentence]
 - ``accuracy``: per attack and method: best, last, gap as {mean, deviation} (gap also low, high), seeds, examples
 - ``comparisons``: per attack, method and quantity (``comparisons.QUANTITIES``): estimate, low, high, seeds, examples
-- ``items``: per method, seed and attack: best_epoch, epochs, examples, best, last (with low and high), gap
+- ``items``: per attack, method, seed: best_epoch, epochs, examples, gap, best and last, their ends
 - ``labels``: per method: what became of the training labels;  ``memorisation``: per method: last values of the history
 - ``analysis``: per checkpoint, quantity and method: mean, deviation, runs [{seed, value, low, high}]
-- ``notes`` (of the analyses, by name), ``flags``, ``cautions``: sentences;  ``provenance``: params, versions, data_sha256
+- ``notes`` (of the analyses, by name), ``flags``, ``cautions``: sentences
+- ``provenance``: params, versions, data_sha256
 """
 
 from collections.abc import Sequence

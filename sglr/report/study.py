@@ -94,8 +94,11 @@ def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]
     for checkpoint in CHECKPOINTS if "best" in item.evaluation else ("last",):
         for attack in attacks:
             _require(attack in item.evaluation.get(checkpoint, {}), f"{checkpoint}.{attack}", evaluate / "metrics.json")
-            _require(f"{checkpoint}/{attack}" in item.outcomes, f"{checkpoint}/{attack}", evaluate / "outcomes.npz")
-            _require(attack in index, f"index/{attack}", evaluate / "outcomes.npz")
+            outcome = item.outcomes.get(f"{checkpoint}/{attack}")
+            fits = outcome is not None and attack in index and outcome.shape == index[attack].shape
+            _require(fits, f"{checkpoint}/{attack} with index/{attack}", evaluate / "outcomes.npz")
+    for key in ("p", "given", "true"):
+        _require(key in item.labels, key, train / "labels.npz")
     return item
 
 
@@ -107,7 +110,7 @@ def _present(path: Path) -> Path:
 
 def _require(found: bool, key: str, path: Path) -> None:
     if not found:
-        raise files.FileError(f"{path} has no {key!r}, which params.yaml asks for: run that stage again (`dvc repro`).")
+        raise files.FileError(f"{path} has no usable {key!r}: run the stage that writes it again (`dvc repro`).")
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -3,13 +3,14 @@
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sglr import config
+from sglr import config, report
 from sglr.config.reader import validate
 
 PARAMS = """
@@ -61,39 +62,52 @@ CORRECT = {
     "sglr": {"best": (142, 148), "last": (140, 150)},
 }
 EXAMPLES = {"natural": 200, "fgsm": 200, "pgd20": 200, "autoattack": 20}
-EASIER = {"natural": 40, "fgsm": 20, "pgd20": 0}
+EASIER = {"natural": 40, "fgsm": 20, "pgd20": 0, "autoattack": 0}
 EPOCHS = 6
 
 
+Make = Callable[..., tuple[config.Config, Path]]
+
+
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., tuple[config.Config, Path]]:
-    """``make(methods=.., seeds=.., best=.., change=..)`` writes the artifacts and returns (config, artifacts folder).
+def make(tmp_path: Path) -> Make:
+    """``build`` below, in the test's own folder."""
+    return partial(build, tmp_path / "artifacts")
 
-    ``change`` edits the plain values of the params before they are validated.
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the plain study, for tests that only look at it."""
+    folder = tmp_path_factory.mktemp("written")
+    report.write(*build(folder / "artifacts"), folder / "report")
+    return folder / "report"
+
+
+def build(
+    artifacts: Path,
+    methods: tuple[str, ...] = ("at", "sglr"),
+    seeds: tuple[int, ...] = (0, 1),
+    best: bool = True,
+    correct: dict[str, dict[str, tuple[int, int]]] = CORRECT,
+    examples: dict[str, int] = EXAMPLES,
+    change: Callable[[dict[str, Any]], None] = lambda values: None,
+) -> tuple[config.Config, Path]:
+    """Write the artifacts and return the config and their folder.
+
+    ``correct``: method -> checkpoint -> examples classified correctly under pgd20, per seed; ``examples``: attack ->
+    number of test examples; ``change`` edits the plain values of the params before they are validated.
     """
-
-    def build(
-        methods: tuple[str, ...] = ("at", "sglr"),
-        seeds: tuple[int, ...] = (0, 1),
-        best: bool = True,
-        change: Callable[[dict[str, Any]], None] = lambda values: None,
-    ) -> tuple[config.Config, Path]:
-        values = config.parse(PARAMS)
-        values["experiment"] |= {"methods": list(methods), "seeds": list(seeds)}
-        change(values)
-        artifacts = tmp_path / "artifacts"
-        write_json(
-            artifacts / "data/meta.json",
-            {"source": {"name": "digits"}, "shape": [1, 8, 8], "num_classes": 3, "classes": ["0", "1", "2"]},
-        )
-        for method in methods:
-            for seed in seeds:
-                _train(artifacts / f"train/{method}-{seed}", method, best)
-                _evaluate(artifacts / f"evaluate/{method}-{seed}", method, seed, best)
-                _analyze(artifacts / f"analyze/{method}-{seed}", seed, best)
-        return validate(values), artifacts
-
-    return build
+    values = config.parse(PARAMS)
+    values["experiment"] |= {"methods": list(methods), "seeds": list(seeds)}
+    change(values)
+    meta = {"source": {"name": "digits"}, "shape": [1, 8, 8], "num_classes": 3, "classes": ["0", "1", "2"]}
+    write_json(artifacts / "data/meta.json", meta)
+    for method in methods:
+        for seed in seeds:
+            _train(artifacts / f"train/{method}-{seed}", method, best)
+            _evaluate(artifacts / f"evaluate/{method}-{seed}", correct[method], examples, seed, best)
+            _analyze(artifacts / f"analyze/{method}-{seed}", seed, best)
+    return validate(values), artifacts
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -126,20 +140,22 @@ def _train(folder: Path, method: str, best: bool) -> None:
         writer.writerows(rows)
 
 
-def _evaluate(folder: Path, method: str, seed: int, best: bool) -> None:
-    arrays = {f"index/{attack}": np.arange(n) for attack, n in EXAMPLES.items()}
-    for checkpoint in ("best", "last") if best else ("last",):
-        for attack, n in EXAMPLES.items():
-            correct = CORRECT[method][checkpoint][seed] + EASIER.get(attack, 0)
-            arrays[f"{checkpoint}/{attack}"] = np.arange(n) < (correct // 10 if n == 20 else correct)
+def _evaluate(
+    folder: Path, correct: dict[str, tuple[int, int]], examples: dict[str, int], seed: int, best: bool
+) -> None:
+    checkpoints = ("best", "last") if best else ("last",)
+    arrays = {f"index/{attack}": np.arange(n) for attack, n in examples.items()}
+    for checkpoint in checkpoints:
+        for attack, n in examples.items():
+            arrays[f"{checkpoint}/{attack}"] = np.arange(n) < correct[checkpoint][seed] * n // 200 + EASIER[attack]
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "outcomes.npz", **arrays)
     metrics: dict[str, Any] = {
-        checkpoint: {attack: arrays[f"{checkpoint}/{attack}"].mean() for attack in EXAMPLES}
-        for checkpoint in (("best", "last") if best else ("last",))
+        checkpoint: {attack: arrays[f"{checkpoint}/{attack}"].mean() for attack in examples}
+        for checkpoint in checkpoints
     }
     metrics["interval"] = {"last": {"pgd20": {"low": 0.4, "high": 0.6}}}
-    metrics["n_examples"] = EXAMPLES
+    metrics["n_examples"] = examples
     metrics["flags"] = []
     write_json(folder / "metrics.json", metrics)
 

@@ -1,0 +1,105 @@
+"""The headline says what the numbers say, and no more."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sglr import config
+from sglr.report.results import collect
+from sglr.report.study import read
+
+Make = Callable[..., tuple[config.Config, Path]]
+FALLING = {"best": (140, 150), "last": (100, 110)}
+EXAMPLES = {"natural": 200, "fgsm": 200, "pgd20": 200, "autoattack": 200}
+
+
+def results_of(made: tuple[config.Config, Path]) -> dict[str, Any]:
+    return collect(read(*made))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "method", "verdict"),
+    [
+        (FALLING, {"best": (142, 148), "last": (140, 150)}, "closes"),
+        (FALLING, {"best": (140, 150), "last": (124, 134)}, "narrows"),
+        (FALLING, {"best": (142, 148), "last": (103, 107)}, "unchanged"),
+        (FALLING, {"best": (140, 150), "last": (60, 70)}, "widens"),
+        ({"best": (140, 150), "last": (141, 149)}, {"best": (140, 150), "last": (100, 110)}, "no_gap"),
+    ],
+)
+def test_verdict(make: Make, baseline: dict[str, Any], method: dict[str, Any], verdict: str) -> None:
+    headline = results_of(make(correct={"at": baseline, "sglr": method}))["headline"]
+    assert [(row["method"], row["verdict"]) for row in headline["verdicts"]] == [("sglr", verdict)]
+
+
+def test_sentences_carry_the_numbers(make: Make) -> None:
+    results = results_of(make())
+    verdict, text = results["headline"]["verdicts"][0], " ".join(results["headline"]["details"])
+    claim = "‘sglr’ closes the robust overfitting gap of ‘at’ under pgd20: from 20.0 to 0.0 points, 20.0 less ["
+    assert verdict["sentence"].startswith(claim)
+    assert "‘sglr’ is 20.0 points above ‘at’ [" in verdict["accuracy"]
+    assert "not distinguishable from that (0.0 points [0.0, 0.0])" in verdict["accuracy"]
+    assert "Under autoattack (20 test examples), ‘sglr’" in text
+    assert "2 seeds × 200 test examples" in text
+
+
+def test_worse_is_called_worse(make: Make) -> None:
+    made = make(correct={"at": FALLING, "sglr": {"best": (70, 80), "last": (60, 70)}})
+    verdict = results_of(made)["headline"]["verdicts"][0]
+    # Last against last: 60 and 70 against 100 and 110 of 200.
+    assert "‘sglr’ is 20.0 points below ‘at’ [" in verdict["accuracy"]
+
+
+def test_strongest_attack_on_all_examples_leads(make: Make) -> None:
+    assert results_of(make())["headline"]["attack"] == "pgd20"
+    assert results_of(make(examples=EXAMPLES))["headline"]["attack"] == "autoattack"
+
+
+def test_without_validation_there_is_no_gap(make: Make) -> None:
+    results = results_of(make(best=False))
+    verdict = results["headline"]["verdicts"][0]
+    assert verdict["verdict"] == "no_best"
+    assert verdict["sentence"].startswith("Under pgd20, ‘sglr’ ends 20.0 points above ‘at’ [")
+    assert "no best epoch and no gap" in results["headline"]["details"][-1]
+    assert {row["quantity"] for row in results["comparisons"]} == {"last_gain"}
+
+
+def test_one_seed_says_what_its_interval_counts(make: Make) -> None:
+    results = results_of(make(seeds=(1,)))
+    assert "count test examples only" in results["headline"]["details"][-1]
+    assert results["accuracy"][0]["last"]["deviation"] is None
+    assert results["cautions"][0].startswith("One seed")
+
+
+def test_one_method_has_nothing_to_compare_with(make: Make) -> None:
+    headline = results_of(make(methods=("at",)))["headline"]
+    assert headline["verdicts"] == []
+    assert headline["details"][0].startswith("‘at’ ends with 52.5% robust accuracy under pgd20, 20.0 points [")
+    other = results_of(make(methods=("sglr",)))["headline"]
+    assert "baseline ‘at’ is not among the methods listed" in other["details"][0]
+
+
+def test_without_attacks_nothing_is_said_of_robustness(make: Make) -> None:
+    results = results_of(make(change=lambda values: values["evaluate"].update(attacks={})))
+    assert "gap of ‘at’ without an attack" in results["headline"]["verdicts"][0]["sentence"]
+    assert any("No attack was run" in caution for caution in results["cautions"])
+
+
+def test_cautions_follow_from_the_facts(make: Make) -> None:
+    said = " ".join(results_of(make())["cautions"])
+    for fact in ("Only 2 seeds", "autoattack was run on 20 of the 200", "‘sglr’ turns 16.7%", "40.0% symmetric", "8x8"):
+        assert fact in said
+
+    def milder(values: dict[str, Any]) -> None:
+        values["data"]["noise"] = {"kind": "none", "rate": 0.0, "seed": 0}
+        values["data"]["augment"] = {"crop_padding": 1, "flip": False}
+        values["methods"]["sglr"]["labels"] |= {"refinement_ratio": 0.7, "natural_bn": "eval"}
+
+    said = " ".join(results_of(make(examples=EXAMPLES, change=milder))["cautions"])
+    assert "label noise was injected" not in said
+    assert "augmentation" not in said
+    assert "autoattack was run on" not in said
+    assert "train mode" not in said
+    assert "ratio 0.7: a reconstruction" in said
