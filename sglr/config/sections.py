@@ -262,8 +262,8 @@ class Config(Section):
                 f"warmup.epochs {self.warmup.epochs} leaves nothing of train.epochs {self.train.epochs}:"
                 " an adversarial warm-up is the first part of training"
             )
-        for name, method in self.methods.items():
-            self._check_method(name, method)
+        for name in self.experiment.methods:
+            self._check_method(name, self.methods[name])
         return self
 
     def _check_method(self, name: str, method: Method) -> None:

@@ -1,7 +1,5 @@
 """What a training run left behind for analysis: its history, its best epoch, and the targets it ended with."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglr.data import Split
-from sglr.files import FileError, read_json, read_rows
+from sglr.files import FileError, read_arrays, read_json, read_rows
 from sglr.information.checks import Floats, Integers, classes, distributions
 
 
@@ -62,11 +60,11 @@ def check_same_labels(trained: Trained, train: Split, folder: Path) -> None:
 
 
 def _labels(path: Path) -> tuple[Floats, Integers, Integers]:
+    stored = read_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            p, given, true = (stored[key] for key in ("p", "given", "true"))
+        p, given, true = (stored[key] for key in ("p", "given", "true"))
         targets = distributions(p, "p")
         n, num_classes = targets.shape
         return targets, classes(given, n, num_classes, "given"), classes(true, n, num_classes, "true")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError) as error:
         raise FileError(f"cannot use {path}: {error}") from None

@@ -1,38 +1,49 @@
 """The given labels as they are."""
 
-from typing import Any
-
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sglr.labels.registry import REGISTRY, LabelOptions, Step
+from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step
 
 
-class HardLabels:
-    """One-hot targets of the given labels (n,)."""
+class FixedLabels(LabelPolicy):
+    """Targets (n, C) that never change."""
 
-    def __init__(self, given: Tensor, num_classes: int) -> None:
-        self._onehot = F.one_hot(given, num_classes).float()
+    def __init__(self, targets: Tensor) -> None:
+        self._targets = targets
 
-    def targets(self, step: Step) -> Tensor:
-        return self._onehot[step.index]
+    def current(self, epoch: int, index: Tensor) -> Tensor:
+        return self._targets[index]
 
     def table(self) -> Tensor:
-        return self._onehot
+        return self._targets
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+class ControlLabels(FixedLabels):
+    """Hard labels with the natural forward that refinement makes, from an epoch on: its effect on batch norm alone."""
+
+    def __init__(self, targets: Tensor, start_epoch: int) -> None:
+        super().__init__(targets)
+        self._start_epoch = start_epoch
+
+    def targets(self, step: Step) -> Tensor:
+        if step.epoch >= self._start_epoch:
+            step.natural("train")
+        return super().targets(step)
 
 
 @REGISTRY.register("hard")
 class HardOptions(LabelOptions):
-    """Nothing to set."""
+    """``natural_forward_from``: an epoch from which the train-mode natural forward of refinement is made all the same."""
 
-    def build(self, given: Tensor, num_classes: int, epochs: int) -> HardLabels:
-        return HardLabels(given, num_classes)
+    natural_forward_from: int | None = Field(default=None, ge=1)
+
+    def build(self, given: Tensor, num_classes: int, epochs: int) -> FixedLabels:
+        onehot = F.one_hot(given, num_classes).float()
+        if self.natural_forward_from is None:
+            return FixedLabels(onehot)
+        return ControlLabels(onehot, self.natural_forward_from)
 
     def same_until(self, epoch: int) -> bool:
-        return True
+        return self.natural_forward_from is None or self.natural_forward_from > epoch

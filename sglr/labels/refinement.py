@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from sglr.labels.registry import REGISTRY, LabelOptions, Step
+from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step
 from sglr.objectives import ObjectiveOptions
 
 
@@ -84,11 +84,13 @@ class SelfGuidedRefinement:
         self._p.copy_(state["p"])
 
 
-class RefinementPolicy:
+class RefinementPolicy(LabelPolicy):
     """Hard labels before ``start_epoch``, self-guided refinement from it on."""
 
-    def __init__(self, options: "RefinementOptions", given: Tensor, num_classes: int) -> None:
+    def __init__(self, options: "RefinementOptions", given: Tensor, num_classes: int, epochs: int) -> None:
         self._options = options
+        self._epochs = epochs
+        self._epoch = 0
         self._hard = F.one_hot(given, num_classes).float()
         self._refined = SelfGuidedRefinement(
             given,
@@ -98,22 +100,39 @@ class RefinementPolicy:
             refinement_ratio=options.refinement_ratio,
         )
 
+    def current(self, epoch: int, index: Tensor) -> Tensor:
+        if epoch < self._options.start_epoch:
+            return self._hard[index]
+        return self._refined.targets(index, self._ratio(epoch))
+
     def targets(self, step: Step) -> Tensor:
         if step.epoch < self._options.start_epoch:
             return self._hard[step.index]
         assert step.outputs.adversarial is not None
-        # The adversarial forward comes first, then the natural one: the order matters to batch norm's running statistics.
+        # After the adversarial forward: the order matters to batch norm's running statistics.
         natural = step.natural(self._options.natural_bn)
-        return self._refined.update(step.index, step.outputs.adversarial.detach().softmax(1), natural.softmax(1))
+        adversarial = step.outputs.adversarial.detach()
+        self._epoch = step.epoch
+        return self._refined.update(step.index, adversarial.softmax(1), natural.softmax(1), self._ratio(step.epoch))
+
+    def _ratio(self, epoch: int) -> float:
+        """r of an epoch: constant, or rising linearly from r / k in the first of k refining epochs to r in the last."""
+        options = self._options
+        if options.ratio_schedule == "constant":
+            return options.refinement_ratio
+        refining = self._epochs - options.start_epoch + 1
+        return options.refinement_ratio * (epoch - options.start_epoch + 1) / refining
 
     def table(self) -> Tensor:
-        return self._refined.targets(torch.arange(len(self._hard), device=self._hard.device))
+        index = torch.arange(len(self._hard), device=self._hard.device)
+        return self.current(self._epoch, index)
 
     def state_dict(self) -> dict[str, Any]:
-        return self._refined.state_dict()
+        return {**self._refined.state_dict(), "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._refined.load_state_dict(state)
+        self._epoch = state["epoch"]
 
 
 @REGISTRY.register("refinement")
@@ -124,6 +143,7 @@ class RefinementOptions(LabelOptions):
     alpha: float = Field(default=0.9, ge=0, le=1)
     adversarial_weight: float = Field(default=0.8, ge=0, le=1)
     refinement_ratio: float = Field(default=1.0, ge=0, le=1)
+    ratio_schedule: Literal["constant", "linear"] = "constant"
     natural_bn: Literal["train", "eval"] = "train"
 
     @model_validator(mode="after")
@@ -135,13 +155,15 @@ class RefinementOptions(LabelOptions):
         return self
 
     def build(self, given: Tensor, num_classes: int, epochs: int) -> RefinementPolicy:
-        return RefinementPolicy(self, given, num_classes)
+        return RefinementPolicy(self, given, num_classes, epochs)
 
     def check_objective(self, objective: ObjectiveOptions) -> None:
-        if objective.name == "at" and self.adversarial_weight == 1 and self.alpha == 0:
+        # The prediction the cross-entropy is computed on: a target equal to it leaves (1 - r) of the plain gradient.
+        own = {"at": 1.0, "mart": 1.0, "trades": 0.0}.get(objective.name)
+        if self.alpha == 0 and self.adversarial_weight == own:
             raise ValueError(
-                "adversarial_weight 1 with alpha 0 makes the target the prediction itself: the gradient is that of 'at'"
-                " times 1 - refinement_ratio"
+                f"adversarial_weight {own:g} with alpha 0 makes the target the prediction itself: the gradient of the"
+                f" cross-entropy in {objective.name!r} is then the plain one times 1 - refinement_ratio"
             )
         if not objective.build().attacks:
             raise ValueError(f"refinement needs adversarial predictions; objective {objective.name!r} makes none")

@@ -1,8 +1,9 @@
 """The interface of a label policy."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from sglr.objectives import ObjectiveOptions, Outputs
 REGISTRY = Registry("label policy")
 
 BatchNormMode = Literal["train", "eval"]
+Penalty = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,27 +27,41 @@ class Step:
     outputs: Outputs
     """The forwards the objective made."""
     natural: Callable[[BatchNormMode], Tensor]
-    """Natural logits (N, C) without gradient: those of the objective where it made some, else a forward in the mode asked for."""
+    """Natural logits (N, C) without gradient: the objective's where it made some, else a forward in the mode asked for."""
 
 
-class LabelPolicy(Protocol):
-    """Targets for every training example."""
+class LabelPolicy(ABC):
+    """Targets for every training example. The loop calls the hooks of a step in the order they stand here."""
+
+    def before_attack(self, epoch: int, index: Tensor, natural: Callable[[BatchNormMode], Tensor]) -> None:
+        """See the batch before it is attacked; ``natural`` as in ``Step``."""
+
+    def penalty(self, epoch: int, index: Tensor) -> Penalty | None:
+        """A function of logits (N, C) -> (N,) that is added to the loss on the attacked batch and to what the attack maximises."""
+        return None
+
+    @abstractmethod
+    def current(self, epoch: int, index: Tensor) -> Tensor:
+        """Targets (N, C) of a batch as they stand, without an update."""
 
     def targets(self, step: Step) -> Tensor:
         """Targets (N, C) for a batch; called once per step, after the objective's forwards."""
-        ...
+        return self.current(step.epoch, step.index)
 
+    def example_weights(self, epoch: int, index: Tensor) -> Tensor | None:
+        """Weights (N,) of mean 1 for the cross-entropy term, after ``targets``; None for equal ones."""
+        return None
+
+    @abstractmethod
     def table(self) -> Tensor:
         """The targets of all examples (n, C) as they stand now, each row on the simplex."""
-        ...
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
-        ...
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``; ValueError when it does not fit."""
-        ...
 
 
 class LabelOptions(Options):

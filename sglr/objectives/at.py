@@ -2,19 +2,17 @@
 
 from torch import Tensor, nn
 
-from sglr.objectives.registry import REGISTRY, ObjectiveOptions, Outputs, soft_cross_entropy
+from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outputs, soft_cross_entropy, weighted_mean
 
 
-class AdversarialTraining:
+class AdversarialTraining(Objective):
     """loss = CE(f(x'), t); the attack maximises CE with the hard given label (METHOD section 1)."""
-
-    attacks = True
 
     def forward(self, model: nn.Module, x: Tensor, x_adv: Tensor) -> Outputs:
         return Outputs(adversarial=model(x_adv))
 
-    def loss(self, outputs: Outputs, targets: Tensor, y: Tensor) -> Tensor:
-        return soft_cross_entropy(outputs.main, targets).mean()
+    def loss(self, outputs: Outputs, targets: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        return weighted_mean(soft_cross_entropy(outputs.main, targets), weights)
 
 
 @REGISTRY.register("at")

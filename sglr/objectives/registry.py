@@ -1,11 +1,12 @@
 """The interface of an objective, and the cross-entropy they share."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sglr.attacks.pgd import Loss, cross_entropy
 from sglr.config import Options, Registry
 
 REGISTRY = Registry("objective")
@@ -26,19 +27,26 @@ class Outputs:
         return logits
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """One training loss."""
 
-    attacks: bool
+    attacks = True
     """Whether adversarial examples are made at all."""
 
+    def attack_loss(self, model: nn.Module, x: Tensor) -> Loss:
+        """What the attack maximises, a function (logits, y) -> (N,); the model is in the attack's mode."""
+        return cross_entropy
+
+    @abstractmethod
     def forward(self, model: nn.Module, x: Tensor, x_adv: Tensor) -> Outputs:
         """The forwards the loss needs, in the mode the model is in (train)."""
-        ...
 
-    def loss(self, outputs: Outputs, targets: Tensor, y: Tensor) -> Tensor:
-        """Scalar mean loss from outputs, targets (N, C) on the simplex and the hard given labels y (N,)."""
-        ...
+    @abstractmethod
+    def loss(self, outputs: Outputs, targets: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scalar mean loss.
+
+        targets: (N, C) on the simplex; y: the hard given labels (N,); weights: (N,) of the cross-entropy term.
+        """
 
 
 class ObjectiveOptions(Options):
@@ -56,3 +64,14 @@ class ObjectiveOptions(Options):
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """-sum_c t_c log softmax(z)_c per example (N,), for targets (N, C) on the simplex."""
     return -(targets * F.log_softmax(logits, dim=1)).sum(1)
+
+
+def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of losses (N,), each times its weight if there are any."""
+    return losses.mean() if weights is None else (weights * losses).mean()
+
+
+def divergence(natural: Tensor, adversarial: Tensor) -> Tensor:
+    """KL(softmax(natural) || softmax(adversarial)) per example (N,), both given as logits (N, C)."""
+    log_s, log_s_adv = F.log_softmax(natural, dim=1), F.log_softmax(adversarial, dim=1)
+    return (log_s.exp() * (log_s - log_s_adv)).sum(1)

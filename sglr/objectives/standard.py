@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from sglr.objectives.registry import REGISTRY, ObjectiveOptions, Outputs, soft_cross_entropy
+from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outputs, soft_cross_entropy, weighted_mean
 
 
-class Standard:
+class Standard(Objective):
     """loss = CE(f(x), t)."""
 
     attacks = False
@@ -13,8 +13,8 @@ class Standard:
     def forward(self, model: nn.Module, x: Tensor, x_adv: Tensor) -> Outputs:
         return Outputs(natural=model(x))
 
-    def loss(self, outputs: Outputs, targets: Tensor, y: Tensor) -> Tensor:
-        return soft_cross_entropy(outputs.main, targets).mean()
+    def loss(self, outputs: Outputs, targets: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        return weighted_mean(soft_cross_entropy(outputs.main, targets), weights)
 
 
 @REGISTRY.register("standard")

@@ -16,7 +16,7 @@ from sglr.report.study import Item, Study
 QUANTITIES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     "gap_reduction": ({"best": -1, "last": 1}, {"best": 1, "last": -1}),
     "last_gain": ({"last": 1}, {"last": -1}),
-    "last_over_best": ({"last": 1}, {"last": -1}),
+    "last_over_best": ({"last": 1}, {"best": -1}),
     "best_gain": ({"best": 1}, {"best": -1}),
 }
 GAP = {"best": 1, "last": -1}

@@ -66,7 +66,8 @@ def _method(study: Study, method: str) -> list[Picture]:
     if not found:
         return []
     title = f"{quoted(method)}: training against validation"
-    with canvas(title) as (figure, axes):
+    # A method's name may be long: alone it has room.
+    with canvas(quoted(method)) as (figure, axes):
         for position, (quantity, line) in enumerate(found.items()):
             _lines(axes, line, METHOD_LINES[quantity], position)
         marked = _mark_epochs(axes, study, method, found.get("val/pgd"))
@@ -109,12 +110,9 @@ def _context(axes: "Axes", study: Study, methods: tuple[str, ...]) -> None:
     span = warmup(study)
     if span:
         axes.axvspan(span[0] - 0.5, span[1] + 0.5, color=GRID, zorder=0, linewidth=0, label="warm-up")
-    starts: dict[int, list[str]] = {}
-    for method, epoch in refinement_starts(study).items():
-        if method in methods:
-            starts.setdefault(epoch, []).append(quoted(method))
-    for position, (epoch, names) in enumerate(starts.items()):
-        label = f"refinement starts: {', '.join(names)}" if len(methods) > 1 else "refinement starts"
+    starts = sorted({epoch for method, epoch in refinement_starts(study).items() if method in methods})
+    for position, epoch in enumerate(starts):
+        label = "refinement starts" if len(starts) == 1 else f"refinement starts, epoch {epoch}"
         axes.axvline(epoch, color=INK, linestyle=dashes(3 - position), linewidth=1.2, label=label)
 
 

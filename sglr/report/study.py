@@ -1,6 +1,5 @@
 """Everything the report reads: the items of the methods and seeds that are listed now, and nothing else."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,14 +77,14 @@ def read(config: Config, artifacts: Path) -> Study:
 
 def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]) -> Item:
     train, evaluate, analyze = (artifacts / stage / f"{method}-{seed}" for stage in ("train", "evaluate", "analyze"))
-    arrays = _arrays(evaluate / "outcomes.npz")
+    arrays = files.read_arrays(_present(evaluate / "outcomes.npz"))
     index = {name.removeprefix("index/"): values for name, values in arrays.items() if name.startswith("index/")}
     item = Item(
         method=method,
         seed=seed,
         training=files.read_json(_present(train / "metrics.json")),
         history=files.read_rows(_present(train / "history.csv")),
-        labels=_arrays(train / "labels.npz"),
+        labels=files.read_arrays(_present(train / "labels.npz")),
         evaluation=files.read_json(_present(evaluate / "metrics.json")),
         outcomes={name: values.astype(np.float64) for name, values in arrays.items() if not name.startswith("index/")},
         index=index,
@@ -111,11 +110,3 @@ def _present(path: Path) -> Path:
 def _require(found: bool, key: str, path: Path) -> None:
     if not found:
         raise files.FileError(f"{path} has no usable {key!r}: run the stage that writes it again (`dvc repro`).")
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(_present(path), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise files.FileError(f"cannot read {path}: {error}") from None

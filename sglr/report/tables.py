@@ -1,10 +1,11 @@
 """The tables, made from results.json's structure: text for people in ``rows``, exact values in ``records``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from sglr.report.wording import ABSENT, interval, joined, number, percent, quoted, spread
+from sglr.report.wording import ABSENT, count, interval, joined, number, number_spread, percent, quoted, spread
 
 Row = dict[str, Any]
 DIFFERENCES = {
@@ -96,8 +97,8 @@ def _labels(results: Row) -> Table:
     rows = tuple(
         (
             row["method"],
-            _count(row["noisy"]), _of(row["recovered"], row["recovered_share"]),
-            _count(row["clean"]), _of(row["corrupted"], row["corrupted_share"]),
+            count(row["noisy"]["mean"]), _of(row["recovered"], row["recovered_share"]),
+            count(row["clean"]["mean"]), _of(row["corrupted"], row["corrupted_share"]),
             _spread(row["wrong_before"]), _spread(row["wrong_after"]),
         )
         for row in results["labels"]
@@ -115,7 +116,7 @@ def _memorisation(results: Row) -> Table:
     found = results["memorisation"]
     kept = [key for key in found[0] if key != "method" and any(row[key]["seeds"] for row in found)]
     rows = tuple(
-        (row["method"], *(_spread(row[key], number if key == "targets/entropy" else percent) for key in kept))
+        (row["method"], *(_spread(row[key], number_spread if key == "targets/entropy" else spread) for key in kept))
         for row in found
     )
     return Table(
@@ -130,7 +131,7 @@ def _memorisation(results: Row) -> Table:
 def _analysis(results: Row) -> Table:
     methods = results["experiment"]["methods"]
     rows = tuple(
-        (*key, *(_spread(entry[method], number) if method in entry else ABSENT for method in methods))
+        (*key, *(_spread(entry[method], number_spread) if method in entry else ABSENT for method in methods))
         for key, entry in _by_quantity(results).items()
     )
     return Table(
@@ -189,16 +190,12 @@ def _seeds(results: Row) -> Table:
     )  # fmt: skip
 
 
-def _spread(found: Row, write: Any = percent) -> str:
-    return spread(found["mean"], found["deviation"], write)
+def _spread(found: Row, write: Callable[[float | None, float | None], str] = spread) -> str:
+    return write(found["mean"], found["deviation"])
 
 
-def _count(found: Row) -> str:
-    return number(found["mean"]) if found["mean"] is None or found["mean"] < 1000 else f"{found['mean']:,.0f}"
-
-
-def _of(count: Row, share: Row) -> str:
-    return ABSENT if share["mean"] is None else f"{_count(count)} ({_spread(share)}%)"
+def _of(found: Row, share: Row) -> str:
+    return ABSENT if share["mean"] is None else f"{count(found['mean'])} ({_spread(share)}%)"
 
 
 def _flat(row: Row) -> Row:

@@ -1,5 +1,6 @@
 """How numbers are written: accuracies as percent and differences as points with one decimal, intervals in brackets."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,22 +10,40 @@ Write = Callable[[float | None], str]
 
 def percent(value: float | None) -> str:
     """0.7241 -> '72.4'; None -> a dash. Differences of accuracies (points) are written the same way."""
+    return ABSENT if value is None else _decimals(100 * value, 1)
+
+
+def number(value: float | None, scale: float | None = None) -> str:
+    """A quantity that is not an accuracy: three significant digits of ``scale`` (of itself by default).
+
+    0.04951 -> '0.0495', 12345.6 -> '12,346'; None -> a dash.
+    """
     if value is None:
         return ABSENT
-    text = f"{100 * value:.1f}"
-    return "0.0" if text == "-0.0" else text.replace("-", "−")
+    scale = abs(value) if scale is None else scale
+    if scale == 0:
+        return "0"
+    if scale < 1e-4:
+        return f"{value:.2e}".replace("-", "−")
+    return _decimals(value, max(0, 2 - math.floor(math.log10(scale))))
 
 
-def number(value: float | None) -> str:
-    """Three significant digits, for quantities that are not accuracies; whole numbers from 1000 on."""
-    if value is None:
-        return ABSENT
-    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
+def count(value: float | None) -> str:
+    """A number of things, or a mean of such numbers: 81 -> '81', 80.5 -> '80.5'."""
+    return ABSENT if value is None else _decimals(value, 0 if value == int(value) else 1)
 
 
-def spread(mean: float | None, deviation: float | None, write: Write = percent) -> str:
-    """'72.4 ± 3.2', or '72.4' where one seed leaves no deviation."""
-    return write(mean) if mean is None or deviation is None else f"{write(mean)} ± {write(deviation)}"
+def spread(mean: float | None, deviation: float | None) -> str:
+    """Percent: '72.4 ± 3.2', or '72.4' where one seed leaves no deviation."""
+    return percent(mean) if deviation is None else f"{percent(mean)} ± {percent(deviation)}"
+
+
+def number_spread(mean: float | None, deviation: float | None) -> str:
+    """The same for other quantities, with equally many decimals: '0.0418 ± 0.0020'."""
+    if mean is None or deviation is None:
+        return number(mean)
+    scale = max(abs(mean), deviation)
+    return f"{number(mean, scale)} ± {number(deviation, scale)}"
 
 
 def interval(low: float | None, high: float | None, write: Write = percent) -> str:
@@ -58,3 +77,8 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+def _decimals(value: float, decimals: int) -> str:
+    text = f"{value:,.{decimals}f}"
+    return text.removeprefix("-") if not text.strip("-0.,") else text.replace("-", "−")

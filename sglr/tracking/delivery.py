@@ -21,14 +21,14 @@ _BATCH = 1000
 class Progress:
     """How far a journal has been sent.
 
-    ``offset``: bytes that the server certainly has. ``inflight``: end of a batch that was on its way when this was
-    written; the server may have all, some or none of it. ``creating``: a run was about to be created.
+    ``offset``: bytes that the server certainly has. ``inflight``: bytes that have been on their way; of those behind
+    ``offset`` the server may have all, some or none. ``creating``: a run was about to be created.
     """
 
     run_id: str | None = None
     parent_id: str | None = None
     offset: int = 0
-    inflight: int | None = None
+    inflight: int = 0
     creating: bool = False
 
     @classmethod
@@ -76,8 +76,8 @@ class Delivery:
         batch, end = self._next()
         if not batch:
             return False
-        doubtful = self.progress.inflight is not None
-        self._note(inflight=end)
+        doubtful = self.progress.offset < self.progress.inflight
+        self._note(inflight=max(end, self.progress.inflight))
         try:
             if batch[0]["kind"] in ("open", "end", "artifact"):
                 self._act(batch[0])
@@ -86,7 +86,7 @@ class Delivery:
         except RunGoneError as gone:
             self._forget(gone.run_id)
             return True
-        self._note(offset=end, inflight=None)
+        self._note(offset=end)
         if batch[0]["kind"] == "artifact":
             shutil.rmtree((self._folder / batch[0]["copy"]).parent, ignore_errors=True)
         return True
@@ -106,8 +106,7 @@ class Delivery:
             batch.append(record)
             end = behind
             points += len(record.get("values", ()))
-            # A batch that is sent again must be the same batch, or its points could not be told from new ones.
-            if alone or points >= _BATCH or end == self.progress.inflight:
+            if alone or points >= _BATCH:
                 break
         return batch, end
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,6 +160,7 @@ class _Loop:
         plan, progress, learner = self.plan, self.progress, self.learner
         epoch = progress.epoch
         self._check_finite()
+        learner.weights.after_epoch(learner.model, epoch, self._pictures)
         evaluated = learner.weights.evaluated(learner.model)
         attacked = progress.predicted if learner.objective.attacks else None
         assert isinstance(progress.loss, Tensor)
@@ -175,6 +176,9 @@ class _Loop:
         progress.epoch, progress.step, progress.predicted = epoch + 1, 0, None
         bar.set_postfix(epoch=f"{epoch}/{plan.epochs}", loss=f"{row['train/loss']:.3f}", robust=_percent(score))
         self.on_epoch(row)
+
+    def _pictures(self) -> Iterator[Tensor]:
+        return (self.train.pictures(index) for index in batches(len(self.train), self.plan.batch_size))
 
     def _check_finite(self) -> None:
         """Waits for the device; called once per epoch and before a snapshot."""

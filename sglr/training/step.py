@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sglr.attacks import attack_mode, pgd
 from sglr.data import augment
 from sglr.labels import LabelPolicy, Step
-from sglr.labels.registry import BatchNormMode
+from sglr.labels.registry import BatchNormMode, Penalty
 from sglr.objectives import Objective, Outputs
 from sglr.random import torch_stream
 from sglr.training.plan import Plan
@@ -38,38 +38,62 @@ def take(plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoc
         flip=plan.augment.flip,
         generator=torch_stream(plan.seed, f"{plan.stream}/augment", epoch, step, x.device),
     )
-    model, objective = learner.model, learner.objective
-    x_adv = x
-    if objective.attacks:
-        with attack_mode(model, plan.attack_bn):
-            x_adv = pgd(
-                model,
-                x,
-                y,
-                threat=plan.threat,
-                step_size=plan.attack.step_size_255 / 255,
-                steps=plan.attack.steps,
-                random_start=plan.attack.random_start,
-                generator=torch_stream(plan.seed, f"{plan.stream}/attack", epoch, step, x.device),
-            )
+    model, objective, labels, weights = learner.model, learner.objective, learner.labels, learner.weights
+    labels.before_attack(epoch, index, lambda bn: _natural(model, x, None, bn))
+    penalty = labels.penalty(epoch, index)
+    x_adv = _attack(plan, learner, x, y, penalty, epoch, step) if objective.attacks else x
+
+    def ascent(copy: nn.Module) -> Tensor:
+        outputs = objective.forward(copy, x, x_adv)
+        return _loss(objective, outputs, labels.current(epoch, index), y, None, penalty)
+
     model.train()
-    outputs = objective.forward(model, x, x_adv)
-    targets = learner.labels.targets(Step(epoch, index, outputs, lambda bn: _natural(model, x, outputs, bn)))
-    loss = objective.loss(outputs, targets, y)
     learner.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    with weights.perturbed(model, epoch, ascent):
+        outputs = objective.forward(model, x, x_adv)
+        targets = labels.targets(Step(epoch, index, outputs, lambda bn: _natural(model, x, outputs, bn)))
+        loss = _loss(objective, outputs, targets, y, labels.example_weights(epoch, index), penalty)
+        loss.backward()
     learner.optimizer.step()
-    learner.weights.after_step(model, epoch)
+    weights.after_step(model, epoch)
     return loss.detach(), outputs.main.detach().argmax(1)
 
 
+def _attack(
+    plan: Plan, learner: Learner, x: Tensor, y: Tensor, penalty: Penalty | None, epoch: int, step: int
+) -> Tensor:
+    """Adversarial examples for the batch; the model's modes and statistics stay as they are."""
+    model, settings = learner.model, plan.attack
+    with attack_mode(model, plan.attack_bn):
+        plain = learner.objective.attack_loss(model, x)
+        return pgd(
+            model,
+            x,
+            y,
+            threat=plan.threat,
+            step_size=settings.step_size_255 / 255,
+            steps=settings.steps,
+            random_start=settings.random_start,
+            loss=plain if penalty is None else lambda logits, labels: plain(logits, labels) + penalty(logits),
+            generator=torch_stream(plan.seed, f"{plan.stream}/attack", epoch, step, x.device),
+        )
+
+
+def _loss(
+    objective: Objective, outputs: Outputs, targets: Tensor, y: Tensor, weights: Tensor | None, penalty: Penalty | None
+) -> Tensor:
+    loss = objective.loss(outputs, targets, y, weights)
+    return loss if penalty is None else loss + penalty(outputs.main).mean()
+
+
 @torch.no_grad()
-def _natural(model: nn.Module, x: Tensor, outputs: Outputs, bn: BatchNormMode) -> Tensor:
+def _natural(model: nn.Module, x: Tensor, outputs: Outputs | None, bn: BatchNormMode) -> Tensor:
     """Natural logits for a label policy. In train mode, as published, x enters batch norm's running statistics."""
-    if outputs.natural is not None:
+    if outputs is not None and outputs.natural is not None:
         return outputs.natural.detach()
     model.train(bn == "train")
     try:
-        return model(x)
+        logits: Tensor = model(x)
+        return logits
     finally:
         model.train()

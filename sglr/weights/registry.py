@@ -1,32 +1,44 @@
 """The interface of a weight policy."""
 
-from typing import Any, Protocol
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sglr.config import Options, Registry
 
 REGISTRY = Registry("weight policy")
 
 
-class WeightPolicy(Protocol):
-    """Hooks of the training loop."""
+class WeightPolicy:
+    """Hooks of the training loop; as they stand here they do nothing."""
+
+    def perturbed(
+        self, model: nn.Module, epoch: int, loss: Callable[[nn.Module], Tensor]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Around the forwards and the backward pass of a step: the weights may be moved and are put back at its end.
+
+        ``loss`` computes the step's loss on a copy of the model, with the targets as they stand before it.
+        """
+        return contextlib.nullcontext()
 
     def after_step(self, model: nn.Module, epoch: int) -> None:
         """Called after each optimiser step."""
-        ...
+
+    def after_epoch(self, model: nn.Module, epoch: int, pictures: Callable[[], Iterable[Tensor]]) -> None:
+        """Called at the end of each epoch; ``pictures`` gives the training pictures in batches, in order."""
 
     def evaluated(self, model: nn.Module) -> nn.Module:
         """The model that is validated, selected and saved: the live one or an average of it."""
-        ...
+        return model
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
-        ...
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``."""
-        ...
 
 
 class WeightOptions(Options):

@@ -144,7 +144,7 @@ def _evaluate(
     folder: Path, correct: dict[str, tuple[int, int]], examples: dict[str, int], seed: int, best: bool
 ) -> None:
     checkpoints = ("best", "last") if best else ("last",)
-    arrays = {f"index/{attack}": np.arange(n) for attack, n in examples.items()}
+    arrays: dict[str, Any] = {f"index/{attack}": np.arange(n) for attack, n in examples.items()}
     for checkpoint in checkpoints:
         for attack, n in examples.items():
             arrays[f"{checkpoint}/{attack}"] = np.arange(n) < correct[checkpoint][seed] * n // 200 + EASIER[attack]

@@ -46,7 +46,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_same_inputs_same_bytes_whatever_matplotlib_was_told(make: Make, written: Path, tmp_path: Path) -> None:
-    with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.hashsalt": None}):
+    with matplotlib.rc_context({"axes.linewidth": 9, "xtick.labelsize": 30, "svg.hashsalt": None}):
         before = dict(matplotlib.rcParams)
         report.write(*make(), tmp_path / "again")
         assert dict(matplotlib.rcParams) == before

@@ -1,0 +1,85 @@
+"""Temporal ensembling (Dong et al. 2022, "Exploring memorization in adversarial training")."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sglr.labels.registry import REGISTRY, BatchNormMode, LabelOptions, LabelPolicy, Penalty
+from sglr.objectives import ObjectiveOptions
+
+
+class TemporalEnsembling(LabelPolicy):
+    """Hard labels in the cross-entropy, and a squared distance to averaged natural predictions beside it.
+
+    p starts at 0; from ``start_epoch`` on, before the attack, p <- momentum p + (1 - momentum) softmax(f(x)) in eval mode;
+    the penalty w * mean over classes of (s' - p / sum p)^2 is part of the loss and of what the attack maximises.
+    """
+
+    def __init__(self, options: "EnsemblingOptions", given: Tensor, num_classes: int) -> None:
+        self._options = options
+        self._hard = F.one_hot(given, num_classes).float()
+        self._p = torch.zeros_like(self._hard)
+
+    def before_attack(self, epoch: int, index: Tensor, natural: Callable[[BatchNormMode], Tensor]) -> None:
+        if epoch >= self._options.start_epoch:
+            momentum = self._options.momentum
+            update = momentum * self._p[index] + (1 - momentum) * natural("eval").softmax(1)
+            self._p[index] = update.to(self._p.dtype)
+
+    def penalty(self, epoch: int, index: Tensor) -> Penalty | None:
+        weight = self.weight(epoch)
+        if weight == 0:
+            return None
+        target = self._normalised(index)
+        return lambda logits: weight * (logits.softmax(1) - target).square().mean(1)
+
+    def weight(self, epoch: int) -> float:
+        """w of an epoch: 0 before the start, then weight * exp(-5 (1 - u)^2) with u rising to 1 over ``ramp_epochs``."""
+        options = self._options
+        if epoch < options.start_epoch:
+            return 0.0
+        u = min((epoch - options.start_epoch) / options.ramp_epochs, 1.0)
+        return options.weight * math.exp(-5 * (1 - u) ** 2)
+
+    def current(self, epoch: int, index: Tensor) -> Tensor:
+        return self._hard[index]
+
+    def table(self) -> Tensor:
+        """The ensembled predictions, and the hard label of an example that has none yet."""
+        index = torch.arange(len(self._p), device=self._p.device)
+        return torch.where(self._p.sum(1, keepdim=True) > 0, self._normalised(index), self._hard)
+
+    def _normalised(self, index: Tensor) -> Tensor:
+        p = self._p[index]
+        return p / p.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"p": self._p}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._p.copy_(state["p"])
+
+
+@REGISTRY.register("ensembling")
+class EnsemblingOptions(LabelOptions):
+    """Defaults are the paper's, for 200 epochs."""
+
+    start_epoch: int = Field(default=90, ge=1)
+    ramp_epochs: int = Field(default=60, ge=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight: float = Field(default=300.0, gt=0)
+
+    def build(self, given: Tensor, num_classes: int, epochs: int) -> TemporalEnsembling:
+        return TemporalEnsembling(self, given, num_classes)
+
+    def check_objective(self, objective: ObjectiveOptions) -> None:
+        if not objective.build().attacks:
+            raise ValueError(f"temporal ensembling regularises adversarial predictions; {objective.name!r} makes none")
+
+    def same_until(self, epoch: int) -> bool:
+        return self.start_epoch > epoch

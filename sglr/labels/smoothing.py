@@ -1,0 +1,19 @@
+"""Label smoothing (Szegedy et al. 2016)."""
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sglr.labels.hard import FixedLabels
+from sglr.labels.registry import REGISTRY, LabelOptions
+
+
+@REGISTRY.register("smoothing")
+class SmoothingOptions(LabelOptions):
+    """t = (1 - s) onehot(y) + s / C."""
+
+    smoothing: float = Field(default=0.1, gt=0, lt=1)
+
+    def build(self, given: Tensor, num_classes: int, epochs: int) -> FixedLabels:
+        onehot = F.one_hot(given, num_classes).float()
+        return FixedLabels((1 - self.smoothing) * onehot + self.smoothing / num_classes)

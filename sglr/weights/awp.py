@@ -1,0 +1,67 @@
+"""Adversarial weight perturbation (Wu et al. 2020)."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sglr.weights.registry import REGISTRY, WeightOptions, WeightPolicy
+
+
+class AdversarialWeightPerturbation(WeightPolicy):
+    """The gradient of a step is taken at w + v, where v = gamma * ||w|| / ||d|| * d per tensor of more than one dimension.
+
+    d is the direction of one ascent step on the loss, on a copy of the model in train mode. Weights are restored from a
+    saved copy before the optimiser's step, which therefore starts, weight decay included, from w (the released code takes
+    it from w + v and subtracts v afterwards).
+    """
+
+    def __init__(self, model: nn.Module, gamma: float, start_epoch: int) -> None:
+        self._gamma, self._start_epoch = gamma, start_epoch
+        self._proxy = copy.deepcopy(model)
+
+    @contextlib.contextmanager
+    def perturbed(self, model: nn.Module, epoch: int, loss: Callable[[nn.Module], Tensor]) -> Iterator[None]:
+        if epoch < self._start_epoch:
+            yield
+            return
+        weights = [weight for weight in model.parameters() if weight.dim() > 1]
+        saved = [weight.detach().clone() for weight in weights]
+        directions = self._directions(model, loss)
+        try:
+            with torch.no_grad():
+                for weight, direction in zip(weights, directions, strict=True):
+                    norm = direction.norm()
+                    scale = torch.where(norm > 0, self._gamma * weight.norm() / norm, torch.zeros_like(norm))
+                    weight.add_(scale * direction)
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, value in zip(weights, saved, strict=True):
+                    weight.copy_(value)
+
+    def _directions(self, model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of the loss, for each tensor of more than one dimension, on the copy."""
+        proxy = self._proxy
+        proxy.load_state_dict(model.state_dict())
+        proxy.train()
+        moved = [weight for weight in proxy.parameters() if weight.dim() > 1]
+        with torch.enable_grad():
+            return torch.autograd.grad(loss(proxy), moved)
+
+
+@REGISTRY.register("awp")
+class AwpOptions(WeightOptions):
+    """The paper's gamma is 0.01 from epoch 1 with ``at``, 0.005 from epoch 10 with ``trades``."""
+
+    gamma: float = Field(default=0.01, gt=0)
+    start_epoch: int = Field(default=1, ge=1)
+
+    def build(self, model: nn.Module) -> AdversarialWeightPerturbation:
+        return AdversarialWeightPerturbation(model, self.gamma, self.start_epoch)
+
+    def same_until(self, epoch: int) -> bool:
+        return self.start_epoch > epoch

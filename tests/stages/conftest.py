@@ -1,0 +1,28 @@
+"""One tiny finished study per session; tests copy it and change one thing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import warm_python
+from study_project import Ended, Project
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder of a ``python`` that starts stages without loading torch each time."""
+    with warm_python.install(tmp_path_factory.mktemp("warm") / "python") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Ended]:
+    """A study that ``dvc repro`` made from nothing, and what it said; not to be changed."""
+    project = Project.create(tmp_path_factory.mktemp("first") / "study")
+    return project, project.repro()
+
+
+@pytest.fixture
+def finished(first_run: tuple[Project, Ended], tmp_path: Path, warm: Path) -> Project:
+    """A copy of the finished study, free to change."""
+    return first_run[0].copy(tmp_path / "study", warm)

@@ -1,0 +1,122 @@
+"""A small study in a temporary copy of the repository, and what a user does with it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sglr.config import parse
+
+REPOSITORY = Path(__file__).parents[2]
+ITEMS = [
+    "check", "prepare", "warmup@0", "train@at-0", "train@sglr-0", "evaluate@at-0", "evaluate@sglr-0", "analyze@at-0",
+    "analyze@sglr-0", "report",
+]  # fmt: skip
+Params = dict[str, Any]
+
+
+def shrink(params: Params) -> None:
+    """The shipped params, made small: training takes a second, and long enough to be killed in the middle."""
+    params["experiment"] |= {"name": "tiny", "methods": ["at", "sglr"], "seeds": [0]}
+    params["data"] |= {"source": {"name": "digits", "test_size": 100}, "train_size": 60, "validation_size": 30}
+    params["model"] |= {"channels": [4, 8], "hidden": 16}
+    params["train"] |= {"epochs": 40, "batch_size": 30, "keep_epochs": [2]}
+    params["train"]["schedule"] |= {"milestones": [20, 30]}
+    params["train"]["attack"]["steps"] = params["train"]["selection"]["steps"] = 2
+    params["methods"]["sglr"]["labels"]["start_epoch"] = 2
+    params["evaluate"] |= {"n_examples": 40, "attacks": {"fgsm": "fgsm", "pgd2": {"name": "pgd", "steps": 2}}}
+    params["analyze"] |= {"n_examples": 60, "probe": {"folds": 2, "l2": 1.0}}
+    params["analyze"]["attack"]["steps"] = 2
+    params["report"]["bootstrap"] = 100
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A finished command: exit status, everything it said, the stage items it ran and those it took from the cache."""
+
+    status: int
+    output: str
+
+    @property
+    def ran(self) -> list[str]:
+        return re.findall(r"^Running stage '(.+)':$", self.output, re.MULTILINE)
+
+    @property
+    def restored(self) -> list[str]:
+        return re.findall(r"^Stage '(.+)' is cached - skipping run", self.output, re.MULTILINE)
+
+
+class Project:
+    """A project folder; ``python`` names the folder of the interpreter that stages start with."""
+
+    def __init__(self, path: Path, python: Path | None = None) -> None:
+        self.path = path
+        folders = [*([str(python)] if python else []), str(Path(sys.executable).parent), os.environ["PATH"]]
+        hidden = ("DVC_", "MLFLOW_", "SGLR_DATA_ROOT", "SGLR_SNAPSHOT", "GIT_", "PYTHONPATH", "COV_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+        self.environment = kept | {
+            "PATH": os.pathsep.join(folders), "DVC_NO_ANALYTICS": "true", "SHELL": "/bin/sh", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+
+    @classmethod
+    def create(cls, path: Path, python: Path | None = None) -> "Project":
+        """The working tree's source files as a new git repository with tiny params and no results."""
+        listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+        names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")
+        for name in filter(None, names):
+            if name.startswith(("artifacts/", "tests/")) or name == "dvc.lock" or not (REPOSITORY / name).is_file():
+                continue
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, path / name)
+        subprocess.run(["git", "init", "--quiet", "."], cwd=path, check=True)
+        project = cls(path, python)
+        project.change(shrink)
+        return project
+
+    def copy(self, path: Path, python: Path | None = None) -> "Project":
+        """The whole project, results and caches included, somewhere else."""
+        shutil.copytree(self.path, path, symlinks=True)
+        return Project(path, python)
+
+    def change(self, edit: Callable[[Params], object]) -> None:
+        """Edit params.yaml."""
+        file = self.path / "params.yaml"
+        params = parse(file.read_text())
+        edit(params)
+        file.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def call(self, *command: str, **environment: str) -> Ended:
+        """Run a command in the project; stdout and stderr together."""
+        done = subprocess.run(
+            command, cwd=self.path, env=self.environment | environment, stdin=subprocess.DEVNULL, check=False, timeout=500,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        return Ended(done.returncode, done.stdout)
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command in the project, as the leader of a process group of its own."""
+        return subprocess.Popen(
+            command, cwd=self.path, env=self.environment | environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def repro(self, *arguments: str, **environment: str) -> Ended:
+        """``dvc repro``, which must succeed."""
+        ended = self.call("dvc", "repro", *arguments, **environment)
+        assert ended.status == 0, ended.output
+        return ended
+
+    def lock(self) -> dict[str, Any]:
+        """dvc.lock: by item, its command, deps, params and outs with their hashes."""
+        return yaml.safe_load((self.path / "dvc.lock").read_text())["stages"]
+
+    def read(self, name: str) -> str:
+        """The text of a file below artifacts/."""
+        return (self.path / "artifacts" / name).read_text()
