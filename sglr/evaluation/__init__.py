@@ -1,6 +1,28 @@
-"""Robustness evaluation: suites of attacks, outcomes per example, intervals and paired comparisons."""
+"""Robustness evaluation: suites of attacks, outcomes per example, intervals and paired comparisons.
 
-from sglr.evaluation.statistics import hierarchical_bootstrap, mean_std, wilson
-from sglr.evaluation.suite import Evaluation, evaluate, write
+Names are loaded on first use: the statistics alone, which the report needs, depend on no attack.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sglr.evaluation.statistics import hierarchical_bootstrap, mean_std, wilson
+    from sglr.evaluation.suite import Evaluation, evaluate, write
+
+_EXPORTS = {
+    "Evaluation": "suite",
+    "evaluate": "suite",
+    "write": "suite",
+    "hierarchical_bootstrap": "statistics",
+    "mean_std": "statistics",
+    "wilson": "statistics",
+}
 
 __all__ = ["Evaluation", "evaluate", "hierarchical_bootstrap", "mean_std", "wilson", "write"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)

@@ -1,4 +1,4 @@
-"""Histories side by side: one quantity per epoch, method and seed; and the wide table that DVC plots."""
+"""Histories side by side: one quantity per epoch, method and seed; and the wide tables that DVC plots."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -57,13 +57,12 @@ def refinement_starts(study: Study) -> dict[str, int]:
     return {method: start for method, start in starts.items() if start is not None}
 
 
-def wide(study: Study) -> list[dict[str, Any]]:
-    """One row per epoch with columns ``<method> <quantity>``: the mean over seeds, None where nothing was measured."""
+def wide(study: Study, quantity: str) -> list[dict[str, Any]]:
+    """One row per epoch in which it was measured, one column per method: the mean over seeds of a quantity."""
     rows: dict[int, dict[str, Any]] = {}
     for method in study.methods:
-        for quantity in quantities(study):
-            found = curve(study, method, quantity)
-            for epoch, mean in zip(found.epochs.tolist(), found.mean.tolist(), strict=True):
-                row = rows.setdefault(epoch, {"epoch": epoch})
-                row[f"{method} {quantity}"] = None if np.isnan(mean) else mean
+        found = curve(study, method, quantity)
+        for epoch, mean in zip(found.epochs.tolist(), found.mean.tolist(), strict=True):
+            if not np.isnan(mean):
+                rows.setdefault(epoch, {"epoch": epoch})[method] = mean
     return [rows[epoch] for epoch in sorted(rows)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sglr import files
 from sglr.config import Config
-from sglr.report.curves import wide
+from sglr.report.curves import quantities, wide
 from sglr.report.figures import draw
 from sglr.report.markdown import markdown
 from sglr.report.page import page
@@ -17,8 +17,8 @@ def write(config: Config, artifacts: Path, folder: Path) -> None:
     """Make the report of the methods and seeds listed in ``config.experiment``.
 
     Reads ``artifacts/{data,train,evaluate,analyze}``; writes into ``folder``: ``index.html`` (loads nothing),
-    ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``curves.csv`` (mean over seeds per epoch),
-    ``figures/*.svg`` and ``tables/*.csv``. Equal inputs and versions give equal bytes. Figures and tables of an earlier
+    ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``curves/*.csv`` (one history column
+    each: mean over seeds per epoch and method), ``figures/*.svg`` and ``tables/*.csv``. Equal inputs and versions give equal bytes. Figures and tables of an earlier
     report that are not among the new ones are removed.
 
     Raises FileError that names the missing, damaged or unfitting file.
@@ -36,7 +36,10 @@ def write(config: Config, artifacts: Path, folder: Path) -> None:
         files.write_rows(folder / "tables" / f"{table.name}.csv", table.records)
     _keep_only(folder / "figures", {f"{picture.name}.svg" for picture in drawn}, "*.svg")
     _keep_only(folder / "tables", {f"{name}.csv" for name in shown}, "*.csv")
-    files.write_rows(folder / "curves.csv", wide(study))
+    names = {f"{quantity.replace('/', '-')}.csv": quantity for quantity in quantities(study)}
+    for name, quantity in names.items():
+        files.write_rows(folder / "curves" / name, wide(study, quantity))
+    _keep_only(folder / "curves", set(names), "*.csv")
     files.write_json(folder / "results.json", results)
     files.write_text(folder / "results.md", markdown(results, shown))
     files.write_text(folder / "index.html", index)

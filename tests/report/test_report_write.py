@@ -51,7 +51,7 @@ def test_same_inputs_same_bytes_whatever_matplotlib_was_told(make: Make, written
         report.write(*make(), tmp_path / "again")
         assert dict(matplotlib.rcParams) == before
     assert contents(tmp_path / "again") == contents(written)
-    assert {"index.html", "results.md", "results.json", "curves.csv"} <= contents(written).keys()
+    assert {"index.html", "results.md", "results.json", "curves/val-pgd.csv"} <= contents(written).keys()
 
 
 def test_removed_method_is_gone(make: Make, written: Path, tmp_path: Path) -> None:
@@ -202,11 +202,9 @@ def test_curves_are_wide_means_over_seeds(make: Make, written: Path) -> None:
     study, artifacts = make()
     history = artifacts / "train/at-1/history.csv"
     history.write_text(history.read_text().replace("0.62", "0.52"))
-    curves = wide(read(study, artifacts))
-    assert [row["epoch"] for row in curves] == [0, 1, 2, 3, 4, 5, 6]
-    # Epoch 1: 0.62 with seed 0, 0.52 with seed 1; epoch 0, the warm-up, has no attack.
-    assert curves[1]["at val/pgd"] == pytest.approx(0.57)
-    assert curves[1]["sglr val/pgd"] == pytest.approx(0.62)
-    assert curves[0]["at val/pgd"] is None
-    assert curves[0]["at val/natural"] == 0.3
-    assert rows(written / "curves.csv")[1]["at val/pgd"] == "0.62"
+    robust = wide(read(study, artifacts), "val/pgd")
+    # Epoch 1: 0.62 with seed 0, 0.52 with seed 1; epoch 0, the warm-up, has no attack and no row.
+    assert [row["epoch"] for row in robust] == [1, 2, 3, 4, 5, 6]
+    assert robust[0] == {"epoch": 1, "at": pytest.approx(0.57), "sglr": pytest.approx(0.62)}
+    assert wide(read(study, artifacts), "val/natural")[0]["at"] == 0.3
+    assert rows(written / "curves" / "val-pgd.csv")[0]["at"] == "0.62"

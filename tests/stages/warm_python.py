@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 LIBRARIES = (
-    "torch", "numpy", "pydantic", "yaml", "click", "tqdm", "filelock", "safetensors.torch", "psutil", "jinja2",
+    "torch", "torch._dynamo", "numpy", "pydantic", "yaml", "click", "tqdm", "filelock", "safetensors.torch", "psutil", "jinja2",
     "sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_svg", "mlflow.tracking", "sqlalchemy",
 )  # fmt: skip
 
