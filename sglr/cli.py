@@ -1,5 +1,7 @@
 """The `sglr` command. Libraries are imported inside the commands, so that `sglr --help` answers at once."""
 
+import sys
+
 import click
 
 import sglr
@@ -44,6 +46,41 @@ def sync() -> None:
     from sglr import tracking
 
     click.echo(str(tracking.sync(Path())))
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--dry-run", is_flag=True, help="Show the difference, write nothing.")
+@click.option("--force", is_flag=True, help="Write without asking.")
+def preset(name: str | None, dry_run: bool, force: bool) -> None:
+    """List the presets, or make params.yaml the preset NAME after showing the difference."""
+    from pathlib import Path
+
+    from sglr import files, presets
+
+    try:
+        if name is None:
+            for preset in map(presets.read, presets.names()):
+                click.secho(preset.name, bold=True)
+                for text in (preset.about, f"Cost: {preset.cost}"):
+                    click.echo(click.wrap_text(text, 100, "    ", "    "))
+            return
+        change = presets.Change.to(name, Path("params.yaml"))
+        if change.is_none:
+            click.echo(f"params.yaml is the preset {name} already.")
+            return
+        for line in change.diff():
+            click.secho(line, fg={"+": "green", "-": "red"}.get(line[:1]))
+        if dry_run:
+            return
+        if change.objection and not force:
+            if not sys.stdin.isatty():
+                raise click.ClickException(f"{change.objection} Say --force to write it all the same.")
+            click.confirm(f"{change.objection} Write it all the same?", abort=True)
+        change.write()
+    except (presets.PresetError, files.FileError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"params.yaml is now the preset {name}; `dvc repro` runs it.")
 
 
 if __name__ == "__main__":

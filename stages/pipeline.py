@@ -32,7 +32,10 @@ class Definition:
 
     @classmethod
     def read(cls, stage: str, method: str | None = None, seed: int | None = None) -> Self:
-        """The item's entry of dvc.yaml, with ``${item...}`` filled in."""
+        """The item's entry of dvc.yaml, with ``${item...}`` filled in; FileError outside a project's root folder."""
+        for needed in (_PIPELINE, _PARAMS):
+            if not needed.is_file():
+                raise files.FileError(f"there is no {needed} in {Path.cwd()}; run this in the project's root folder.")
         text = _PIPELINE.read_text(encoding="utf-8")
         for name, value in (("item.method", method), ("item.seed", seed), ("item", seed)):
             text = text.replace(f"${{{name}}}", str(value))
@@ -78,6 +81,12 @@ class Definition:
             raise config.ConfigError(f"method {self.method!r} is not in experiment.methods: {', '.join(experiment.methods)}")
         if self.seed is not None and self.seed not in experiment.seeds:
             raise config.ConfigError(f"seed {self.seed} is not in experiment.seeds: {', '.join(map(str, experiment.seeds))}")
+
+    def require_inputs(self) -> None:
+        """FileError when a file or folder it depends on is missing."""
+        for dep in self.deps:
+            if not Path(dep).exists():
+                raise files.FileError(f"{self.item} needs {dep}, which is missing; `dvc repro {self.item}` runs what makes it.")
 
     def require_unchanged(self) -> None:
         """ConfigError when one of its keys was edited while it ran: DVC would record the new value as the one used."""

@@ -12,9 +12,9 @@ def main() -> None:
     with stage("report") as run:
         remove_unlisted_items(run.config)
         folder = ARTIFACTS / "report"
-        report.write(run.config, ARTIFACTS, folder)
+        summary = report.write(run.config, ARTIFACTS, folder)
         run.tracker.artifact(folder)
-    click.echo((folder / "results.md").read_text())
+    click.echo(summary)
     click.echo(f"The report: {folder / 'index.html'}    The runs: make ui")
 
 

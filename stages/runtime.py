@@ -48,10 +48,17 @@ class Run:
         """Keywords of ``sglr.training.fit``: snapshots, a row's way to the tracker, when to stop."""
         from sglr.training import Snapshots
 
-        every = float(os.environ.get("SGLR_SNAPSHOT_SECONDS", "30"))
-        snapshots = Snapshots(self.definition.snapshots, every)
+        snapshots = Snapshots(self.definition.snapshots, _snapshot_seconds(), warn=partial(click.echo, err=True))
         self.watch.graceful = True
-        return {"snapshots": snapshots, "on_epoch": self._log_row, "should_stop": lambda: self.watch.reason is not None}
+        return {
+            "snapshots": snapshots,
+            "on_resume": self._say_resumed,
+            "on_epoch": self._log_row,
+            "should_stop": lambda: self.watch.reason is not None,
+        }
+
+    def _say_resumed(self, epoch: int, step: int) -> None:
+        click.echo(f"resuming {self.definition.item} from epoch {epoch}, step {step}", err=True)
 
     def _log_row(self, row: dict[str, Any]) -> None:
         values = {key: float(value) for key, value in row.items() if key != "epoch" and value is not None}
@@ -85,6 +92,7 @@ def stage(
             definition = Definition.read(name, method, seed)
             settings = config.load()
             definition.require_listed(settings)
+            definition.require_inputs()
             definition.prune_snapshots()
             watch.check()
             with files.lock(definition.lock, timeout=_LOCK_WAIT, holder=f"another process that works on {definition.item}"):
@@ -148,6 +156,15 @@ def _tracker(
         params=tracking.flatten(definition.values), key=definition.fingerprint, parent=query,
         record={"device": str(device), "threads": settings.experiment.threads},
     )
+
+
+def _snapshot_seconds() -> float:
+    """Seconds between two snapshots, from SGLR_SNAPSHOT_SECONDS."""
+    asked = os.environ.get("SGLR_SNAPSHOT_SECONDS", "30")
+    try:
+        return float(asked)
+    except ValueError:
+        raise config.ConfigError(f"SGLR_SNAPSHOT_SECONDS={asked!r} is not a number of seconds.") from None
 
 
 def _prepare_torch(threads: int) -> "torch.device":

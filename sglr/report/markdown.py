@@ -11,15 +11,7 @@ SHOWN = ("comparison", "differences", "seeds", "labels", "memorisation", "analys
 
 def markdown(results: dict[str, Any], tables: dict[str, Table]) -> str:
     """The whole file; anything that came from outside is escaped."""
-    parts = [f"# {escape(results['experiment']['name'])}"]
-    headline = results["headline"]
-    for verdict in headline["verdicts"]:
-        parts += [f"**{escape(verdict['sentence'])}** {escape(verdict['accuracy'])}".strip()]
-    parts += [escape(" ".join(headline["details"]))]
-    if results["flags"]:
-        flags = [f"{row['method']}-{row['seed']}: {row['flag']}" for row in results["flags"]]
-        parts += ["## Sanity flags", bullets(flags)]
-    parts += [table(tables[name]) for name in SHOWN if name in tables]
+    parts = _parts(results, tables, SHOWN)
     if results["notes"]:
         parts += ["## Notes on the analyses", bullets([f"{key}: {note}" for key, note in results["notes"].items()])]
     parts += ["## Cautions", bullets(results["cautions"])]
@@ -28,6 +20,23 @@ def markdown(results: dict[str, Any], tables: dict[str, Table]) -> str:
     made = [f"{name} {version}" for name, version in provenance["versions"].items()]
     parts += ["## Versions", bullets([*made, f"data {provenance['data_sha256']}"])]
     return "\n\n".join(parts) + "\n"
+
+
+def summary(results: dict[str, Any], tables: dict[str, Table]) -> str:
+    """Its beginning: the headline and the tables of the comparison."""
+    return "\n\n".join(_parts(results, tables, SHOWN[:2])) + "\n"
+
+
+def _parts(results: dict[str, Any], tables: dict[str, Table], shown: tuple[str, ...]) -> list[str]:
+    parts = [f"# {escape(results['experiment']['name'])}"]
+    headline = results["headline"]
+    for verdict in headline["verdicts"]:
+        parts += [f"**{escape(verdict['sentence'])}** {escape(verdict['accuracy'])}".strip()]
+    parts += [escape(" ".join(headline["details"]))]
+    if results["flags"]:
+        flags = [f"{row['method']}-{row['seed']}: {row['flag']}" for row in results["flags"]]
+        parts += ["## Sanity flags", bullets(flags)]
+    return parts + [table(tables[name]) for name in shown if name in tables]
 
 
 def table(shown: Table) -> str:

@@ -6,15 +6,15 @@ from sglr import files
 from sglr.config import Config
 from sglr.report.curves import quantities, wide
 from sglr.report.figures import draw
-from sglr.report.markdown import markdown
+from sglr.report.markdown import markdown, summary
 from sglr.report.page import page
 from sglr.report.results import collect
 from sglr.report.study import read
 from sglr.report.tables import tables
 
 
-def write(config: Config, artifacts: Path, folder: Path) -> None:
-    """Make the report of the methods and seeds listed in ``config.experiment``.
+def write(config: Config, artifacts: Path, folder: Path) -> str:
+    """Make the report of the methods and seeds listed in ``config.experiment``; return its headline and main tables.
 
     Reads ``artifacts/{data,train,evaluate,analyze}``; writes into ``folder``: ``index.html`` (loads nothing),
     ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``curves/*.csv`` (one history column
@@ -43,6 +43,7 @@ def write(config: Config, artifacts: Path, folder: Path) -> None:
     files.write_json(folder / "results.json", results)
     files.write_text(folder / "results.md", markdown(results, shown))
     files.write_text(folder / "index.html", index)
+    return summary(results, shown)
 
 
 def _keep_only(folder: Path, names: set[str], pattern: str) -> None:

@@ -33,6 +33,9 @@ class RunGoneError(RuntimeError):
         super().__init__(f"run {run_id} was deleted on the tracking server")
         self.run_id = run_id
 
+# So that MLflow's UI opens the experiment with its runs and curves, not with the views for language models.
+_EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
+
 
 class Server:
     """A connected server. Methods raise whatever MLflow raises; ``connect`` makes one."""
@@ -55,7 +58,7 @@ class Server:
             # Left to itself MLflow would write artifacts of a local database into the working directory.
             location = (database.parent / "mlartifacts" / safe(name)).as_uri() if database else None
             try:
-                return str(self._client.create_experiment(name, artifact_location=location))
+                return str(self._client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT))
             except Exception:
                 # Somebody on another machine may have been faster.
                 if (found := self._client.get_experiment_by_name(name)) is None:

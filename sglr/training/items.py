@@ -26,11 +26,16 @@ def warm_up(config: Config, seed: int, data: Prepared, folder: Path, *, device: 
     model = initial_model(config, seed, data, device)
     train, validation = _splits(data, seed, device)
     plan = Plan.warm_up(config, seed)
-    result = fit(plan, model, train, validation, title=f"warmup {seed}", **loop)
     adversarial = config.warmup.objective == "adversarial"
+    # A natural warm-up's epochs end at 0, an adversarial one's are the first of training itself.
+    shift = 0 if adversarial else plan.until
+    if "on_epoch" in loop:
+        on_epoch = loop.pop("on_epoch")
+        loop["on_epoch"] = lambda row: on_epoch({**row, "epoch": row["epoch"] - shift})
+    result = fit(plan, model, train, validation, title=f"warmup {seed}", **loop)
     models.save(model, folder / "model", _spec(config, data))
     files.save_state(folder / CONTINUATION, result.state if adversarial else {})
-    rows = [{"phase": "warmup", **row} for row in shift_warm_up(result.history, adversarial)]
+    rows = [{"phase": "warmup", **row, "epoch": row["epoch"] - shift} for row in result.history]
     files.write_rows(folder / "history.csv", rows or [{"phase": None, "epoch": None}])
     files.write_json(folder / "metrics.json", {"epochs": len(rows), "last": _numbers(rows[-1]) if rows else None})
 
@@ -66,12 +71,6 @@ def initial_model(config: Config, seed: int, data: Prepared, device: torch.devic
     return models.build(
         config.model, num_classes=data.num_classes, shape=data.shape, generator_seed=derive(seed, "init")
     ).to(device)
-
-
-def shift_warm_up(history: list[Row], adversarial: bool) -> list[Row]:
-    """History of a warm-up: a natural one's epochs end at 0, an adversarial one's are the first of training itself."""
-    shift = 0 if adversarial else len(history)
-    return [{**row, "epoch": row["epoch"] - shift} for row in history]
 
 
 def _splits(data: Prepared, seed: int, device: torch.device) -> tuple[Split, Split | None]:

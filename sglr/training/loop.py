@@ -68,6 +68,7 @@ def fit(
     *,
     snapshots: Snapshots | None = None,
     continue_from: dict[str, Any] | None = None,
+    on_resume: Callable[[int, int], None] = lambda epoch, step: None,
     on_epoch: Callable[[Row], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
     title: str = "",
@@ -75,23 +76,25 @@ def fit(
     """Train ``model`` (on the splits' device) as ``plan`` says.
 
     A snapshot found in ``snapshots`` is continued, else ``continue_from`` (``Trained.state`` of a shared warm-up), else
-    training starts at epoch 1 with the weights ``model`` has. ``on_epoch`` gets each row of the history, again for the
-    epochs that a snapshot already holds. When ``should_stop`` says so, a snapshot is written and Interrupted raised.
+    training starts at epoch 1 with the weights ``model`` has. ``on_resume`` gets the epoch and the step, both from 1, at
+    which a snapshot is continued; ``on_epoch`` each row of the history, again for the epochs that a snapshot already
+    holds. When ``should_stop`` says so, a snapshot is written and Interrupted raised.
 
     Raises TrainingError for a batch larger than the data or a loss that is not finite (with epoch and batch).
     """
     if plan.batch_size > len(train):
         raise TrainingError(f"train.batch_size {plan.batch_size} is larger than the training set ({len(train)} examples)")
-    return _Loop(plan, model, train, validation, snapshots, on_epoch, should_stop, title).run(continue_from)
+    return _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title).run(continue_from)
 
 
 class _Loop:
     def __init__(
         self, plan: Plan, model: nn.Module, train: Split, validation: Split | None, snapshots: Snapshots | None,
-        on_epoch: Callable[[Row], None], should_stop: Callable[[], bool], title: str,
+        on_resume: Callable[[int, int], None], on_epoch: Callable[[Row], None], should_stop: Callable[[], bool],
+        title: str,
     ) -> None:
-        self.plan, self.train, self.validation = plan, train, validation
-        self.snapshots, self.on_epoch, self.should_stop, self.title = snapshots, on_epoch, should_stop, title
+        self.plan, self.train, self.validation, self.snapshots = plan, train, validation, snapshots
+        self.on_resume, self.on_epoch, self.should_stop, self.title = on_resume, on_epoch, should_stop, title
         method, sgd = plan.method, plan.optimizer
         classes = self._count_classes(model)
         self.learner = Learner(
@@ -120,6 +123,8 @@ class _Loop:
         state = found if found is not None else continue_from
         if state is not None:
             self._restore(state)
+        if found is not None:
+            self.on_resume(self.progress.epoch, self.progress.step + 1)
         for row in self.progress.history:
             self.on_epoch(row)
         done = (self.progress.epoch - 1) * self.steps + self.progress.step

@@ -1,6 +1,7 @@
 """Snapshots of a training under way, so that a killed one continues."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ class Snapshots:
     """A folder of snapshots of one training; whoever uses it holds its lock.
 
     Names sort by progress. Writing is atomic; the newest two stay; reading falls back to the older one when the newer
-    is damaged.
+    is damaged, which ``warn`` is told.
     """
 
-    def __init__(self, folder: Path, every_seconds: float = 30) -> None:
+    def __init__(
+        self, folder: Path, every_seconds: float = 30, warn: Callable[[str], None] = lambda message: None
+    ) -> None:
         self.folder = folder
         self.every_seconds = every_seconds
-        self.damaged: list[str] = []
+        self._warn = warn
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -34,12 +37,12 @@ class Snapshots:
             old.unlink()
 
     def load(self) -> dict[str, Any] | None:
-        """The newest snapshot that is whole, or None. Damaged ones are removed and named in ``damaged``."""
+        """The newest snapshot that is whole, or None. Damaged ones are removed."""
         for path in reversed(self._all()):
             try:
                 return files.load_state(path)
-            except files.FileError as error:
-                self.damaged.append(str(error))
+            except files.FileError:
+                self._warn(f"the snapshot {path} is damaged; it is removed and the one before it used, if there is one.")
                 path.unlink(missing_ok=True)
         return None
 

@@ -16,8 +16,11 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Ended]:
-    """A study that ``dvc repro`` made from nothing, and what it said; not to be changed."""
+def first_run(tmp_path_factory: pytest.TempPathFactory, warm: Path) -> tuple[Project, Ended]:
+    """A study that ``dvc repro`` made from nothing, with the plain interpreter, and what it said; not to be changed.
+
+    ``warm`` is asked for only to load its libraries meanwhile.
+    """
     project = Project.create(tmp_path_factory.mktemp("first") / "study")
     return project, project.repro()
 

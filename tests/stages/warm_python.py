@@ -30,7 +30,10 @@ LIBRARIES = (
 
 @contextlib.contextmanager
 def install(folder: Path) -> Iterator[Path]:
-    """Put the command ``python`` into ``folder``/bin and keep its server alive; yields that bin folder."""
+    """Put the command ``python`` into ``folder``/bin and keep its server alive; yields that bin folder.
+
+    The server is not waited for: the command does that, so that it can load while something else goes on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     address = folder / "socket"
     command = folder / "bin" / "python"
@@ -41,9 +44,6 @@ def install(folder: Path) -> Iterator[Path]:
     call = [sys.executable, __file__, "--serve", str(address)]
     # The server ends when this end of the pipe closes, however the tests end.
     with subprocess.Popen(call, stdin=subprocess.PIPE, env=environment) as server:
-        while not address.exists():
-            assert server.poll() is None, "the server of warm_python ended"
-            time.sleep(0.02)
         yield command.parent
         assert server.stdin is not None
         server.stdin.close()
@@ -105,6 +105,10 @@ def _ask(address: str, arguments: list[str]) -> int:
     asked = {
         "module": arguments[1], "arguments": arguments[1:], "cwd": str(Path.cwd()), "environment": dict(os.environ),
     }  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not Path(address).exists():
+        assert time.monotonic() < deadline, f"nobody serves {address}"
+        time.sleep(0.02)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         message = json.dumps(asked).encode() + b"\n"
