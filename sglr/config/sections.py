@@ -267,11 +267,18 @@ class Config(Section):
         return self
 
     def _check_method(self, name: str, method: Method) -> None:
-        first = getattr(method.labels, "start_epoch", None)
-        if first is not None and first > self.train.epochs:
+        for key in ("labels.start_epoch", "labels.natural_forward_from", "weights.start_epoch"):
+            policy, option = key.split(".")
+            first = getattr(getattr(method, policy), option, None)
+            if first is not None and first > self.train.epochs:
+                raise ValueError(
+                    f"methods.{name}.{key} {first} comes after the last epoch, train.epochs {self.train.epochs}:"
+                    " the policy would never begin"
+                )
+        if method.objective.needs_random_start and not self.train.attack.random_start:
             raise ValueError(
-                f"methods.{name}.labels.start_epoch {first} comes after the last epoch, train.epochs {self.train.epochs}:"
-                " the policy would never begin"
+                f"train.attack.random_start: false does not go with methods.{name}: what {method.objective.name} maximises"
+                " is smallest, and without gradient, at the natural picture, so that the attack would follow rounding errors"
             )
         if self.warmup.objective == "standard" or self.warmup.epochs == 0 or method.start == "initial":
             return

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sglr.labels.registry import REGISTRY, BatchNormMode, LabelOptions, LabelPolicy, Penalty
+from sglr.labels.registry import REGISTRY, BatchNormMode, LabelOptions, LabelPolicy, Penalty, restore
 from sglr.objectives import ObjectiveOptions
 
 
@@ -17,7 +17,8 @@ class TemporalEnsembling(LabelPolicy):
     """Hard labels in the cross-entropy, and a squared distance to averaged natural predictions beside it.
 
     p starts at 0; from ``start_epoch`` on, before the attack, p <- momentum p + (1 - momentum) softmax(f(x)) in eval mode;
-    the penalty w * mean over classes of (s' - p / sum p)^2 is part of the loss and of what the attack maximises.
+    the penalty w * mean over classes of (s' - p / sum p)^2 is part of the loss and of what the attack maximises. On
+    TRADES the loss takes it of s instead of s', as the authors' released code does; on MART it is a reconstruction.
     """
 
     def __init__(self, options: "EnsemblingOptions", given: Tensor, num_classes: int) -> None:
@@ -62,7 +63,7 @@ class TemporalEnsembling(LabelPolicy):
         return {"p": self._p}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._p.copy_(state["p"])
+        restore(self._p, state["p"])
 
 
 @REGISTRY.register("ensembling")

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step
+from sglr.objectives import ObjectiveOptions
 
 
 class FixedLabels(LabelPolicy):
@@ -44,6 +45,12 @@ class HardOptions(LabelOptions):
         if self.natural_forward_from is None:
             return FixedLabels(onehot)
         return ControlLabels(onehot, self.natural_forward_from)
+
+    def check_objective(self, objective: ObjectiveOptions) -> None:
+        if self.natural_forward_from is not None and objective.build().forwards_natural:
+            raise ValueError(
+                f"natural_forward_from adds nothing to objective {objective.name!r}, which forwards natural pictures itself"
+            )
 
     def same_until(self, epoch: int) -> bool:
         return self.natural_forward_from is None or self.natural_forward_from > epoch

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step
+from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step, restore
 from sglr.objectives import ObjectiveOptions
 
 
@@ -79,9 +79,7 @@ class SelfGuidedRefinement:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the table; ValueError when its shape is another."""
-        if state["p"].shape != self._p.shape:
-            raise ValueError(f"label table of shape {tuple(state['p'].shape)}, expected {tuple(self._p.shape)}")
-        self._p.copy_(state["p"])
+        restore(self._p, state["p"])
 
 
 class RefinementPolicy(LabelPolicy):
@@ -165,8 +163,14 @@ class RefinementOptions(LabelOptions):
                 f"adversarial_weight {own:g} with alpha 0 makes the target the prediction itself: the gradient of the"
                 f" cross-entropy in {objective.name!r} is then the plain one times 1 - refinement_ratio"
             )
-        if not objective.build().attacks:
+        built = objective.build()
+        if not built.attacks:
             raise ValueError(f"refinement needs adversarial predictions; objective {objective.name!r} makes none")
+        if built.forwards_natural and self.natural_bn == "eval":
+            raise ValueError(
+                f"natural_bn eval does not go with objective {objective.name!r}, which forwards natural pictures in train"
+                " mode itself: refinement uses that prediction"
+            )
 
     def same_until(self, epoch: int) -> bool:
         return self.start_epoch > epoch

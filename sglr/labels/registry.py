@@ -37,7 +37,7 @@ class LabelPolicy(ABC):
         """See the batch before it is attacked; ``natural`` as in ``Step``."""
 
     def penalty(self, epoch: int, index: Tensor) -> Penalty | None:
-        """A function of logits (N, C) -> (N,) that is added to the loss on the attacked batch and to what the attack maximises."""
+        """A function of logits (N, C) -> (N,) that is added to the loss and to what the attack maximises."""
         return None
 
     @abstractmethod
@@ -49,7 +49,7 @@ class LabelPolicy(ABC):
         return self.current(step.epoch, step.index)
 
     def example_weights(self, epoch: int, index: Tensor) -> Tensor | None:
-        """Weights (N,) of mean 1 for the cross-entropy term, after ``targets``; None for equal ones."""
+        """Weights (N,) of mean 1 for the cross-entropy term, from the state as it stands; None for equal ones."""
         return None
 
     @abstractmethod
@@ -62,6 +62,13 @@ class LabelPolicy(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``; ValueError when it does not fit."""
+
+
+def restore(table: Tensor, stored: Tensor) -> None:
+    """Copy a stored table into one of the same shape; ValueError when it is of another."""
+    if stored.shape != table.shape:
+        raise ValueError(f"label table of shape {tuple(stored.shape)}, expected {tuple(table.shape)}")
+    table.copy_(stored)
 
 
 class LabelOptions(Options):

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step
+from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step, restore
 from sglr.objectives import ObjectiveOptions
 
 
@@ -44,7 +44,7 @@ class SelfAdaptive(LabelPolicy):
         return {"p": self._p}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._p.copy_(state["p"])
+        restore(self._p, state["p"])
 
 
 @REGISTRY.register("self_adaptive")

@@ -19,9 +19,12 @@ from sglr.objectives.registry import (
 class Mart(Objective):
     """loss = CE(f(x'), t) - mean log(1.0001 - max_{c != y} s'_c) + lambda * mean KL(s || s') (1.0000001 - s_y).
 
-    y is the hard given label throughout; the attack maximises the cross-entropy with it. The small constants are those
-    of the authors' released code.
+    y is the hard given label throughout; the attack maximises the cross-entropy with it. Constants and the order of the
+    two forwards are those of the authors' released code. It adds 1e-12 inside its logarithms, and its attack starts at
+    x + 0.001 N(0, I): here logarithms are those of log-softmax, and the start is that of all methods of a comparison.
     """
+
+    forwards_natural = True
 
     def __init__(self, weight: float) -> None:
         self.weight = weight

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,6 +33,8 @@ class Objective(ABC):
 
     attacks = True
     """Whether adversarial examples are made at all."""
+    forwards_natural = False
+    """Whether the natural pictures are forwarded too, in train mode: label policies then use those logits."""
 
     def attack_loss(self, model: nn.Module, x: Tensor) -> Loss:
         """What the attack maximises, a function (logits, y) -> (N,); the model is in the attack's mode."""
@@ -48,9 +51,16 @@ class Objective(ABC):
         targets: (N, C) on the simplex; y: the hard given labels (N,); weights: (N,) of the cross-entropy term.
         """
 
+    def penalised(self, outputs: Outputs) -> Tensor:
+        """The logits (N, C) on which the loss takes a label policy's penalty; the attack takes it on its own."""
+        return outputs.main
+
 
 class ObjectiveOptions(Options):
     """Base of objective options."""
+
+    needs_random_start: ClassVar[bool] = False
+    """Whether what the attack maximises has no gradient at the natural picture."""
 
     def build(self) -> Objective:
         """The objective."""

@@ -9,6 +9,7 @@ class Standard(Objective):
     """loss = CE(f(x), t)."""
 
     attacks = False
+    forwards_natural = True
 
     def forward(self, model: nn.Module, x: Tensor, x_adv: Tensor) -> Outputs:
         return Outputs(natural=model(x))

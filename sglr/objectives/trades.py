@@ -1,5 +1,7 @@
 """TRADES (Zhang et al. 2019): natural cross-entropy plus a KL term that holds natural and adversarial predictions together."""
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -17,11 +19,14 @@ from sglr.objectives.registry import (
 
 
 class Trades(Objective):
-    """loss = CE(f(x), t) + beta * mean KL(s || s'), gradient through both; the attack maximises the KL (METHOD 2, 4).
+    """loss = CE(f(x), t) + beta * mean KL(s || s'), gradient through both; the attack maximises the KL term.
 
     The random start is that of all methods of a comparison (``train.attack.random_start``), not the original's
-    x + 0.001 N(0, I).
+    x + 0.001 N(0, I). x is forwarded once, before x'; the authors' released code forwards it a second time after x',
+    which in train mode gives the same logits and one more update of batch norm's running statistics.
     """
+
+    forwards_natural = True
 
     def __init__(self, beta: float) -> None:
         self.beta = beta
@@ -29,7 +34,8 @@ class Trades(Objective):
     def attack_loss(self, model: nn.Module, x: Tensor) -> Loss:
         with torch.no_grad():
             natural = model(x)
-        return lambda logits, _: divergence(natural, logits)
+        # beta moves the attack only where a label policy adds a penalty.
+        return lambda logits, _: self.beta * divergence(natural, logits)
 
     def forward(self, model: nn.Module, x: Tensor, x_adv: Tensor) -> Outputs:
         natural = model(x)
@@ -41,11 +47,17 @@ class Trades(Objective):
         natural = weighted_mean(soft_cross_entropy(outputs.natural, targets), weights)
         return natural + self.beta * divergence(outputs.natural, outputs.adversarial).mean()
 
+    def penalised(self, outputs: Outputs) -> Tensor:
+        # As in the released code of temporal ensembling, whose attack takes the penalty on x' all the same.
+        assert outputs.natural is not None
+        return outputs.natural
+
 
 @REGISTRY.register("trades")
 class TradesOptions(ObjectiveOptions):
     """``beta`` is the paper's 1/lambda."""
 
+    needs_random_start: ClassVar[bool] = True
     beta: float = Field(default=6.0, gt=0)
 
     def build(self) -> Trades:

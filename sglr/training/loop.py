@@ -220,6 +220,7 @@ class _Loop:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
+        state = copy.deepcopy(state)  # the optimiser and the history would go on writing into the caller's
         learner, device = self.learner, self.train.given.device
         learner.model.load_state_dict(state["model"])
         learner.optimizer.load_state_dict(state["optimizer"])
@@ -227,7 +228,7 @@ class _Loop:
             learner.labels.load_state_dict(state["labels"])
         if state["weights"]:
             learner.weights.load_state_dict(state["weights"])
-        values = copy.copy(state["progress"])
+        values = state["progress"]
         for key in ("loss", "bad_step", "predicted"):
             if isinstance(values[key], Tensor):
                 values[key] = values[key].to(device)
@@ -248,7 +249,7 @@ class _Loop:
                 "index": self.traced,
                 "p": torch.stack(progress.trace) if progress.trace else torch.zeros(0, len(self.traced), classes),
             },
-            state=self._state(),
+            state=copy.deepcopy(self._state()),
         )
 
 

@@ -45,7 +45,9 @@ def take(plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoc
 
     def ascent(copy: nn.Module) -> Tensor:
         outputs = objective.forward(copy, x, x_adv)
-        return _loss(objective, outputs, labels.current(epoch, index), y, None, penalty)
+        return _loss(
+            objective, outputs, labels.current(epoch, index), y, labels.example_weights(epoch, index), penalty
+        )
 
     model.train()
     learner.optimizer.zero_grad(set_to_none=True)
@@ -83,7 +85,7 @@ def _loss(
     objective: Objective, outputs: Outputs, targets: Tensor, y: Tensor, weights: Tensor | None, penalty: Penalty | None
 ) -> Tensor:
     loss = objective.loss(outputs, targets, y, weights)
-    return loss if penalty is None else loss + penalty(outputs.main).mean()
+    return loss if penalty is None else loss + penalty(objective.penalised(outputs)).mean()
 
 
 @torch.no_grad()

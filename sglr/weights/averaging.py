@@ -26,7 +26,9 @@ class AveragedWeights(WeightPolicy):
         self, model: nn.Module, start_epoch: int, buffers: Buffers, average: Average, *, every_epoch: bool
     ) -> None:
         self._start_epoch, self._every_epoch, self._buffers = start_epoch, every_epoch, buffers
-        self._average = AveragedModel(model, avg_fn=average, use_buffers=buffers == "average")
+        # The counter beside the weights, so that it is not copied to their device for each of them.
+        device = next(model.parameters()).device
+        self._average = AveragedModel(model, device, avg_fn=average, use_buffers=buffers == "average")
 
     def after_step(self, model: nn.Module, epoch: int) -> None:
         if epoch >= self._start_epoch and not self._every_epoch:
@@ -53,8 +55,8 @@ class AveragedWeights(WeightPolicy):
 
 def _exponential(decay: float) -> Average:
     def average(averaged: Tensor, live: Tensor, count: Tensor | int) -> Tensor:
-        # Whole numbers (batch norm's counters) are taken over.
-        return decay * averaged + (1 - decay) * live if averaged.is_floating_point() else live
+        # Whole numbers (batch norm's counters) are taken over. lerp leaves equal values (normalisation) exactly equal.
+        return torch.lerp(averaged, live, 1 - decay) if averaged.is_floating_point() else live
 
     return average
 
