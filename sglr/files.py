@@ -123,9 +123,13 @@ def read_arrays(path: str | Path) -> "dict[str, np.ndarray]":
 
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise FileError(f"cannot read {path}: {error}") from None
+    foreign = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if foreign:
+        raise FileError(f"cannot read {path}: {foreign[0]!r} in it is not an array")
+    return arrays
 
 
 def digest(*paths: str | Path) -> str:

@@ -16,9 +16,9 @@ from sglr.objectives import ObjectiveOptions
 class TemporalEnsembling(LabelPolicy):
     """Hard labels in the cross-entropy, and a squared distance to averaged natural predictions beside it.
 
-    p starts at 0; from ``start_epoch`` on, before the attack, p <- momentum p + (1 - momentum) softmax(f(x)) in eval mode;
-    the penalty w * mean over classes of (s' - p / sum p)^2 is part of the loss and of what the attack maximises. On
-    TRADES the loss takes it of s instead of s', as the authors' released code does; on MART it is a reconstruction.
+    p starts at 0; from ``start_epoch`` on, before the attack, p <- momentum p + (1 - momentum) softmax(f(x)) in eval
+    mode; the penalty w * mean over classes of (s' - p / sum p)^2 is part of the loss and of what the attack maximises.
+    On TRADES the loss takes it of s instead of s', as the authors' released code does; on MART it is a reconstruction.
     """
 
     def __init__(self, options: "EnsemblingOptions", given: Tensor, num_classes: int) -> None:
@@ -40,7 +40,7 @@ class TemporalEnsembling(LabelPolicy):
         return lambda logits: weight * (logits.softmax(1) - target).square().mean(1)
 
     def weight(self, epoch: int) -> float:
-        """w of an epoch: 0 before the start, then weight * exp(-5 (1 - u)^2) with u rising to 1 over ``ramp_epochs``."""
+        """w of an epoch: 0 before the start, then weight * exp(-5 (1 - u)^2), u rising to 1 over ``ramp_epochs``."""
         options = self._options
         if epoch < options.start_epoch:
             return 0.0

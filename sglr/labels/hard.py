@@ -36,7 +36,7 @@ class ControlLabels(FixedLabels):
 
 @REGISTRY.register("hard")
 class HardOptions(LabelOptions):
-    """``natural_forward_from``: an epoch from which the train-mode natural forward of refinement is made all the same."""
+    """``natural_forward_from``: an epoch from which refinement's train-mode natural forward is made all the same."""
 
     natural_forward_from: int | None = Field(default=None, ge=1)
 
@@ -49,7 +49,8 @@ class HardOptions(LabelOptions):
     def check_objective(self, objective: ObjectiveOptions) -> None:
         if self.natural_forward_from is not None and objective.build().forwards_natural:
             raise ValueError(
-                f"natural_forward_from adds nothing to objective {objective.name!r}, which forwards natural pictures itself"
+                f"natural_forward_from adds nothing to objective {objective.name!r}, which forwards natural pictures"
+                " itself"
             )
 
     def same_until(self, epoch: int) -> bool:

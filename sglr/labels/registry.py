@@ -27,13 +27,15 @@ class Step:
     outputs: Outputs
     """The forwards the objective made."""
     natural: Callable[[BatchNormMode], Tensor]
-    """Natural logits (N, C) without gradient: the objective's where it made some, else a forward in the mode asked for."""
+    """Natural logits (N, C) without gradient: the objective's if it made some, else a forward in the mode asked for."""
 
 
 class LabelPolicy(ABC):
     """Targets for every training example. The loop calls the hooks of a step in the order they stand here."""
 
-    def before_attack(self, epoch: int, index: Tensor, natural: Callable[[BatchNormMode], Tensor]) -> None:
+    def before_attack(  # noqa: B027 (most policies have nothing to do here)
+        self, epoch: int, index: Tensor, natural: Callable[[BatchNormMode], Tensor]
+    ) -> None:
         """See the batch before it is attacked; ``natural`` as in ``Step``."""
 
     def penalty(self, epoch: int, index: Tensor) -> Penalty | None:
@@ -60,7 +62,7 @@ class LabelPolicy(ABC):
         """Everything a resumed run needs."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (nor here)
         """Restore ``state_dict``; ValueError when it does not fit."""
 
 

@@ -1,4 +1,4 @@
-"""TRADES (Zhang et al. 2019): natural cross-entropy plus a KL term that holds natural and adversarial predictions together."""
+"""TRADES (Zhang et al. 2019): natural cross-entropy, and a KL term between natural and adversarial predictions."""
 
 from typing import ClassVar
 

@@ -50,9 +50,16 @@ def _merge(below: Mapping, above: Mapping, comments: dict[Any, Any]) -> None:
                 _keep(old, set(value))
             _merge(old, value, value.ca.items)
         else:
-            below[key] = value
+            below[key] = _laid_out(value)
             if key in comments:
                 below.ca.items[key] = comments[key]
+
+
+def _laid_out(value: Any) -> Any:
+    """A mapping that holds mappings gets a line for each key, as in the base; small ones stay on one line."""
+    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+        value.fa.set_block_style()
+    return value
 
 
 def _keep(mapping: Mapping, keys: set[Any]) -> None:
@@ -62,7 +69,7 @@ def _keep(mapping: Mapping, keys: set[Any]) -> None:
 
 def _spaced(text: str) -> str:
     """One blank line before each section: ruamel.yaml hangs blank lines on the value before, which may be gone."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     return "".join(("\n" if line[0] not in " #" else "") + line + "\n" for line in lines)
 
 
@@ -83,5 +90,5 @@ def _round_trip() -> Any:
     yaml = YAML()
     yaml.Representer = Representer
     yaml.preserve_quotes = True
-    yaml.width = 1 << 16
+    yaml.width = 120
     return yaml

@@ -1,4 +1,7 @@
-"""One training step: attack, forwards, targets, loss, update. Nothing in it waits for the device."""
+"""One training step: attack, forwards, targets, loss, update.
+
+Nothing in it waits for the device, except an average of the weights after each step, whose counter torch looks at.
+"""
 
 from dataclasses import dataclass
 
@@ -26,7 +29,9 @@ class Learner:
     weights: WeightPolicy
 
 
-def take(plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+def take(
+    plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoch: int, step: int
+) -> tuple[Tensor, Tensor]:
     """Train on one batch.
 
     x: (N, C, H, W) in [0, 1], not augmented; y: given labels (N,); index: their positions in the training set. Returns

@@ -12,11 +12,12 @@ from sglr.weights.registry import REGISTRY, WeightOptions, WeightPolicy
 
 
 class AdversarialWeightPerturbation(WeightPolicy):
-    """The gradient of a step is taken at w + v, where v = gamma * ||w|| / ||d|| * d per tensor of more than one dimension.
+    """The gradient of a step is taken at w + v; v = gamma * ||w|| / ||d|| * d per tensor of more than one dimension.
 
     d is the direction of one ascent step on the loss, on a copy of the model in train mode. Weights are restored from a
-    saved copy before the optimiser's step, which therefore starts, weight decay included, from w (the released code takes
-    it from w + v and subtracts v afterwards).
+    saved copy before the optimiser's step, which therefore starts, weight decay included, from w (the released code
+    takes it from w + v and subtracts v afterwards). With label refinement (a reconstruction) the ascent uses the
+    targets as they stood before the step, and the predictions they are updated with come from w + v.
     """
 
     def __init__(self, model: nn.Module, gamma: float, start_epoch: int) -> None:

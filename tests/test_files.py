@@ -1,0 +1,126 @@
+"""Files are whole or absent, state survives the way through a file, locks hold."""
+
+import errno
+import os
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from sglr import files
+from sglr.random import derive, numpy_stream, torch_stream
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "value.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"a": float("nan")})
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(files.FileError, match=r"cannot write .*value.json: No space left on device.*unchanged"):
+        files.write_json(path, {"a": 2})
+    assert files.read_json(path) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_state_comes_back_as_it_was(tmp_path):
+    parameters = [torch.nn.Parameter(torch.randn(3, 2))]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    parameters[0].sum().backward()
+    optimizer.step()
+    shared = torch.arange(4)
+    state = {
+        "optimizer": optimizer.state_dict(), "shared": [shared, shared[:2]], "scalar": torch.tensor(2.5, dtype=torch.float64),
+        "plain": {"pi": 0.1 + 0.2, "none": None, "yes": True, 3: "three", "pair": (1, 2)},
+    }  # fmt: skip
+    files.save_state(tmp_path / "state", state)
+    found = files.load_state(tmp_path / "state")
+    assert found["plain"] == state["plain"]
+    assert torch.equal(found["shared"][1], shared[:2])
+    assert found["scalar"].dtype == torch.float64
+    buffer = found["optimizer"]["state"][0]["momentum_buffer"]
+    assert torch.equal(buffer, optimizer.state_dict()["state"][0]["momentum_buffer"])
+    assert found["optimizer"]["param_groups"] == optimizer.state_dict()["param_groups"]
+
+
+def test_equal_states_and_arrays_are_equal_bytes_whatever_the_name(tmp_path):
+    for name in ("a", "other-name"):
+        files.save_state(tmp_path / name, {"x": torch.ones(3), "n": 1})
+        files.write_arrays(tmp_path / f"{name}.npz", {"x": np.ones(3)})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "other-name").read_bytes()
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "other-name.npz").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+def test_a_damaged_state_is_named(tmp_path, damage):
+    path = tmp_path / "state"
+    files.save_state(path, {"x": torch.ones(100)})
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[-7] ^= 1
+    path.write_bytes({"truncate": content[:-3], "flip": content, "empty": b""}[damage])
+    with pytest.raises(files.FileError, match=r"state is damaged"):
+        files.load_state(path)
+
+
+def test_arrays_with_pickled_code_are_refused(tmp_path):
+    np.savez(tmp_path / "pickled.npz", x=np.array([print], dtype=object))
+    with zipfile.ZipFile(tmp_path / "raw.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x80\x04K*.")
+    for name in ("pickled.npz", "raw.npz"):
+        with pytest.raises(files.FileError, match=name):
+            files.read_arrays(tmp_path / name)
+    with pytest.raises(files.FileError, match="missing.npz"):
+        files.read_arrays(tmp_path / "missing.npz")
+
+
+def test_rows_keep_floats_exactly_and_absent_values_absent(tmp_path):
+    rows = [{"epoch": 1, "loss": 0.1 + 0.2, "phase": "train"}, {"epoch": 2, "loss": None, "extra": 1e-17}]
+    files.write_rows(tmp_path / "rows.csv", rows)
+    assert files.read_rows(tmp_path / "rows.csv") == [
+        {"epoch": 1, "loss": 0.1 + 0.2, "phase": "train", "extra": None},
+        {"epoch": 2, "loss": None, "phase": None, "extra": 1e-17},
+    ]
+
+
+def test_a_lock_is_held_until_its_holder_dies(tmp_path):
+    lock = tmp_path / "item.lock"
+    code = f"import sys; from sglr import files\nwith files.lock({str(lock)!r}): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(files.FileError, match=r"a stage holds .*item\.lock"), files.lock(lock, holder="a stage"):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with files.lock(lock, timeout=5):
+        pass
+
+
+def test_digest_sees_names_and_contents_but_no_bytecode(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.py").write_text("1")
+    before = files.digest(tmp_path / "a")
+    (tmp_path / "a" / "__pycache__").mkdir()
+    (tmp_path / "a" / "__pycache__" / "x.pyc").write_text("2")
+    assert files.digest(tmp_path / "a") == before
+    (tmp_path / "a" / "x.py").rename(tmp_path / "a" / "y.py")
+    assert files.digest(tmp_path / "a") != before
+
+
+def test_streams_depend_on_every_coordinate_and_on_nothing_else():
+    names = [(0, "a", 0, 0), (1, "a", 0, 0), (0, "b", 0, 0), (0, "a", 1, 0), (0, "a", 0, 1), (0, "a", 10, 1), (0, "a", 1, 10)]
+    assert len({derive(*name) for name in names}) == len(names)
+    torch.manual_seed(1)
+    first = torch.rand(3, generator=torch_stream(0, "a", 2, 3))
+    torch.manual_seed(2)
+    assert torch.equal(first, torch.rand(3, generator=torch_stream(0, "a", 2, 3)))
+    np.testing.assert_array_equal(numpy_stream(0, "a").random(3), numpy_stream(0, "a").random(3))
