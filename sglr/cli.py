@@ -60,10 +60,7 @@ def preset(name: str | None, dry_run: bool, force: bool) -> None:
 
     try:
         if name is None:
-            for preset in map(presets.read, presets.names()):
-                click.secho(preset.name, bold=True)
-                for text in (preset.about, f"Cost: {preset.cost}"):
-                    click.echo(click.wrap_text(text, 100, "    ", "    "))
+            click.echo(presets.listing())
             return
         change = presets.Change.to(name, Path("params.yaml"))
         if change.is_none:

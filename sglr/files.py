@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,10 +215,17 @@ def _unpack(value: Any, tensors: "dict[str, torch.Tensor]") -> Any:
 
 
 @contextlib.contextmanager
-def lock(path: str | Path, *, timeout: float = 0, holder: str = "another process") -> Iterator[None]:
+def lock(
+    path: str | Path,
+    *,
+    timeout: float = 0,
+    holder: str = "another process",
+    on_wait: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
     """Hold an exclusive lock that the system releases when its holder dies.
 
-    Raises FileError when it is not free within ``timeout`` seconds.
+    ``on_wait`` is called once when it is not free at once. Raises FileError when it is not free within ``timeout``
+    seconds.
     """
     from filelock import FileLock, Timeout
 
@@ -226,7 +233,11 @@ def lock(path: str | Path, *, timeout: float = 0, holder: str = "another process
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         guard = FileLock(path)
-        guard.acquire(timeout=timeout)
+        try:
+            guard.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            guard.acquire(timeout=timeout)
     except Timeout:
         raise FileError(f"{holder} holds {path}; wait for it to end, or end it, then run this again.") from None
     except OSError as error:

@@ -95,7 +95,7 @@ def stage(
             definition.require_inputs()
             definition.prune_snapshots()
             watch.check()
-            with files.lock(definition.lock, timeout=_LOCK_WAIT, holder=f"another process that works on {definition.item}"):
+            with _alone(definition):
                 device = _prepare_torch(settings.experiment.threads)
                 with _tracker(definition, settings, parent, device, track) as tracker:
                     with _stopped_if_asked(watch):
@@ -106,6 +106,14 @@ def stage(
         raise
     except _user_errors() as error:
         raise click.ClickException(str(error)) from error
+
+
+def _alone(definition: Definition) -> contextlib.AbstractContextManager[None]:
+    """Hold the item's lock: two processes never work on the same item."""
+    holder = f"another process that works on {definition.item}"
+    return files.lock(
+        definition.lock, timeout=_LOCK_WAIT, holder=holder, on_wait=lambda: click.echo(f"waiting for {holder}", err=True)
+    )
 
 
 @contextlib.contextmanager

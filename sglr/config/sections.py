@@ -84,6 +84,15 @@ class Data(Section):
     noise_per_seed: bool
     augment: Augment
 
+    @model_validator(mode="after")
+    def _asymmetric_noise_has_a_map(self) -> Self:
+        if self.noise.kind == "asymmetric" and self.noise.map is None and self.source.asymmetric_map() is None:
+            raise ValueError(
+                f"noise.map: asymmetric noise needs a map from class to class, because the source {self.source.name!r} has"
+                " none of its own"
+            )
+        return self
+
 
 class Threat(Section):
     """The set of allowed perturbations, radius in 255ths."""

@@ -1,6 +1,8 @@
 """The preset files beside this one: what they reproduce, what they cost, what they lie on."""
 
+import textwrap
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sglr.config import ConfigError, parse
@@ -18,7 +20,7 @@ class PresetError(ValueError):
 
 @dataclass(frozen=True)
 class Preset:
-    """One preset: a title for it in two texts, and its overlays in the order in which they are applied to base.yaml."""
+    """One preset: what it reproduces, what it costs, and the overlays it adds to the base, in this order."""
 
     name: str
     about: str
@@ -29,6 +31,13 @@ class Preset:
 def names() -> list[str]:
     """All presets, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != BASE)
+
+
+def listing() -> str:
+    """All presets for a person to read: name, what it reproduces, cost."""
+    wrap = partial(textwrap.fill, width=110, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    presets = map(read, names())
+    return "\n".join(f"{preset.name}\n{wrap(preset.about)}\n{wrap(preset.cost)}" for preset in presets)
 
 
 def text(name: str) -> str:

@@ -111,3 +111,14 @@ def test_params_may_replace_the_map_and_others_need_one():
 def test_maps_to_classes_that_do_not_exist_are_refused(bad):
     with pytest.raises(ConfigError, match=r"data\.noise\.map"):
         settle_map(Noise(kind="asymmetric", rate=0.2, seed=0, map=bad), REGISTRY.options("digits"), 10)
+
+
+def test_asymmetric_noise_without_a_map_is_refused_when_the_config_is_loaded(params):
+    from sglr.config import ConfigError
+    from sglr.config.reader import validate
+
+    params["data"]["noise"] |= {"kind": "asymmetric", "map": None}
+    with pytest.raises(ConfigError, match=r"data: noise\.map: .* source 'digits' has none"):
+        validate(params)
+    params["data"]["source"] = "cifar10"
+    validate(params)

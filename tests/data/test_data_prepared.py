@@ -119,7 +119,7 @@ def test_pictures_of_bytes_are_divided_by_255(tmp_path, monkeypatch):
     [
         ({"train_size": 798}, r"data\.train_size: 798 .* 797 are available"),
         ({"validation_size": 997}, r"data\.validation_size: 997 leaves nothing"),
-        ({"noise": {"kind": "asymmetric", "rate": 0.2, "seed": 0}}, r"data\.noise\.map"),
+        ({"noise": {"kind": "asymmetric", "rate": 0.2, "seed": 0, "map": {0: 99}}}, r"data\.noise\.map"),
     ],
 )
 def test_nothing_is_written_when_the_params_do_not_fit_the_source(tmp_path, changes, message):

@@ -19,6 +19,7 @@ ITEMS = [
     "check", "prepare", "warmup@0", "train@at-0", "train@sglr-0", "evaluate@at-0", "evaluate@sglr-0", "analyze@at-0",
     "analyze@sglr-0", "report",
 ]  # fmt: skip
+EPOCHS = 40
 Params = dict[str, Any]
 
 
@@ -27,7 +28,7 @@ def shrink(params: Params) -> None:
     params["experiment"] |= {"name": "tiny", "methods": ["at", "sglr"], "seeds": [0]}
     params["data"] |= {"source": {"name": "digits", "test_size": 100}, "train_size": 60, "validation_size": 30}
     params["model"] |= {"channels": [4, 8], "hidden": 16}
-    params["train"] |= {"epochs": 40, "batch_size": 30, "keep_epochs": [2]}
+    params["train"] |= {"epochs": EPOCHS, "batch_size": 30, "keep_epochs": [2]}
     params["train"]["schedule"] |= {"milestones": [20, 30]}
     params["train"]["attack"]["steps"] = params["train"]["selection"]["steps"] = 2
     params["methods"]["sglr"]["labels"]["start_epoch"] = 2
@@ -58,6 +59,7 @@ class Project:
 
     def __init__(self, path: Path, python: Path | None = None) -> None:
         self.path = path
+        self._logs: list[Path] = []
         folders = [*([str(python)] if python else []), str(Path(sys.executable).parent), os.environ["PATH"]]
         hidden = ("DVC_", "MLFLOW_", "SGLR_DATA_ROOT", "SGLR_SNAPSHOT", "GIT_", "PYTHONPATH", "COV_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
@@ -100,12 +102,18 @@ class Project:
         )  # fmt: skip
         return Ended(done.returncode, done.stdout)
 
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a command in the project, as the leader of a process group of its own."""
-        return subprocess.Popen(
-            command, cwd=self.path, env=self.environment | environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a command in the project, as the leader of a process group of its own; see ``said``."""
+        self._logs.append(self.path / f".sglr/said-{len(self._logs)}.txt")
+        with self._logs[-1].open("wb") as log:
+            return subprocess.Popen(
+                command, cwd=self.path, env=self.environment | environment, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def said(self, *, before: bool = False) -> str:
+        """What the command started last (or the one before it) has said so far."""
+        return self._logs[-2 if before else -1].read_text()
 
     def repro(self, *arguments: str, **environment: str) -> Ended:
         """``dvc repro``, which must succeed."""

@@ -1,35 +1,149 @@
 """Training that is killed in the middle, refinement under way, and continued by running ``dvc repro`` again.
 
-The stage starts with the plain interpreter, so that processes, groups and parents are those of a user.
+What is killed started with the plain interpreter, so that processes, parents and groups are those of a user.
 """
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
-from study_project import Ended, Project
+from study_project import EPOCHS, Ended, Project
 
-from sglr import files
-
-ITEM, TRAINED = "train@sglr-0", Path("artifacts/train/sglr-0")
-# Refinement starts with epoch 2 of 40.
+ITEM = "train@sglr-0"
+# Refinement starts with epoch 2.
 REFINING = 4
 
 
+class Killable(Project):
+    """The finished study as it was before sglr's training: no outs, no entry in dvc.lock or the run cache."""
+
+    def __init__(self, study: Project, path: Path, warm: Path) -> None:
+        super().__init__(study.copy(path).path)
+        self.expected = study
+        self.quick = Project(path, warm)
+        shutil.rmtree(path / "artifacts/train/sglr-0")
+        shutil.rmtree(path / ".dvc/cache/runs")
+        stages = {item: entry for item, entry in self.lock().items() if item != ITEM}
+        (path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
+
+    def snapshots(self) -> list[Path]:
+        return sorted((self.path / ".sglr/snapshots/train").glob("*/snapshot-*"))
+
+    def epoch(self) -> int:
+        """The epoch the newest snapshot was written in; 0 without any."""
+        return max((int(path.name.split("-")[1]) for path in self.snapshots()), default=0)
+
+    def check_continued(self, ended: Ended, *, epoch: int) -> None:
+        """It trained again, from no earlier than ``epoch``, and the result is that of the undisturbed study."""
+        assert ended.ran == [ITEM]
+        (start,) = re.findall(rf"^resuming {ITEM} from epoch (\d+), step \d+$", ended.output, re.MULTILINE)
+        assert epoch <= int(start) <= EPOCHS
+        assert self.lock() == self.expected.lock()
+        for name in ("labels.npz", "history.csv", "last/model.safetensors"):
+            path = Path("artifacts/train/sglr-0") / name
+            assert (self.path / path).read_bytes() == (self.expected.path / path).read_bytes(), name
+
+
 @pytest.fixture
-def untrained(first_run: tuple[Project, Ended], tmp_path: Path) -> Project:
-    """The finished study as it is before sglr's training: no outs, no entry in dvc.lock, nothing in the run cache."""
-    project = first_run[0].copy(tmp_path / "study")
-    files.remove = None  # type: ignore[attr-defined]
-    for name in ("artifacts/train/sglr-0", ".dvc/cache/runs"):
-        subprocess.run(["rm", "-r", name], cwd=project.path, check=True)
-    lock = {"schema": "2.0", "stages": {item: entry for item, entry in project.lock().items() if item != ITEM}}
-    (project.path / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
-    return project
+def study(first_run: tuple[Project, Ended], tmp_path: Path, warm: Path) -> Killable:
+    return Killable(first_run[0], tmp_path / "study", warm)
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.002)
+
+
+def train(study: Killable, *, until: int = REFINING) -> tuple[subprocess.Popen[bytes], psutil.Process]:
+    """Start ``dvc repro``, wait until sglr's training is in epoch ``until``; the dvc process and the stage's."""
+    dvc = study.start("dvc", "repro", SGLR_SNAPSHOT_SECONDS="0")
+    wait_until(lambda: study.epoch() >= until or dvc.poll() is not None, f"a snapshot of epoch {until}")
+    assert dvc.poll() is None, study.said()
+    return dvc, stage_of(dvc)
+
+
+def stage_of(dvc: subprocess.Popen[bytes]) -> psutil.Process:
+    """The training process that dvc started."""
+    below = psutil.Process(dvc.pid).children(recursive=True)
+    (stage,) = (process for process in below if process.cmdline()[1:3] == ["-m", "stages.train"])
+    return stage
+
+
+def test_the_stage_is_killed(study: Killable):
+    dvc, stage = train(study)
+    stage.kill()
+    assert dvc.wait(30) != 0
+    assert f"failed to reproduce '{ITEM}'" in study.said()
+    assert ITEM not in study.lock()
+    study.check_continued(study.quick.repro(), epoch=REFINING)
+
+
+def test_the_whole_group_is_killed_and_the_newest_snapshot_damaged(study: Killable):
+    """As in a power cut; the snapshot before the newest is whole."""
+    dvc, stage = train(study)
+    os.killpg(dvc.pid, signal.SIGKILL)
+    dvc.wait(30)
+    wait_until(lambda: not stage.is_running(), "the stage to be gone")
+    older, newest = study.snapshots()
+    newest.write_bytes(newest.read_bytes()[:-100])
+    ended = study.quick.repro()
+    assert f"{newest.relative_to(study.path)} is damaged" in ended.output
+    _, epoch, steps_done = older.name.split("-")
+    assert f"from epoch {int(epoch)}, step {int(steps_done) + 1}\n" in ended.output
+    study.check_continued(ended, epoch=REFINING - 1)
+
+
+def test_only_dvc_is_killed(study: Killable):
+    """Its stage lives on for a moment; another ``dvc repro`` waits for its end, and the two never train at once."""
+    dvc, orphan = train(study)
+    orphan.suspend()
+    dvc.kill()
+    dvc.wait(30)
+    held = study.snapshots()
+    assert study.epoch() < EPOCHS
+    again = study.start("dvc", "repro")
+    wait_until(lambda: f"waiting for another process that works on {ITEM}" in study.said() or again.poll(), "the lock")
+    assert again.poll() is None, study.said()
+    assert stage_of(again).pid != orphan.pid
+    assert (orphan.is_running(), study.snapshots(), "resuming" in study.said()) == (True, held, False)
+    orphan.resume()
+    wait_until(lambda: not orphan.is_running(), "the orphan to end by itself", seconds=15)
+    assert again.wait(120) == 0, study.said()
+    assert "the pipeline that started this stage is gone" in study.said(before=True)
+    study.check_continued(Ended(0, study.said()), epoch=REFINING)
+
+
+def test_a_polite_end_leaves_a_snapshot_and_no_results(study: Killable):
+    stage = study.start("python", "-m", "stages.train", "sglr", "0", SGLR_SNAPSHOT_SECONDS="3600")
+    # The weights of epoch 2, which params.yaml asks to keep, say where it is: no snapshot is due for an hour.
+    kept = study.path / ".sglr/snapshots/train"
+    wait_until(lambda: list(kept.glob("*/kept/2")) or stage.poll() is not None, "epoch 2")
+    stage.terminate()
+    assert stage.wait(30) == 128 + signal.SIGTERM, study.said()
+    assert "stopped by SIGTERM; run it again to continue" in study.said()
+    assert len(study.snapshots()) == 1
+    assert not (study.path / "artifacts/train/sglr-0").exists()
+    study.check_continued(study.quick.repro(), epoch=3)
+
+
+def test_dvc_is_killed_while_it_commits(study: Killable):
+    """The outs are written, dvc.lock does not know them: the stage runs again, from its last snapshot."""
+    assert study.quick.call("python", "-m", "stages.train", "sglr", "0", SGLR_SNAPSHOT_SECONDS="0").status == 0
+    assert study.epoch() == EPOCHS + 1
+    ended = study.quick.repro()
+    assert f"resuming {ITEM} from epoch {EPOCHS + 1}, step 1" in ended.output
+    assert study.lock() == study.expected.lock()
+    assert study.snapshots() != []
+    # Snapshots go once the outs are committed, when the next stage begins.
+    study.quick.repro("--force", "--single-item", "report")
+    assert list((study.path / ".sglr/snapshots").glob("*/*")) == []

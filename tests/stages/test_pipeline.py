@@ -6,11 +6,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from study_project import ITEMS, Ended, Project
+from study_project import EPOCHS, ITEMS, Ended, Project
 
 from sglr import load_model
-
-EPOCHS = 40
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +154,3 @@ def test_dvc_shows_metrics_and_plots(study):
     for shown in ("validation accuracy under PGD", "training loss"):
         (curves,) = (plots[name] for name in plots if name.endswith(shown))
         assert {curve["dvc_data_version_info"]["field"] for curve in curves} == {"at", "sglr"}
-
-
-def test_snapshots_go_when_results_are_committed(finished):
-    finished.repro("--force", "--single-item", "report")
-    assert list((finished.path / ".sglr/snapshots").glob("*/*")) == []

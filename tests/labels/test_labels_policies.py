@@ -1,0 +1,311 @@
+"""Each label policy: whole steps against a transcription of its formula in float64, its state, what it refuses."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from by_hand import C, N, Pair, ce, kl, learner
+from tiny_training import assert_resumes, assert_same, equal, net, plan, splits
+
+from sglr import files
+from sglr.config import ConfigError
+from sglr.config.reader import validate
+from sglr.labels import REGISTRY
+from sglr.training import Plan, fit
+from sglr.training.step import take
+
+GIVEN = torch.arange(N) % C
+
+
+def at(**labels) -> dict:
+    return {"objective": "at", "labels": labels, "weights": "none"}
+
+
+def test_steps_with_label_smoothing_are_the_formula(params):
+    pair = Pair(params, at(name="smoothing", smoothing=0.1))
+    t = torch.full((N, C), 0.1 / C, dtype=torch.float64)
+    t[torch.arange(N), pair.y] = 0.9 + 0.1 / C
+    for epoch in (1, 2):
+        found, _ = pair.take(epoch)
+        # The attack maximises cross-entropy with the hard label all the same.
+        x_adv = pair.hand.attack(pair.x, pair.start(epoch), "eval", lambda z: ce(pair.onehot, z).sum())
+        loss = ce(t, pair.hand.logits(x_adv, "train")).mean()
+        pair.hand.descend(pair.hand.gradients(loss))
+        pair.assert_equal(found, loss, tolerance=1e-7)  # targets are kept in single precision
+
+
+@pytest.mark.parametrize("attack_bn", ["eval", "train"])
+@pytest.mark.parametrize("objective", ["at", "trades"])
+def test_steps_with_temporal_ensembling_are_the_formula(params, objective, attack_bn):
+    """Update in eval mode before the attack, the penalty inside the attack and the loss, its weight by epoch."""
+    labels = {"name": "ensembling", "start_epoch": 2, "ramp_epochs": 2, "momentum": 0.9, "weight": 300.0}
+    pair = Pair(params, {"objective": objective, "labels": labels, "weights": "none"}, attack_bn)
+    hand, x, onehot, p = pair.hand, pair.x, pair.onehot, torch.zeros(N, C, dtype=torch.float64)
+    attacked_without = []
+    for epoch, w in ((1, 0.0), (2, 300 * math.exp(-5)), (3, 300 * math.exp(-5 / 4)), (4, 300.0)):
+        found, _ = pair.take(epoch)
+        natural = hand.logits(x, "batch" if attack_bn == "train" else "eval").detach()
+        if epoch >= 2:
+            p = 0.9 * p + 0.1 * torch.softmax(hand.logits(x, "eval"), 1).detach()
+        target = p / p.sum(1, keepdim=True) if epoch >= 2 else onehot
+
+        def penalty(z, target=target, w=w):
+            return w * (torch.softmax(z, 1) - target).square().mean(1)
+
+        def plain(z, natural=natural):
+            return ce(onehot, z) if objective == "at" else 6 * kl(natural, z)
+
+        def whole(z, plain=plain, penalty=penalty):
+            return (plain(z) + penalty(z)).sum()
+
+        x_adv = hand.attack(x, pair.start(epoch), attack_bn, whole)
+        attacked_without.append(hand.attack(x, pair.start(epoch), attack_bn, lambda z, plain=plain: plain(z).sum()))
+        if objective == "at":
+            z_adv = hand.logits(x_adv, "train")
+            loss = (ce(onehot, z_adv) + penalty(z_adv)).mean()
+        else:
+            z, z_adv = hand.logits(x, "train"), hand.logits(x_adv, "train")
+            loss = (ce(onehot, z) + penalty(z) + 6 * kl(z, z_adv)).mean()
+        hand.descend(hand.gradients(loss))
+        # The table is kept in single precision, and the weight multiplies what that loses.
+        pair.assert_equal(found, loss, tolerance=1e-10 if epoch == 1 else 2e-5)
+        torch.testing.assert_close(pair.learner.labels.state_dict()["p"].double(), p, atol=1e-6, rtol=0)
+    assert not torch.equal(x_adv, attacked_without[-1])  # the penalty does move the attack
+
+
+def test_the_ensembling_weight_is_a_ramp(params):
+    options = REGISTRY.options("ensembling", start_epoch=90, ramp_epochs=60, weight=300.0)
+    policy = options.build(GIVEN, C, 200)
+    found = [policy.weight(epoch) for epoch in (1, 89, 90, 120, 150, 200)]
+    assert found == pytest.approx([0, 0, 300 * math.exp(-5), 300 * math.exp(-5 / 4), 300, 300])
+
+
+def test_a_first_ensembled_target_is_the_prediction_itself():
+    """p starts at 0 and the target is p / sum p: whatever the momentum, the first one is softmax(f(x))."""
+    policy = REGISTRY.options("ensembling", start_epoch=1).build(GIVEN, C, 10)
+    logits = torch.randn(N, C)
+    policy.before_attack(1, torch.arange(N), lambda bn: logits)
+    torch.testing.assert_close(policy.table(), logits.softmax(1))
+    penalty = policy.penalty(1, torch.arange(N))
+    torch.testing.assert_close(penalty(logits), torch.zeros(N), atol=1e-9, rtol=0)
+
+
+def test_steps_with_self_adaptive_training_are_the_formula(params):
+    labels = {"name": "self_adaptive", "start_epoch": 2}
+    pair = Pair(params, {"objective": {"name": "trades", "beta": 6.0}, "labels": labels, "weights": "none"})
+    hand, p, weight = pair.hand, pair.onehot, torch.ones(N, dtype=torch.float64)
+    for epoch in (1, 2, 3):
+        found, _ = pair.take(epoch)
+        natural = hand.logits(pair.x, "eval").detach()
+        x_adv = hand.attack(pair.x, pair.start(epoch), "eval", lambda z, natural=natural: kl(natural, z).sum())
+        z = hand.logits(pair.x, "train")
+        if epoch >= 2:
+            p = 0.9 * p + 0.1 * torch.softmax(z, 1).detach()
+            weight = p.max(1).values * N / p.max(1).values.sum()
+        loss = (weight * ce(p, z)).mean() + 6 * kl(z, hand.logits(x_adv, "train")).mean()
+        hand.descend(hand.gradients(loss))
+        pair.assert_equal(found, loss, tolerance=1e-10 if epoch == 1 else 1e-6)
+        torch.testing.assert_close(pair.learner.labels.state_dict()["p"].double(), p, atol=2e-7, rtol=0)
+    found_weights = pair.learner.labels.example_weights(3, torch.arange(N))
+    assert found_weights.mean().item() == pytest.approx(1)
+    assert found_weights.std() > 1e-3
+    assert pair.learner.labels.example_weights(1, torch.arange(N)) is None
+
+
+def test_the_natural_forward_control_moves_batch_norm_and_nothing_else(params):
+    """Against plain hard labels, in the same step: equal loss, weights, momentum and predictions; one more forward."""
+    plain, control = (Pair(params, at(name="hard", **options)) for options in ({}, {"natural_forward_from": 2}))
+    x, hand = plain.x, plain.hand
+    for epoch in (1, 2):
+        before = copy.deepcopy(control.model.state_dict())
+        plain.model.load_state_dict(before)  # epoch 2 starts from equal statistics
+        results = [pair.take(epoch) for pair in (plain, control)]
+        x_adv = hand.attack(x, plain.start(epoch), "eval", lambda z: ce(plain.onehot, z).sum())
+        loss = ce(plain.onehot, hand.logits(x_adv, "train")).mean()
+        plain_mean = hand.mean
+        if epoch == 2:
+            hand.logits(x, "train")
+        hand.descend(hand.gradients(loss))
+        for found, expected in zip(*results, strict=True):
+            assert torch.equal(found, expected)
+        for (name, value), other in zip(
+            plain.model.named_parameters(), control.model.parameters(), strict=True
+        ):
+            assert torch.equal(value, other), name
+        assert equal(plain.learner.optimizer.state_dict(), control.learner.optimizer.state_dict())
+        torch.testing.assert_close(plain.model.bn.running_mean, plain_mean)
+        torch.testing.assert_close(control.model.bn.running_mean, hand.mean)
+        torch.testing.assert_close(control.model.bn.running_var, hand.var)
+        forwards = int(control.model.bn.num_batches_tracked - before["bn.num_batches_tracked"])
+        assert forwards == epoch
+    assert not torch.equal(plain.model.bn.running_mean, control.model.bn.running_mean)
+
+
+def test_before_its_start_refinement_is_adversarial_training(params):
+    whole = fit(plan(params, at(name="hard")), net(), *splits())
+    other = fit(plan(params, at(name="refinement", start_epoch=3)), net(), *splits())
+    assert other.history[:2] == whole.history[:2]
+    assert other.history[2] != whole.history[2]
+
+
+def test_a_linear_ratio_rises_over_the_refining_epochs():
+    options = REGISTRY.options("refinement", start_epoch=3, refinement_ratio=0.8, ratio_schedule="linear", alpha=0.5)
+    policy = options.build(torch.tensor([0]), 2, 6)
+    policy.load_state_dict({"p": torch.tensor([[0.0, 1.0]]), "epoch": 3})
+    # The given label's share of the target of an example whose refined label is the other class: 1 - r.
+    found = [policy.current(epoch, torch.tensor([0]))[0, 0].item() for epoch in range(1, 7)]
+    assert found == pytest.approx([1, 1, 0.8, 0.6, 0.4, 0.2])
+
+
+STATEFUL = {
+    "refinement": ("at", {"name": "refinement", "start_epoch": 2, "refinement_ratio": 0.7, "ratio_schedule": "linear"}),
+    "ensembling": ("at", {"name": "ensembling", "start_epoch": 2, "ramp_epochs": 1}),
+    "self_adaptive": ("trades", {"name": "self_adaptive", "start_epoch": 2}),
+}
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_state_goes_through_a_file_and_back(params, name, tmp_path):
+    objective, labels = STATEFUL[name]
+    pair = Pair(params, {"objective": objective, "labels": labels, "weights": "none"})
+    pair.take(2)
+    policy = pair.learner.labels
+    files.save_state(tmp_path / "state", policy.state_dict())
+    other = pair.plan.method.labels.build(pair.y, C, pair.plan.epochs)
+    assert not torch.equal(other.table(), policy.table())
+    other.load_state_dict(files.load_state(tmp_path / "state"))
+    assert equal(other.state_dict(), policy.state_dict())
+    assert torch.equal(other.table(), policy.table())
+    smaller = pair.plan.method.labels.build(pair.y[1:], C, pair.plan.epochs)
+    with pytest.raises(ValueError, match="label table of shape"):
+        smaller.load_state_dict(policy.state_dict())
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_restored_policy_shares_nothing_with_what_it_was_restored_from(params, name):
+    objective, labels = STATEFUL[name]
+    pair = Pair(params, {"objective": objective, "labels": labels, "weights": "none"})
+    pair.take(2)
+    state = pair.learner.labels.state_dict()
+    other = pair.plan.method.labels.build(pair.y, C, pair.plan.epochs)
+    other.load_state_dict(state)
+    kept = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in state.items()}
+    second = learner(pair.plan, copy.deepcopy(pair.model), pair.y)
+    second.labels = other
+    take(pair.plan, second, pair.x, pair.y, torch.arange(N), 3, 0)
+    assert not torch.equal(other.state_dict()["p"], kept["p"])
+    assert equal(state, kept)
+
+
+@pytest.mark.parametrize(
+    ("objective", "labels"),
+    [
+        *STATEFUL.values(),
+        ("mart", {"name": "refinement", "start_epoch": 1}),
+        ("trades", {"name": "ensembling", "start_epoch": 2, "ramp_epochs": 1}),
+        ("at", {"name": "hard", "natural_forward_from": 2}),
+        ("at", {"name": "smoothing"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["name"],
+)
+def test_a_training_stopped_in_the_middle_of_an_epoch_ends_like_one_that_was_not(params, objective, labels, tmp_path):
+    assert_resumes(params, {"objective": objective, "labels": labels, "weights": "none"}, tmp_path)
+
+
+def test_two_trainings_that_continue_one_warm_up_in_memory_do_not_meet(params):
+    """The state a warm-up hands on is as it was after the first of them."""
+    params["warmup"] |= {"objective": "adversarial", "epochs": 1}
+    method = at(name="refinement", start_epoch=2)
+    chosen = plan(params, method)
+    warm = fit(Plan.warm_up(validate(params), 1), net(), *splits())
+    one, other = (fit(chosen, net(), *splits(), continue_from=warm.state) for _ in range(2))
+    assert len(warm.state["progress"]["history"]) == 1
+    assert_same(one, other)
+    assert len(one.history) == 3
+
+
+@pytest.mark.parametrize(
+    ("objective", "labels", "message"),
+    [
+        ("at", {"name": "self_adaptive"}, "is defined on objective 'trades', not on 'at'"),
+        ("mart", {"name": "self_adaptive"}, "is defined on objective 'trades', not on 'mart'"),
+        ("standard", {"name": "ensembling"}, "regularises adversarial predictions; 'standard' makes none"),
+        ("trades", {"name": "hard", "natural_forward_from": 2}, "forwards natural pictures itself"),
+        ("mart", {"name": "hard", "natural_forward_from": 2}, "forwards natural pictures itself"),
+        ("standard", {"name": "hard", "natural_forward_from": 2}, "forwards natural pictures itself"),
+    ],
+)
+def test_combinations_that_mean_nothing_are_refused_with_the_reason(params, objective, labels, message):
+    params["methods"]["tested"] = {"objective": objective, "labels": labels, "weights": "none"}
+    with pytest.raises(ConfigError, match=message) as error:
+        validate(params)
+    assert "methods.tested" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "method"),
+    [
+        ("labels.start_epoch", at(name="ensembling", start_epoch=61)),
+        ("labels.natural_forward_from", at(name="hard", natural_forward_from=61)),
+        ("weights.start_epoch", at(name="hard") | {"weights": {"name": "swa", "start_epoch": 61}}),
+        ("weights.start_epoch", at(name="hard") | {"weights": {"name": "awp", "start_epoch": 61}}),
+    ],
+)
+def test_a_policy_that_would_never_begin_is_refused(params, key, method):
+    params["methods"]["tested"] = method
+    params["experiment"]["methods"] = ["at", "tested"]
+    with pytest.raises(ConfigError, match=rf"methods\.tested\.{key} 61 .*train\.epochs 60.*never begin"):
+        validate(params)
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "fits"),
+    [
+        ("objective", {"objective": "trades", "labels": "hard", "weights": "none"}, False),
+        ("objective", {"objective": "mart", "labels": "hard", "weights": "none"}, False),
+        ("objective", {"objective": "standard", "labels": "hard", "weights": "none"}, False),
+        ("labels", at(name="smoothing"), False),
+        ("labels", at(name="refinement", start_epoch=5), False),
+        ("labels", at(name="refinement", start_epoch=6), True),
+        ("labels", at(name="ensembling", start_epoch=5), False),
+        ("labels", at(name="ensembling", start_epoch=6), True),
+        ("labels", at(name="hard", natural_forward_from=5), False),
+        ("labels", at(name="hard", natural_forward_from=6), True),
+        ("weights", at(name="hard") | {"weights": "awp"}, False),
+        ("weights", at(name="hard") | {"weights": {"name": "awp", "start_epoch": 6}}, True),
+        ("weights", at(name="hard") | {"weights": "ema"}, False),
+        ("weights", at(name="hard") | {"weights": {"name": "swa", "start_epoch": 6}}, True),
+    ],
+)
+def test_what_differs_within_a_shared_warm_up_cannot_continue_it(params, part, method, fits):
+    params["warmup"] |= {"objective": "adversarial", "epochs": 5}
+    params["methods"]["tested"] = method
+    params["experiment"]["methods"] = ["at", "tested"]
+    if not fits:
+        with pytest.raises(ConfigError, match=rf"methods\.tested cannot continue the shared .*its {part} \("):
+            validate(params)
+        params["methods"]["tested"]["start"] = "initial"
+    validate(params)
+
+
+def test_every_declared_method_is_trained_for_a_moment(params):
+    """All of the shipped ``methods:``, shrunk: finite losses, targets on the simplex."""
+    for name, method in copy.deepcopy(params["methods"]).items():
+        for part, option in (("labels", "start_epoch"), ("labels", "natural_forward_from"), ("weights", "start_epoch")):
+            if isinstance(method[part], dict) and option in method[part]:
+                method[part][option] = 2
+        result = fit(plan(params, method), net(), *splits())
+        assert all(math.isfinite(row["train/loss"]) for row in result.history), name
+        torch.testing.assert_close(result.targets.sum(1), torch.ones(24), msg=name)
+
+
+def test_the_docs_describe_every_component():
+    """docs/methods.md names each objective, label policy and weight policy there is."""
+    from sglr import objectives, weights
+
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    for registry in (objectives.REGISTRY, REGISTRY, weights.REGISTRY):
+        for name in registry.names():
+            assert f"`{name}`" in text, name
