@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sglr.config.errors import ConfigError, suggest
+from sglr.config.lookup import section_type
 from sglr.config.sections import Config
 
 
@@ -106,7 +107,5 @@ def _lookup(where: list[Any], values: Any) -> tuple[Any, bool]:
 
 def _known_keys(where: list[Any], values: dict[str, Any]) -> list[str]:
     """Field names of the section at ``where``, found by walking the types along the key."""
-    from sglr.config.sections import section_type
-
     section: type[BaseModel] | None = section_type(where, values)
     return sorted(section.model_fields) if section else []

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sglr.attacks import correct_under, predictions
 from sglr.attacks.pgd import PgdOptions
-from sglr.data import Split
+from sglr.data import Split, batches
 from sglr.labels import LabelPolicy
 from sglr.random import derive
 from sglr.training.plan import Plan
@@ -28,7 +28,9 @@ def measure(
     training = model.training
     model.eval()
     try:
-        natural = predictions(model, train.pictures(), _EVALUATION_BATCH)
+        # Converted to floats a batch at a time: the split may be large.
+        parts = batches(len(train), _EVALUATION_BATCH)
+        natural = torch.cat([predictions(model, train.pictures(part), _EVALUATION_BATCH) for part in parts])
         row = {"train/natural": _share(natural == train.given), "train/pgd": None}
         row |= {"val/natural": None, "val/pgd": None}
         if validation is not None:

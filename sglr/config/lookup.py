@@ -1,0 +1,47 @@
+"""Finding the type behind a dotted key, so that an error can say which keys are known there."""
+
+import importlib
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+from sglr.config.sections import ROOMS, Config
+
+
+def section_type(where: list[Any], values: Any) -> type[BaseModel] | None:
+    """The type of the section at a key path, or None where it cannot be told. ``values`` picks among components."""
+    current: Any = Config
+    room = ""
+    for part in where:
+        values = values.get(part) if isinstance(values, dict) else None
+        room = ROOMS.get(str(part), room)
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            if part not in current.model_fields:
+                return None
+            current = _resolve(current.model_fields[part].annotation, room, values)
+        elif get_origin(current) is dict:
+            current = _resolve(get_args(current)[1], room, values)
+        else:
+            return None
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _resolve(annotation: Any, room: str, values: Any) -> Any:
+    """The section type behind an annotation: a component's by its name, one of a union by its name, or itself."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    name = values.get("name") if isinstance(values, dict) else None
+    if annotation is Any:
+        registry = importlib.import_module(room).REGISTRY
+        return registry.type_of(name) if name in registry.names() else None
+    if isinstance(annotation, UnionType):
+        members = [member for member in get_args(annotation) if isinstance(member, type)]
+        sections = [member for member in members if issubclass(member, BaseModel)]
+        return next((section for section in sections if _is_called(name, section)), None)
+    return annotation
+
+
+def _is_called(name: Any, section: type[BaseModel]) -> bool:
+    """Whether ``name`` picks this section of a union; one without a name is the only one of its union."""
+    return "name" not in section.model_fields or name in get_args(section.model_fields["name"].annotation)
