@@ -36,7 +36,7 @@ class ByHand:
         self.velocity: dict[str, Tensor] = {}
 
     def logits(self, x: Tensor, mode: str, w: dict[str, Tensor] | None = None) -> Tensor:
-        """``mode``: eval; train, which updates the statistics (momentum 0.1, unbiased variance); batch, which does not."""
+        """``mode``: eval; train, which updates the statistics (momentum 0.1, unbiased variance); batch: it does not."""
         w = self.w if w is None else w
         h = nn.functional.conv2d(x, w["conv.weight"], w["conv.bias"], padding=1)
         mean, var = (self.mean, self.var) if mode == "eval" else (h.mean((0, 2, 3)), h.var((0, 2, 3), unbiased=False))

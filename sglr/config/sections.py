@@ -297,3 +297,9 @@ class Config(Section):
                     f" {key} ({policy.name}) already differs from plain adversarial training in them."
                     f" Set methods.{name}.start: initial, or shorten warmup.epochs"
                 )
+        early = [epoch for epoch in self.train.keep_epochs if epoch <= self.warmup.epochs]
+        if early:
+            raise ValueError(
+                f"train.keep_epochs {early} lie in the shared adversarial warm-up of {self.warmup.epochs} epochs, which keeps"
+                f" none for methods.{name}. Leave them out, set methods.{name}.start: initial, or shorten warmup.epochs"
+            )

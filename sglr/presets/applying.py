@@ -22,7 +22,7 @@ class Change:
 
     @classmethod
     def to(cls, name: str, path: Path) -> "Change":
-        """The change that makes ``path`` the preset; PresetError when there is no such preset or no way to read the file."""
+        """The change that makes ``path`` the preset; PresetError if there is none, or the file cannot be read."""
         after = render(name)
         try:
             before = path.read_text(encoding="utf-8") if path.exists() else None
@@ -63,5 +63,5 @@ def _is_preset(text: str) -> bool:
     try:
         name = parse(text)["experiment"]["name"]
         return name in overlays.names() and render(name) == text
-    except (ConfigError, KeyError, TypeError):
+    except (ConfigError, PresetError, KeyError, TypeError):
         return False

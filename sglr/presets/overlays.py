@@ -63,5 +63,7 @@ def _read(name: str, above: tuple[str, ...]) -> Preset:
         if not isinstance(values.get(key), str):
             raise PresetError(f"preset {name}: {key} must be a text, found {values.get(key)!r}.")
     below = values.get("extends")
+    if not isinstance(below, str | None):
+        raise PresetError(f"preset {name}: extends must be the name of a preset, found {below!r}.")
     overlays = () if below is None else _read(below, (*above, name)).overlays
     return Preset(name, values["about"], values["cost"], (*overlays, name))

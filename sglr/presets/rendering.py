@@ -24,27 +24,23 @@ def render(name: str) -> str:
     preset = overlays.read(name)
     yaml = _round_trip()
     params = yaml.load(overlays.text(overlays.BASE))
-    chosen = False
+    as_shipped = params["experiment"]["methods"]
     for part in preset.overlays:
         overlay = yaml.load(overlays.text(part))
-        chosen = chosen or "methods" in overlay.get("experiment", {})
         _merge(params, {key: value for key, value in overlay.items() if key not in overlays.RESERVED}, overlay.ca.items)
-    if chosen:
-        _keep(params["methods"], {*params["experiment"]["methods"], params["report"]["baseline"]})
-    written = io.StringIO()
-    yaml.dump(params, written)
-    text = _spaced(written.getvalue())
     try:
-        validate(parse(text, f"preset {name}"), f"preset {name}")
+        config = validate(parse(_dump(yaml, params), f"preset {name}"), f"preset {name}")
     except ConfigError as error:
         raise PresetError(str(error)) from None
-    return text
+    if params["experiment"]["methods"] is not as_shipped:
+        _keep(params["methods"], {*config.experiment.methods, config.report.baseline})
+    return _dump(yaml, params)
 
 
 def _merge(below: Mapping, above: Mapping, comments: dict[Any, Any]) -> None:
     for key, value in above.items():
         old = below.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
+        if _is_mapping(old) and _is_mapping(value):
             # The experiment's name is a title, every other name that of a component.
             if key != "experiment" and "name" in value and value["name"] != old.get("name"):
                 _keep(old, set(value))
@@ -57,9 +53,13 @@ def _merge(below: Mapping, above: Mapping, comments: dict[Any, Any]) -> None:
 
 def _laid_out(value: Any) -> Any:
     """A mapping that holds mappings gets a line for each key, as in the base; small ones stay on one line."""
-    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+    if _is_mapping(value) and any(map(_is_mapping, value.values())):
         value.fa.set_block_style()
     return value
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def _keep(mapping: Mapping, keys: set[Any]) -> None:
@@ -67,9 +67,11 @@ def _keep(mapping: Mapping, keys: set[Any]) -> None:
         del mapping[key]
 
 
-def _spaced(text: str) -> str:
-    """One blank line before each section: ruamel.yaml hangs blank lines on the value before, which may be gone."""
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+def _dump(yaml: Any, params: Mapping) -> str:
+    written = io.StringIO()
+    yaml.dump(params, written)
+    lines = [line.rstrip() for line in written.getvalue().splitlines() if line.strip()]
+    # One blank line before each section: ruamel.yaml hangs blank lines on the value before, which may be gone.
     return "".join(("\n" if line[0] not in " #" else "") + line + "\n" for line in lines)
 
 
@@ -80,7 +82,7 @@ def _round_trip() -> Any:
         from ruamel.yaml.representer import RoundTripRepresenter
     except ImportError:
         raise PresetError(
-            "presets are written with ruamel.yaml, which comes with DVC and is not installed: pip install 'sglr[pipeline]'."
+            "presets are written with ruamel.yaml, which comes with DVC and is missing: pip install 'sglr[pipeline]'."
         ) from None
 
     class Representer(RoundTripRepresenter):

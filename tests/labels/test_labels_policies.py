@@ -1,4 +1,4 @@
-"""Each label policy: whole steps against a transcription of its formula in float64, its state, what it refuses."""
+"""Each label policy: whole steps against a transcription of its formula in float64 (METHOD sections 2 and 4)."""
 
 import copy
 import math
@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from by_hand import C, N, Pair, ce, kl, learner
-from tiny_training import assert_resumes, assert_same, equal, net, plan, splits
+from by_hand import C, N, Pair, ce, kl
+from tiny_training import equal, net, plan, splits
 
-from sglr import files
-from sglr.config import ConfigError
-from sglr.config.reader import validate
+from sglr import objectives, weights
 from sglr.labels import REGISTRY
-from sglr.training import Plan, fit
-from sglr.training.step import take
+from sglr.training import fit
 
 GIVEN = torch.arange(N) % C
 
@@ -130,9 +127,7 @@ def test_the_natural_forward_control_moves_batch_norm_and_nothing_else(params):
         hand.descend(hand.gradients(loss))
         for found, expected in zip(*results, strict=True):
             assert torch.equal(found, expected)
-        for (name, value), other in zip(
-            plain.model.named_parameters(), control.model.parameters(), strict=True
-        ):
+        for (name, value), other in zip(plain.model.named_parameters(), control.model.parameters(), strict=True):
             assert torch.equal(value, other), name
         assert equal(plain.learner.optimizer.state_dict(), control.learner.optimizer.state_dict())
         torch.testing.assert_close(plain.model.bn.running_mean, plain_mean)
@@ -159,137 +154,6 @@ def test_a_linear_ratio_rises_over_the_refining_epochs():
     assert found == pytest.approx([1, 1, 0.8, 0.6, 0.4, 0.2])
 
 
-STATEFUL = {
-    "refinement": ("at", {"name": "refinement", "start_epoch": 2, "refinement_ratio": 0.7, "ratio_schedule": "linear"}),
-    "ensembling": ("at", {"name": "ensembling", "start_epoch": 2, "ramp_epochs": 1}),
-    "self_adaptive": ("trades", {"name": "self_adaptive", "start_epoch": 2}),
-}
-
-
-@pytest.mark.parametrize("name", STATEFUL)
-def test_state_goes_through_a_file_and_back(params, name, tmp_path):
-    objective, labels = STATEFUL[name]
-    pair = Pair(params, {"objective": objective, "labels": labels, "weights": "none"})
-    pair.take(2)
-    policy = pair.learner.labels
-    files.save_state(tmp_path / "state", policy.state_dict())
-    other = pair.plan.method.labels.build(pair.y, C, pair.plan.epochs)
-    assert not torch.equal(other.table(), policy.table())
-    other.load_state_dict(files.load_state(tmp_path / "state"))
-    assert equal(other.state_dict(), policy.state_dict())
-    assert torch.equal(other.table(), policy.table())
-    smaller = pair.plan.method.labels.build(pair.y[1:], C, pair.plan.epochs)
-    with pytest.raises(ValueError, match="label table of shape"):
-        smaller.load_state_dict(policy.state_dict())
-
-
-@pytest.mark.parametrize("name", STATEFUL)
-def test_a_restored_policy_shares_nothing_with_what_it_was_restored_from(params, name):
-    objective, labels = STATEFUL[name]
-    pair = Pair(params, {"objective": objective, "labels": labels, "weights": "none"})
-    pair.take(2)
-    state = pair.learner.labels.state_dict()
-    other = pair.plan.method.labels.build(pair.y, C, pair.plan.epochs)
-    other.load_state_dict(state)
-    kept = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in state.items()}
-    second = learner(pair.plan, copy.deepcopy(pair.model), pair.y)
-    second.labels = other
-    take(pair.plan, second, pair.x, pair.y, torch.arange(N), 3, 0)
-    assert not torch.equal(other.state_dict()["p"], kept["p"])
-    assert equal(state, kept)
-
-
-@pytest.mark.parametrize(
-    ("objective", "labels"),
-    [
-        *STATEFUL.values(),
-        ("mart", {"name": "refinement", "start_epoch": 1}),
-        ("trades", {"name": "ensembling", "start_epoch": 2, "ramp_epochs": 1}),
-        ("at", {"name": "hard", "natural_forward_from": 2}),
-        ("at", {"name": "smoothing"}),
-    ],
-    ids=lambda value: value if isinstance(value, str) else value["name"],
-)
-def test_a_training_stopped_in_the_middle_of_an_epoch_ends_like_one_that_was_not(params, objective, labels, tmp_path):
-    assert_resumes(params, {"objective": objective, "labels": labels, "weights": "none"}, tmp_path)
-
-
-def test_two_trainings_that_continue_one_warm_up_in_memory_do_not_meet(params):
-    """The state a warm-up hands on is as it was after the first of them."""
-    params["warmup"] |= {"objective": "adversarial", "epochs": 1}
-    method = at(name="refinement", start_epoch=2)
-    chosen = plan(params, method)
-    warm = fit(Plan.warm_up(validate(params), 1), net(), *splits())
-    one, other = (fit(chosen, net(), *splits(), continue_from=warm.state) for _ in range(2))
-    assert len(warm.state["progress"]["history"]) == 1
-    assert_same(one, other)
-    assert len(one.history) == 3
-
-
-@pytest.mark.parametrize(
-    ("objective", "labels", "message"),
-    [
-        ("at", {"name": "self_adaptive"}, "is defined on objective 'trades', not on 'at'"),
-        ("mart", {"name": "self_adaptive"}, "is defined on objective 'trades', not on 'mart'"),
-        ("standard", {"name": "ensembling"}, "regularises adversarial predictions; 'standard' makes none"),
-        ("trades", {"name": "hard", "natural_forward_from": 2}, "forwards natural pictures itself"),
-        ("mart", {"name": "hard", "natural_forward_from": 2}, "forwards natural pictures itself"),
-        ("standard", {"name": "hard", "natural_forward_from": 2}, "forwards natural pictures itself"),
-    ],
-)
-def test_combinations_that_mean_nothing_are_refused_with_the_reason(params, objective, labels, message):
-    params["methods"]["tested"] = {"objective": objective, "labels": labels, "weights": "none"}
-    with pytest.raises(ConfigError, match=message) as error:
-        validate(params)
-    assert "methods.tested" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("key", "method"),
-    [
-        ("labels.start_epoch", at(name="ensembling", start_epoch=61)),
-        ("labels.natural_forward_from", at(name="hard", natural_forward_from=61)),
-        ("weights.start_epoch", at(name="hard") | {"weights": {"name": "swa", "start_epoch": 61}}),
-        ("weights.start_epoch", at(name="hard") | {"weights": {"name": "awp", "start_epoch": 61}}),
-    ],
-)
-def test_a_policy_that_would_never_begin_is_refused(params, key, method):
-    params["methods"]["tested"] = method
-    params["experiment"]["methods"] = ["at", "tested"]
-    with pytest.raises(ConfigError, match=rf"methods\.tested\.{key} 61 .*train\.epochs 60.*never begin"):
-        validate(params)
-
-
-@pytest.mark.parametrize(
-    ("part", "method", "fits"),
-    [
-        ("objective", {"objective": "trades", "labels": "hard", "weights": "none"}, False),
-        ("objective", {"objective": "mart", "labels": "hard", "weights": "none"}, False),
-        ("objective", {"objective": "standard", "labels": "hard", "weights": "none"}, False),
-        ("labels", at(name="smoothing"), False),
-        ("labels", at(name="refinement", start_epoch=5), False),
-        ("labels", at(name="refinement", start_epoch=6), True),
-        ("labels", at(name="ensembling", start_epoch=5), False),
-        ("labels", at(name="ensembling", start_epoch=6), True),
-        ("labels", at(name="hard", natural_forward_from=5), False),
-        ("labels", at(name="hard", natural_forward_from=6), True),
-        ("weights", at(name="hard") | {"weights": "awp"}, False),
-        ("weights", at(name="hard") | {"weights": {"name": "awp", "start_epoch": 6}}, True),
-        ("weights", at(name="hard") | {"weights": "ema"}, False),
-        ("weights", at(name="hard") | {"weights": {"name": "swa", "start_epoch": 6}}, True),
-    ],
-)
-def test_what_differs_within_a_shared_warm_up_cannot_continue_it(params, part, method, fits):
-    params["warmup"] |= {"objective": "adversarial", "epochs": 5}
-    params["methods"]["tested"] = method
-    params["experiment"]["methods"] = ["at", "tested"]
-    if not fits:
-        with pytest.raises(ConfigError, match=rf"methods\.tested cannot continue the shared .*its {part} \("):
-            validate(params)
-        params["methods"]["tested"]["start"] = "initial"
-    validate(params)
-
-
 def test_every_declared_method_is_trained_for_a_moment(params):
     """All of the shipped ``methods:``, shrunk: finite losses, targets on the simplex."""
     for name, method in copy.deepcopy(params["methods"]).items():
@@ -303,8 +167,6 @@ def test_every_declared_method_is_trained_for_a_moment(params):
 
 def test_the_docs_describe_every_component():
     """docs/methods.md names each objective, label policy and weight policy there is."""
-    from sglr import objectives, weights
-
     text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
     for registry in (objectives.REGISTRY, REGISTRY, weights.REGISTRY):
         for name in registry.names():

@@ -78,7 +78,7 @@ def test_a_gpu_that_is_not_there(finished: Project):
     ("changes", "expected"),
     [
         ({"y_test": None}, "missing y_test"),
-        ({"y_train": np.zeros(199, dtype=np.int64)}, "x_train has 200 pictures, y_train 199 labels"),
+        ({"y_train": np.arange(199) % 10}, "x_train has 200 pictures, y_train 199 labels"),
         ({"x_test": np.full((100, 1, 8, 8), np.nan, dtype=np.float32)}, "x_test holds NaN"),
         ({"x_test": np.full((100, 1, 8, 8), 255, dtype=np.float32)}, "x_test has values from 255 to 255"),
     ],
@@ -149,4 +149,18 @@ def test_a_stage_called_by_hand_where_nothing_is(tmp_path: Path, warm: Path):
     assert ended.output.startswith("Error: train@at-0 needs artifacts/check.txt, which is missing; `dvc repro train@at-0`")
     (project.path / "dvc.yaml").unlink()
     assert "Error: there is no dvc.yaml in" in project.call("python", "-m", "stages.check").output
-    ended = project.call("python", "-m", "stages.check", SGLR_DEVICE="gpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("SGLR_DEVICE", "gpu", "SGLR_DEVICE='gpu' is no device; use auto, cpu, cuda or cuda:<number>."),
+        ("SGLR_DEVICE", "meta", "SGLR_DEVICE='meta' is not supported; use auto, cpu, cuda or cuda:<number>."),
+        ("SGLR_SNAPSHOT_SECONDS", "often", "SGLR_SNAPSHOT_SECONDS='often' is not a number of seconds."),
+    ],
+)
+def test_an_environment_that_cannot_be_used(finished: Project, name, value, expected):
+    before = results(finished)
+    ended = finished.call("python", "-m", "stages.train", "at", "0", **{name: value})
+    assert (ended.status, ended.output) == (1, f"Error: {expected}\n")
+    assert results(finished) == before
