@@ -80,8 +80,10 @@ class L2:
         return torch.clamp(x + noise, 0, 1)
 
     def step(self, gradient: Tensor, size: float) -> Tensor:
-        norms = _norms(gradient)
-        return torch.where(norms > 0, gradient / norms, torch.zeros_like(gradient)) * size
+        # Squares of very small or large gradients under- or overflow: a saturated loss would seem to have none.
+        largest = gradient.flatten(1).abs().amax(1).view(-1, *[1] * (gradient.dim() - 1))
+        scaled = torch.where(largest > 0, gradient / largest, torch.zeros_like(gradient))
+        return torch.where(largest > 0, scaled / _norms(scaled), scaled) * size
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         delta = x_adv - x

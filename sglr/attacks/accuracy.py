@@ -4,6 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from sglr.attacks.registry import Attack
+from sglr.threat import Threat
+
+# What float32 arithmetic adds to a distance, in [0, 1] units: one unit in the last place of a pixel per projection,
+# and a part of the radius where a norm over many pixels is taken.
+_ABSOLUTE, _RELATIVE = 1e-6, 1e-5
+
+
+class LogitsError(RuntimeError):
+    """A model gave NaN or infinite logits: there is no prediction to compare."""
 
 
 @torch.no_grad()
@@ -12,16 +21,48 @@ def predictions(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
     return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
 
 
-def correct_under(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, seed: int, batch_size: int) -> Tensor:
+def correct_under(
+    model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, seed: int, batch_size: int, threat: Threat | None = None
+) -> Tensor:
     """Whether each example (N,) is classified correctly as it is *and* after the attack; bool on x's device.
 
-    Batch b sees the stream of seed + b. Raises RuntimeError if an attack returns something outside [0, 1].
+    Batch b sees the stream of seed + b. With ``threat``, every perturbation is measured first. Raises RuntimeError if
+    an attack returns NaN or something outside [0, 1] or, beyond rounding, outside the ball; LogitsError (with
+    ``threat``) where logits are not finite.
     """
     outcomes = []
     for number, (part, labels) in enumerate(zip(x.split(batch_size), y.split(batch_size), strict=True)):
         x_adv = attack(model, part, labels, seed=seed + number)
-        if not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
-            raise RuntimeError("the attack returned values outside [0, 1] or NaN; its outcome does not count")
-        natural, attacked = predictions(model, part, batch_size), predictions(model, x_adv, batch_size)
+        require_allowed(x_adv, part, threat)
+        classify = predictions if threat is None else finite_predictions
+        natural, attacked = classify(model, part, batch_size), classify(model, x_adv, batch_size)
         outcomes.append((natural == labels) & (attacked == labels))
     return torch.cat(outcomes)
+
+
+@torch.no_grad()
+def finite_predictions(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
+    """As ``predictions``; LogitsError, with the number of pictures, where logits are NaN or infinite."""
+    found = []
+    for part in x.split(batch_size):
+        logits = model(part)
+        broken = int((~logits.isfinite()).any(1).sum())
+        if broken:
+            raise LogitsError(f"the logits of {broken} of {len(part)} pictures are NaN or infinite")
+        found.append(logits.argmax(1))
+    return torch.cat(found)
+
+
+def require_allowed(x_adv: Tensor, x: Tensor, threat: Threat | None) -> None:
+    """RuntimeError unless every x_adv (N, ...) is finite, in [0, 1] and (eps + 1e-6 + 1e-5 eps) within its ball."""
+    if x_adv.shape != x.shape or not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
+        raise RuntimeError("the attack returned values outside [0, 1] or NaN; its outcome does not count")
+    if threat is None:
+        return
+    distance = threat.distance(x_adv, x)
+    outside = distance > threat.eps + _ABSOLUTE + _RELATIVE * threat.eps
+    if bool(outside.any()):
+        raise RuntimeError(
+            f"{int(outside.sum())} of {len(x)} perturbations are longer than eps {threat.eps:.6g} (the longest"
+            f" {float(distance.max()):.6g}); the attack's outcome does not count"
+        )

@@ -3,7 +3,8 @@
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,13 @@ from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import L2, Linf, Threat
 
 _LOGGER = "auto-attack"
+Version = Literal["standard", "plus", "rand"]
+# What each version runs, in its order.
+MEMBERS: dict[str, tuple[str, ...]] = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
 
 
 def autoattack(
@@ -21,32 +29,56 @@ def autoattack(
     *,
     threat: Threat,
     seed: int,
-    version: Literal["standard", "plus", "rand"] = "standard",
+    version: Version = "standard",
     batch_size: int = 250,
+    member: str | None = None,
 ) -> Tensor:
     """Adversarial examples by AutoAttack; where no attack succeeds, x itself.
 
-    x: (N, C, H, W) in [0, 1]. With fewer than 10 classes the targeted attacks have C - 1 targets, and a warning in the
-    log says that this is not the standard version. Raises ValueError below 4 classes (the targeted DLR loss needs
-    them), ImportError without pyautoattack.
+    x: (N, C, H, W) in [0, 1]. ``member`` runs that attack of the version alone: one after another, each on the examples
+    that are still correct, they find what the version finds. With fewer than 10 classes the targeted attacks have C - 1
+    targets, and a warning in the log says that this is not the standard version. The global random state is left as it
+    was. Raises ValueError below 4 classes (the targeted DLR loss needs them), ImportError without pyautoattack.
     """
+    with torch.no_grad():
+        classes = model(x[:1]).shape[1]
+    if classes < 4:
+        raise ValueError(f"AutoAttack's targeted DLR loss needs at least 4 classes, this model has {classes}")
+    attacks = runner(model, x, threat=threat, seed=seed, version=version)
+    if member is not None:
+        attacks.attacks_to_run = [member]
+    if classes < 10:
+        attacks.apgd_targeted.n_target_classes = attacks.fab.n_target_classes = classes - 1
+        logging.getLogger(_LOGGER).warning("%d targets instead of 9: not AutoAttack's standard version", classes - 1)
+    return run(attacks, x, y, batch_size)
+
+
+def runner(model: nn.Module, x: Tensor, *, threat: Threat, seed: int, **options: Any) -> Any:
+    """pyautoattack's AutoAttack for a threat model; ImportError that says how to install it."""
     try:
         from pyautoattack import AutoAttack
     except ImportError:
         raise ImportError("AutoAttack needs the package pyautoattack: pip install pyautoattack") from None
     norms: dict[type, str] = {Linf: "Linf", L2: "L2"}
-    with torch.no_grad():
-        classes = model(x[:1]).shape[1]
-    if classes < 4:
-        raise ValueError(f"AutoAttack's targeted DLR loss needs at least 4 classes, this model has {classes}")
-    runner = AutoAttack(
-        model, norm=norms[type(threat)], eps=threat.eps, version=version, seed=seed, device=x.device
-    )
-    if classes < 10:
-        runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = classes - 1
-        logging.getLogger(_LOGGER).warning("%d targets instead of 9: not AutoAttack's standard version", classes - 1)
-    x_adv, _ = runner.run_standard_evaluation(x, y, batch_size=batch_size)
-    return x_adv.detach()
+    return AutoAttack(model, norm=norms[type(threat)], eps=threat.eps, seed=seed, device=x.device, **options)
+
+
+def run(attacks: Any, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+    """What a ``runner`` finds for x; its seeding of the global random state is undone."""
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        x_adv, _ = attacks.run_standard_evaluation(x, y, batch_size=batch_size)
+    found: Tensor = x_adv.detach()
+    return found
+
+
+def warn_of_square(shares: dict[str, float]) -> None:
+    """Warn, as AutoAttack does after its last attack, where its black-box member beat the others.
+
+    shares: robust share of the examples after "clean" and each member that ran, in order.
+    """
+    from pyautoattack.checks import check_square_sr
+
+    check_square_sr(shares, logger=logging.getLogger(_LOGGER))
 
 
 @contextlib.contextmanager
@@ -75,10 +107,18 @@ def captured_warnings() -> Iterator[list[str]]:
 class AutoAttackOptions(AttackOptions):
     """AutoAttack's version, as in its paper."""
 
-    version: Literal["standard", "plus", "rand"] = "standard"
+    version: Version = "standard"
 
     def build(self, threat: Threat) -> Attack:
+        return self._attack(threat, None)
+
+    def members(self, threat: Threat) -> dict[str, Attack]:
+        return {member: self._attack(threat, member) for member in MEMBERS[self.version]}
+
+    def _attack(self, threat: Threat, member: str | None) -> Attack:
+        call = partial(autoattack, threat=threat, version=self.version, member=member)
+
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
-            return autoattack(model, x, y, threat=threat, seed=seed, version=self.version, batch_size=len(x))
+            return call(model, x, y, seed=seed, batch_size=len(x))
 
         return attack

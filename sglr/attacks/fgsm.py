@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from sglr.attacks.pgd import cross_entropy, input_gradient
+from sglr.attacks.losses import cross_entropy
+from sglr.attacks.pgd import input_gradient
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
 

@@ -1,25 +1,15 @@
 """Projected gradient descent (Madry et al. 2018), METHOD section 1."""
 
-from collections.abc import Callable
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from sglr.attacks.losses import Loss, named
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.random import torch_stream
 from sglr.threat import Threat
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy per example (N,)."""
-    return F.cross_entropy(logits, y, reduction="none")
-
-
-LOSSES: dict[str, Loss] = {"ce": cross_entropy}
 
 
 def pgd(
@@ -37,8 +27,8 @@ def pgd(
 ) -> Tensor:
     """Ascend the loss inside the ball around x.
 
-    x: (N, C, H, W) in [0, 1]; y: (N,) labels, passed to the loss; step_size: in [0, 1] units. ``loss`` is "ce" or a
-    function (logits, y) -> (N,). With several restarts each example keeps its worst case: the first restart that is
+    x: (N, C, H, W) in [0, 1]; y: (N,) labels, passed to the loss; step_size: in [0, 1] units. ``loss`` is "ce", "cw",
+    "dlr" or a function (logits, y) -> (N,). With several restarts each example keeps its worst case: the first restart that is
     misclassified, else the one of highest loss. The model is used in the mode it is in (see ``attack_mode``), its
     parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and dtype.
 
@@ -46,9 +36,7 @@ def pgd(
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
-    if isinstance(loss, str) and loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}, or a function (logits, y) -> (N,)")
-    criterion = LOSSES[loss] if isinstance(loss, str) else loss
+    criterion = named(loss)
     x = x.detach()
 
     def ascend() -> Tensor:
@@ -73,19 +61,23 @@ def pgd(
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> Tensor:
-    """Gradient of the summed per-example loss with respect to x (N, ...); no other gradient is computed."""
+    """Gradient of the summed per-example loss with respect to x (N, ...); no other gradient is computed.
+
+    Where it overflowed it is the largest finite number of that sign, where it is NaN zero: no pixel becomes NaN.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(criterion(model(x), y).sum(), x)[0]
+        return torch.nan_to_num(torch.autograd.grad(criterion(model(x), y).sum(), x)[0], nan=0.0)
 
 
 @REGISTRY.register("pgd")
 class PgdOptions(AttackOptions):
-    """PGD-k; step size in 255ths, null for a quarter of eps."""
+    """PGD-k; step size in 255ths, null for a quarter of eps; the loss it ascends."""
 
     steps: int = Field(default=20, ge=1)
     step_size_255: float | None = Field(default=None, gt=0)
     restarts: int = Field(default=1, ge=1)
+    loss: Literal["ce", "cw", "dlr"] = "ce"
 
     def build(self, threat: Threat) -> Attack:
         step_size = threat.eps / 4 if self.step_size_255 is None else self.step_size_255 / 255
@@ -93,7 +85,7 @@ class PgdOptions(AttackOptions):
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
             return pgd(
                 model, x, y, threat=threat, step_size=step_size, steps=self.steps, restarts=self.restarts,
-                generator=torch_stream(seed, "pgd", device=x.device),
+                loss=self.loss, generator=torch_stream(seed, "pgd", device=x.device),
             )
 
         return attack

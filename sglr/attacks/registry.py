@@ -27,3 +27,10 @@ class AttackOptions(Options):
     def build(self, threat: Threat) -> Attack:
         """The attack for a threat model."""
         raise NotImplementedError
+
+    def members(self, threat: Threat) -> dict[str, Attack]:
+        """For an attack made of several: each by its name, in order, to be run on what the ones before left correct.
+
+        Empty for an attack that is one.
+        """
+        return {}

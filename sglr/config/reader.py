@@ -82,7 +82,7 @@ def load(path: str | Path = "params.yaml") -> Config:
 
 def _describe(problem: Any, values: dict[str, Any]) -> str:
     """One line for one pydantic problem: key, what is wrong with it, the value found."""
-    where = [part for part in problem["loc"] if not (isinstance(part, str) and "(" in part)]
+    where = _place(problem, values)
     key = ".".join(str(part) for part in where)
     if problem["type"] == "extra_forbidden":
         known = _known_keys(where[:-1], values)
@@ -94,6 +94,15 @@ def _describe(problem: Any, values: dict[str, Any]) -> str:
     found, present = _lookup(where, values)
     shown = f" (found {found!r})" if present and where and not isinstance(found, dict) else ""
     return f"{key}: {message}{shown}" if key else message
+
+
+def _place(problem: Any, values: Any) -> list[Any]:
+    """The key path of a problem, without the names of types that pydantic puts between its parts."""
+    where: list[Any] = []
+    for part in problem["loc"]:
+        if _lookup([*where, part], values)[1]:
+            where.append(part)
+    return [*where, problem["loc"][-1]] if problem["type"] == "missing" else where
 
 
 def _lookup(where: list[Any], values: Any) -> tuple[Any, bool]:

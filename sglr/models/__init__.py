@@ -3,6 +3,7 @@
 from sglr.config import discover
 from sglr.models.checkpoint import load_model, save, unwrap
 from sglr.models.factory import build, from_spec, spec
+from sglr.models.foreign import Foreign, load_foreign
 from sglr.models.normalize import Normalization, Normalize
 from sglr.models.registry import REGISTRY, Classifier, ModelOptions
 
@@ -11,11 +12,13 @@ discover(__name__, __path__)
 __all__ = [
     "REGISTRY",
     "Classifier",
+    "Foreign",
     "ModelOptions",
     "Normalization",
     "Normalize",
     "build",
     "from_spec",
+    "load_foreign",
     "load_model",
     "save",
     "spec",

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sglr.attacks.pgd import Loss, cross_entropy
+from sglr.attacks.losses import Loss, cross_entropy
 from sglr.config import Options, Registry
 
 REGISTRY = Registry("objective")

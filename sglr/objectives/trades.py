@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sglr.attacks.pgd import Loss
+from sglr.attacks.losses import Loss
 from sglr.objectives.registry import (
     REGISTRY,
     Objective,

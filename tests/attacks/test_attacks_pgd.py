@@ -154,7 +154,7 @@ def test_the_loss_may_be_a_function():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"steps": 0}, "steps and restarts"), ({"restarts": 0}, "steps and restarts"), ({"loss": "dlr"}, "unknown loss 'dlr'")],
+    [({"steps": 0}, "steps and restarts"), ({"restarts": 0}, "steps and restarts"), ({"loss": "mse"}, "unknown loss 'mse'")],
 )
 def test_bad_arguments_are_refused(change, message):
     arguments = {"threat": Linf(0.1), "step_size": 0.1, "steps": 2} | change

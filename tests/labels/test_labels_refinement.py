@@ -63,7 +63,9 @@ def test_state_goes_through_a_file_and_back(tmp_path):
         SelfGuidedRefinement(torch.arange(5) % 3, 3).load_state_dict(labels.state_dict())
 
 
-@pytest.mark.parametrize("change", [{"alpha": 1.0}, {"alpha": -0.1}, {"adversarial_weight": 1.1}, {"refinement_ratio": 2.0}])
+@pytest.mark.parametrize(
+    "change", [{"alpha": 1.0}, {"alpha": -0.1}, {"adversarial_weight": 1.1}, {"refinement_ratio": 2.0}]
+)
 def test_settings_that_mean_nothing_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         SelfGuidedRefinement(torch.tensor([0, 1]), 2, **change)

@@ -1,0 +1,47 @@
+"""What attacks maximise: one number per example, higher where the model does worse."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+# Keeps the ratio of the DLR loss finite where the logits are equal; Croce and Hein's value.
+_SMALL = 1e-12
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy per example (N,)."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """max_{c != y} z_c - z_y per example (N,), positive where misclassified (Carlini and Wagner 2017)."""
+    own = F.one_hot(y, logits.shape[1]).bool()
+    return logits.masked_fill(own, -torch.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio per example (N,), the untargeted form (Croce and Hein 2020, equation 6).
+
+    The margin over the distance from the largest to the third largest logit: unchanged when logits are shifted or
+    scaled. Raises ValueError below 3 classes (only the targeted form needs 4).
+    """
+    if logits.shape[1] < 3:
+        raise ValueError(f"the DLR loss needs at least 3 classes, this model has {logits.shape[1]}")
+    largest = logits.topk(3, dim=1).values
+    return margin(logits, y) / (largest[:, 0] - largest[:, 2] + _SMALL)
+
+
+LOSSES: dict[str, Loss] = {"ce": cross_entropy, "cw": margin, "dlr": dlr}
+
+
+def named(loss: str | Loss) -> Loss:
+    """The loss of that name, or the function itself; ValueError for an unknown name."""
+    if not isinstance(loss, str):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}, or a function (logits, y) -> (N,)")
+    return LOSSES[loss]

@@ -1,0 +1,34 @@
+"""Square Attack (Andriushchenko et al. 2020): random search that sees logits but no gradients, by pyautoattack."""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from sglr.attacks.autoattack import run, runner
+from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
+from sglr.threat import Threat
+
+
+def square(
+    model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, seed: int, queries: int = 5000, restarts: int = 1
+) -> Tensor:
+    """Adversarial examples by random square-shaped changes; where none succeeds, x itself.
+
+    x: (N, C, H, W) in [0, 1]; queries: forward passes per example and restart. ImportError without pyautoattack.
+    """
+    attacks = runner(model, x, threat=threat, seed=seed, version="custom", attacks=["square"])
+    attacks.square.n_queries, attacks.square.n_restarts = queries, restarts
+    return run(attacks, x, y, len(x))
+
+
+@REGISTRY.register("square")
+class SquareOptions(AttackOptions):
+    """Square Attack; AutoAttack's standard version has 5000 queries and one restart."""
+
+    queries: int = Field(default=5000, ge=1)
+    restarts: int = Field(default=1, ge=1)
+
+    def build(self, threat: Threat) -> Attack:
+        def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
+            return square(model, x, y, threat=threat, seed=seed, queries=self.queries, restarts=self.restarts)
+
+        return attack

@@ -1,0 +1,84 @@
+"""What must hold of a checkpoint before its outcomes count: precision, weights left alone, logits that are logits."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sglr import files
+
+# Pictures on which predictions at two batch sizes are compared; a batch size that divides nothing else in use.
+_COMPARED, _OTHER_BATCH = 256, 37
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Within the block float32 is float32 on CUDA: no TF32, no reduced-precision sums; afterwards all is as it was."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    settings = (
+        (matmul, "allow_tf32"),
+        (matmul, "allow_fp16_reduced_precision_reduction"),
+        (matmul, "allow_bf16_reduced_precision_reduction"),
+        (cudnn, "allow_tf32"),
+    )
+    before = [getattr(where, name) for where, name in settings]
+    precision = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        for where, name in settings:
+            setattr(where, name, False)
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        for (where, name), value in zip(settings, before, strict=True):
+            setattr(where, name, value)
+
+
+@contextlib.contextmanager
+def unchanged(model: nn.Module, path: Path) -> Iterator[None]:
+    """FileError naming ``path`` if weights or buffers differ after the block; RuntimeError unless all is in eval mode."""
+    if any(module.training for module in model.modules()):
+        raise RuntimeError("a model under evaluation must be in eval mode throughout")
+    before = _checksum(model)
+    yield
+    if _checksum(model) != before:
+        raise files.FileError(f"evaluating {path} changed its weights or batch-norm statistics: the outcomes do not count.")
+
+
+@torch.no_grad()
+def inspect(model: nn.Module, x: Tensor, num_classes: int, batch_size: int, path: Path) -> list[str]:
+    """Sentences on what makes outcomes of this model doubtful, from its logits on the first 256 of x (N, C, H, W).
+
+    Raises FileError naming ``path`` where they cannot count at all: pictures outside [0, 1], another number of classes
+    than the data's, logits that are NaN or infinite.
+    """
+    x = x[:_COMPARED]
+    if not bool(((x >= -1e-6) & (x <= 1 + 1e-6)).all()):
+        raise files.FileError(f"the test pictures are not in [0, 1] (found {float(x.min()):.3g} to {float(x.max()):.3g}).")
+    logits = torch.cat([model(part) for part in x.split(batch_size)])
+    if logits.dim() != 2 or logits.shape[1] != num_classes:
+        raise files.FileError(
+            f"the model at {path} gives {list(logits.shape[1:])} numbers per picture, but the data has {num_classes} classes."
+        )
+    broken = int((~logits.isfinite()).any(1).sum())
+    if broken:
+        raise files.FileError(f"the model at {path} gives NaN or infinite logits for {broken} of {len(x)} pictures.")
+    flags = []
+    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+        flags.append("the outputs look like probabilities, not logits: losses meant for logits lose their gradient")
+    other = torch.cat([model(part) for part in x.split(_OTHER_BATCH)])
+    differing = int((other.argmax(1) != logits.argmax(1)).sum())
+    if differing:
+        flags.append(f"predictions of {differing} of {len(x)} pictures depend on the batch size or change from call to call")
+    return flags
+
+
+def _checksum(model: nn.Module) -> str:
+    total = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

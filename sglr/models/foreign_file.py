@@ -1,0 +1,128 @@
+"""Reading a file of weights from elsewhere: nothing in it is executed, and it unfolds to no more than its size."""
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglr.files import FileError
+
+# In this order; a file that holds several of them is asked about, not guessed at.
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+# The largest networks of the field take 1 GB, with their optimiser's state three times that.
+MAX_BYTES = 8 * 2**30
+_MAX_MEMBERS = 100_000
+
+
+def read_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
+    """Named tensors on the CPU, as a file holds them: safetensors, or what ``torch.save`` wrote.
+
+    A torch file holds the tensors themselves or a mapping with them under ``key`` (None: state_dict, model_state_dict,
+    model or net, whichever is there). Only tensors and plain values are unpickled. Raises FileError for a file that is
+    missing, damaged, larger than 8 GiB or packed to unfold to more than its size, that holds code or other objects, or
+    in which no weights are found.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
+    if not path.is_file():
+        raise FileError(f"{path} is not a file of weights.")
+    if size > MAX_BYTES:
+        raise FileError(f"{path} has {size:,} bytes; files of weights of up to {MAX_BYTES:,} are read.")
+    if path.suffix == ".safetensors":
+        if key is not None:
+            raise FileError(
+                f"{path} is a safetensors file, which has no parts to choose from; leave out the key {key!r}."
+            )
+        return _safetensors(path)
+    _refuse_packed(path, size)
+    return _tensors(path, _unpickled(path), key)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(path.read_bytes())
+    # A header that lies about a type ends in a KeyError.
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise FileError(f"cannot read {path}: it is damaged or not a safetensors file ({error}).") from None
+
+
+def _refuse_packed(path: Path, size: int) -> None:
+    """torch.save stores its archive's members as they are: their sizes add up to less than the file's."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start[257:262] == b"ustar":
+        raise FileError(
+            f"{path} is a tar archive (torch before 0.1.10, or another program); unpack it, or save it again."
+        )
+    if not start.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise FileError(f"cannot read {path}: it is damaged ({error}).") from None
+    compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if compressed or len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > size:
+        raise FileError(
+            f"{path} is refused: it is a packed archive that unfolds to more than its size, not a file of torch.save."
+        )
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        # Stated, since the default can be turned round by an environment variable.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    # Whatever a damaged file breaks in the reader: KeyError, EOFError, UnicodeDecodeError, RuntimeError, ...
+    except Exception as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found or isinstance(error, pickle.UnpicklingError):
+            what = f"the object {found[1]}" if found else "something other than tensors and plain values"
+            raise FileError(
+                f"{path} is refused: it holds {what}, and reading that could run code. Nothing was executed. If you"
+                " trust its source, save the state dict alone (torch.save(model.state_dict(), ...)) where it was made."
+            ) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileError(f"cannot read {path}: it is damaged or not a file of torch.save ({reason}).") from None
+
+
+def _tensors(path: Path, content: Any, key: str | None) -> dict[str, Tensor]:
+    """The one state dict in what a torch file held."""
+    if not isinstance(content, dict):
+        raise FileError(f"{path} holds a {type(content).__name__}, not a state dict or a mapping with one.")
+    if key is not None:
+        if not _is_state(content.get(key)):
+            raise FileError(f"{path} has no state dict under {key!r}; it holds: {_held(content)}.")
+        return dict(content[key])
+    if _is_state(content):
+        return dict(content)
+    found = [name for name in CONTAINERS if _is_state(content.get(name))]
+    if len(found) > 1:
+        raise FileError(f"{path} holds several state dicts ({', '.join(found)}): say which with --key.")
+    if not found:
+        others = [str(name) for name, value in content.items() if _is_state(value)]
+        hint = f" Weights may be under {', '.join(others)}: say which with --key." if others else ""
+        raise FileError(f"{path} holds no state dict under {', '.join(CONTAINERS)}; it holds: {_held(content)}.{hint}")
+    return dict(content[found[0]])
+
+
+def _is_state(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
+    )
+
+
+def _held(content: dict[Any, Any]) -> str:
+    names = [str(name) for name in content]
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") if names else "nothing"

@@ -1,0 +1,165 @@
+"""Losses by hand; Auto-PGD against closed forms and, example by example, against pyautoattack at equal budget."""
+
+import pytest
+import torch
+from torch import nn
+
+from sglr.attacks import REGISTRY, apgd, correct_under, pgd
+from sglr.attacks.losses import LOSSES
+from sglr.attacks.pgd import input_gradient
+from sglr.threat import L2, Linf
+
+LOGITS = torch.tensor([[3.0, 1.0, -1.0, 0.0], [0.0, 2.0, 5.0, 1.0]])
+LABELS = torch.tensor([0, 1])
+
+
+def test_losses_by_hand():
+    assert LOSSES["cw"](LOGITS, LABELS).tolist() == [-2.0, 3.0]
+    # The largest and the third largest logits are 3 and 0, and 5 and 1.
+    torch.testing.assert_close(LOSSES["dlr"](LOGITS, LABELS), torch.tensor([-2 / 3, 3 / 4]))
+    log = torch.log(torch.tensor([3.0, 1.0, -1.0, 0.0]).exp().sum()) - 3
+    torch.testing.assert_close(LOSSES["ce"](LOGITS, LABELS)[0], log)
+
+
+def test_dlr_is_unchanged_by_shift_and_scale_and_needs_three_classes():
+    expected = LOSSES["dlr"](LOGITS, LABELS)
+    torch.testing.assert_close(LOSSES["dlr"](1e4 * LOGITS + 7, LABELS), expected)
+    assert LOSSES["dlr"](torch.zeros(2, 3), LABELS).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="at least 3 classes, this model has 2"):
+        LOSSES["dlr"](LOGITS[:, :2], LABELS)
+
+
+class Linear(nn.Module):
+    """Linear classes on 4x4 pictures, float64."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weight = nn.Parameter(torch.randn(16, classes, generator=generator, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.flatten(1) - 0.5) @ self.weight
+
+
+def pictures(n: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+    return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * (high - low) + low
+
+
+@pytest.mark.parametrize("threat", [Linf(0.02), L2(0.06)])
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+def test_robust_exactly_where_the_closed_form_says(threat, loss):
+    """A linear model is robust iff every pairwise margin exceeds eps times the dual norm of the weights' difference."""
+    model, x = Linear(), pictures(60, 0.3, 0.7)
+    logits = model(x).detach()
+    y = logits.argmax(1)
+    weight = model.weight.detach().T
+    norm = 1 if isinstance(threat, Linf) else 2
+    reach = threat.eps * (weight[y][:, None] - weight[None]).norm(p=norm, dim=2)
+    slack = (logits.gather(1, y[:, None]) - logits - reach).masked_fill(nn.functional.one_hot(y, 5).bool(), torch.inf).amin(1)
+    # Where the closed form is closer than what the last step size reaches, either answer is right.
+    clear = slack.abs() > 1e-3
+    found = model(apgd(model, x, y, threat=threat, steps=60, loss=loss, restarts=3)).argmax(1) == y
+    assert torch.equal(found[clear & (slack > 0)], torch.ones_like(found[clear & (slack > 0)]))
+    assert 10 < int(found.sum()) < 50
+    # An untargeted loss may climb to another class than the one in reach: at most one in twenty.
+    assert int((found & (slack < -1e-3)).sum()) <= 3
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 6))
+    for layer in (layers[1], layers[3], layers[5]):
+        layer.weight.data.mul_(2.5)
+    return layers.eval()
+
+
+@pytest.mark.parametrize(("norm", "threat"), [("Linf", Linf(0.04)), ("L2", L2(0.13))])
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+def test_not_weaker_than_pyautoattack_at_equal_budget(norm, threat, loss):
+    from pyautoattack.autopgd_base import APGDAttack
+
+    theirs_only = ours_only = robust = 0
+    for seed in range(3):
+        model, x = network(seed), pictures(120).float()
+        y = model(x).argmax(1)
+        ours = model(apgd(model, x, y, threat=threat, steps=50, loss=loss, generator=torch.Generator().manual_seed(0))).argmax(1) == y
+        reference = APGDAttack(model, n_iter=50, norm=norm, eps=threat.eps, seed=0, loss=loss, device="cpu")
+        theirs = model(reference.perturb(x, y)).argmax(1) == y
+        theirs_only += int((ours & ~theirs).sum())
+        ours_only += int((theirs & ~ours).sum())
+        robust += int(theirs.sum())
+    print(f"{norm} {loss}: robust to theirs {robust} of 360; broken by theirs alone {theirs_only}, by ours alone {ours_only}")
+    assert 60 < robust < 300
+    assert theirs_only - ours_only <= 2
+    assert theirs_only <= 4
+
+
+def test_apgd_stays_in_ball_and_box_and_leaves_no_gradient():
+    model, x = Linear(), pictures(20)
+    y = torch.arange(20) % 5
+    for threat in (Linf(0.3), L2(1.0), Linf(0.0), L2(0.0)):
+        x_adv = apgd(model, x, y, threat=threat, steps=12)
+        assert ((x_adv >= 0) & (x_adv <= 1)).all()
+        assert (threat.distance(x_adv, x) <= threat.eps + 1e-9).all()
+    assert model.weight.grad is None
+
+
+def test_equal_seeds_give_equal_points():
+    model, x = network(0), pictures(10).float()
+    attack = REGISTRY.options("apgd", steps=5, loss="dlr").build(Linf(0.1))
+    y = model(x).argmax(1)
+    assert torch.equal(attack(model, x, y, seed=1), attack(model, x, y, seed=1))
+    assert not torch.equal(attack(model, x, y, seed=1), attack(model, x, y, seed=2))
+
+
+def test_pgd_on_the_margin_breaks_a_model_whose_cross_entropy_has_no_gradient():
+    """Logits scaled until softmax saturates: the cross-entropy's gradient is exactly zero, the margin's is not."""
+    model, x = Linear(), pictures(60).float()
+    model = nn.Sequential(model.float(), Scaled(1e4)).eval()
+    y = model(x).argmax(1)
+    counts = {}
+    for loss in ("ce", "cw", "dlr"):
+        attack = REGISTRY.options("pgd", steps=10, loss=loss).build(Linf(0.03))
+        counts[loss] = int(correct_under(model, x, y, attack, seed=0, batch_size=60).sum())
+    assert counts["cw"] == counts["dlr"] < counts["ce"] - 20
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)])
+@pytest.mark.parametrize("factor", [0.0, 1e-30, 1e30, 1e38])
+def test_vanishing_and_exploding_gradients_give_finite_points(threat, factor):
+    model, x = nn.Sequential(Linear().float(), Scaled(factor)).eval(), pictures(6).float()
+    y = torch.zeros(6, dtype=torch.long)
+    for point in (
+        pgd(model, x, y, threat=threat, step_size=0.05, steps=4, loss="cw"),
+        apgd(model, x, y, threat=threat, steps=6, loss="ce"),
+    ):
+        assert ((point >= 0) & (point <= 1)).all()
+        assert (threat.distance(point, x) <= threat.eps + 1e-6).all()
+
+
+def test_a_tiny_gradient_still_gives_a_step_of_full_length():
+    """1e-30 squared is zero in float32: the norm must not be taken of it."""
+    gradient = torch.full((1, 1, 4, 4), 1e-30)
+    torch.testing.assert_close(L2(1.0).step(gradient, 0.5), torch.full((1, 1, 4, 4), 0.125))
+    torch.testing.assert_close(L2(1.0).step(gradient * 1e30 * 3e38, 0.5), torch.full((1, 1, 4, 4), 0.125))
+
+
+def test_a_gradient_that_is_nan_is_no_direction():
+    x = torch.zeros(2, 1, 1, 1)
+    gradient = input_gradient(nn.Flatten(), x, LABELS[:1].expand(2), lambda logits, y: logits[:, 0].sqrt() * 0)
+    assert gradient.flatten().tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("change", "message"), [({"steps": 0}, "steps and restarts"), ({"loss": "mse"}, "unknown loss")])
+def test_bad_arguments_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        apgd(Linear(), pictures(2), LABELS, threat=Linf(0.1), **change)

@@ -1,0 +1,360 @@
+"""The training loop: what an epoch counts, what is kept, where it stops, and that it goes on as if it had not."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from by_hand import C, Net
+from tiny_training import assert_resumes, assert_same, equal, net, plan, splits
+
+from sglr import config, data, files, training
+from sglr.config.reader import validate
+from sglr.config.sections import ConstantSchedule, CosineSchedule, StepSchedule
+from sglr.data import Split, batches, order
+from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, loop
+from sglr.training.schedules import learning_rate
+
+AT = {"objective": "at", "labels": "hard", "weights": "none"}
+SGLR = {"objective": "at", "labels": {"name": "refinement", "start_epoch": 2}, "weights": "none"}
+SHIPPED = list(config.parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"])
+
+
+def lean_on(module: Any, monkeypatch: pytest.MonkeyPatch, losses: list[float], predict: Any) -> list[torch.Tensor]:
+    """Replace the step: it trains nothing, gives these losses and predictions. Returns the batches it was asked for."""
+    asked: list[torch.Tensor] = []
+    values = iter(losses)
+
+    def take(plan, learner, x, y, index, epoch, step):
+        asked.append(index)
+        return torch.tensor(next(values)), predict(index)
+
+    monkeypatch.setattr(module, "take", take)
+    return asked
+
+
+def test_an_epoch_counts_examples_not_batches(params, monkeypatch):
+    """24 examples in batches of 9, 9 and 6; an attack under which all are seen as what they truly are."""
+    train, validation = splits()
+    losses = [1.0, 2.0, 4.0]
+    asked = lean_on(loop, monkeypatch, losses, lambda index: train.true[index])
+    (row,) = fit(plan(params, AT, epochs=1, batch_size=9), net(), train, validation).history
+    assert [len(index) for index in asked] == [9, 9, 6]
+    assert torch.cat(asked).sort().values.tolist() == list(range(24))
+    assert row["train/loss"] == pytest.approx((9 * 1 + 9 * 2 + 6 * 4) / 24, abs=1e-12)
+    assert row["train/pgd"] == pytest.approx(16 / 24)  # a third of the given labels is wrong
+    assert (row["noisy/pgd_given"], row["noisy/pgd_true"], row["clean/pgd"]) == (0, 1, 1)
+    natural = net().eval()(train.pictures()).argmax(1)
+    assert row["train/natural"] == pytest.approx((natural == train.given).float().mean().item())
+    assert row["noisy/natural_true"] == pytest.approx((natural == train.true)[train.noisy].float().mean().item())
+    assert row["clean/natural"] == pytest.approx((natural == train.true)[~train.noisy].float().mean().item())
+    assert row["val/natural"] == pytest.approx((net().eval()(validation.x).argmax(1) == validation.true).float().mean().item())
+    assert (row["targets/entropy"], row["targets/recovered"], row["targets/corrupted"]) == (0, 0, 0)
+
+
+def test_natural_training_has_no_attacked_predictions(params):
+    params["warmup"]["epochs"] = 2
+    warm_up = Plan.warm_up(_config(params), 1)
+    trained = fit(warm_up, net(), *splits())
+    for row in trained.history:
+        assert row["train/pgd"] is row["noisy/pgd_given"] is row["clean/pgd"] is None
+        assert row["lr"] == 0.05
+    natural = [row["val/natural"] for row in trained.history]
+    assert trained.best_epoch == 1 + natural.index(max(natural))
+
+
+def _config(params: dict) -> Any:
+    """Three epochs of three batches."""
+    params["train"] |= {"epochs": 3, "batch_size": 8}
+    params["methods"]["sglr"]["labels"]["start_epoch"] = 2
+    params["train"]["attack"]["steps"] = params["train"]["selection"]["steps"] = 2
+    return validate(params)
+
+
+def test_rates_of_the_schedules():
+    quarter = [epoch / 2 for epoch in range(8)]  # four epochs of two steps
+    step = StepSchedule(name="step", milestones=(2, 4), factor=0.1)
+    rates = [learning_rate(step, 0.1, progress, 4) for progress in quarter]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.001, 0.001])
+    cosine = [learning_rate(CosineSchedule(name="cosine"), 0.1, progress, 4) for progress in quarter]
+    root = math.sqrt(0.5)
+    assert cosine == pytest.approx(
+        [0.1, 0.05 * (1 + math.cos(math.pi / 8)), 0.05 * (1 + root), 0.05 * (1 + math.cos(3 * math.pi / 8)), 0.05,
+         0.05 * (1 + math.cos(5 * math.pi / 8)), 0.05 * (1 - root), 0.05 * (1 + math.cos(7 * math.pi / 8))]
+    )  # fmt: skip
+    assert learning_rate(CosineSchedule(name="cosine"), 0.1, 4, 4) == pytest.approx(0)
+    assert [learning_rate(ConstantSchedule(name="constant"), 0.1, progress, 4) for progress in quarter] == [0.1] * 8
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ({"name": "step", "milestones": [2, 3], "factor": 0.5}, [0.1] * 3 + [0.05] * 3 + [0.025] * 3),
+        ({"name": "constant"}, [0.1] * 9),
+        ({"name": "cosine"}, [0.05 * (1 + math.cos(math.pi * step / 9)) for step in range(9)]),
+    ],
+)
+def test_every_step_is_made_at_the_rate_of_its_schedule(params, monkeypatch, schedule, rates):
+    used: list[float] = []
+    original = loop.take
+
+    def take(plan, learner, *arguments):
+        used.append(learner.optimizer.param_groups[0]["lr"])
+        return original(plan, learner, *arguments)
+
+    monkeypatch.setattr(loop, "take", take)
+    history = fit(plan(params, AT, schedule=schedule), net(), *splits()).history
+    assert used == pytest.approx(rates)
+    assert [row["lr"] for row in history] == pytest.approx(rates[2::3])
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_best_is_the_first_epoch_of_highest_robust_validation_accuracy(params, every):
+    epochs = list(range(1, 13))
+    chosen = plan(params, AT, epochs=12, keep_epochs=epochs, selection={"steps": 2, "every": every})
+    trained = fit(chosen, net(), *splits())
+    robust = {row["epoch"]: row["val/pgd"] for row in trained.history if row["val/pgd"] is not None}
+    assert list(robust) == [epoch for epoch in epochs if epoch % every == 0]
+    assert len(set(robust.values())) < len(robust), "some are equal, so that the first counts"
+    highest = max(robust.values())
+    assert trained.best_epoch == min(epoch for epoch, value in robust.items() if value == highest)
+    assert trained.best_epoch != 12
+    assert equal(trained.best, trained.kept[trained.best_epoch])
+    assert equal(trained.last, trained.kept[12])
+    assert not equal(trained.best, trained.last)
+
+
+def test_the_last_epoch_is_measured_whatever_the_interval(params):
+    history = fit(plan(params, AT, selection={"steps": 2, "every": 2}), net(), *splits()).history
+    assert [row["val/pgd"] is not None for row in history] == [False, True, True]
+
+
+def test_without_validation_there_is_no_best(params):
+    trained = fit(plan(params, AT), net(), splits()[0])
+    assert trained.best is trained.best_epoch is None
+    assert all(row["val/pgd"] is row["val/natural"] is None for row in trained.history)
+
+
+def test_the_trace_follows_noisy_and_clean_examples(params):
+    train, validation = splits()
+    trained = fit(plan(params, SGLR), net(), train, validation)
+    index, p = trained.trace["index"], trained.trace["p"]
+    assert index.tolist() == list(range(24)), "fewer than 64: all of them"
+    assert p.shape == (3, 24, C)
+    assert torch.equal(p[0], torch.eye(C)[train.given]), "refinement starts with epoch 2"
+    assert torch.equal(p[2], trained.targets)
+    assert not torch.equal(p[1], p[2])
+    many = Split(torch.zeros(400, 1, 4, 4), torch.zeros(400, dtype=torch.long), (torch.arange(400) < 50).long())
+    index = fit(plan(params, AT, epochs=1, batch_size=100), net(), many).trace["index"]
+    assert len(index) == 64
+    assert int(many.noisy[index].sum()) == 32
+    assert index.tolist() == sorted(set(index.tolist()))
+
+
+def test_kept_epochs_come_back_from_a_resumed_training(params, tmp_path):
+    chosen = plan(params, SGLR, keep_epochs=[1, 3])
+    whole = fit(chosen, net(), *splits())
+    assert list(whole.kept) == [1, 3]
+    calls = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 5)
+    assert equal(fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path)).kept, whole.kept)
+
+
+def test_a_batch_larger_than_the_data_is_refused(params):
+    with pytest.raises(TrainingError, match=r"train\.batch_size 25 is larger than the training set \(24 examples\)"):
+        fit(plan(params, AT, batch_size=25), net(), *splits())
+
+
+def test_a_loss_that_is_not_finite_is_placed_and_never_saved(params, tmp_path):
+    train, validation = splits()
+    second = list(batches(24, 8, order(24, seed=1, epoch=1)))[1]
+    train.x[second[3]] = float("nan")
+    with pytest.raises(TrainingError, match=r"not finite from epoch 1, batch 2 of 3 on\. Likely causes: .*0\.1.*bad values"):
+        fit(plan(params, AT), net(), train, validation, snapshots=Snapshots(tmp_path, 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["snapshot-000001-00000001"]
+    diverging = plan(params, AT, optimizer={"lr": 1e38, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0})
+    with pytest.raises(TrainingError, match=r"not finite from epoch 1, batch [23] of 3 on\. Likely causes: .*1e\+38"):
+        fit(diverging, net(), *splits())
+
+
+@pytest.mark.parametrize("stop_at", range(1, 10))
+def test_a_training_resumed_at_any_step_ends_as_if_it_had_not_stopped(params, tmp_path, stop_at):
+    assert_resumes(params, SGLR, tmp_path, stop_at)
+
+
+@pytest.mark.parametrize("method", SHIPPED)
+def test_every_shipped_method_resumes_bit_for_bit(params, tmp_path, method):
+    chosen = params["methods"][method]
+    for part in ("labels", "weights"):
+        if isinstance(chosen[part], dict):
+            # Under way when the training stops in epoch 2, and not from its beginning.
+            chosen[part] |= {key: 2 for key in ("start_epoch", "natural_forward_from") if key in chosen[part]}
+    assert_resumes(params, chosen, tmp_path)
+
+
+def test_what_a_resumed_training_says(params, tmp_path):
+    chosen, said = plan(params, SGLR), []
+    calls = iter(range(1, 100))
+    with pytest.raises(Interrupted, match="stopped in epoch 2"):
+        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 5)
+    rows: list[dict] = []
+    trained = fit(
+        chosen, net(), *splits(), snapshots=Snapshots(tmp_path), on_resume=lambda *at: said.append(at), on_epoch=rows.append
+    )
+    assert said == [(2, 3)], "two of three steps were done"
+    assert rows == trained.history, "the epochs from before are told again"
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_a_damaged_snapshot_is_passed_over(params, tmp_path):
+    chosen = plan(params, SGLR)
+    whole = fit(chosen, net(), *splits())
+    calls = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path, 0), should_stop=lambda: next(calls) == 6)
+    older, newest = sorted(tmp_path.glob("snapshot-*"))
+    assert (older.name, newest.name) == ("snapshot-000002-00000002", "snapshot-000003-00000000")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    warnings: list[str] = []
+    resumed: list[tuple[int, int]] = []
+    snapshots = Snapshots(tmp_path, warn=warnings.append)
+    assert_same(fit(chosen, net(), *splits(), snapshots=snapshots, on_resume=lambda *at: resumed.append(at)), whole)
+    assert resumed == [(2, 3)]
+    (warning,) = warnings
+    assert str(newest) in warning
+    assert not newest.exists()
+
+
+def test_without_a_whole_snapshot_it_starts_anew(params, tmp_path):
+    chosen = plan(params, SGLR)
+    (tmp_path / "snapshot-000002-00000001").write_bytes(b"")
+    (tmp_path / "snapshot-000002-00000002").write_bytes(b"\0" * 100)
+    warnings: list[str] = []
+    trained = fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path, warn=warnings.append))
+    assert len(warnings) == 2
+    assert_same(trained, fit(chosen, net(), *splits()))
+
+
+def test_refinement_is_plain_adversarial_training_until_it_starts(params):
+    kept = {}
+    for name, method in (("at", AT), ("sglr", SGLR | {"labels": {"name": "refinement", "start_epoch": 3}})):
+        chosen = plan(params, method, epochs=4, keep_epochs=[1, 2, 3])
+        kept[name] = fit(chosen, net(), *splits())
+    assert equal(kept["sglr"].history[:2], kept["at"].history[:2])
+    for epoch in (1, 2):
+        assert equal(kept["sglr"].kept[epoch], kept["at"].kept[epoch]), epoch
+    assert not equal(kept["sglr"].kept[3], kept["at"].kept[3])
+
+
+CONTINUED = {
+    "at": AT,
+    "sglr": SGLR | {"labels": {"name": "refinement", "start_epoch": 3}},
+    "ensembling": AT | {"labels": {"name": "ensembling", "start_epoch": 3, "ramp_epochs": 2}},
+    "control": AT | {"labels": {"name": "hard", "natural_forward_from": 3}},
+    "ema": AT | {"weights": {"name": "ema", "start_epoch": 3, "decay": 0.9}},
+    "swa": AT | {"weights": {"name": "swa", "start_epoch": 3}},
+    "awp": AT | {"weights": {"name": "awp", "start_epoch": 3}},
+}
+
+
+@pytest.mark.parametrize("name", CONTINUED)
+def test_an_adversarial_warm_up_is_the_first_part_of_training(params, tmp_path, name):
+    """Two epochs of it, through a file, then the method: the same as four epochs of the method."""
+    params["warmup"] |= {"objective": "adversarial", "epochs": 2}
+    chosen = plan(params, CONTINUED[name], epochs=4)
+    whole = fit(chosen, net(), *splits())
+    shared = fit(Plan.warm_up(validate(params), seed=1), net(), *splits())
+    assert [row["epoch"] for row in shared.history] == [1, 2]
+    files.save_state(tmp_path / "state", shared.state)
+    said: list[Any] = []
+    torch.manual_seed(99)
+    continued = fit(
+        chosen, Net(), *splits(), continue_from=files.load_state(tmp_path / "state"), on_resume=lambda *at: said.append(at)
+    )
+    assert_same(continued, whole)
+    assert said == [], "that is no resumed training"
+
+
+def test_a_snapshot_goes_before_the_warm_up_it_continued(params, tmp_path):
+    params["warmup"] |= {"objective": "adversarial", "epochs": 1}
+    chosen = plan(params, SGLR)
+    whole = fit(chosen, net(), *splits())
+    state = fit(Plan.warm_up(validate(params), seed=1), net(), *splits()).state
+    calls = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        fit(
+            chosen, net(), *splits(), continue_from=state, snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 4
+        )
+    resumed: list[tuple[int, int]] = []
+    again = fit(
+        chosen, Net(), *splits(), continue_from=state, snapshots=Snapshots(tmp_path), on_resume=lambda *at: resumed.append(at)
+    )
+    assert resumed == [(3, 2)]
+    assert_same(again, whole)
+
+
+@pytest.fixture
+def digits(params, tmp_path) -> tuple[dict, Any]:
+    """Params of a tiny training on digits, and the prepared data."""
+    params["data"] |= {"source": {"name": "digits", "test_size": 100}, "train_size": 60, "validation_size": 30}
+    params["model"] |= {"channels": [4, 8], "hidden": 16}
+    params["train"] |= {"epochs": 4, "batch_size": 30, "keep_epochs": [4]}
+    params["train"]["attack"]["steps"] = params["train"]["selection"]["steps"] = 2
+    params["methods"]["sglr"]["labels"]["start_epoch"] = 3
+    data.prepare(validate(params).data, tmp_path / "data")
+    return params, data.open_folder(tmp_path / "data")
+
+
+def _item(params: dict, prepared: Any, method: str, folder: Path) -> tuple[dict[str, bytes], list[dict]]:
+    """Warm-up and training of one method as the stages do it: its weights and labels, and its history."""
+    settings, device = validate(params), torch.device("cpu")
+    training.warm_up(settings, 0, prepared, folder / "warmup", device=device)
+    training.train(settings, method, 0, prepared, folder / "warmup", folder / "train", device=device)
+    names = ("last/model.safetensors", "best/model.safetensors", "checkpoints/4/model.safetensors", "labels.npz", "labels_trace.npz")
+    return {name: (folder / "train" / name).read_bytes() for name in names}, files.read_rows(folder / "train/history.csv")
+
+
+@pytest.mark.parametrize("method", ["at", "sglr"])
+def test_the_items_of_a_study_with_an_adversarial_warm_up(digits, tmp_path, method):
+    params, prepared = digits
+    params["warmup"] |= {"objective": "adversarial", "epochs": 0}
+    whole, history = _item(params, prepared, method, tmp_path / "whole")
+    params["warmup"]["epochs"] = 2
+    continued, with_warm_up = _item(params, prepared, method, tmp_path / "continued")
+    assert continued == whole
+    assert [row.pop("phase") for row in history] == ["train"] * 4
+    assert [row.pop("phase") for row in with_warm_up] == ["warmup"] * 2 + ["train"] * 2
+    assert with_warm_up == history
+
+
+def test_the_items_of_a_study_with_a_natural_warm_up(digits, tmp_path):
+    """Its epochs end at 0, training starts from its weights, and from the seed's where a method asks for that."""
+    params, prepared = digits
+    params["warmup"] |= {"objective": "standard", "epochs": 2}
+    warmed, history = _item(params, prepared, "at", tmp_path / "warmed")
+    assert [(row["phase"], row["epoch"]) for row in history] == [("warmup", -1), ("warmup", 0), *(("train", n) for n in range(1, 5))]
+    params["methods"]["at"]["start"] = "initial"
+    cold, own = _item(params, prepared, "at", tmp_path / "cold")
+    assert [row["epoch"] for row in own] == [1, 2, 3, 4]
+    assert cold["last/model.safetensors"] != warmed["last/model.safetensors"]
+    params["methods"]["at"]["start"] = "warmup"
+    params["warmup"]["epochs"] = 0
+    assert _item(params, prepared, "at", tmp_path / "none")[0] == cold
+
+
+def test_snapshots_are_due_by_the_clock(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("sglr.training.snapshots.time.monotonic", lambda: now[0])
+    snapshots = Snapshots(tmp_path, every_seconds=30)
+    assert not snapshots.due()
+    now[0] = 130
+    assert snapshots.due()
+    for step in (1, 2, 3):
+        snapshots.save({"step": step}, epoch=1, step=step)
+    assert not snapshots.due()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["snapshot-000001-00000002", "snapshot-000001-00000003"]
+    assert Snapshots(tmp_path).load() == {"step": 3}
+
+
