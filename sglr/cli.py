@@ -1,6 +1,7 @@
 """The `sglr` command. Libraries are imported inside the commands, so that `sglr --help` answers at once."""
 
 import sys
+from typing import Any
 
 import click
 
@@ -78,6 +79,54 @@ def preset(name: str | None, dry_run: bool, force: bool) -> None:
     except (presets.PresetError, files.FileError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"params.yaml is now the preset {name}; `dvc repro` runs it.")
+
+
+@main.command()
+@click.option("--weights", required=True, type=click.Path(), help="safetensors, or what torch.save wrote; never run.")
+@click.option("--model", "name", help="Architecture, as in params.yaml; not needed for a model of this project.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the architecture: --option depth=28.")
+@click.option("--num-classes", type=click.IntRange(min=2), help="Classes of the test set; default: as in the data.")
+@click.option("--normalization", metavar="MEAN/STD", help="Per channel: 0.49,0.48,0.45/0.25,0.24,0.26; default: none.")
+@click.option("--key", help="Where in the file the state dict is, when it holds several.")
+@click.option("--data", "folder", default="artifacts/data", show_default=True, type=click.Path(), help="Prepared data.")
+@click.option("--npz", type=click.Path(), help="Test pictures from elsewhere instead: x_test and y_test.")
+@click.option("--params", default="params.yaml", show_default=True, type=click.Path(), help="Threat model and suite.")
+@click.option("--n-examples", type=click.IntRange(min=1), help="The first so many test examples; default: the params'.")
+@click.option("--output", type=click.Path(), help="Folder of the results; default: artifacts/foreign/<file name>.")
+@click.option("--device", default="auto", envvar="SGLR_DEVICE", show_default=True, help="auto, cpu, cuda or cuda:1.")
+def evaluate(weights: str, name: str | None, output: str | None, **given: Any) -> None:
+    """Measure the robustness of a model from elsewhere with the suite in params.yaml."""
+    from pathlib import Path
+
+    from sglr import config, files
+    from sglr.evaluation import foreign, foreign_options
+
+    target = Path(output or Path("artifacts/foreign", Path(weights).stem))
+    try:
+        metrics = foreign_options.run(Path(weights), name, target, **given)
+    except (config.ConfigError, files.FileError, ImportError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{foreign.table(metrics)}\nwritten to {target}")
+
+
+@main.command()
+@click.argument("path", type=click.Path())
+@click.option("--output", required=True, type=click.Path(), help="Folder to write into.")
+@click.option("--name", help="Of the model and its files; default: method, seed and checkpoint.")
+@click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Default: best if there is one, else last.")
+def export(path: str, output: str, name: str | None, checkpoint: str | None) -> None:
+    """Write a model for others to use: RobustBench, torch alone, this project, with a model card.
+
+    PATH is a training folder (artifacts/train/<method>-<seed>), a checkpoint in it, or what `sglr evaluate` wrote.
+    """
+    from sglr import files
+    from sglr.evaluation import export
+
+    try:
+        written = export.export(path, output, name=name, checkpoint=checkpoint)
+    except files.FileError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo("\n".join(map(str, written)))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
         temporary = None
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror or error}. What was there before is unchanged.") from error
+        reason = error.strerror or error
+        raise FileError(f"cannot write {path}: {reason}. What was there before is unchanged.") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

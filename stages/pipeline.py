@@ -78,15 +78,18 @@ class Definition:
         """ConfigError when its method or seed is not in the experiment."""
         experiment = settings.experiment
         if self.method is not None and self.method not in experiment.methods:
-            raise config.ConfigError(f"method {self.method!r} is not in experiment.methods: {', '.join(experiment.methods)}")
+            listed = ", ".join(experiment.methods)
+            raise config.ConfigError(f"method {self.method!r} is not in experiment.methods: {listed}")
         if self.seed is not None and self.seed not in experiment.seeds:
-            raise config.ConfigError(f"seed {self.seed} is not in experiment.seeds: {', '.join(map(str, experiment.seeds))}")
+            listed = ", ".join(map(str, experiment.seeds))
+            raise config.ConfigError(f"seed {self.seed} is not in experiment.seeds: {listed}")
 
     def require_inputs(self) -> None:
         """FileError when a file or folder it depends on is missing."""
         for dep in self.deps:
             if not Path(dep).exists():
-                raise files.FileError(f"{self.item} needs {dep}, which is missing; `dvc repro {self.item}` runs what makes it.")
+                makes = f"`dvc repro {self.item}` runs what makes it"
+                raise files.FileError(f"{self.item} needs {dep}, which is missing; {makes}.")
 
     def require_unchanged(self) -> None:
         """ConfigError when one of its keys was edited while it ran: DVC would record the new value as the one used."""
@@ -94,7 +97,8 @@ class Definition:
         changed = [key for key in self.keys if now[key] != self.values[key]]
         if changed:
             raise config.ConfigError(
-                f"{', '.join(changed)} changed in params.yaml while {self.item} was running; its result is discarded. Run it again."
+                f"{', '.join(changed)} changed in params.yaml while {self.item} was running; its result is discarded."
+                " Run it again."
             )
 
     def mark_finished(self, metrics: Path) -> None:

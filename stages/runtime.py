@@ -69,8 +69,8 @@ class Run:
         metrics = files.read_json(folder / "metrics.json")
         if headline:
             numbers = tracking.flatten({name: metrics[name] for name in ("best", "last", "gap") if name in metrics})
-            values = {f"{headline}/{key.replace('.', '/')}": float(value) for key, value in numbers.items() if value != "None"}
-            self.tracker.headline(values)
+            known = {key.replace(".", "/"): float(value) for key, value in numbers.items() if value != "None"}
+            self.tracker.headline({f"{headline}/{key}": value for key, value in known.items()})
             if metrics.get("flags"):
                 self.tracker.tags({"flags": "; ".join(metrics["flags"])[:4000]})
         if weights:
@@ -111,9 +111,8 @@ def stage(
 def _alone(definition: Definition) -> contextlib.AbstractContextManager[None]:
     """Hold the item's lock: two processes never work on the same item."""
     holder = f"another process that works on {definition.item}"
-    return files.lock(
-        definition.lock, timeout=_LOCK_WAIT, holder=holder, on_wait=lambda: click.echo(f"waiting for {holder}", err=True)
-    )
+    say = partial(click.echo, f"waiting for {holder}", err=True)
+    return files.lock(definition.lock, timeout=_LOCK_WAIT, holder=holder, on_wait=say)
 
 
 @contextlib.contextmanager
@@ -191,7 +190,8 @@ def _prepare_torch(threads: int) -> "torch.device":
         raise config.ConfigError(f"SGLR_DEVICE={asked!r} is not supported; use auto, cpu, cuda or cuda:<number>.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise config.ConfigError(f"SGLR_DEVICE={asked!r} asks for a GPU, but torch sees {found}. Use SGLR_DEVICE=cpu or auto.")
+        message = f"SGLR_DEVICE={asked!r} asks for a GPU, but torch sees {found}. Use SGLR_DEVICE=cpu or auto."
+        raise config.ConfigError(message)
     return device
 
 

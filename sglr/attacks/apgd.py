@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks.losses import Loss, named
+from sglr.attacks.pgd import gradient_of
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.random import torch_stream
 from sglr.threat import Linf, Threat
@@ -87,7 +88,7 @@ def _evaluate(model: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> tuple[
         x = x.detach().requires_grad_()
         logits = model(x)
         value = criterion(logits, y)
-        gradient = torch.nan_to_num(torch.autograd.grad(value.sum(), x)[0], nan=0.0)
+        gradient = gradient_of(value, x)
     return value.detach(), gradient, logits.detach().argmax(1) != y
 
 

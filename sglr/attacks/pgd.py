@@ -63,11 +63,20 @@ def pgd(
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> Tensor:
     """Gradient of the summed per-example loss with respect to x (N, ...); no other gradient is computed.
 
-    Where it overflowed it is the largest finite number of that sign, where it is NaN zero: no pixel becomes NaN.
+    Where it overflowed it is the largest finite number of that sign, where it is NaN zero: no pixel becomes NaN. It is
+    zero, too, where the loss does not depend on x by differentiable operations.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        return torch.nan_to_num(torch.autograd.grad(criterion(model(x), y).sum(), x)[0], nan=0.0)
+        return gradient_of(criterion(model(x), y), x)
+
+
+def gradient_of(loss: Tensor, x: Tensor) -> Tensor:
+    """As ``input_gradient``, of a loss (N,) that was computed from x with gradients enabled."""
+    if not loss.requires_grad:
+        return torch.zeros_like(x)
+    (gradient,) = torch.autograd.grad(loss.sum(), x, allow_unused=True)
+    return torch.zeros_like(x) if gradient is None else torch.nan_to_num(gradient, nan=0.0)
 
 
 @REGISTRY.register("pgd")

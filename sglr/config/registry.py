@@ -1,8 +1,9 @@
 """Components (models, sources, attacks, objectives, label and weight policies) found by name.
 
-A room of components holds one ``REGISTRY``. A component is one file in that room: a frozen ``Options`` type with what it
-can be told, registered under the name params.yaml uses, and a ``build`` (or ``read``) method that makes the thing itself.
-In params.yaml it is written ``{name: refinement, alpha: 0.9}``, or just ``refinement`` where every option has a default.
+A room of components holds one ``REGISTRY``. A component is one file in that room: a frozen ``Options`` type with what
+it can be told, registered under the name params.yaml uses, and a ``build`` (or ``read``) method that makes the thing
+itself. In params.yaml it is written ``{name: refinement, alpha: 0.9}``, or just ``refinement`` where every option has a
+default.
 """
 
 import importlib
@@ -20,7 +21,12 @@ class Section(BaseModel):
     """Base of everything read from params.yaml: frozen, strict, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=(), hide_input_in_errors=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
     )
 
 

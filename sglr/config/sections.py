@@ -1,4 +1,4 @@
-"""The sections of params.yaml. Comments beside the keys stand in params.yaml itself; here are types and cross-checks."""
+"""The sections of params.yaml. What the keys mean stands beside them in params.yaml; these are types and checks."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -58,7 +58,9 @@ class Noise(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.kind == "none") != (self.rate == 0):
-            raise ValueError(f"kind {self.kind!r} does not go with rate {self.rate}: kind none means rate 0, and rate 0 kind none")
+            raise ValueError(
+                f"kind {self.kind!r} does not go with rate {self.rate}: kind none means rate 0, and rate 0 kind none"
+            )
         if self.map is not None and self.kind != "asymmetric":
             raise ValueError("map belongs to kind asymmetric only")
         return self
@@ -86,8 +88,8 @@ class Data(Section):
     def _asymmetric_noise_has_a_map(self) -> Self:
         if self.noise.kind == "asymmetric" and self.noise.map is None and self.source.asymmetric_map() is None:
             raise ValueError(
-                f"noise.map: asymmetric noise needs a map from class to class, because the source {self.source.name!r} has"
-                " none of its own"
+                "noise.map: asymmetric noise needs a map from class to class, because the source"
+                f" {self.source.name!r} has none of its own"
             )
         return self
 
@@ -197,6 +199,20 @@ class Method(Section):
         return self
 
 
+class Sweep(Section):
+    """Accuracy as a curve over the radius."""
+
+    eps_255: Annotated[tuple[PositiveFloat, ...], Strict(False), Field(min_length=1), AfterValidator(_unique)]
+    steps: Positive
+
+
+class Sanity(Section):
+    """Signs of masked gradients, on a few examples."""
+
+    n_examples: Positive
+    steps: Annotated[int, Field(ge=4)]
+
+
 class Evaluate(Section):
     """Robustness evaluation on the test split."""
 
@@ -204,11 +220,14 @@ class Evaluate(Section):
     batch_size: Positive
     seed: Seed
     attacks: dict[Name, Attack]
+    sweep: Sweep | None = None
+    sanity: Sanity | None = None
 
     @model_validator(mode="after")
     def _names_free(self) -> Self:
-        if "natural" in self.attacks:
-            raise ValueError("'natural' is always measured and cannot name an attack")
+        for taken, what in (("natural", "is always measured"), ("worst", "is the worst case over the attacks")):
+            if taken in self.attacks:
+                raise ValueError(f"{taken!r} {what} and cannot name an attack")
         return self
 
 
@@ -262,7 +281,8 @@ class Config(Section):
                 )
         if self.data.train_size is not None and self.train.batch_size > self.data.train_size:
             raise ValueError(
-                f"train.batch_size {self.train.batch_size} is larger than the training set (data.train_size {self.data.train_size})"
+                f"train.batch_size {self.train.batch_size} is larger than the training set"
+                f" (data.train_size {self.data.train_size})"
             )
         if self.warmup.objective == "adversarial" and self.warmup.epochs >= self.train.epochs:
             raise ValueError(
@@ -300,6 +320,7 @@ class Config(Section):
         early = [epoch for epoch in self.train.keep_epochs if epoch <= self.warmup.epochs]
         if early:
             raise ValueError(
-                f"train.keep_epochs {early} lie in the shared adversarial warm-up of {self.warmup.epochs} epochs, which keeps"
-                f" none for methods.{name}. Leave them out, set methods.{name}.start: initial, or shorten warmup.epochs"
+                f"train.keep_epochs {early} lie in the shared adversarial warm-up of {self.warmup.epochs} epochs, which"
+                f" keeps none for methods.{name}. Leave them out, set methods.{name}.start: initial, or shorten"
+                " warmup.epochs"
             )

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sglr.evaluation.statistics import hierarchical_bootstrap, mean_std, wilson
+    from sglr.evaluation.statistics import hierarchical_bootstrap, mcnemar, mean_std, wilson
     from sglr.evaluation.suite import Evaluation, evaluate, write
 
 _EXPORTS = {
@@ -15,11 +15,12 @@ _EXPORTS = {
     "evaluate": "suite",
     "write": "suite",
     "hierarchical_bootstrap": "statistics",
+    "mcnemar": "statistics",
     "mean_std": "statistics",
     "wilson": "statistics",
 }
 
-__all__ = ["Evaluation", "evaluate", "hierarchical_bootstrap", "mean_std", "wilson", "write"]
+__all__ = ["Evaluation", "evaluate", "hierarchical_bootstrap", "mcnemar", "mean_std", "wilson", "write"]
 
 
 def __getattr__(name: str) -> Any:

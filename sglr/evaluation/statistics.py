@@ -35,6 +35,32 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     return low, high
 
 
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same examples: how many only a, and only b, gets right, and the two-sided p of no difference."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> Paired:
+    """McNemar's exact test (1947) of two models' outcomes (n,) on the same examples.
+
+    Where both are right, or both wrong, nothing tells them apart; of the m others each falls to either with probability
+    1/2 if they are equally accurate: p is that of a binomial count at least as far from m/2 as the one found, 1 for
+    m = 0. ValueError for arrays of unequal or no length.
+    """
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    if a.ndim != 1 or a.shape != b.shape or a.size == 0:
+        raise ValueError(f"a paired test needs outcomes (n,) of the same examples, found shapes {a.shape} and {b.shape}")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    m, fewer = only_a + only_b, min(only_a, only_b)
+    # Whole numbers throughout: exact for any m.
+    tail = sum(math.comb(m, k) for k in range(fewer + 1))
+    return Paired(only_a, only_b, min(1.0, 2 * tail / 2**m))
+
+
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation (n - 1) of at least one number; the deviation of a single one is None."""
     if len(values) == 0:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,7 @@ _COMPARED, _OTHER_BATCH = 256, 37
 def full_precision() -> Iterator[None]:
     """Within the block float32 is float32 on CUDA: no TF32, no reduced-precision sums; afterwards all is as it was."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    settings = (
-        (matmul, "allow_tf32"),
+    settings: tuple[tuple[Any, str], ...] = (
         (matmul, "allow_fp16_reduced_precision_reduction"),
         (matmul, "allow_bf16_reduced_precision_reduction"),
         (cudnn, "allow_tf32"),

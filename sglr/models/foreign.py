@@ -105,8 +105,8 @@ def _without_normalization(
 
 
 def _agree(stored: dict[str, Any], given: dict[str, Any]) -> bool:
-    pairs = [torch.tensor([list(values["mean"]), list(values["std"])]) for values in (stored, given)]
-    return pairs[0].shape == pairs[1].shape and torch.allclose(*pairs, rtol=0, atol=1e-6)
+    one, other = (torch.tensor([list(values["mean"]), list(values["std"])]) for values in (stored, given))
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=1e-6)
 
 
 def _best_layout(name: str, wanted: dict[str, Tensor], state: dict[str, Tensor]) -> Layout:

@@ -59,8 +59,8 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
 
 # Published forward passes that differ under equal names cannot be told apart by a file: said with every such model.
 CAVEATS = {
-    "preact_resnet18": "code whose shortcut sees the input before batch norm and ReLU uses the same names; here it sees it"
-    " after them, as in Rice et al. (2020): compare the natural accuracy with the published one",
+    "preact_resnet18": "code whose shortcut sees the input before batch norm and ReLU uses the same names; here it"
+    " sees it after them, as in Rice et al. (2020): compare the natural accuracy with the published one",
 }
 
 # Scale and shift of the pictures as buffers, beside the weights or around the whole network: (mean, std).

@@ -42,7 +42,7 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
 def _attacks(study: Study, results: dict[str, Any]) -> Iterator[str]:
     main = headline_attack(study)
     examples = {row["attack"]: row["examples"] for row in results["accuracy"]}
-    auto = [name for name in study.attacks[1:] if study.config.evaluate.attacks[name].name == "autoattack"]
+    auto = [name for name, options in study.config.evaluate.attacks.items() if options.name == "autoattack"]
     if len(study.attacks) == 1:
         yield "No attack was run: nothing here says anything about robustness."
         return

@@ -37,7 +37,7 @@ def headline(study: Study, results: Row) -> Row:
 
 def headline_attack(study: Study) -> str:
     """The attack run on most test examples; among equals AutoAttack, then most steps, then the last listed."""
-    names = study.attacks[1:]
+    names = list(study.config.evaluate.attacks)
     if not names:
         return "natural"
 
@@ -56,7 +56,8 @@ def headline_attacks(study: Study) -> list[str]:
 
 
 def _is_autoattack(study: Study, name: str) -> bool:
-    return name != "natural" and study.config.evaluate.attacks[name].name == "autoattack"
+    options = study.config.evaluate.attacks.get(name)
+    return options is not None and options.name == "autoattack"
 
 
 def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:

@@ -10,6 +10,7 @@ from sglr import files
 from sglr.config import Config
 
 CHECKPOINTS = ("best", "last")
+WORST = "worst"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Study:
-    """The listed items, the data they share, and the attacks in the order of params.yaml, "natural" first."""
+    """The listed items, the data they share, and the attacks in the order of params.yaml.
+
+    "natural" comes first; "worst", the worst case per example over the attacks, last where every item has it.
+    """
 
     config: Config
     meta: dict[str, Any]
@@ -72,6 +76,8 @@ def read(config: Config, artifacts: Path) -> Study:
         for method in config.experiment.methods
         for seed in config.experiment.seeds
     )
+    if items and all(WORST in item.evaluation["last"] and WORST in item.index for item in items):
+        attacks = (*attacks, WORST)
     return Study(config, files.read_json(_present(meta)), files.digest(meta), attacks, items)
 
 

@@ -22,8 +22,9 @@ def measure(
 ) -> dict[str, float | None]:
     """Accuracies of an epoch that has just ended, with ``model`` put in eval mode and back.
 
-    ``attacked``: the classes (n,) that the training steps of this epoch predicted under attack, None without attack. Natural
-    predictions are made now, without augmentation. Keys are history.csv's; None where there is nothing to measure.
+    ``attacked``: the classes (n,) that the training steps of this epoch predicted under attack, None without attack.
+    Natural predictions are made now, without augmentation. Keys are history.csv's; None where there is nothing to
+    measure.
     """
     training = model.training
     model.eval()
@@ -51,7 +52,7 @@ def measure(
 
 
 def describe_targets(targets: Tensor, train: Split) -> dict[str, float | None]:
-    """Mean entropy (nats) of targets (n, C), the share of noisy examples they recover and of clean ones they corrupt."""
+    """Mean entropy (nats) of targets (n, C), shares of noisy examples recovered and of clean ones corrupted."""
     entropy = torch.special.entr(targets.double()).sum(1).mean().item()
     correct = targets.argmax(1) == train.true
     return {

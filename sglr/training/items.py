@@ -41,7 +41,15 @@ def warm_up(config: Config, seed: int, data: Prepared, folder: Path, *, device: 
 
 
 def train(
-    config: Config, method: str, seed: int, data: Prepared, warmup: Path, folder: Path, *, device: torch.device, **loop: Any
+    config: Config,
+    method: str,
+    seed: int,
+    data: Prepared,
+    warmup: Path,
+    folder: Path,
+    *,
+    device: torch.device,
+    **loop: Any,
 ) -> None:
     """Train a method and write its folder (see the file contract in docs/reference): ``best/``, ``last/``,
     ``checkpoints/<epoch>/``, ``labels.npz``, ``labels_trace.npz``, ``history.csv``, ``metrics.json``.

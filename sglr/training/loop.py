@@ -76,14 +76,16 @@ def fit(
     """Train ``model`` (on the splits' device) as ``plan`` says.
 
     A snapshot found in ``snapshots`` is continued, else ``continue_from`` (``Trained.state`` of a shared warm-up), else
-    training starts at epoch 1 with the weights ``model`` has. ``on_resume`` gets the epoch and the step, both from 1, at
-    which a snapshot is continued; ``on_epoch`` each row of the history, again for the epochs that a snapshot already
+    training starts at epoch 1 with the weights ``model`` has. ``on_resume`` gets the epoch and the step, both from 1,
+    at which a snapshot is continued; ``on_epoch`` each row of the history, again for the epochs that a snapshot already
     holds. When ``should_stop`` says so, a snapshot is written and Interrupted raised.
 
     Raises TrainingError for a batch larger than the data or a loss that is not finite (with epoch and batch).
     """
     if plan.batch_size > len(train):
-        raise TrainingError(f"train.batch_size {plan.batch_size} is larger than the training set ({len(train)} examples)")
+        raise TrainingError(
+            f"train.batch_size {plan.batch_size} is larger than the training set ({len(train)} examples)"
+        )
     return _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title).run(continue_from)
 
 
@@ -100,7 +102,11 @@ class _Loop:
         self.learner = Learner(
             model=model,
             optimizer=torch.optim.SGD(
-                model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay
+                model.parameters(),
+                lr=sgd.lr,
+                momentum=sgd.momentum,
+                nesterov=sgd.nesterov,
+                weight_decay=sgd.weight_decay,
             ),
             objective=method.objective.build(),
             labels=method.labels.build(train.given, classes, plan.epochs),
@@ -189,10 +195,11 @@ class _Loop:
         """Waits for the device; called once per epoch and before a snapshot."""
         bad_step = int(self.progress.bad_step)
         if bad_step >= 0:
+            rate = self.learner.optimizer.param_groups[0]["lr"]
             raise TrainingError(
-                f"the loss is not finite from epoch {self.progress.epoch}, batch {bad_step + 1} of {self.steps} on. Likely"
-                f" causes: too high a learning rate ({self.learner.optimizer.param_groups[0]['lr']:g}), or bad values in the"
-                " data. The last snapshot from before is kept."
+                f"the loss is not finite from epoch {self.progress.epoch}, batch {bad_step + 1} of {self.steps} on."
+                f" Likely causes: too high a learning rate ({rate:g}), or bad values in the data."
+                " The last snapshot from before is kept."
             )
 
     def _pause(self) -> None:

@@ -50,7 +50,7 @@ class Plan:
 
     @classmethod
     def warm_up(cls, config: Config, seed: int) -> Self:
-        """The warm-up: natural training with a constant rate, or the first epochs of hard-label adversarial training."""
+        """The warm-up: natural training at a constant rate, or the first epochs of hard-label adversarial training."""
         plan = cls.training(config, _PLAIN[config.warmup.objective], seed)
         changes: dict[str, object] = {"until": config.warmup.epochs, "keep_epochs": ()}
         if config.warmup.objective == "standard":

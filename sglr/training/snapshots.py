@@ -42,7 +42,7 @@ class Snapshots:
             try:
                 return files.load_state(path)
             except files.FileError:
-                self._warn(f"the snapshot {path} is damaged; it is removed and the one before it used, if there is one.")
+                self._warn(f"the snapshot {path} is damaged and removed; the one before it is used if there is one.")
                 path.unlink(missing_ok=True)
         return None
 

@@ -54,7 +54,7 @@ def test_the_shipped_values_are_valid_and_stay_as_they_are():
 
 
 def test_every_key_has_a_comment():
-    """On its line. Under methods a key is explained where it first stands, and a line of several keys has one comment."""
+    """On its line. Under methods it is enough where a key first stands, and for a line of several keys."""
     explained: set[str] = set()
     in_methods = False
     for line in TEXT.splitlines():

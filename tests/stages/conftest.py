@@ -16,12 +16,18 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def first_run(tmp_path_factory: pytest.TempPathFactory, warm: Path) -> tuple[Project, Ended]:
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The repository's files with tiny params and no results; not to be changed."""
+    return Project.create(tmp_path_factory.mktemp("blank") / "study")
+
+
+@pytest.fixture(scope="session")
+def first_run(blank: Project, tmp_path_factory: pytest.TempPathFactory, warm: Path) -> tuple[Project, Ended]:
     """A study that ``dvc repro`` made from nothing, with the plain interpreter, and what it said; not to be changed.
 
     ``warm`` is asked for only to load its libraries meanwhile.
     """
-    project = Project.create(tmp_path_factory.mktemp("first") / "study")
+    project = blank.copy(tmp_path_factory.mktemp("first") / "study")
     return project, project.repro()
 
 

@@ -97,8 +97,8 @@ class Project:
     def call(self, *command: str, **environment: str) -> Ended:
         """Run a command in the project; stdout and stderr together."""
         done = subprocess.run(
-            command, cwd=self.path, env=self.environment | environment, stdin=subprocess.DEVNULL, check=False, timeout=500,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            command, cwd=self.path, env=self.environment | environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=500,
         )  # fmt: skip
         return Ended(done.returncode, done.stdout)
 

@@ -140,12 +140,14 @@ def test_what_may_be_imported_where():
         assert taken <= {"runtime", "pipeline"}, path
 
 
-@pytest.mark.parametrize(
-    "code", ["import sglr", "import sglr.config, sglr.files, sglr.tracking", "from sglr.cli import main; main(['--help'])"]
-)
+LIGHT = ("import sglr", "import sglr.config, sglr.files, sglr.tracking", "from sglr.cli import main; main(['--help'])")
+
+
+@pytest.mark.parametrize("code", LIGHT)
 def test_nothing_heavy_is_imported_before_it_is_needed(code):
     """Torch and MLflow take seconds each."""
-    ask = f"import atexit, sys; atexit.register(lambda: print(sorted({{'torch', 'mlflow', 'dvc', 'pandas'}} & set(sys.modules))))\n{code}"
+    heavy = "{'torch', 'mlflow', 'dvc', 'pandas'}"
+    ask = f"import atexit, sys; atexit.register(lambda: print(sorted({heavy} & set(sys.modules))))\n{code}"
     ended = subprocess.run([sys.executable, "-c", ask], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "[]"
 
@@ -154,9 +156,9 @@ def test_importing_a_room_sets_nothing_for_all(finished: Project):
     """Seeds, threads and cudnn's flags belong to whoever runs the program."""
     look = (
         "import random, numpy, torch\n"
-        "def state(): return (torch.initial_seed(), torch.get_num_threads(), torch.backends.cudnn.benchmark,\n"
-        "    torch.backends.cudnn.deterministic, torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(),\n"
-        "    torch.is_grad_enabled(), str(numpy.random.get_state()), random.getstate())\n"
+        "def state(): return (torch.initial_seed(), torch.get_num_threads(), torch.is_grad_enabled(),\n"
+        "    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.get_default_dtype(),\n"
+        "    torch.are_deterministic_algorithms_enabled(), str(numpy.random.get_state()), random.getstate())\n"
         "torch.manual_seed(3); before = state()\n"
         f"import {', '.join(f'sglr.{room}' for room in ORDER)}\n"
         "assert state() == before\n"
@@ -167,25 +169,27 @@ def test_importing_a_room_sets_nothing_for_all(finished: Project):
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "check"])
 def test_a_stage_runs_on_its_deps_alone(finished: Project, tmp_path: Path, stage: str):
-    """In a folder with nothing but its deps, the stage makes the same outs: it reads no file that dvc.yaml does not list."""
-    item = f"{stage}@0" if stage == "warmup" else f"{stage}@sglr-0" if stage in ("train", "evaluate", "analyze") else stage
-    entry = finished.lock()[item]
+    """In a folder with nothing but its deps the stage makes the same outs: it reads no file that dvc.yaml omits."""
+    items = (stage, f"{stage}@0", f"{stage}@sglr-0")
+    (entry,) = (entry for item, entry in finished.lock().items() if item in items)
     bare = Project(tmp_path / "bare", None)
     bare.environment = finished.environment
-    glue = ["params.yaml", "dvc.yaml", "stages/__init__.py", "stages/runtime.py", "stages/pipeline.py", "sglr/__init__.py", "sglr/tracking"]
-    rooms = [str(path.relative_to(REPOSITORY)) for room in (*COMPONENT_ROOMS, "threat", "random") for path in (REPOSITORY / "sglr").glob(f"{room}*")]
+    glue = ["params.yaml", "dvc.yaml", *(f"stages/{name}.py" for name in ("__init__", "runtime", "pipeline"))]
+    glue += ["sglr/__init__.py", "sglr/tracking"]
+    # Loading params.yaml imports the rooms of components.
+    glue += ["sglr/threat.py", "sglr/random.py", *(f"sglr/{room}" for room in COMPONENT_ROOMS)]
     extra = {
         # Tracking looks for the parent run by its history.
         "evaluate": ["artifacts/train/sglr-0/history.csv"],
         # The package around the one module that the report uses.
         "report": ["sglr/evaluation/__init__.py"],
     }
-    for name in {*glue, *rooms, *extra.get(stage, ()), *(dep["path"] for dep in entry["deps"])}:
+    for name in {*glue, *extra.get(stage, ()), *(dep["path"] for dep in entry["deps"])}:
         source, target = finished.path / name, bare.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True)
-        elif source.exists():
+        else:
             shutil.copy2(source, target)
     ended = bare.call(*entry["cmd"].split())
     assert ended.status == 0, ended.output

@@ -1,6 +1,6 @@
 """The params that dvc.yaml lists for a stage, against those its library call really reads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,13 @@ def write_report(settings: Config, folder: Path) -> None:
 
 
 CALLS = {
-    "prepare": prepare, "warmup": warmup, "train": train, "evaluate": evaluate, "analyze": analyze, "report": write_report,
-}  # fmt: skip
+    "prepare": prepare,
+    "warmup": warmup,
+    "train": train,
+    "evaluate": evaluate,
+    "analyze": analyze,
+    "report": write_report,
+}
 # Listed without being read, each for a reason.
 LISTED = {
     # Whatever is in data decides what the data are for: all of it reruns everything.

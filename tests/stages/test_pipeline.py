@@ -65,8 +65,8 @@ def test_dvc_knows_every_out(study):
 def test_only_small_metrics_files_are_left_for_git(study):
     listed = ["git", "ls-files", "--others", "--exclude-standard", "artifacts", ".sglr", "mlflow.db"]
     shown = subprocess.run(listed, cwd=study.path, capture_output=True, text=True, check=True).stdout.split()
-    metrics = {"artifacts/warmup/0/metrics.json"}
-    metrics |= {f"artifacts/{stage}/{method}-0/metrics.json" for stage in ("train", "evaluate", "analyze") for method in ("at", "sglr")}
+    folders = [f"{stage}/{method}-0" for stage in ("train", "evaluate", "analyze") for method in ("at", "sglr")]
+    metrics = {f"artifacts/{folder}/metrics.json" for folder in ("warmup/0", *folders)}
     # DVC's own lists of what git is to leave out lie beside them.
     assert {path for path in shown if not path.endswith(".gitignore")} == metrics
 
@@ -89,8 +89,8 @@ def test_the_history_starts_with_the_warm_up_and_has_every_epoch(study, method):
     rates = [float(row["lr"]) for row in history]
     np.testing.assert_allclose(rates, [0.05, *[0.1] * 19, *[0.01] * 10, *[0.001] * 11])
     assert history[0]["train/pgd"] == ""
-    measured = ("train/loss", "train/natural", "train/pgd", "val/natural", "val/pgd", "noisy/natural_given", "noisy/pgd_true")
-    assert all(row[key] != "" for row in history[1:] for key in measured)
+    measured = ("train/loss", "train/natural", "train/pgd", "val/natural", "val/pgd", "noisy/natural_given")
+    assert all(row[key] != "" for row in history[1:] for key in (*measured, "noisy/pgd_true", "clean/pgd"))
     entropy = [float(row["targets/entropy"]) for row in history]
     assert entropy[:2] == [0, 0]
     assert all((value > 0) == (method == "sglr") for value in entropy[2:])
@@ -125,15 +125,15 @@ def test_kept_epochs_and_models_load(study):
     for name in ("best", "last", "checkpoints/2"):
         model = load_model(study.path / "artifacts/train/sglr-0" / name)
         assert not model.training
-    before_refinement = (study.path / f"artifacts/train/{method}-0/checkpoints/2/model.safetensors" for method in ("at", "sglr"))
-    assert len({path.read_bytes() for path in before_refinement}) == 2, "refinement started with epoch 2"
+    kept = [study.path / f"artifacts/train/{method}-0/checkpoints/2/model.safetensors" for method in ("at", "sglr")]
+    assert kept[0].read_bytes() != kept[1].read_bytes(), "refinement started with epoch 2"
 
 
 def test_evaluation_counts_the_examples_it_says(study):
     for method in ("at", "sglr"):
         metrics = json.loads(study.read(f"evaluate/{method}-0/metrics.json"))
         outcomes = arrays(study, f"evaluate/{method}-0/outcomes.npz")
-        assert set(metrics["last"]) == {"natural", "fgsm", "pgd2"}
+        assert set(metrics["last"]) >= {"natural", "fgsm", "pgd2"}
         for checkpoint in ("best", "last"):
             for attack, accuracy in metrics[checkpoint].items():
                 correct = outcomes[f"{checkpoint}/{attack}"]

@@ -25,12 +25,12 @@ def own(params: Params) -> None:
 
 def results(project: Project) -> dict[str, str]:
     """Checksums of all results; the outcome of the check itself is none."""
-    folder = project.path / "artifacts"
-    return {str(path): files.md5(path) for path in folder.rglob("*") if path.is_file() and path.name not in ("check.txt", ".gitignore")}
+    found = [path for path in (project.path / "artifacts").rglob("*") if path.is_file()]
+    return {str(path): files.md5(path) for path in found if path.name not in ("check.txt", ".gitignore")}
 
 
 def refused(project: Project, *expected: str, ran: tuple[str, ...] = ("check",), **environment: str) -> Ended:
-    """``dvc repro`` fails after ``ran`` only, says ``expected`` in one error, and changes no result and no entry of dvc.lock."""
+    """``dvc repro`` fails after ``ran`` only, says ``expected`` in one error, and changes no result nor dvc.lock."""
     before, lock = results(project), project.lock()
     ended = project.call("dvc", "repro", **environment)
     assert ended.status != 0
@@ -71,7 +71,8 @@ def test_a_file_that_is_no_yaml_is_named(finished: Project):
 
 def test_a_gpu_that_is_not_there(finished: Project):
     finished.change(lambda p: p["train"].update(epochs=41))
-    refused(finished, "SGLR_DEVICE='cuda'", "torch sees 0", "SGLR_DEVICE=cpu", SGLR_DEVICE="cuda", CUDA_VISIBLE_DEVICES="")
+    nothing = {"SGLR_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""}
+    refused(finished, "SGLR_DEVICE='cuda'", "torch sees 0", "SGLR_DEVICE=cpu", **nothing)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_params_edited_while_a_stage_runs(finished: Project):
         time.sleep(0.002)
     finished.change(lambda p: p["train"].update(epochs=EPOCHS + 2))
     assert dvc.wait(120) != 0, finished.said()
-    assert "Error: train changed in params.yaml while train@at-0 was running; its result is discarded." in finished.said()
+    assert "Error: train changed in params.yaml while train@at-0 was running; its result is" in finished.said()
     assert finished.lock()["train@at-0"] == lock["train@at-0"]
     finished.repro("--single-item", "train@at-0")
     assert finished.lock()["train@at-0"]["params"]["params.yaml"]["train"]["epochs"] == EPOCHS + 2
@@ -142,11 +143,11 @@ def test_a_stage_called_by_hand_for_what_is_not_listed(finished: Project, argume
     assert results(finished) == before
 
 
-def test_a_stage_called_by_hand_where_nothing_is(tmp_path: Path, warm: Path):
-    project = Project.create(tmp_path / "new", warm)
+def test_a_stage_called_by_hand_where_nothing_is(blank: Project, tmp_path: Path, warm: Path):
+    project = blank.copy(tmp_path / "new", warm)
     ended = project.call("python", "-m", "stages.train", "at", "0")
     assert ended.status == 1
-    assert ended.output.startswith("Error: train@at-0 needs artifacts/check.txt, which is missing; `dvc repro train@at-0`")
+    assert ended.output.startswith("Error: train@at-0 needs artifacts/check.txt, which is missing; `dvc repro ")
     (project.path / "dvc.yaml").unlink()
     assert "Error: there is no dvc.yaml in" in project.call("python", "-m", "stages.check").output
 

@@ -20,7 +20,7 @@ CHANGES = {
         ["check", *items(*MEASURED, methods=("sglr",)), "report"],
     ),
     "fewer test examples": (lambda p: p["evaluate"].update(n_examples=30), ["check", *items("evaluate"), "report"]),
-    "other bins of the calibration": (lambda p: p["analyze"].update(ece_bins=5), ["check", *items("analyze"), "report"]),
+    "other calibration bins": (lambda p: p["analyze"].update(ece_bins=5), ["check", *items("analyze"), "report"]),
     "the report's own setting": (lambda p: p["report"].update(seed=1), ["check", "report"]),
     "one seed more": (
         lambda p: p["experiment"].update(seeds=[0, 1]), ["check", "warmup@1", *items(*MEASURED, seeds=(1,)), "report"]

@@ -1,8 +1,8 @@
-"""A ``python`` that starts stages at once, from a process that has the heavy libraries loaded already.
+"""A ``python`` and a ``dvc`` that start at once, from a process that has the heavy libraries loaded already.
 
 Importing torch costs seconds and these tests start more than a hundred stages. ``serve`` loads third-party libraries,
-never the project's own code, and forks for every ``python -m stages.<name>`` that the command in ``install``'s folder is
-asked for. The tests of killing and of a first run from nothing use the plain interpreter.
+never the project's own code, and forks for every ``dvc`` and ``python -m stages.<name>`` that the commands in
+``install``'s folder are asked for. The tests of killing and of a first run from nothing use the plain commands.
 """
 
 import atexit
@@ -23,28 +23,31 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 LIBRARIES = (
-    "torch", "torch._dynamo", "numpy", "pydantic", "yaml", "click", "tqdm", "filelock", "safetensors.torch", "psutil", "jinja2",
-    "sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_svg", "mlflow.tracking", "sqlalchemy",
+    "torch", "torch._dynamo", "numpy", "pydantic", "yaml", "click", "tqdm", "filelock", "safetensors.torch", "psutil",
+    "jinja2", "sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_svg", "mlflow.tracking",
+    "sqlalchemy", "dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.repo.reproduce", "dvc.stage.cache", "dvc_data.index",
+    "dvc.repo.index", "dvc.commands.repro", "dvc.parsing", "networkx", "pygtrie", "dvc.output", "dvc.dependency",
 )  # fmt: skip
 
 
 @contextlib.contextmanager
 def install(folder: Path) -> Iterator[Path]:
-    """Put the command ``python`` into ``folder``/bin and keep its server alive; yields that bin folder.
+    """Put the commands into ``folder``/bin and keep their server alive; yields that bin folder.
 
-    The server is not waited for: the command does that, so that it can load while something else goes on.
+    The server is not waited for: the commands do that, so that it can load while something else goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     address = folder / "socket"
-    command = folder / "bin" / "python"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{__file__}" "{address}" "$@"\n')
-    command.chmod(0o755)
+    (folder / "bin").mkdir()
+    for name, first in (("python", ""), ("dvc", "-m dvc ")):
+        command = folder / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{__file__}" "{address}" {first}"$@"\n')
+        command.chmod(0o755)
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_WAIT_POLICY": "PASSIVE"}
     call = [sys.executable, __file__, "--serve", str(address)]
     # The server ends when this end of the pipe closes, however the tests end.
     with subprocess.Popen(call, stdin=subprocess.PIPE, env=environment) as server:
-        yield command.parent
+        yield folder / "bin"
         assert server.stdin is not None
         server.stdin.close()
 
@@ -99,8 +102,8 @@ def _become(connection: socket.socket) -> NoReturn:
 
 
 def _ask(address: str, arguments: list[str]) -> int:
-    """The command itself: hand the call over and wait; anything but a stage goes to the plain interpreter."""
-    if arguments[:1] != ["-m"] or not arguments[1].startswith("stages."):
+    """The command itself: hand the call over and wait; anything else goes to the plain interpreter."""
+    if arguments[:1] != ["-m"] or not arguments[1].startswith(("stages.", "dvc")):
         os.execv(sys.executable, [sys.executable, *arguments])
     asked = {
         "module": arguments[1], "arguments": arguments[1:], "cwd": str(Path.cwd()), "environment": dict(os.environ),

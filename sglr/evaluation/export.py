@@ -1,0 +1,87 @@
+"""A trained model as files that others can use: RobustBench, torch alone, this project."""
+
+import hashlib
+import io
+import json
+import keyword
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sglr
+from sglr import files, models
+from sglr.evaluation import model_card
+from sglr.evaluation.provenance import gather
+from sglr.evaluation.standalone import same_logits, source
+from sglr.models.checkpoint import SPEC, WEIGHTS
+
+_TAKEN = ("model", "robustbench", "sglr", "torch")
+
+
+def export(
+    path: str | Path, output: str | Path, *, name: str | None = None, checkpoint: str | None = None
+) -> list[Path]:
+    """Write a checkpoint into the folder ``output`` and return the files, in the order written.
+
+    ``model.safetensors`` and ``model.json`` (for ``sglr.load_model``), ``<name>.pt`` (its state dict, read with
+    ``torch.load(weights_only=True)``), ``<name>.py`` (builds and loads it with torch alone, checked here against the
+    original), ``model_info.json`` (RobustBench's), ``README.md`` (model card). ``path`` and ``checkpoint``: see
+    ``gather``; ``name``: letters, digits and underscores (None: from method, seed and checkpoint).
+
+    FileError when there is no model, the name cannot name a Python file.
+    """
+    found, output = gather(path, checkpoint), Path(output)
+    name = name or re.sub(r"\W", "_", f"{found.item or 'model'}_{found.checkpoint}")
+    taken = name in _TAKEN or name in sys.stdlib_module_names or keyword.iskeyword(name)
+    if taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,79}", name):
+        raise files.FileError(
+            f"the name {name!r} cannot name the Python file: use letters, digits and underscores, and no name that"
+            " Python or a library has already."
+        )
+    if output.resolve() == found.folder.resolve():
+        raise files.FileError(f"{output} is the folder of the checkpoint itself: name another one.")
+    model, spec = models.load_model(found.folder), files.read_json(found.folder / SPEC)
+    title = f"{name}: {model_card.architecture(spec)}, exported by sglr {sglr.__version__}."
+    text = source(spec, name, title=title, dataset=model_card.dataset(found), threat=model_card.threat(found))
+    state = model.state_dict()
+    if not same_logits(text, spec, state):
+        raise files.FileError(f"{name}.py would not give the logits of {found.folder}; nothing was written.")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    made = _made(found.folder)
+    written = {
+        WEIGHTS: (found.folder / WEIGHTS).read_bytes(),
+        SPEC: (found.folder / SPEC).read_bytes(),
+        f"{name}.pt": _torch_file(state),
+        f"{name}.py": text.encode(),
+        "model_info.json": (json.dumps(model_card.info(found, spec), indent=2) + "\n").encode(),
+        "README.md": model_card.card(found, spec, name, made=made, parameters=parameters).encode(),
+    }
+    for file, payload in written.items():
+        files.write_bytes(output / file, payload)
+    return [output / file for file in written]
+
+
+def _torch_file(state: dict[str, torch.Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def _made(folder: Path) -> dict[str, str]:
+    """Versions, commit and checksum, for the model card."""
+    made: dict[str, Any] = {
+        "exported by": f"sglr {sglr.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        "weights (model.safetensors) SHA-256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+    }
+    try:
+        asked = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        commit = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        made["commit of the project at export"] = commit
+    except (OSError, subprocess.SubprocessError):
+        made["commit of the project at export"] = "not known (no git repository)"
+    return made

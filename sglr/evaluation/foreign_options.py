@@ -1,0 +1,90 @@
+"""`sglr evaluate` from its options, which are texts, to the metrics."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sglr.config import ConfigError, load, parse
+from sglr.data import open_folder
+from sglr.evaluation.foreign import evaluate_foreign, load_weights
+from sglr.evaluation.given_pictures import read_test
+
+
+def run(
+    weights: Path,
+    name: str | None,
+    output: Path,
+    *,
+    folder: str,
+    npz: str | None,
+    params: str,
+    options: Sequence[str] = (),
+    num_classes: int | None = None,
+    normalization: str | None = None,
+    key: str | None = None,
+    n_examples: int | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """What ``sglr evaluate`` does with its options, as texts; returns the metrics.
+
+    Raises ConfigError and FileError with a message for the user; ImportError when an attack's package is missing.
+    """
+    settings = load(params)
+    if n_examples is not None:
+        settings = settings.model_copy(
+            update={"evaluate": settings.evaluate.model_copy(update={"n_examples": n_examples})}
+        )
+    torch.set_num_threads(settings.experiment.threads)
+    data = open_folder(folder) if npz is None else read_test(npz, num_classes)
+    if num_classes not in (None, data.num_classes):
+        raise ConfigError(
+            f"--num-classes {num_classes} does not go with {folder}, which has {data.num_classes} classes."
+        )
+    model = load_weights(
+        weights, name, data, key=key, normalization=parse_normalization(normalization), options=parse_options(options)
+    )
+    try:
+        return evaluate_foreign(settings, data, model, output, weights=weights, device=_device(device))
+    # What attacks say of models they cannot attack (AutoAttack below four classes).
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Options of an architecture from KEY=VALUE texts, values written as in params.yaml; ConfigError otherwise."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier() or key in ("name", "normalization"):
+            raise ConfigError(f"--option {text!r} is not KEY=VALUE with an option of the architecture.")
+        found[key] = parse(f"value: {value}", f"--option {text}")["value"]
+    return found
+
+
+def parse_normalization(text: str | None) -> dict[str, list[float]] | None:
+    """Mean and std per channel from 0.49,0.48,0.45/0.25,0.24,0.26; None for None or 'none'; ConfigError otherwise."""
+    if text is None or text == "none":
+        return None
+    try:
+        mean, std = ([float(value) for value in part.split(",")] for part in text.split("/"))
+    except ValueError:
+        raise ConfigError(
+            f"--normalization {text!r} is not MEAN/STD with one number per channel (0.49,0.48,0.45/0.25,0.24,0.26)."
+        ) from None
+    return {"mean": mean, "std": std}
+
+
+def _device(asked: str) -> torch.device:
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda") or (
+        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise ConfigError(f"--device {asked}: there is no such device here; use auto, cpu, cuda or cuda:<number>.")
+    return device

@@ -1,0 +1,157 @@
+"""Signs that an attack fails where a stronger one would not: checks that the field asks for.
+
+Athalye et al. 2018 (obfuscated gradients), Carlini et al. 2019 (on evaluating robustness), Tramer et al. 2020. A flag
+means that accuracy under gradient attacks is not to be trusted; no flag proves nothing.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sglr.attacks import REGISTRY, AttackOptions, pgd
+from sglr.attacks.losses import cross_entropy
+from sglr.attacks.pgd import input_gradient
+from sglr.evaluation.chunks import outcomes
+from sglr.evaluation.journal import Journal
+from sglr.evaluation.statistics import mcnemar
+from sglr.random import torch_stream
+from sglr.threat import Threat
+
+# One attack counts as stronger than another below this one-sided exact p of the paired test.
+_LEVEL = 0.01
+# Share of examples that an unbounded attack may leave; share of them whose gradient may be exactly zero.
+_LEFT, _ZERO = 0.02, 0.1
+_QUERIES = 200
+# Random noise that breaks at least so many examples, and this part of what PGD breaks, is not far weaker.
+_NOISE, _PART = 3, 0.5
+# Relative difference of logits between two calls that is more than another order of the same sums.
+_REPEATED = 1e-3
+# Relative fall of the mean loss with more steps that is more than going back and forth around a maximum.
+_FALL = 0.05
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The examples x (N, C, H, W) in [0, 1] with labels y (N,), the model, and how outcomes are measured.
+
+    ball: the threat model of a radius in [0, 1] units; eps: that of the evaluation; steps: of PGD.
+    """
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    ball: Callable[[float], Threat]
+    eps: float
+    steps: int
+    seed: int
+    chunk: int
+    journal: Journal
+
+    def correct(self, name: str, options: AttackOptions | None, eps: float) -> np.ndarray:
+        """Correct predictions (N,) under an attack of radius eps."""
+        return outcomes(
+            self.model, self.x, self.y, options, threat=self.ball(eps), seed=self.seed, chunk=self.chunk,
+            journal=self.journal.below(name),
+        )[0]  # fmt: skip
+
+
+def sanity(subject: Subject) -> list[str]:
+    """One sentence per check that fails; empty for a model without signs of masked gradients."""
+    attack = REGISTRY.options("pgd", steps=subject.steps)
+    natural = subject.correct("natural", None, 0.0)
+    white = subject.correct("pgd", attack, subject.eps)
+    return [
+        *_stronger("FGSM, one step,", subject.correct("fgsm", REGISTRY.options("fgsm"), subject.eps), white),
+        *_stronger(
+            f"Square Attack with {_QUERIES} queries and no gradients",
+            subject.correct("square", REGISTRY.options("square", queries=_QUERIES), subject.eps), white,
+        ),
+        *_radius(subject, attack, white),
+        *_noise(subject, natural, white),
+        *_gradients(subject),
+        *_randomness(subject),
+    ]  # fmt: skip
+
+
+def _stronger(name: str, weak: np.ndarray, white: np.ndarray) -> list[str]:
+    """Whether the attack that should be the weaker breaks more: exact binomial test on the examples where they differ."""
+    test = mcnemar(white, weak)
+    if test.only_a > test.only_b and test.p / 2 < _LEVEL:
+        return [
+            f"{name} breaks {test.only_a} examples that PGD does not, and PGD {test.only_b} that it does not (one-sided"
+            f" p {test.p / 2:.2g}): gradients may be masked"
+        ]
+    return []
+
+
+def _radius(subject: Subject, attack: AttackOptions, white: np.ndarray) -> list[str]:
+    """Accuracy must not rise with the radius, and must end at 0 where the ball holds every picture."""
+    found, before, radius = [], white, subject.eps
+    broken_nowhere = white.copy()
+    for factor in (2, 4):
+        after = subject.correct(f"pgd-{factor}", attack, factor * subject.eps)
+        test = mcnemar(after, before)
+        if test.only_a > test.only_b and test.p / 2 < _LEVEL:
+            found.append(
+                f"accuracy rises from {before.mean():.1%} to {after.mean():.1%} when eps grows from {radius * 255:g}/255 to"
+                f" {factor * subject.eps * 255:g}/255: the attack fails"
+            )
+        broken_nowhere &= after
+        before, radius = after, factor * subject.eps
+    everything = 1.0 if type(subject.ball(0.0)).__name__ == "Linf" else math.sqrt(subject.x[0].numel())
+    options = REGISTRY.options("pgd", steps=max(subject.steps, 20), step_size_255=everything / 10 * 255)
+    broken_nowhere &= subject.correct("pgd-unbounded", options, everything)
+    if broken_nowhere.mean() > _LEFT:
+        found.append(
+            f"an attack that may change every pixel to anything leaves {broken_nowhere.mean():.1%} of the examples correct"
+            " instead of none: gradients are masked, or the prediction does not depend on the picture"
+        )
+    return found
+
+
+def _noise(subject: Subject, natural: np.ndarray, white: np.ndarray) -> list[str]:
+    """A random perturbation of full length must break far fewer examples than PGD."""
+    threat = subject.ball(subject.eps)
+    draw = torch.empty_like(subject.x).normal_(generator=torch_stream(subject.seed, "sanity/noise", device=subject.x.device))
+    noisy = threat.project(subject.x + threat.step(draw, subject.eps), subject.x)
+    with torch.no_grad():
+        right = torch.cat([subject.model(part).argmax(1) for part in noisy.split(subject.chunk)]) == subject.y
+    by_noise, by_attack = int((natural & ~right.cpu().numpy()).sum()), int((natural & ~white).sum())
+    if by_noise >= max(_NOISE, _PART * by_attack):
+        return [f"random noise breaks {by_noise} examples, PGD of the same length {by_attack}: the attack finds little more"]
+    return []
+
+
+def _gradients(subject: Subject) -> list[str]:
+    """The loss has a gradient at the pictures, and more steps along it do not lead to less of it."""
+    found, part, labels = [], subject.x[: subject.chunk], subject.y[: subject.chunk]
+    gradient = input_gradient(subject.model, part, labels, cross_entropy)
+    zero = int((gradient.flatten(1).abs().amax(1) == 0).sum())
+    if zero > _ZERO * len(part):
+        found.append(f"the loss has no gradient at all at {zero} of {len(part)} pictures: gradient attacks cannot work")
+    losses = [_mean_loss(subject, part, labels, steps) for steps in (max(1, subject.steps // 4), subject.steps)]
+    if losses[1] < losses[0] * (1 - _FALL):
+        found.append(f"the mean loss falls from {losses[0]:.3g} to {losses[1]:.3g} with four times the steps of PGD")
+    return found
+
+
+def _mean_loss(subject: Subject, x: Tensor, y: Tensor, steps: int) -> float:
+    threat = subject.ball(subject.eps)
+    stream = torch_stream(subject.seed, "sanity/loss", device=x.device)
+    point = pgd(subject.model, x, y, threat=threat, step_size=subject.eps / 4, steps=steps, generator=stream)
+    with torch.no_grad():
+        return float(cross_entropy(subject.model(point), y).mean())
+
+
+@torch.no_grad()
+def _randomness(subject: Subject) -> list[str]:
+    """The same pictures give the same logits."""
+    part = subject.x[: subject.chunk]
+    once, again = subject.model(part), subject.model(part)
+    if float((once - again).abs().max()) > _REPEATED * float(once.abs().max()):
+        return ["the same pictures give different logits: a randomised model needs an attack that averages over its noise"]
+    return []

@@ -1,0 +1,185 @@
+"""`sglr evaluate` as a user meets it: a model from elsewhere through the suite, and what is refused."""
+
+import hashlib
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from sglr import data, evaluation, files, models
+from sglr.cli import main
+from sglr.config.reader import validate
+
+KIND = {"num_classes": 10, "shape": (1, 8, 8), "channels": [4, 8], "hidden": 16}
+OPTIONS = ("--model", "small_cnn", "--option", "channels=[4, 8]", "--option", "hidden=16")
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+@pytest.fixture
+def project(params, tmp_path, monkeypatch):
+    """A project's folder with params.yaml, prepared digits, and weights from elsewhere in author.tar."""
+    monkeypatch.chdir(tmp_path)
+    params["data"] |= {"source": {"name": "digits", "test_size": 100}, "train_size": 60, "validation_size": 20}
+    params["train"]["batch_size"] = 60
+    params["evaluate"] |= {
+        "n_examples": 40,
+        "batch_size": 16,
+        "attacks": {"fgsm": "fgsm", "pgd3": {"name": "pgd", "steps": 3, "n_examples": 24}},
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    config = validate(params)
+    data.prepare(config.data, tmp_path / "artifacts" / "data")
+    state = models.build("small_cnn", **KIND, generator_seed=1).state_dict()
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "author.tar")
+    return tmp_path
+
+
+def pictures(project):
+    test = data.open_folder(project / "artifacts" / "data").test()
+    return test.pictures().numpy(), test.true.numpy()
+
+
+def test_the_suite_runs_and_files_are_those_of_any_evaluation(project):
+    result = call("--weights", "author.tar", *OPTIONS)
+    assert result.exit_code == 0, result.output
+    folder = project / "artifacts" / "foreign" / "author"
+    metrics, outcomes = files.read_json(folder / "metrics.json"), files.read_arrays(folder / "outcomes.npz")
+    assert metrics["n_examples"]["natural"] == 40
+    assert metrics["n_examples"]["pgd3"] == 24
+    for attack in ("natural", "fgsm", "pgd3"):
+        outcome = outcomes[f"last/{attack}"]
+        low, high = evaluation.wilson(int(outcome.sum()), len(outcome))
+        assert metrics["last"][attack] == outcome.mean()
+        assert metrics["interval"]["last"][attack] == {"low": low, "high": high}
+        row = f"{len(outcome)}    {outcome.mean():.2%}  {low:.2%} to {high:.2%}"
+        assert " ".join(row.split()) in " ".join(result.output.split())
+    assert all(f"FLAG {flag}" in result.output for flag in metrics["flags"])
+    assert not (folder / ".unfinished").exists()
+
+
+def test_outcomes_are_those_of_the_same_weights_trained_here(project):
+    """The evaluate stage's own function on a training folder with the same weights."""
+    assert call("--weights", "author.tar", *OPTIONS, "--output", "out").exit_code == 0
+    config = validate(yaml.safe_load((project / "params.yaml").read_text()))
+    model = models.build("small_cnn", **KIND, generator_seed=1)
+    models.save(model, project / "train" / "last", models.spec("small_cnn", **KIND))
+    (project / "train" / "best").mkdir()
+    expected = evaluation.evaluate(
+        config, data.open_folder("artifacts/data"), project / "train", device=torch.device("cpu")
+    )
+    found = files.read_arrays(project / "out" / "outcomes.npz")
+    for attack, outcome in expected.correct["last"].items():
+        np.testing.assert_array_equal(found[f"last/{attack}"], outcome)
+
+
+def test_what_was_evaluated_is_on_record(project):
+    assert call("--weights", "author.tar", *OPTIONS, "--output", "out", "--n-examples", 8).exit_code == 0
+    source = json.loads((project / "out" / "source.json").read_text())
+    digest = hashlib.sha256((project / "author.tar").read_bytes()).hexdigest()
+    assert source["weights"] == {"file": "author.tar", "sha256": digest}
+    assert source["evaluate"]["n_examples"] == 8
+    assert source["threat"] == {"norm": "linf", "eps_255": 25.5}
+    assert "prefix module. taken off every key" in source["notes"]
+    assert str(project) not in (project / "out" / "source.json").read_text()
+    assert files.read_json(project / "out" / "metrics.json")["n_examples"]["natural"] == 8
+
+
+def test_a_model_of_this_project_needs_no_name(project):
+    assert call("--weights", "author.tar", *OPTIONS, "--output", "out").exit_code == 0
+    result = call("--weights", "out/model/last", "--output", "again")
+    assert result.exit_code == 0, result.output
+    one, other = (files.read_arrays(project / name / "outcomes.npz") for name in ("out", "again"))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    result = call("--weights", "out/model/last", "--option", "hidden=16")
+    assert "leave out --key, --normalization and --option" in result.output
+
+
+def test_pictures_from_an_npz_give_what_prepared_ones_give(project):
+    x, y = pictures(project)
+    np.savez(project / "own.npz", x_test=x + 5e-7, y_test=y)
+    assert call("--weights", "author.tar", *OPTIONS, "--output", "out").exit_code == 0
+    result = call("--weights", "author.tar", *OPTIONS, "--npz", "own.npz", "--output", "npz")
+    assert result.exit_code == 0, result.output
+    one, other = (files.read_arrays(project / name / "outcomes.npz") for name in ("out", "npz"))
+    np.testing.assert_array_equal(one["last/natural"], other["last/natural"])
+    np.savez(project / "last.npz", x_test=(x * 255).round().astype(np.uint8).transpose(0, 2, 3, 1), y_test=y)
+    assert call("--weights", "author.tar", *OPTIONS, "--npz", "last.npz", "--n-examples", 4).exit_code == 0
+
+
+def test_normalization_is_the_first_layer(project):
+    result = call("--weights", "author.tar", *OPTIONS, "--normalization", "0.5/0.25", "--output", "out")
+    assert result.exit_code == 0, result.output
+    normalization = files.read_json(project / "out" / "model" / "last" / "model.json")["options"]["normalization"]
+    assert normalization == {"mean": [0.5], "std": [0.25]}
+
+
+def npz(project, **change):
+    x, y = pictures(project)
+    np.savez(project / "own.npz", **({"x_test": x, "y_test": y} | change))
+    return ("--weights", "author.tar", *OPTIONS, "--npz", "own.npz")
+
+
+def without_labels(project):
+    np.savez(project / "own.npz", x_test=np.zeros((4, 1, 8, 8)))
+    return ("--weights", "author.tar", *OPTIONS, "--npz", "own.npz")
+
+
+def weights(project, **change):
+    state = models.build("small_cnn", **KIND, generator_seed=1).state_dict()
+    torch.save(state | change, project / "changed.pt")
+    return ("--weights", "changed.pt", *OPTIONS)
+
+
+REFUSED = {
+    "empty test set": (lambda p: npz(p, x_test=np.ones((0, 1, 8, 8)), y_test=np.ones(0, int)), "test set is empty"),
+    "beyond 1": (lambda p: npz(p, x_test=np.full((100, 1, 8, 8), 1.01)), r"values from 1.01 to 1.01; .* \[0, 1\]"),
+    "NaN picture": (lambda p: npz(p, x_test=np.full((100, 1, 8, 8), np.nan)), "values from nan to nan"),
+    "too few labels": (lambda p: npz(p, y_test=np.zeros(7, int)), r"one whole number for each of 100 pictures"),
+    "classes of the data": (lambda p: npz(p, y_test=np.arange(100)), r"head\.weight is \[10, 16\], must be \[100, 16\]"),
+    "label too large": (lambda p: (*npz(p), "--num-classes", "5"), "labels 0 to 9; 5 classes allow 0 to 4"),
+    "no y_test": (lambda p: without_labels(p), r"missing y_test \(it holds x_test\)"),
+    "other class count": (lambda p: ("--weights", "author.tar", *OPTIONS, "--num-classes", "7"), "which has 10 classes"),
+    "NaN weights": (lambda p: weights(p, **{"head.bias": torch.full((10,), torch.nan)}), r"not finite: head\.bias"),
+    "infinite logits": (lambda p: weights(p, **{"head.weight": torch.full((10, 16), 1e30),
+                                                "hidden.weight": torch.full((16, 128), 1e30)}), "NaN or infinite logits"),
+    "keys": (lambda p: weights(p, more=torch.ones(1)), "unexpected: more"),
+    "no architecture": (lambda p: ("--weights", "author.tar"), "name it with --model"),
+    "unknown option": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "deep=3"), "has no option 'deep'"),
+    "not an option": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "deep"), "is not KEY=VALUE"),
+    "normalization": (lambda p: ("--weights", "author.tar", *OPTIONS, "--normalization", "1"), "is not MEAN/STD"),
+    "no file": (lambda p: ("--weights", "absent.pt", *OPTIONS), "absent.pt: No such file"),
+    "no params": (lambda p: ("--weights", "author.tar", *OPTIONS, "--params", "absent.yaml"), "cannot read absent.yaml"),
+    "device": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "tpu"), "no such device"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_ends_in_one_message_and_no_results(case, project):
+    arguments, message = REFUSED[case]
+    result = call(*arguments(project), "--output", "out")
+    assert result.exit_code == 1, result.output
+    assert re.search(message, result.output), result.output
+    assert result.output.count("Error") == 1
+    assert not (project / "out" / "metrics.json").exists()
+
+
+def test_an_interrupted_evaluation_continues(project, monkeypatch):
+    """The last attack dies; run again, the finished ones are not repeated and the outcomes are the same."""
+    assert call("--weights", "author.tar", *OPTIONS, "--output", "whole").exit_code == 0
+    attacks = validate(yaml.safe_load((project / "params.yaml").read_text())).evaluate.attacks
+    with monkeypatch.context() as patch:
+        patch.setattr(type(attacks["pgd3"]), "build", lambda self, threat: 1 / 0)
+        assert isinstance(call("--weights", "author.tar", *OPTIONS, "--output", "out").exception, ZeroDivisionError)
+    assert list((project / "out" / ".unfinished").rglob("*.json"))
+    monkeypatch.setattr(type(attacks["fgsm"]), "build", lambda self, threat: lambda *_, **__: 1 / 0)
+    assert call("--weights", "author.tar", *OPTIONS, "--output", "out").exit_code == 0
+    one, other = (files.read_arrays(project / name / "outcomes.npz") for name in ("whole", "out"))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)

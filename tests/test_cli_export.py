@@ -1,0 +1,254 @@
+"""`sglr export`: files that load without this project, RobustBench's description and call, the model card."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+import sglr
+from sglr import data, evaluation, files, models
+from sglr.cli import main
+from sglr.config.reader import validate
+
+# RobustBench 1.1.1, robustbench/utils.py, class ModelInfo: the fields that concern Lp threat models.
+MODEL_INFO = {
+    "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps",
+    "clean_acc", "reported", "autoattack_acc", "footnote",
+}  # fmt: skip
+CIFAR = {"num_classes": 10, "shape": (3, 32, 32)}
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(main, ["export", *map(str, arguments)])
+
+
+@pytest.fixture
+def study(params, tmp_path, monkeypatch):
+    """A project with data, an at-0 with a best and a last model, its evaluation, and dvc.lock about them."""
+    monkeypatch.chdir(tmp_path)
+    params["data"] |= {"source": {"name": "digits", "test_size": 40}, "train_size": 60, "validation_size": 20}
+    params["model"] |= {"channels": [4, 8], "hidden": 16}
+    params["train"]["batch_size"] = 60
+    params["evaluate"] |= {"batch_size": 20, "attacks": {"fgsm": "fgsm"}}
+    config = validate(params)
+    artifacts = tmp_path / "artifacts"
+    data.prepare(config.data, artifacts / "data")
+    trained = artifacts / "train" / "sglr-0"
+    kind = {"num_classes": 10, "shape": (1, 8, 8)}
+    for seed, name in enumerate(("best", "last")):
+        models.save(
+            models.build(config.model, **kind, generator_seed=seed), trained / name, models.spec(config.model, **kind)
+        )
+    files.write_json(trained / "metrics.json", {"best_epoch": 7, "epochs": 60, "best": {}, "last": {}})
+    result = evaluation.evaluate(config, data.open_folder(artifacts / "data"), trained, device=torch.device("cpu"))
+    result.flags.append("best/fgsm: a doubt")
+    evaluation.write(result, artifacts / "evaluate" / "sglr-0")
+    write_lock(tmp_path, params)
+    return tmp_path
+
+
+def write_lock(project: Path, params: dict) -> None:
+    """What DVC writes, in the part that is read: params, and the MD5 of a listing of each output folder."""
+    from dvc.repo import Repo  # noqa: F401 (the digest below is DVC's own)
+    from dvc_data.build import build as build_object
+    from dvc_objects.fs import LocalFileSystem
+
+    outs = []
+    for name in ("best", "last"):
+        folder = project / "artifacts" / "train" / "sglr-0" / name
+        _, _, found = build_object(None, str(folder), LocalFileSystem(), "md5", dry_run=True)
+        outs.append({"path": folder.relative_to(project).as_posix(), "hash": "md5", "md5": found.hash_info.value})
+    used = {key: params[key] for key in ("threat", "evaluate")}
+    values = {"methods.sglr": params["methods"]["sglr_mixed"], "threat": params["threat"], "train": params["train"]}
+    stages = {
+        "train@sglr-0": {"params": {"params.yaml": values}, "outs": outs},
+        "evaluate@sglr-0": {"params": {"params.yaml": used}, "outs": []},
+    }
+    (project / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+
+def cifar(tmp_path: Path, name: str = "small_cnn", **options: Any) -> Path:
+    """A network for CIFAR pictures with batch-norm statistics of its own, saved as a checkpoint."""
+    model = models.build(name, **CIFAR, generator_seed=0, **options)
+    model(torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    models.save(model, tmp_path / "checkpoint", models.spec(name, **CIFAR, **options))
+    return tmp_path / "checkpoint"
+
+
+def imported(path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_files_are_written_and_load(study):
+    result = call("artifacts/train/sglr-0", "--output", "out")
+    assert result.exit_code == 0, result.output
+    names = ["model.safetensors", "model.json", "sglr_0_best.pt", "sglr_0_best.py", "model_info.json", "README.md"]
+    assert [Path(line).name for line in result.output.split()] == names
+    assert {path.name for path in (study / "out").iterdir()} == set(names)
+    original = models.load_model(study / "artifacts" / "train" / "sglr-0" / "best")
+    state = torch.load(study / "out" / "sglr_0_best.pt", weights_only=True)
+    assert all(torch.equal(state[name], value) for name, value in original.state_dict().items())
+    x = torch.rand(4, 1, 8, 8)
+    assert torch.equal(sglr.load_model(study / "out")(x), original(x))
+    reloaded = models.load_foreign(
+        study / "out" / "sglr_0_best.pt", "small_cnn", num_classes=10, shape=(1, 8, 8), channels=[4, 8], hidden=16
+    )
+    assert torch.equal(reloaded.model(x), original(x))
+
+
+ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
+    ("small_cnn", {"batch_norm": False}),
+    ("resnet18", {}),
+    ("preact_resnet18", {"normalization": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}}),
+    ("wrn", {"depth": 10, "width": 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), ARCHITECTURES)
+def test_the_python_file_needs_nothing_of_this_project(name, options, tmp_path):
+    """In a process of its own where importing sglr or pydantic fails, it gives the logits of the original."""
+    checkpoint = cifar(tmp_path, name, **options)
+    assert call(checkpoint, "--output", tmp_path / "out", "--name", "Mine2026Robust").exit_code == 0
+    x = torch.rand(2, 3, 32, 32)
+    torch.save(x, tmp_path / "x.pt")
+    program = (
+        "import sys; sys.modules['sglr'] = sys.modules['pydantic'] = None; import torch; torch.set_num_threads(1);"
+        "from Mine2026Robust import load; model = load(); assert not model.training;"
+        f"torch.save(model(torch.load(r'{tmp_path / 'x.pt'}')).detach(), r'{tmp_path / 'logits.pt'}')"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "out", check=True, timeout=120)
+    assert torch.equal(torch.load(tmp_path / "logits.pt"), models.load_model(checkpoint)(x))
+
+
+def test_model_info_has_robustbenchs_fields_and_claims_nothing_that_was_not_measured(study):
+    assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
+    info = json.loads((study / "out" / "model_info.json").read_text())
+    assert set(info) == MODEL_INFO
+    measured = files.read_json(study / "artifacts" / "evaluate" / "sglr-0" / "metrics.json")["best"]["natural"]
+    assert info["clean_acc"] == f"{100 * measured:.2f}"
+    assert info["eps"] == "25.5/255"
+    assert info["autoattack_acc"] is info["reported"] is None
+    assert info["footnote"] == "AutoAttack's standard version was not run on the whole test split."
+
+
+def test_autoattack_is_reported_when_it_ran_on_the_whole_test_split(study):
+    lock, metrics = study / "dvc.lock", study / "artifacts" / "evaluate" / "sglr-0" / "metrics.json"
+    values, found = yaml.safe_load(lock.read_text()), files.read_json(metrics)
+    values["stages"]["evaluate@sglr-0"]["params"]["params.yaml"]["evaluate"]["attacks"]["aa"] = "autoattack"
+    lock.write_text(yaml.safe_dump(values))
+    found["best"]["aa"], found["interval"]["best"]["aa"] = 0.25, {"low": 0.1, "high": 0.4}
+    for examples, flags, expected in ((40, [], "25.00"), (39, [], None), (40, ["best/aa: 8 targets instead of 9: not AutoAttack's standard version"], None)):  # fmt: skip # noqa: E501
+        files.write_json(metrics, found | {"n_examples": {"natural": 40, "fgsm": 40, "aa": examples}, "flags": flags})
+        assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
+        assert json.loads((study / "out" / "model_info.json").read_text())["autoattack_acc"] == expected
+
+
+def test_the_model_card_says_what_is_on_record(study):
+    assert call("artifacts/train/sglr-0", "--output", "out", "--checkpoint", "last").exit_code == 0
+    card = (study / "out" / "README.md").read_text()
+    metrics = files.read_json(study / "artifacts" / "evaluate" / "sglr-0" / "metrics.json")
+    interval = metrics["interval"]["last"]["fgsm"]
+    assert (
+        f"| fgsm | 40 | {metrics['last']['fgsm']:.2%} | {interval['low']:.2%} to {interval['high']:.2%} |" in card
+    )
+    for text in (
+        "# sglr_0_last", "**last** checkpoint of `sglr-0`", "Linf, eps = 25.5/255", "symmetric noise at rate 0.3",
+        "60 train, 20 validation, 40 test", '"milestones": [30, 45]', "Flag of the evaluation: best/fgsm: a doubt",
+        "Reconstruction: the published code has no refinement ratio below 1", sglr.__version__, torch.__version__,
+    ):  # fmt: skip
+        assert text in card
+    assert str(study) not in card
+
+
+def test_records_of_other_weights_are_not_taken_for_these(study):
+    """dvc.lock describes what DVC put there; weights changed since are not described by it."""
+    kind = {"num_classes": 10, "shape": (1, 8, 8), "channels": [4, 8], "hidden": 16}
+    best = study / "artifacts" / "train" / "sglr-0" / "best"
+    models.save(models.build("small_cnn", **kind, generator_seed=9), best, models.spec("small_cnn", **kind))
+    assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
+    card = (study / "out" / "README.md").read_text()
+    assert "dvc.lock does not describe these weights" in card
+    assert "milestones" not in card
+
+
+def test_a_model_from_elsewhere_keeps_its_origin(study):
+    x = np.zeros((4, 1, 8, 8), dtype=np.uint8)
+    np.savez("own.npz", x_test=x, y_test=np.arange(4))
+    torch.save(models.build("small_cnn", num_classes=4, shape=(1, 8, 8), generator_seed=0).state_dict(), "author.pt")
+    (study / "params.yaml").write_text((Path(__file__).parents[1] / "params.yaml").read_text())
+    arguments = ["evaluate", "--weights", "author.pt", "--model", "small_cnn", "--npz", "own.npz", "--output", "found"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert call("found", "--output", "out", "--name", "theirs").exit_code == 0
+    card = (study / "out" / "README.md").read_text()
+    assert "Trained elsewhere: `author.pt`" in card
+    assert "| natural | 4 |" in card
+
+
+def test_without_validation_last_is_exported(study):
+    best = study / "artifacts" / "train" / "sglr-0" / "best"
+    for path in best.iterdir():
+        path.unlink()
+    assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
+    assert (study / "out" / "sglr_0_last.pt").is_file()
+    result = call("artifacts/train/sglr-0", "--output", "out", "--checkpoint", "best")
+    assert result.exit_code == 1
+    assert "there is no best model" in result.output
+
+
+@pytest.mark.parametrize("name", ["torch", "class", "json", "a-b", "../x", "1a", "sglr"])
+def test_a_name_that_cannot_be_imported_is_refused(name, study):
+    result = call("artifacts/train/sglr-0", "--output", "out", "--name", name)
+    assert result.exit_code == 1
+    assert "cannot name the Python file" in result.output
+    assert not (study / "out").exists()
+
+
+def test_nothing_to_export_is_said(study):
+    result = call("artifacts/data", "--output", "out")
+    assert result.exit_code == 1
+    assert "there is no model in artifacts/data" in result.output
+    result = call("artifacts/train/sglr-0/best", "--output", "artifacts/train/sglr-0/best")
+    assert "is the folder of the checkpoint itself" in result.output
+
+
+def robustbench_call(model, x, y, *, batch_size: int, eps: float) -> tuple[float, float]:
+    """What robustbench.benchmark does with a model, in its order (version 1.1.1, robustbench/eval.py)."""
+    from pyautoattack import AutoAttack
+
+    assert not model.training
+    model = model.to(torch.device("cpu"))
+
+    def accuracy(pictures):
+        with torch.no_grad():
+            parts = [model(part).max(1)[1] == target for part, target in zip(pictures.split(batch_size), y.split(batch_size), strict=True)]  # fmt: skip # noqa: E501
+        return torch.cat(parts).float().sum().item() / len(pictures)
+
+    attack = AutoAttack(model, norm="Linf", eps=eps, version="standard", device=torch.device("cpu"), verbose=False)
+    attack.attacks_to_run = ["apgd-ce"]
+    x_adv, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
+    return accuracy(x), accuracy(x_adv)
+
+
+def test_an_exported_model_is_called_as_robustbench_calls_it(tmp_path):
+    checkpoint = cifar(tmp_path)
+    assert call(checkpoint, "--output", tmp_path / "out", "--name", "mine").exit_code == 0
+    model = imported(tmp_path / "out" / "mine.py").load()
+    x = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    y = model(x).argmax(1)
+    assert robustbench_call(model, x, y, batch_size=4, eps=0.0) == (1.0, 1.0)
+    assert robustbench_call(model, x, y, batch_size=4, eps=0.5)[1] == 0.0
