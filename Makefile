@@ -33,6 +33,7 @@ ui: $(INSTALLED)
 
 lint: $(INSTALLED)
 	ruff check .
+	ruff format --check .
 	mypy
 
 lock: pyproject.toml

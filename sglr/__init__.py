@@ -10,8 +10,21 @@ __version__ = "0.1.0"
 
 _EXPORTS = {"load_model": "sglr.models"}
 _ROOMS = (
-    "attacks", "config", "data", "evaluation", "files", "information", "labels", "models", "objectives", "random",
-    "report", "threat", "tracking", "training", "weights",
+    "attacks",
+    "config",
+    "data",
+    "evaluation",
+    "files",
+    "information",
+    "labels",
+    "models",
+    "objectives",
+    "random",
+    "report",
+    "threat",
+    "tracking",
+    "training",
+    "weights",
 )
 
 __all__ = ["__version__", *_EXPORTS, *_ROOMS]

@@ -112,7 +112,7 @@ def evaluate(weights: str, name: str | None, output: str | None, **given: Any) -
 @main.command()
 @click.argument("path", type=click.Path())
 @click.option("--output", required=True, type=click.Path(), help="Folder to write into.")
-@click.option("--name", help="Of the model and its files; default: method, seed and checkpoint.")
+@click.option("--name", help="Of the model and its files; default: from the folder and the checkpoint.")
 @click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Default: best if there is one, else last.")
 def export(path: str, output: str, name: str | None, checkpoint: str | None) -> None:
     """Write a model for others to use: RobustBench, torch alone, this project, with a model card.

@@ -53,19 +53,22 @@ def study(params, tmp_path, monkeypatch):
     result.flags.append("best/fgsm: a doubt")
     evaluation.write(result, artifacts / "evaluate" / "sglr-0")
     write_lock(tmp_path, params)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     return tmp_path
 
 
 def write_lock(project: Path, params: dict) -> None:
     """What DVC writes, in the part that is read: params, and the MD5 of a listing of each output folder."""
-    from dvc.repo import Repo  # noqa: F401 (the digest below is DVC's own)
-    from dvc_data.build import build as build_object
-    from dvc_objects.fs import LocalFileSystem
+    from dvc_data.hashfile.build import build as build_object
+    from dvc_data.hashfile.db import HashFileDB
+    from dvc_objects.fs.local import LocalFileSystem
 
+    filesystem = LocalFileSystem()
+    store = HashFileDB(filesystem, str(project / "store"))
     outs = []
     for name in ("best", "last"):
         folder = project / "artifacts" / "train" / "sglr-0" / name
-        _, _, found = build_object(None, str(folder), LocalFileSystem(), "md5", dry_run=True)
+        _, _, found = build_object(store, str(folder), filesystem, "md5", dry_run=True)
         outs.append({"path": folder.relative_to(project).as_posix(), "hash": "md5", "md5": found.hash_info.value})
     used = {key: params[key] for key in ("threat", "evaluate")}
     values = {"methods.sglr": params["methods"]["sglr_mixed"], "threat": params["threat"], "train": params["train"]}
@@ -118,20 +121,21 @@ ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), ARCHITECTURES)
-def test_the_python_file_needs_nothing_of_this_project(name, options, tmp_path):
+def test_the_python_file_needs_nothing_of_this_project(tmp_path):
     """In a process of its own where importing sglr or pydantic fails, it gives the logits of the original."""
-    checkpoint = cifar(tmp_path, name, **options)
-    assert call(checkpoint, "--output", tmp_path / "out", "--name", "Mine2026Robust").exit_code == 0
     x = torch.rand(2, 3, 32, 32)
     torch.save(x, tmp_path / "x.pt")
-    program = (
-        "import sys; sys.modules['sglr'] = sys.modules['pydantic'] = None; import torch; torch.set_num_threads(1);"
-        "from Mine2026Robust import load; model = load(); assert not model.training;"
-        f"torch.save(model(torch.load(r'{tmp_path / 'x.pt'}')).detach(), r'{tmp_path / 'logits.pt'}')"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "out", check=True, timeout=120)
-    assert torch.equal(torch.load(tmp_path / "logits.pt"), models.load_model(checkpoint)(x))
+    expected, lines = {}, ["import sys", "sys.modules['sglr'] = sys.modules['pydantic'] = None", "import torch"]
+    for name, options in ARCHITECTURES:
+        checkpoint = cifar(tmp_path / name, name, **options)
+        assert call(checkpoint, "--output", tmp_path / "out", "--name", f"mine_{name}").exit_code == 0
+        expected[name] = models.load_model(checkpoint)(x)
+        lines += [f"import mine_{name}", f"model = mine_{name}.load()", "assert not model.training"]
+        lines += [f"torch.save(model(torch.load('../x.pt')).detach(), '{name}.logits')"]
+    lines.insert(3, "torch.set_num_threads(1)")
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path / "out", check=True, timeout=120)
+    for name, logits in expected.items():
+        assert torch.equal(torch.load(tmp_path / "out" / f"{name}.logits"), logits), name
 
 
 def test_model_info_has_robustbenchs_fields_and_claims_nothing_that_was_not_measured(study):
@@ -151,7 +155,8 @@ def test_autoattack_is_reported_when_it_ran_on_the_whole_test_split(study):
     values["stages"]["evaluate@sglr-0"]["params"]["params.yaml"]["evaluate"]["attacks"]["aa"] = "autoattack"
     lock.write_text(yaml.safe_dump(values))
     found["best"]["aa"], found["interval"]["best"]["aa"] = 0.25, {"low": 0.1, "high": 0.4}
-    for examples, flags, expected in ((40, [], "25.00"), (39, [], None), (40, ["best/aa: 8 targets instead of 9: not AutoAttack's standard version"], None)):  # fmt: skip # noqa: E501
+    few = ["best/aa: 8 targets instead of 9: not AutoAttack's standard version"]
+    for examples, flags, expected in ((40, [], "25.00"), (39, [], None), (40, few, None)):
         files.write_json(metrics, found | {"n_examples": {"natural": 40, "fgsm": 40, "aa": examples}, "flags": flags})
         assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
         assert json.loads((study / "out" / "model_info.json").read_text())["autoattack_acc"] == expected
@@ -162,9 +167,7 @@ def test_the_model_card_says_what_is_on_record(study):
     card = (study / "out" / "README.md").read_text()
     metrics = files.read_json(study / "artifacts" / "evaluate" / "sglr-0" / "metrics.json")
     interval = metrics["interval"]["last"]["fgsm"]
-    assert (
-        f"| fgsm | 40 | {metrics['last']['fgsm']:.2%} | {interval['low']:.2%} to {interval['high']:.2%} |" in card
-    )
+    assert f"| fgsm | 40 | {metrics['last']['fgsm']:.2%} | {interval['low']:.2%} to {interval['high']:.2%} |" in card
     for text in (
         "# sglr_0_last", "**last** checkpoint of `sglr-0`", "Linf, eps = 25.5/255", "symmetric noise at rate 0.3",
         "60 train, 20 validation, 40 test", '"milestones": [30, 45]', "Flag of the evaluation: best/fgsm: a doubt",
@@ -189,14 +192,15 @@ def test_a_model_from_elsewhere_keeps_its_origin(study):
     x = np.zeros((4, 1, 8, 8), dtype=np.uint8)
     np.savez("own.npz", x_test=x, y_test=np.arange(4))
     torch.save(models.build("small_cnn", num_classes=4, shape=(1, 8, 8), generator_seed=0).state_dict(), "author.pt")
-    (study / "params.yaml").write_text((Path(__file__).parents[1] / "params.yaml").read_text())
     arguments = ["evaluate", "--weights", "author.pt", "--model", "small_cnn", "--npz", "own.npz", "--output", "found"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert call("found", "--output", "out", "--name", "theirs").exit_code == 0
+    assert call("found", "--output", "out").exit_code == 0
+    assert (study / "out" / "found_last.py").is_file()
     card = (study / "out" / "README.md").read_text()
     assert "Trained elsewhere: `author.pt`" in card
     assert "| natural | 4 |" in card
+    assert "Training data: not on record" in card
 
 
 def test_without_validation_last_is_exported(study):
@@ -226,29 +230,96 @@ def test_nothing_to_export_is_said(study):
     assert "is the folder of the checkpoint itself" in result.output
 
 
-def robustbench_call(model, x, y, *, batch_size: int, eps: float) -> tuple[float, float]:
-    """What robustbench.benchmark does with a model, in its order (version 1.1.1, robustbench/eval.py)."""
-    from pyautoattack import AutoAttack
+def of_cifar10(tmp_path: Path) -> Path:
+    """A network on record as evaluated on CIFAR-10 under Linf, 8/255, exported as Mine2026Robust."""
+    cifar(tmp_path).rename(tmp_path / "last")
+    (tmp_path / "found" / "model").mkdir(parents=True)
+    (tmp_path / "last").rename(tmp_path / "found" / "model" / "last")
+    source = {
+        "weights": {"file": "x.pt", "sha256": "0"}, "notes": [], "threat": {"norm": "linf", "eps_255": 8.0},
+        "evaluate": {"attacks": {}}, "data": {"source": {"name": "cifar10"}, "sizes": {"test": 10000}},
+    }  # fmt: skip
+    files.write_json(tmp_path / "found" / "source.json", source)
+    result = call(tmp_path / "found", "--output", tmp_path / "out", "--name", "Mine2026Robust")
+    assert result.exit_code == 0, result.output
+    return tmp_path / "out"
 
+
+def correct_pictures(model, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random CIFAR-sized pictures with the classes the model sees in them."""
+    x = torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return x, model(x).argmax(1)
+
+
+class AutoAttackOfRobustbench:
+    """The interface of the package autoattack that robustbench calls, on pyautoattack; one attack, to save time."""
+
+    def __init__(self, model, norm, eps, version, device, log_path=None) -> None:
+        from pyautoattack import AutoAttack
+
+        self.runner = AutoAttack(model, norm=norm, eps=eps, version=version, device=device, seed=0)
+        self.runner.attacks_to_run = ["apgd-ce"]
+
+    def run_standard_evaluation(self, x, y, bs=250, state_path=None):
+        return self.runner.run_standard_evaluation(x, y, batch_size=bs)[0]
+
+
+def benchmark_as_documented(model, x, y, *, batch_size: int, eps: float) -> tuple[float, float]:
+    """What robustbench.benchmark does with a model, in its order (version 1.1.1, robustbench/eval.py and utils.py)."""
     assert not model.training
     model = model.to(torch.device("cpu"))
 
-    def accuracy(pictures):
+    def clean_accuracy(pictures):
+        right = 0.0
         with torch.no_grad():
-            parts = [model(part).max(1)[1] == target for part, target in zip(pictures.split(batch_size), y.split(batch_size), strict=True)]  # fmt: skip # noqa: E501
-        return torch.cat(parts).float().sum().item() / len(pictures)
+            for part, labels in zip(pictures.split(batch_size), y.split(batch_size), strict=True):
+                right += (model(part).max(1)[1] == labels).float().sum()
+        return right.item() / len(pictures)
 
-    attack = AutoAttack(model, norm="Linf", eps=eps, version="standard", device=torch.device("cpu"), verbose=False)
-    attack.attacks_to_run = ["apgd-ce"]
-    x_adv, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
-    return accuracy(x), accuracy(x_adv)
+    adversary = AutoAttackOfRobustbench(model, norm="Linf", eps=eps, version="standard", device=torch.device("cpu"))
+    return clean_accuracy(x), clean_accuracy(adversary.run_standard_evaluation(x, y, bs=batch_size))
 
 
-def test_an_exported_model_is_called_as_robustbench_calls_it(tmp_path):
-    checkpoint = cifar(tmp_path)
-    assert call(checkpoint, "--output", tmp_path / "out", "--name", "mine").exit_code == 0
-    model = imported(tmp_path / "out" / "mine.py").load()
-    x = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    y = model(x).argmax(1)
-    assert robustbench_call(model, x, y, batch_size=4, eps=0.0) == (1.0, 1.0)
-    assert robustbench_call(model, x, y, batch_size=4, eps=0.5)[1] == 0.0
+def test_an_exported_model_takes_the_calls_of_robustbenchs_benchmark(tmp_path):
+    """Its documented interface; the test below runs the function itself where robustbench is installed."""
+    model = imported(of_cifar10(tmp_path) / "Mine2026Robust.py").load()
+    x, y = correct_pictures(model, 6)
+    assert benchmark_as_documented(model, x, y, batch_size=4, eps=1e-6) == (1.0, 1.0)
+    assert benchmark_as_documented(model, x, y, batch_size=4, eps=0.5) == (1.0, 0.0)
+
+
+def test_robustbenchs_own_benchmark_and_load_model(tmp_path, monkeypatch):
+    """robustbench imports the package autoattack, which no registry has; pyautoattack stands in for it."""
+    if importlib.util.find_spec("robustbench") is None:
+        pytest.skip("robustbench is not installed")
+    import pyautoattack.state
+
+    stand_in = types.ModuleType("autoattack")
+    stand_in.AutoAttack = AutoAttackOfRobustbench
+    monkeypatch.setitem(sys.modules, "autoattack", stand_in)
+    monkeypatch.setitem(sys.modules, "autoattack.state", pyautoattack.state)
+    import robustbench
+    import robustbench.eval as robustbench_eval
+
+    exported = of_cifar10(tmp_path)
+    module = imported(exported / "Mine2026Robust.py")
+    module.register()
+    zoo = tmp_path / "models" / "cifar10" / "Linf"
+    zoo.mkdir(parents=True)
+    (exported / "Mine2026Robust.pt").rename(zoo / "Mine2026Robust.pt")
+    model = robustbench.load_model("Mine2026Robust", tmp_path / "models", dataset="cifar10", threat_model="Linf")
+    original = models.load_model(tmp_path / "found" / "model" / "last")
+    x, y = correct_pictures(original, 6)
+    assert torch.equal(model(x), original(x))
+    monkeypatch.setattr(robustbench_eval, "load_clean_dataset", lambda *_: (x, y))
+    monkeypatch.chdir(tmp_path)
+    for eps, robust in ((1e-6, 1.0), (0.5, 0.0)):
+        found = robustbench.benchmark(
+            model, 6, dataset="cifar10", threat_model="Linf", eps=eps, batch_size=4, model_name="Mine2026Robust",
+            to_disk=True,
+        )  # fmt: skip
+        assert found == (1.0, robust)
+    written = json.loads((tmp_path / "model_info" / "cifar10" / "Linf" / "Mine2026Robust.json").read_text())
+    ours = json.loads((exported / "model_info.json").read_text())
+    assert set(ours) <= set(written)
+    assert type(robustbench.utils.ModelInfo(**ours)) is robustbench.utils.ModelInfo

@@ -37,9 +37,11 @@ def test_state_comes_back_as_it_was(tmp_path):
     optimizer.step()
     shared = torch.arange(4)
     state = {
-        "optimizer": optimizer.state_dict(), "shared": [shared, shared[:2]], "scalar": torch.tensor(2.5, dtype=torch.float64),
+        "optimizer": optimizer.state_dict(),
+        "shared": [shared, shared[:2]],
+        "scalar": torch.tensor(2.5, dtype=torch.float64),
         "plain": {"pi": 0.1 + 0.2, "none": None, "yes": True, 3: "three", "pair": (1, 2)},
-    }  # fmt: skip
+    }
     files.save_state(tmp_path / "state", state)
     found = files.load_state(tmp_path / "state")
     assert found["plain"] == state["plain"]
@@ -77,7 +79,7 @@ def test_arrays_with_pickled_code_are_refused(tmp_path):
     for name in ("pickled.npz", "raw.npz"):
         with pytest.raises(files.FileError, match=name):
             files.read_arrays(tmp_path / name)
-    with pytest.raises(files.FileError, match="missing.npz"):
+    with pytest.raises(files.FileError, match=r"missing\.npz"):
         files.read_arrays(tmp_path / "missing.npz")
 
 
@@ -92,7 +94,8 @@ def test_rows_keep_floats_exactly_and_absent_values_absent(tmp_path):
 
 def test_a_lock_is_held_until_its_holder_dies(tmp_path):
     lock = tmp_path / "item.lock"
-    code = f"import sys; from sglr import files\nwith files.lock({str(lock)!r}): print('held', flush=True); sys.stdin.read()"
+    hold = f"with files.lock({str(lock)!r}): print('held', flush=True); sys.stdin.read()"
+    code = f"import sys; from sglr import files\n{hold}"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
@@ -117,7 +120,15 @@ def test_digest_sees_names_and_contents_but_no_bytecode(tmp_path):
 
 
 def test_streams_depend_on_every_coordinate_and_on_nothing_else():
-    names = [(0, "a", 0, 0), (1, "a", 0, 0), (0, "b", 0, 0), (0, "a", 1, 0), (0, "a", 0, 1), (0, "a", 10, 1), (0, "a", 1, 10)]
+    names = [
+        (0, "a", 0, 0),
+        (1, "a", 0, 0),
+        (0, "b", 0, 0),
+        (0, "a", 1, 0),
+        (0, "a", 0, 1),
+        (0, "a", 10, 1),
+        (0, "a", 1, 10),
+    ]
     assert len({derive(*name) for name in names}) == len(names)
     torch.manual_seed(1)
     first = torch.rand(3, generator=torch_stream(0, "a", 2, 3))

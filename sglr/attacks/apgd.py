@@ -70,13 +70,15 @@ def _run(
         fooled = fooled | wrong
         rising += value > old_value
         better = value > best_value
-        best, best_gradient = torch.where(_like(better, x), point, best), torch.where(_like(better, x), gradient, best_gradient)
+        best = torch.where(_like(better, x), point, best)
+        best_gradient = torch.where(_like(better, x), gradient, best_gradient)
         best_value = torch.where(better, value, best_value)
         if step + 1 in checkpoints:
             window = checkpoints[step + 1]
             halve = (rising <= _RISING * window) | (~halved & (best_value <= checked_value))
             size = torch.where(halve, size / 2, size)
-            point, gradient = torch.where(_like(halve, x), best, point), torch.where(_like(halve, x), best_gradient, gradient)
+            point = torch.where(_like(halve, x), best, point)
+            gradient = torch.where(_like(halve, x), best_gradient, gradient)
             value = torch.where(halve, best_value, value)
             checked_value, halved, rising = best_value, halve, torch.zeros_like(rising)
     return torch.where(_like(fooled, x), adversarial, best), best_value.masked_fill(fooled, torch.inf)
@@ -106,7 +108,8 @@ def _checkpoints(steps: int) -> dict[int, int]:
 def _on_sphere(threat: Threat, x: Tensor, generator: torch.Generator | None) -> Tensor:
     """A random point at distance eps from x (before clipping): uniform direction in the cube, normal otherwise."""
     uniform = isinstance(threat, Linf)
-    draw = torch.empty_like(x).uniform_(-1, 1, generator=generator) if uniform else torch.empty_like(x).normal_(generator=generator)
+    empty = torch.empty_like(x)
+    draw = empty.uniform_(-1, 1, generator=generator) if uniform else empty.normal_(generator=generator)
     length = threat.distance(draw, torch.zeros_like(draw))
     return threat.project(x + threat.eps * draw / _like(length, x), x)
 
@@ -127,7 +130,13 @@ class ApgdOptions(AttackOptions):
     def build(self, threat: Threat) -> Attack:
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
             return apgd(
-                model, x, y, threat=threat, steps=self.steps, restarts=self.restarts, loss=self.loss,
+                model,
+                x,
+                y,
+                threat=threat,
+                steps=self.steps,
+                restarts=self.restarts,
+                loss=self.loss,
                 generator=torch_stream(seed, "apgd", device=x.device),
             )
 

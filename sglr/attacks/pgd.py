@@ -28,9 +28,9 @@ def pgd(
     """Ascend the loss inside the ball around x.
 
     x: (N, C, H, W) in [0, 1]; y: (N,) labels, passed to the loss; step_size: in [0, 1] units. ``loss`` is "ce", "cw",
-    "dlr" or a function (logits, y) -> (N,). With several restarts each example keeps its worst case: the first restart that is
-    misclassified, else the one of highest loss. The model is used in the mode it is in (see ``attack_mode``), its
-    parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and dtype.
+    "dlr" or a function (logits, y) -> (N,). With several restarts each example keeps its worst case: the first restart
+    that is misclassified, else the one of highest loss. The model is used in the mode it is in (see ``attack_mode``),
+    its parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and dtype.
 
     Raises ValueError for an unknown loss, or steps or restarts below 1.
     """

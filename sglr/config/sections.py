@@ -26,10 +26,17 @@ Epochs = Annotated[tuple[Positive, ...], Strict(False), AfterValidator(_unique)]
 Floats = Annotated[tuple[float, ...], Strict(False), Field(min_length=1)]
 
 # Components: the options type of the named one, found in its room's registry (sglr.config.registry).
-ROOMS = {key: f"sglr.{room}" for key, room in {
-    "source": "data", "model": "models", "attacks": "attacks",
-    "objective": "objectives", "labels": "labels", "weights": "weights",
-}.items()}
+ROOMS = {
+    key: f"sglr.{room}"
+    for key, room in {
+        "source": "data",
+        "model": "models",
+        "attacks": "attacks",
+        "objective": "objectives",
+        "labels": "labels",
+        "weights": "weights",
+    }.items()
+}
 Source = Annotated[Any, in_room(ROOMS["source"])]
 Model = Annotated[Any, in_room(ROOMS["model"])]
 Attack = Annotated[Any, in_room(ROOMS["attacks"])]
@@ -220,8 +227,8 @@ class Evaluate(Section):
     batch_size: Positive
     seed: Seed
     attacks: dict[Name, Attack]
-    sweep: Sweep | None = None
-    sanity: Sanity | None = None
+    sweep: Sweep | None
+    sanity: Sanity | None
 
     @model_validator(mode="after")
     def _names_free(self) -> Self:

@@ -31,12 +31,13 @@ def export(
     ``model.safetensors`` and ``model.json`` (for ``sglr.load_model``), ``<name>.pt`` (its state dict, read with
     ``torch.load(weights_only=True)``), ``<name>.py`` (builds and loads it with torch alone, checked here against the
     original), ``model_info.json`` (RobustBench's), ``README.md`` (model card). ``path`` and ``checkpoint``: see
-    ``gather``; ``name``: letters, digits and underscores (None: from method, seed and checkpoint).
+    ``gather``; ``name``: letters, digits and underscores (None: from folder and checkpoint).
 
-    FileError when there is no model, the name cannot name a Python file.
+    FileError when there is no model, or the name cannot name a Python file.
     """
     found, output = gather(path, checkpoint), Path(output)
-    name = name or re.sub(r"\W", "_", f"{found.item or 'model'}_{found.checkpoint}")
+    origin = found.folder.resolve().parents[0 if found.source is None else 1].name
+    name = name or re.sub(r"\W", "_", f"{origin}_{found.checkpoint}")
     taken = name in _TAKEN or name in sys.stdlib_module_names or keyword.iskeyword(name)
     if taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,79}", name):
         raise files.FileError(

@@ -78,7 +78,7 @@ def sanity(subject: Subject) -> list[str]:
 
 
 def _stronger(name: str, weak: np.ndarray, white: np.ndarray) -> list[str]:
-    """Whether the attack that should be the weaker breaks more: exact binomial test on the examples where they differ."""
+    """Whether the attack that should be weaker breaks more: exact binomial test on the examples where they differ."""
     test = mcnemar(white, weak)
     if test.only_a > test.only_b and test.p / 2 < _LEVEL:
         return [
@@ -97,8 +97,8 @@ def _radius(subject: Subject, attack: AttackOptions, white: np.ndarray) -> list[
         test = mcnemar(after, before)
         if test.only_a > test.only_b and test.p / 2 < _LEVEL:
             found.append(
-                f"accuracy rises from {before.mean():.1%} to {after.mean():.1%} when eps grows from {radius * 255:g}/255 to"
-                f" {factor * subject.eps * 255:g}/255: the attack fails"
+                f"accuracy rises from {before.mean():.1%} to {after.mean():.1%} when eps grows from"
+                f" {radius * 255:g}/255 to {factor * subject.eps * 255:g}/255: the attack fails"
             )
         broken_nowhere &= after
         before, radius = after, factor * subject.eps
@@ -107,8 +107,8 @@ def _radius(subject: Subject, attack: AttackOptions, white: np.ndarray) -> list[
     broken_nowhere &= subject.correct("pgd-unbounded", options, everything)
     if broken_nowhere.mean() > _LEFT:
         found.append(
-            f"an attack that may change every pixel to anything leaves {broken_nowhere.mean():.1%} of the examples correct"
-            " instead of none: gradients are masked, or the prediction does not depend on the picture"
+            f"an attack that may change every pixel to anything leaves {broken_nowhere.mean():.1%} of the examples"
+            " correct instead of none: gradients are masked, or the prediction does not depend on the picture"
         )
     return found
 
@@ -116,13 +116,14 @@ def _radius(subject: Subject, attack: AttackOptions, white: np.ndarray) -> list[
 def _noise(subject: Subject, natural: np.ndarray, white: np.ndarray) -> list[str]:
     """A random perturbation of full length must break far fewer examples than PGD."""
     threat = subject.ball(subject.eps)
-    draw = torch.empty_like(subject.x).normal_(generator=torch_stream(subject.seed, "sanity/noise", device=subject.x.device))
+    stream = torch_stream(subject.seed, "sanity/noise", device=subject.x.device)
+    draw = torch.empty_like(subject.x).normal_(generator=stream)
     noisy = threat.project(subject.x + threat.step(draw, subject.eps), subject.x)
     with torch.no_grad():
         right = torch.cat([subject.model(part).argmax(1) for part in noisy.split(subject.chunk)]) == subject.y
     by_noise, by_attack = int((natural & ~right.cpu().numpy()).sum()), int((natural & ~white).sum())
     if by_noise >= max(_NOISE, _PART * by_attack):
-        return [f"random noise breaks {by_noise} examples, PGD of the same length {by_attack}: the attack finds little more"]
+        return [f"random noise breaks {by_noise} examples, PGD of the same length {by_attack}: PGD finds little more"]
     return []
 
 
@@ -153,5 +154,5 @@ def _randomness(subject: Subject) -> list[str]:
     part = subject.x[: subject.chunk]
     once, again = subject.model(part), subject.model(part)
     if float((once - again).abs().max()) > _REPEATED * float(once.abs().max()):
-        return ["the same pictures give different logits: a randomised model needs an attack that averages over its noise"]
+        return ["the same pictures give different logits: a randomised model needs an attack that averages over noise"]
     return []

@@ -37,7 +37,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same examples: how many only a, and only b, gets right, and the two-sided p of no difference."""
+    """Two models on the same examples: how many only a, or only b, gets right, and the two-sided p of no difference."""
 
     only_a: int
     only_b: int
@@ -53,7 +53,7 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> Paired:
     """
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.ndim != 1 or a.shape != b.shape or a.size == 0:
-        raise ValueError(f"a paired test needs outcomes (n,) of the same examples, found shapes {a.shape} and {b.shape}")
+        raise ValueError(f"a paired test needs outcomes (n,) of the same examples, found {a.shape} and {b.shape}")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     m, fewer = only_a + only_b, min(only_a, only_b)
     # Whole numbers throughout: exact for any m.

@@ -51,7 +51,8 @@ class Evaluation:
         result["n_examples"] = {attack: len(outcome) for attack, outcome in self.correct["last"].items()}
         if self.sweep:
             result["sweep"] = {
-                name: {eps: outcome.mean().item() for eps, outcome in outcomes.items()} for name, outcomes in self.sweep.items()
+                name: {eps: correct.mean().item() for eps, correct in curve.items()}
+                for name, curve in self.sweep.items()
             }
         result["flags"] = self.flags
         return result
@@ -73,7 +74,8 @@ def evaluate(
     result = Evaluation()
     names = [name for name in CHECKPOINTS if name == "last" or any((trained / name).iterdir())]
     chunks = sum(-(-_size(config, test, attack) // config.evaluate.batch_size) for attack in _attacks(config))
-    with tqdm(total=len(names) * chunks, desc="evaluate", unit="chunk", disable=None, leave=False) as bar, full_precision():
+    progress = tqdm(total=len(names) * chunks, desc="evaluate", unit="chunk", disable=None, leave=False)
+    with progress as bar, full_precision():
         for name in names:
             path = trained / name
             model = models.load_model(path).to(device)
@@ -87,10 +89,9 @@ def evaluate(
 
 def write(result: Evaluation, folder: Path) -> None:
     """Write ``metrics.json`` and ``outcomes.npz`` (bool per example, and the test indices they refer to)."""
-    arrays = {f"{name}/{attack}": outcome for name, outcomes in result.correct.items() for attack, outcome in outcomes.items()}
+    arrays = {f"{name}/{attack}": found[attack] for name, found in result.correct.items() for attack in found}
     arrays |= {f"index/{attack}": np.arange(len(outcome)) for attack, outcome in result.correct["last"].items()}
-    for name, outcomes_by_radius in result.sweep.items():
-        arrays |= {f"sweep/{name}/{eps}": outcome for eps, outcome in outcomes_by_radius.items()}
+    arrays |= {f"sweep/{name}/{eps}": curve[eps] for name, curve in result.sweep.items() for eps in curve}
     files.write_arrays(folder / "outcomes.npz", arrays)
     files.write_json(folder / "metrics.json", result.metrics())
 
@@ -129,8 +130,8 @@ def _checkpoint(
     if section.sanity:
         n = min(size, section.sanity.n_examples)
         subject = Subject(
-            model, test.pictures(slice(0, n)), test.true[:n], eps=config.threat.eps_255 / 255, steps=section.sanity.steps,
-            journal=journal.below("sanity"), **common,
+            model, test.pictures(slice(0, n)), test.true[:n], eps=config.threat.eps_255 / 255,
+            steps=section.sanity.steps, journal=journal.below("sanity"), **common,
         )  # fmt: skip
         result.flags += [f"{name}: {sign}" for sign in sanity(subject)]
 

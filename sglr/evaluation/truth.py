@@ -39,13 +39,15 @@ def full_precision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module, path: Path) -> Iterator[None]:
-    """FileError naming ``path`` if weights or buffers differ after the block; RuntimeError unless all is in eval mode."""
+    """FileError naming ``path`` if weights or buffers differ after the block; RuntimeError where train mode is on."""
     if any(module.training for module in model.modules()):
         raise RuntimeError("a model under evaluation must be in eval mode throughout")
     before = _checksum(model)
     yield
     if _checksum(model) != before:
-        raise files.FileError(f"evaluating {path} changed its weights or batch-norm statistics: the outcomes do not count.")
+        raise files.FileError(
+            f"evaluating {path} changed its weights or batch-norm statistics: the outcomes do not count."
+        )
 
 
 @torch.no_grad()
@@ -57,11 +59,13 @@ def inspect(model: nn.Module, x: Tensor, num_classes: int, batch_size: int, path
     """
     x = x[:_COMPARED]
     if not bool(((x >= -1e-6) & (x <= 1 + 1e-6)).all()):
-        raise files.FileError(f"the test pictures are not in [0, 1] (found {float(x.min()):.3g} to {float(x.max()):.3g}).")
+        low, high = float(x.min()), float(x.max())
+        raise files.FileError(f"the test pictures are not in [0, 1] (found {low:.3g} to {high:.3g}).")
     logits = torch.cat([model(part) for part in x.split(batch_size)])
     if logits.dim() != 2 or logits.shape[1] != num_classes:
         raise files.FileError(
-            f"the model at {path} gives {list(logits.shape[1:])} numbers per picture, but the data has {num_classes} classes."
+            f"the model at {path} gives {list(logits.shape[1:])} numbers per picture, but the data has {num_classes}"
+            " classes."
         )
     broken = int((~logits.isfinite()).any(1).sum())
     if broken:
@@ -72,7 +76,7 @@ def inspect(model: nn.Module, x: Tensor, num_classes: int, batch_size: int, path
     other = torch.cat([model(part) for part in x.split(_OTHER_BATCH)])
     differing = int((other.argmax(1) != logits.argmax(1)).sum())
     if differing:
-        flags.append(f"predictions of {differing} of {len(x)} pictures depend on the batch size or change from call to call")
+        flags.append(f"predictions of {differing} of {len(x)} pictures depend on the batch size, or on chance")
     return flags
 
 

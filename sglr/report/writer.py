@@ -18,8 +18,8 @@ def write(config: Config, artifacts: Path, folder: Path) -> str:
 
     Reads ``artifacts/{data,train,evaluate,analyze}``; writes into ``folder``: ``index.html`` (loads nothing),
     ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``curves/*.csv`` (one history column
-    each: mean over seeds per epoch and method), ``figures/*.svg`` and ``tables/*.csv``. Equal inputs and versions give equal bytes. Figures and tables of an earlier
-    report that are not among the new ones are removed.
+    each: mean over seeds per epoch and method), ``figures/*.svg`` and ``tables/*.csv``. Equal inputs and versions give
+    equal bytes. Figures and tables of an earlier report that are not among the new ones are removed.
 
     Raises FileError that names the missing, damaged or unfitting file.
     """

@@ -33,6 +33,7 @@ class RunGoneError(RuntimeError):
         super().__init__(f"run {run_id} was deleted on the tracking server")
         self.run_id = run_id
 
+
 # So that MLflow's UI opens the experiment with its runs and curves, not with the views for language models.
 _EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
 

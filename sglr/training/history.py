@@ -17,7 +17,12 @@ TRACED = 64
 
 
 def measure(
-    plan: Plan, model: nn.Module, labels: LabelPolicy, train: Split, validation: Split | None, epoch: int,
+    plan: Plan,
+    model: nn.Module,
+    labels: LabelPolicy,
+    train: Split,
+    validation: Split | None,
+    epoch: int,
     attacked: Tensor | None,
 ) -> dict[str, float | None]:
     """Accuracies of an epoch that has just ended, with ``model`` put in eval mode and back.

@@ -105,18 +105,27 @@ def _write(
     index = result.trace["index"].numpy()
     own = [row for row in history if row["epoch"] >= 1]
     files.write_arrays(folder / "labels.npz", {"p": result.targets.numpy(), "given": given, "true": true})
-    files.write_arrays(folder / "labels_trace.npz", {
-        "index": index, "epochs": np.array([row["epoch"] for row in own]), "p": result.trace["p"].numpy(),
-        "given": given[index], "true": true[index],
-    })
+    files.write_arrays(
+        folder / "labels_trace.npz",
+        {
+            "index": index,
+            "epochs": np.array([row["epoch"] for row in own]),
+            "p": result.trace["p"].numpy(),
+            "given": given[index],
+            "true": true[index],
+        },
+    )
     files.write_rows(folder / "history.csv", history)
     best = next((row for row in own if row["epoch"] == result.best_epoch), None)
-    files.write_json(folder / "metrics.json", {
-        "best_epoch": result.best_epoch,
-        "epochs": len(own),
-        "best": _numbers(best) if best else None,
-        "last": _numbers(history[-1]),
-    })
+    files.write_json(
+        folder / "metrics.json",
+        {
+            "best_epoch": result.best_epoch,
+            "epochs": len(own),
+            "best": _numbers(best) if best else None,
+            "last": _numbers(history[-1]),
+        },
+    )
 
 
 def _numbers(row: Row) -> Row:

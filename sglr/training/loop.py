@@ -91,8 +91,15 @@ def fit(
 
 class _Loop:
     def __init__(
-        self, plan: Plan, model: nn.Module, train: Split, validation: Split | None, snapshots: Snapshots | None,
-        on_resume: Callable[[int, int], None], on_epoch: Callable[[Row], None], should_stop: Callable[[], bool],
+        self,
+        plan: Plan,
+        model: nn.Module,
+        train: Split,
+        validation: Split | None,
+        snapshots: Snapshots | None,
+        on_resume: Callable[[int, int], None],
+        on_epoch: Callable[[Row], None],
+        should_stop: Callable[[], bool],
         title: str,
     ) -> None:
         self.plan, self.train, self.validation, self.snapshots = plan, train, validation, snapshots

@@ -50,9 +50,7 @@ def take(
 
     def ascent(copy: nn.Module) -> Tensor:
         outputs = objective.forward(copy, x, x_adv)
-        return _loss(
-            objective, outputs, labels.current(epoch, index), y, labels.example_weights(epoch, index), penalty
-        )
+        return _loss(objective, outputs, labels.current(epoch, index), y, labels.example_weights(epoch, index), penalty)
 
     model.train()
     learner.optimizer.zero_grad(set_to_none=True)

@@ -55,7 +55,11 @@ def test_robust_exactly_where_the_closed_form_says(threat, loss):
     weight = model.weight.detach().T
     norm = 1 if isinstance(threat, Linf) else 2
     reach = threat.eps * (weight[y][:, None] - weight[None]).norm(p=norm, dim=2)
-    slack = (logits.gather(1, y[:, None]) - logits - reach).masked_fill(nn.functional.one_hot(y, 5).bool(), torch.inf).amin(1)
+    slack = (
+        (logits.gather(1, y[:, None]) - logits - reach)
+        .masked_fill(nn.functional.one_hot(y, 5).bool(), torch.inf)
+        .amin(1)
+    )
     # Where the closed form is closer than what the last step size reaches, either answer is right.
     clear = slack.abs() > 1e-3
     found = model(apgd(model, x, y, threat=threat, steps=60, loss=loss, restarts=3)).argmax(1) == y
@@ -82,13 +86,18 @@ def test_not_weaker_than_pyautoattack_at_equal_budget(norm, threat, loss):
     for seed in range(3):
         model, x = network(seed), pictures(120).float()
         y = model(x).argmax(1)
-        ours = model(apgd(model, x, y, threat=threat, steps=50, loss=loss, generator=torch.Generator().manual_seed(0))).argmax(1) == y
+        ours = (
+            model(
+                apgd(model, x, y, threat=threat, steps=50, loss=loss, generator=torch.Generator().manual_seed(0))
+            ).argmax(1)
+            == y
+        )
         reference = APGDAttack(model, n_iter=50, norm=norm, eps=threat.eps, seed=0, loss=loss, device="cpu")
         theirs = model(reference.perturb(x, y)).argmax(1) == y
         theirs_only += int((ours & ~theirs).sum())
         ours_only += int((theirs & ~ours).sum())
         robust += int(theirs.sum())
-    print(f"{norm} {loss}: robust to theirs {robust} of 360; broken by theirs alone {theirs_only}, by ours alone {ours_only}")
+    print(f"{norm} {loss}: of 360, robust to theirs {robust}; broken by theirs alone {theirs_only}, by ours {ours_only}")
     assert 60 < robust < 300
     assert theirs_only - ours_only <= 2
     assert theirs_only <= 4
@@ -159,7 +168,9 @@ def test_a_gradient_that_is_nan_is_no_direction():
     assert gradient.flatten().tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize(("change", "message"), [({"steps": 0}, "steps and restarts"), ({"loss": "mse"}, "unknown loss")])
+@pytest.mark.parametrize(
+    ("change", "message"), [({"steps": 0}, "steps and restarts"), ({"loss": "mse"}, "unknown loss")]
+)
 def test_bad_arguments_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         apgd(Linear(), pictures(2), LABELS, threat=Linf(0.1), **change)

@@ -26,7 +26,9 @@ class Linear(nn.Module):
 
 
 def pictures(n: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> torch.Tensor:
-    return torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * (high - low) + low
+    return (
+        torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * (high - low) + low
+    )
 
 
 def test_linf_reaches_the_optimum_of_a_linear_model_inside_the_box():
@@ -53,13 +55,21 @@ def test_l2_reaches_the_optimum_of_a_linear_model_where_the_box_is_inactive():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    eps=st.floats(0, 2), step=st.floats(1e-3, 3), norm=st.sampled_from([Linf, L2]), steps=st.integers(1, 5),
+    eps=st.floats(0, 2),
+    step=st.floats(1e-3, 3),
+    norm=st.sampled_from([Linf, L2]),
+    steps=st.integers(1, 5),
     seed=st.integers(0, 99),
 )
 def test_never_leaves_ball_or_box(eps, step, norm, steps, seed):
     x = pictures(4, seed=seed)
     x_adv = pgd(
-        Linear(seed), x, torch.zeros(4, dtype=torch.long), threat=norm(eps), step_size=step, steps=steps,
+        Linear(seed),
+        x,
+        torch.zeros(4, dtype=torch.long),
+        threat=norm(eps),
+        step_size=step,
+        steps=steps,
         generator=torch.Generator().manual_seed(seed),
     )
     assert ((x_adv >= 0) & (x_adv <= 1)).all()
@@ -154,7 +164,11 @@ def test_the_loss_may_be_a_function():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"steps": 0}, "steps and restarts"), ({"restarts": 0}, "steps and restarts"), ({"loss": "mse"}, "unknown loss 'mse'")],
+    [
+        ({"steps": 0}, "steps and restarts"),
+        ({"restarts": 0}, "steps and restarts"),
+        ({"loss": "mse"}, "unknown loss 'mse'"),
+    ],
 )
 def test_bad_arguments_are_refused(change, message):
     arguments = {"threat": Linf(0.1), "step_size": 0.1, "steps": 2} | change

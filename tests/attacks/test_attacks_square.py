@@ -22,7 +22,17 @@ def test_equals_pyautoattack_and_leaves_the_random_state_alone():
     for threat, norm in ((Linf(0.1), "Linf"), (L2(0.8), "L2")):
         found = square(model, x, y, threat=threat, seed=3, queries=60)
         assert torch.equal(torch.get_rng_state(), state)
-        reference = SquareAttack(model, p_init=0.8, n_queries=60, eps=threat.eps, norm=norm, n_restarts=1, seed=3, device="cpu", resc_schedule=False)
+        reference = SquareAttack(
+            model,
+            p_init=0.8,
+            n_queries=60,
+            eps=threat.eps,
+            norm=norm,
+            n_restarts=1,
+            seed=3,
+            device="cpu",
+            resc_schedule=False,
+        )
         expected = reference.perturb(x, y)
         torch.set_rng_state(state)
         broken = model(expected).argmax(1) != y

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from sglr.evaluation.statistics import hierarchical_bootstrap, mean_std, wilson
+from sglr.evaluation.statistics import hierarchical_bootstrap, mcnemar, mean_std, wilson
 from sglr.random import numpy_stream
 
 
@@ -148,3 +148,24 @@ def test_same_seed_same_interval_whatever_the_chunks(monkeypatch):
 def test_bootstrap_refuses(differences, options, message):
     with pytest.raises(ValueError, match=message):
         hierarchical_bootstrap(differences, **options)
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (3, 3), (10, 2), (2, 10), (400, 500), (0, 1200)])
+def test_mcnemar_is_the_two_sided_binomial_test(only_a, only_b):
+    a = np.array([True] * only_a + [False] * only_b + [True, False])
+    b = np.array([False] * only_a + [True] * only_b + [True, False])
+    found = mcnemar(a, b)
+    assert (found.only_a, found.only_b) == (only_a, only_b)
+    total = only_a + only_b
+    assert found.p == pytest.approx(binomtest(only_a, total).pvalue if total else 1.0, rel=1e-9)
+
+
+def test_mcnemar_by_hand():
+    # 7 against 1: the chance of 0 or 1 of 8 is 9/256, twice that is the p.
+    assert mcnemar([1] * 7 + [0], [0] * 7 + [1]).p == 18 / 256
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([1, 0], [1]), ([[1]], [[0]])])
+def test_mcnemar_refuses(a, b):
+    with pytest.raises(ValueError, match="same examples"):
+        mcnemar(a, b)

@@ -24,6 +24,7 @@ def study(params, tmp_path):
     params["evaluate"] |= {
         "n_examples": 40,
         "batch_size": 16,
+        "sanity": None,
         "attacks": {"fgsm": "fgsm", "pgd3": {"name": "pgd", "steps": 3, "n_examples": 24}},
     }
     config = validate(params)

@@ -52,7 +52,12 @@ def test_points_outside_the_box_do_not_count(value):
     x = torch.full((2, 1, 8, 8), 0.5)
     with pytest.raises(RuntimeError, match=r"outside \[0, 1\] or NaN"):
         correct_under(
-            Output(), x, torch.zeros(2, dtype=torch.long), lambda *_, seed: torch.full_like(x, value), seed=0, batch_size=2
+            Output(),
+            x,
+            torch.zeros(2, dtype=torch.long),
+            lambda *_, seed: torch.full_like(x, value),
+            seed=0,
+            batch_size=2,
         )
 
 
@@ -64,6 +69,7 @@ def test_logits_that_are_no_numbers_name_the_checkpoint(study, monkeypatch, valu
 
 def test_logits_that_break_under_attack_name_the_checkpoint(study, monkeypatch):
     """Points where the model gives no numbers are no broken predictions."""
+
     def broken(x):
         return torch.where(x.flatten(1)[:, :1] > 0.02, torch.nan, 1.0)
 
@@ -75,7 +81,9 @@ def test_logits_that_break_under_attack_name_the_checkpoint(study, monkeypatch):
 
 
 def test_a_wrong_number_of_classes_is_said(study, monkeypatch):
-    with pytest.raises(files.FileError, match=r"train.best gives \[7\] numbers per picture, but the data has 10 classes"):
+    with pytest.raises(
+        files.FileError, match=r"train.best gives \[7\] numbers per picture, but the data has 10 classes"
+    ):
         evaluate_with(study, monkeypatch, Output(classes=7))
 
 
@@ -96,7 +104,9 @@ def test_predictions_that_depend_on_the_batch_are_flagged_with_their_number(tmp_
     normalised = Output(lambda logits: (logits - logits.mean(0)) / logits.std(0)).eval()
     by_hand = [torch.cat([normalised(part).argmax(1) for part in x[:256].split(size)]) for size in (100, 37)]
     (flag,) = inspect(normalised, x, 10, 100, tmp_path)
-    assert flag.startswith(f"predictions of {int((by_hand[0] != by_hand[1]).sum())} of 256 pictures depend on the batch")
+    assert flag.startswith(
+        f"predictions of {int((by_hand[0] != by_hand[1]).sum())} of 256 pictures depend on the batch"
+    )
     assert inspect(Output().eval(), x, 10, 100, tmp_path) == []
 
 

@@ -109,6 +109,9 @@ def test_the_default_config_holds_the_published_weights(params):
 
     config: Config = validate(params)
     assert config.methods["sglr"].labels == REGISTRY.options(
-        "refinement", start_epoch=config.methods["sglr"].labels.start_epoch, alpha=config.methods["sglr"].labels.alpha,
-        adversarial_weight=0.8, refinement_ratio=1.0,
+        "refinement",
+        start_epoch=config.methods["sglr"].labels.start_epoch,
+        alpha=config.methods["sglr"].labels.alpha,
+        adversarial_weight=0.8,
+        refinement_ratio=1.0,
     )

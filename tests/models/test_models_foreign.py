@@ -57,8 +57,8 @@ def save(path: Path, content: object) -> Path:
 def test_the_names_of_the_trades_code_are_what_they_are(published):
     """The table against the names written out by hand, for one block of each kind."""
     for name in (
-        "conv1.weight", "block1.layer.0.bn1.weight", "block1.layer.0.conv2.weight", "block2.layer.0.convShortcut.weight",
-        "sub_block1.layer.0.conv1.weight", "bn1.running_var", "fc.weight", "fc.bias",
+        "conv1.weight", "block1.layer.0.bn1.weight", "block1.layer.0.conv2.weight",
+        "block2.layer.0.convShortcut.weight", "sub_block1.layer.0.conv1.weight", "bn1.running_var", "fc.bias",
     ):  # fmt: skip
         assert name in published
 
@@ -192,7 +192,7 @@ def test_another_number_of_classes_does_not_fit(wrn, tmp_path):
 
 def test_an_unknown_architecture_and_its_options(wrn, tmp_path):
     path = save(tmp_path / "x.pt", wrn.state_dict())
-    with pytest.raises(ConfigError, match="unknown model 'wrm'.*Did you mean 'wrn'"):
+    with pytest.raises(ConfigError, match=r"unknown model 'wrm'.*Did you mean 'wrn'"):
         models.load_foreign(path, "wrm", num_classes=4, shape=(3, 8, 8))
     with pytest.raises(ConfigError, match="has no option 'deep'"):
         models.load_foreign(path, "wrn", num_classes=4, shape=(3, 8, 8), deep=3)
@@ -218,7 +218,7 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(form, tmp_path, monkeypat
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(FileError, match="is refused: it holds .* Nothing was executed"):
+    with pytest.raises(FileError, match=r"is refused: it holds .* Nothing was executed"):
         models.load_foreign(path, "small_cnn", **CNN)
     assert not marker.exists()
     if form != "pickle":

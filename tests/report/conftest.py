@@ -46,6 +46,8 @@ evaluate:
     fgsm: fgsm
     pgd20: {name: pgd, steps: 20}
     autoattack: {name: autoattack, n_examples: 20}
+  sweep: null
+  sanity: null
 analyze:
   n_examples: 100
   batch_size: 100

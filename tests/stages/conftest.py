@@ -10,28 +10,26 @@ from study_project import Ended, Project
 
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folder of a ``python`` that starts stages without loading torch each time."""
+    """Folder of a ``python`` and a ``dvc`` that start without loading torch and the like each time."""
     with warm_python.install(tmp_path_factory.mktemp("warm") / "python") as folder:
         yield folder
 
 
 @pytest.fixture(scope="session")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def blank(tmp_path_factory: pytest.TempPathFactory, warm: Path) -> Project:
     """The repository's files with tiny params and no results; not to be changed."""
-    return Project.create(tmp_path_factory.mktemp("blank") / "study")
+    return Project.create(tmp_path_factory.mktemp("blank") / "study", warm)
 
 
 @pytest.fixture(scope="session")
 def first_run(blank: Project, tmp_path_factory: pytest.TempPathFactory, warm: Path) -> tuple[Project, Ended]:
-    """A study that ``dvc repro`` made from nothing, with the plain interpreter, and what it said; not to be changed.
-
-    ``warm`` is asked for only to load its libraries meanwhile.
-    """
-    project = blank.copy(tmp_path_factory.mktemp("first") / "study")
+    """A study that ``dvc repro`` made from nothing, tracked by MLflow, and what it said; not to be changed."""
+    project = blank.copy(tmp_path_factory.mktemp("first") / "study", warm)
+    del project.environment["SGLR_TRACKING"]
     return project, project.repro()
 
 
 @pytest.fixture
 def finished(first_run: tuple[Project, Ended], tmp_path: Path, warm: Path) -> Project:
-    """A copy of the finished study, free to change."""
+    """A copy of the finished study, free to change; not tracked."""
     return first_run[0].copy(tmp_path / "study", warm)

@@ -19,7 +19,7 @@ ITEMS = [
     "check", "prepare", "warmup@0", "train@at-0", "train@sglr-0", "evaluate@at-0", "evaluate@sglr-0", "analyze@at-0",
     "analyze@sglr-0", "report",
 ]  # fmt: skip
-EPOCHS = 40
+EPOCHS = 24
 Params = dict[str, Any]
 
 
@@ -29,8 +29,10 @@ def shrink(params: Params) -> None:
     params["data"] |= {"source": {"name": "digits", "test_size": 100}, "train_size": 60, "validation_size": 30}
     params["model"] |= {"channels": [4, 8], "hidden": 16}
     params["train"] |= {"epochs": EPOCHS, "batch_size": 30, "keep_epochs": [2]}
-    params["train"]["schedule"] |= {"milestones": [20, 30]}
+    params["train"]["schedule"] |= {"milestones": [12, 18]}
     params["train"]["attack"]["steps"] = params["train"]["selection"]["steps"] = 2
+    # Fewer of those that are declared only: DVC parses params.yaml anew for every item.
+    params["methods"] = {name: params["methods"][name] for name in ("at", "sglr", "at_smoothing", "at_awp")}
     params["methods"]["sglr"]["labels"]["start_epoch"] = 2
     params["evaluate"] |= {"n_examples": 40, "attacks": {"fgsm": "fgsm", "pgd2": {"name": "pgd", "steps": 2}}}
     params["analyze"] |= {"n_examples": 60, "probe": {"folds": 2, "l2": 1.0}}

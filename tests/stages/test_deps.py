@@ -152,7 +152,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code):
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
-def test_importing_a_room_sets_nothing_for_all(finished: Project):
+def test_importing_a_room_sets_nothing_for_all():
     """Seeds, threads and cudnn's flags belong to whoever runs the program."""
     look = (
         "import random, numpy, torch\n"
@@ -167,13 +167,9 @@ def test_importing_a_room_sets_nothing_for_all(finished: Project):
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "check"])
-def test_a_stage_runs_on_its_deps_alone(finished: Project, tmp_path: Path, stage: str):
-    """In a folder with nothing but its deps the stage makes the same outs: it reads no file that dvc.yaml omits."""
-    items = (stage, f"{stage}@0", f"{stage}@sglr-0")
-    (entry,) = (entry for item, entry in finished.lock().items() if item in items)
-    bare = Project(tmp_path / "bare", None)
-    bare.environment = finished.environment
+def bare(finished: Project, path: Path, stage: str) -> tuple[Project, dict[str, Any]]:
+    """A folder with nothing but the deps of a stage (of sglr's item), and the item's entry of dvc.lock."""
+    (entry,) = (finished.lock()[item] for item in (stage, f"{stage}@0", f"{stage}@sglr-0") if item in finished.lock())
     glue = ["params.yaml", "dvc.yaml", *(f"stages/{name}.py" for name in ("__init__", "runtime", "pipeline"))]
     glue += ["sglr/__init__.py", "sglr/tracking"]
     # Loading params.yaml imports the rooms of components.
@@ -185,16 +181,27 @@ def test_a_stage_runs_on_its_deps_alone(finished: Project, tmp_path: Path, stage
         "report": ["sglr/evaluation/__init__.py"],
     }
     for name in {*glue, *extra.get(stage, ()), *(dep["path"] for dep in entry["deps"])}:
-        source, target = finished.path / name, bare.path / name
+        source, target = finished.path / name, path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True)
         else:
             shutil.copy2(source, target)
-    ended = bare.call(*entry["cmd"].split())
-    assert ended.status == 0, ended.output
-    for out in (out["path"] for out in entry["outs"]):
-        compared = [path for path in [finished.path / out, *(finished.path / out).rglob("*")] if path.is_file()]
-        assert compared, out
-        for path in compared:
-            assert (bare.path / path.relative_to(finished.path)).read_bytes() == path.read_bytes(), path
+    (path / ".sglr").mkdir()
+    return Project(path), entry
+
+
+def test_stages_run_on_their_deps_alone(finished: Project, tmp_path: Path):
+    """In a folder with nothing but its deps, by the plain interpreter, each stage makes the same outs.
+
+    So it reads no file that dvc.yaml omits, and needs nothing that another stage has loaded.
+    """
+    folders = {stage: bare(finished, tmp_path / stage, stage) for stage in STAGES if stage != "check"}
+    running = {stage: project.start(*entry["cmd"].split()) for stage, (project, entry) in folders.items()}
+    for stage, (project, entry) in folders.items():
+        assert running[stage].wait(300) == 0, project.said()
+        for out in (out["path"] for out in entry["outs"]):
+            compared = [path for path in [finished.path / out, *(finished.path / out).rglob("*")] if path.is_file()]
+            assert compared, out
+            for path in compared:
+                assert (project.path / path.relative_to(finished.path)).read_bytes() == path.read_bytes(), path

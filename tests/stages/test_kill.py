@@ -26,6 +26,7 @@ class Killable(Project):
     """The finished study as it was before sglr's training: no outs, no entry in dvc.lock or the run cache."""
 
     def __init__(self, study: Project, path: Path, warm: Path) -> None:
+        # What is killed, and what stands beside it, starts with the plain commands.
         super().__init__(study.copy(path).path)
         self.expected = study
         self.quick = Project(path, warm)

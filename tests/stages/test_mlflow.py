@@ -1,10 +1,7 @@
 """What a user of the MLflow UI finds after the first ``dvc repro``: a run per item, with everything in it."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-from study_project import EPOCHS, ITEMS, Project
+from study_project import EPOCHS, ITEMS, Ended, Project
 
 from sglr import files
 
@@ -31,11 +28,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(blank: Project, tmp_path_factory: pytest.TempPathFactory, warm: Path) -> Runs:
-    project = blank.copy(tmp_path_factory.mktemp("tracked") / "study", warm)
-    del project.environment["SGLR_TRACKING"]
-    project.repro()
-    return Runs(project)
+def runs(first_run: tuple[Project, Ended]) -> Runs:
+    return Runs(first_run[0])
 
 
 def test_one_finished_run_per_item(runs: Runs):
@@ -91,11 +85,6 @@ def test_small_files_are_with_their_runs(runs: Runs):
     assert "metrics.json" in runs.artifacts("evaluate@at-0")
     assert {"metrics.json", "memorization.csv"} <= runs.artifacts("analyze@at-0")
     assert {"report/index.html", "report/results.md", "report/figures"} <= runs.artifacts("report", "report")
-
-
-def test_tracking_reaches_no_result(runs: Runs, first_run: Any):
-    """The same hashes from nothing, in another folder, by another process, with tracking on."""
-    assert runs.project.lock() == first_run[0].lock()
 
 
 def test_nothing_is_left_to_send(runs: Runs):

@@ -70,7 +70,7 @@ def test_a_file_that_is_no_yaml_is_named(finished: Project):
 
 
 def test_a_gpu_that_is_not_there(finished: Project):
-    finished.change(lambda p: p["train"].update(epochs=41))
+    finished.change(lambda p: p["train"].update(epochs=EPOCHS + 1))
     nothing = {"SGLR_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""}
     refused(finished, "SGLR_DEVICE='cuda'", "torch sees 0", "SGLR_DEVICE=cpu", **nothing)
 

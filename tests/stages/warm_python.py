@@ -23,10 +23,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 LIBRARIES = (
+    # Of stages.
     "torch", "torch._dynamo", "numpy", "pydantic", "yaml", "click", "tqdm", "filelock", "safetensors.torch", "psutil",
-    "jinja2", "sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_svg", "mlflow.tracking",
-    "sqlalchemy", "dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.repo.reproduce", "dvc.stage.cache", "dvc_data.index",
-    "dvc.repo.index", "dvc.commands.repro", "dvc.parsing", "networkx", "pygtrie", "dvc.output", "dvc.dependency",
+    "jinja2", "sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_svg", "mlflow.tracking", "sqlalchemy",
+    # Of dvc.
+    "ruamel.yaml", "networkx", "pygtrie", "flufl.lock", "zc.lockfile", "scmrepo.git", "dvc.cli", "dvc.cli.parser",
+    "dvc.commands.repro", "dvc.repo.reproduce", "dvc.repo.index", "dvc.repo.open_repo", "dvc.repo.params",
+    "dvc.repo.metrics", "dvc.repo.plots", "dvc.repo.stage", "dvc.stage.cache", "dvc.parsing", "dvc.output",
+    "dvc.dependency", "dvc.cachemgr", "dvc.data_cloud", "dvc.rwlock", "dvc.lock", "dvc.scm", "dvc.utils.strictyaml",
+    "dvc_data.index", "dvc_data.hashfile.db.local",
 )  # fmt: skip
 
 

@@ -211,9 +211,7 @@ def test_what_a_resumed_training_says(params, tmp_path):
     with pytest.raises(Interrupted, match="stopped in epoch 2"):
         fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 5)
     rows: list[dict] = []
-    trained = fit(
-        chosen, net(), *splits(), snapshots=Snapshots(tmp_path), on_resume=said.resumed, on_epoch=rows.append
-    )
+    trained = fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), on_resume=said.resumed, on_epoch=rows.append)
     assert said.at == [(2, 3)], "two of three steps were done"
     assert rows == trained.history, "the epochs from before are told again"
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -362,5 +360,3 @@ def test_snapshots_are_due_by_the_clock(tmp_path, monkeypatch):
     assert not snapshots.due()
     assert sorted(path.name[-3:] for path in tmp_path.iterdir()) == ["002", "003"], "the newest two stay"
     assert Snapshots(tmp_path).load() == {"step": 3}
-
-

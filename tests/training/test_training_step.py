@@ -26,7 +26,7 @@ class Net(nn.Module):
 
 
 def transcribed_forward(w, buffers, x, train):
-    """The net by hand; in train mode it updates ``buffers`` as batch norm defines it (momentum 0.1, unbiased variance)."""
+    """The net by hand; in train mode it updates ``buffers`` as batch norm does (momentum 0.1, unbiased variance)."""
     h = nn.functional.conv2d(x, w["conv.weight"], w["conv.bias"], padding=1)
     if train:
         mean, var = h.mean((0, 2, 3)), h.var((0, 2, 3), unbiased=False)
@@ -93,8 +93,16 @@ def test_a_step_is_the_formula(params, ratio, natural_bn, attack_bn):
         weights=plan.method.weights.build(model),
     )
     settings = {
-        "K": 10, "eta": 6.375 / 255, "eps": 25.5 / 255, "lambda": 0.8, "alpha": plan.method.labels.alpha, "r": ratio, "E_s": 2,
-        "lr": 0.1, "mu": 0.9, "wd": 5e-4,
+        "K": 10,
+        "eta": 6.375 / 255,
+        "eps": 25.5 / 255,
+        "lambda": 0.8,
+        "alpha": plan.method.labels.alpha,
+        "r": ratio,
+        "E_s": 2,
+        "lr": 0.1,
+        "mu": 0.9,
+        "wd": 5e-4,
     }
     momentum: dict = {}
     p = torch.eye(C, dtype=torch.float64)[y]

@@ -1,0 +1,132 @@
+"""Broken defences are flagged, each by the checks that should see it; honest models are not."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sglr import data, models
+from sglr.config.reader import validate
+from sglr.evaluation.journal import Journal
+from sglr.evaluation.sanity import Subject, sanity
+from sglr.threat import build
+from sglr.training import Plan, fit
+
+EPS = 25.5 / 255
+SEEDS = 5
+N = 64
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Five small networks on digits, three of them trained adversarially, two naturally; and the test split."""
+    from pathlib import Path
+
+    from sglr.config import parse
+
+    params = parse((Path(__file__).parents[2] / "params.yaml").read_text())
+    params["data"] |= {"validation_size": 0, "noise": {"kind": "none", "rate": 0.0, "seed": 0, "map": None}}
+    params["model"] |= {"channels": [8, 16], "hidden": 32}
+    params["train"] |= {"epochs": 12, "batch_size": 50}
+    params["train"]["schedule"] = {"name": "constant"}
+    params["train"]["attack"]["steps"] = 4
+    config = validate(params)
+    folder = tmp_path_factory.mktemp("digits")
+    data.prepare(config.data, folder)
+    prepared = data.open_folder(folder)
+    networks = []
+    for seed in range(SEEDS):
+        torch.set_num_threads(1)
+        model = models.build(config.model, num_classes=10, shape=prepared.shape, generator_seed=seed)
+        method = config.methods["at" if seed < 3 else "standard"]
+        fit(Plan.training(config, method, seed=seed), model, prepared.train(seed), prepared.validation("cpu"))
+        networks.append(model.eval())
+    return networks, prepared.test("cpu")
+
+
+def signs(model: nn.Module, test, norm: str = "linf", eps: float = EPS) -> list[str]:
+    subject = Subject(
+        model.eval(), test.pictures(slice(0, N)), test.true[:N], ball=lambda radius: build(norm, radius), eps=eps,
+        steps=20, seed=0, chunk=N, journal=Journal(None),
+    )  # fmt: skip
+    return sanity(subject)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(("norm", "eps"), [("linf", EPS), ("l2", 0.5)])
+def test_honest_models_are_not_flagged(trained, seed, norm, eps):
+    networks, test = trained
+    assert signs(networks[seed], test, norm, eps) == []
+
+
+class Quantised(nn.Module):
+    """Pictures rounded to a few levels: zero gradient almost everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 3).round() / 3
+
+
+class Stopped(nn.Module):
+    """The identity without a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach()
+
+
+class Scaled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 1e4 * x
+
+
+class AlwaysDropout(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.3, training=True)
+
+
+def broken(model: nn.Module, defence: str) -> nn.Module:
+    front = {"quantised": Quantised(), "stopped": Stopped(), "dropout": AlwaysDropout()}
+    return nn.Sequential(front[defence], model) if defence in front else nn.Sequential(model, Scaled())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4])
+@pytest.mark.parametrize(
+    ("defence", "expected"),
+    [
+        ("quantised", ["no gradient at all", "may change every pixel"]),
+        ("stopped", ["no gradient at all", "may change every pixel"]),
+        ("scaled", ["may change every pixel"]),
+        ("dropout", ["different logits"]),
+    ],
+)
+def test_broken_defences_are_flagged(trained, defence, expected, seed):
+    networks, test = trained
+    found = signs(broken(networks[seed], defence), test)
+    for part in expected:
+        assert any(part in sign for sign in found), (part, found)
+
+
+class Shattered(nn.Module):
+    """Waves so short that their gradient says nothing of the way beyond the next one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (3000 * x).sin() / 2 + 0.5
+
+
+def test_a_shattered_gradient_finds_little_more_than_noise(trained):
+    networks, test = trained
+    model = nn.Sequential(Shattered(), networks[0]).eval()
+    x = test.pictures(slice(0, N)) * 0.98 + 0.01
+    subject = Subject(
+        model, x, model(x).argmax(1), ball=lambda radius: build("linf", radius), eps=0.05, steps=20, seed=0, chunk=N,
+        journal=Journal(None),
+    )  # fmt: skip
+    assert any(sign.startswith("random noise breaks") for sign in sanity(subject))
+
+
+def test_a_journal_changes_no_sign(trained, tmp_path):
+    networks, test = trained
+    model = broken(networks[0], "quantised")
+    found = signs(model, test)
+    arguments = {"ball": lambda radius: build("linf", radius), "eps": EPS, "steps": 20, "seed": 0, "chunk": N}
+    for _ in range(2):
+        subject = Subject(model, test.pictures(slice(0, N)), test.true[:N], journal=Journal(tmp_path), **arguments)
+        assert sanity(subject) == found

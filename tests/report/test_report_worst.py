@@ -1,0 +1,37 @@
+"""The worst case over attacks in the report: a row of its own, never the headline."""
+
+import json
+
+import numpy as np
+from conftest import Make
+
+from sglr import report
+from sglr.report.study import read
+
+
+def test_the_worst_case_is_shown_last_and_is_not_the_headline(make: Make, tmp_path) -> None:
+    settings, artifacts = make()
+    plain = report_of(settings, artifacts, tmp_path / "plain")
+    for folder in (artifacts / "evaluate").iterdir():
+        metrics = json.loads((folder / "metrics.json").read_text())
+        with np.load(folder / "outcomes.npz") as stored:
+            arrays = dict(stored)
+        arrays["index/worst"] = arrays["index/fgsm"]
+        for name in ("best", "last"):
+            arrays[f"{name}/worst"] = arrays[f"{name}/fgsm"] & arrays[f"{name}/pgd20"]
+            metrics[name]["worst"] = arrays[f"{name}/worst"].mean()
+        np.savez(folder / "outcomes.npz", **arrays)
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert read(settings, artifacts).attacks == ("natural", "fgsm", "pgd20", "autoattack", "worst")
+    found = report_of(settings, artifacts, tmp_path / "report")
+    assert found["headline"] == plain["headline"]
+    assert found["cautions"] == plain["cautions"]
+    (row,) = (row for row in found["accuracy"] if (row["attack"], row["method"]) == ("worst", "at"))
+    (pgd,) = (row for row in found["accuracy"] if (row["attack"], row["method"]) == ("pgd20", "at"))
+    # Whatever breaks under FGSM here breaks under PGD.
+    assert (row["last"], row["gap"], row["examples"]) == (pgd["last"], pgd["gap"], 200)
+
+
+def report_of(settings, artifacts, folder):
+    report.write(settings, artifacts, folder)
+    return json.loads((folder / "results.json").read_text())
