@@ -99,7 +99,7 @@ def _data(found: Provenance) -> str:
         return "Not on record."
     if found.source is not None:
         origin, size = json.dumps(meta["source"]), meta["sizes"]["test"]
-        return f"Evaluated on the {size:,} test pictures of `{origin}`, or the first of them. Training data: not on record."
+        return f"Evaluated on (the first of) {size:,} test pictures of `{origin}`. Training data: not on record."
     lines = [f"Source `{json.dumps(meta['source'])}`."]
     lines.append(", ".join(f"{size:,} {part}" for part, size in meta["sizes"].items()) + " pictures.")
     noise = meta.get("noise", {"kind": "none"})

@@ -3,13 +3,12 @@
 import json
 
 import numpy as np
-from conftest import Make
 
 from sglr import report
 from sglr.report.study import read
 
 
-def test_the_worst_case_is_shown_last_and_is_not_the_headline(make: Make, tmp_path) -> None:
+def test_the_worst_case_is_shown_last_and_is_not_the_headline(make, tmp_path) -> None:
     settings, artifacts = make()
     plain = report_of(settings, artifacts, tmp_path / "plain")
     for folder in (artifacts / "evaluate").iterdir():
