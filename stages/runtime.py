@@ -158,9 +158,14 @@ def _tracker(
             params=tracking.flatten(source.values),
         )
     return tracking.run(
-        root=Path(), experiment=settings.experiment.name, stage=definition.stage, item=definition.item,
+        root=Path(),
+        experiment=settings.experiment.name,
+        stage=definition.stage,
+        item=definition.item,
         tags={**tags, "params_hash": definition.params_hash, "git_commit": _git_commit()},
-        params=tracking.flatten(definition.values), key=definition.fingerprint, parent=query,
+        params=tracking.flatten(definition.values),
+        key=definition.fingerprint,
+        parent=query,
         record={"device": str(device), "threads": settings.experiment.threads},
     )
 

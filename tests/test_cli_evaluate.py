@@ -29,6 +29,7 @@ def project(params, tmp_path, monkeypatch):
     params["data"] |= {"source": {"name": "digits", "test_size": 100}, "train_size": 60, "validation_size": 20}
     params["train"]["batch_size"] = 60
     params["evaluate"] |= {
+        "sanity": None,
         "n_examples": 40,
         "batch_size": 16,
         "attacks": {"fgsm": "fgsm", "pgd3": {"name": "pgd", "steps": 3, "n_examples": 24}},

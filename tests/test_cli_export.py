@@ -38,7 +38,7 @@ def study(params, tmp_path, monkeypatch):
     params["data"] |= {"source": {"name": "digits", "test_size": 40}, "train_size": 60, "validation_size": 20}
     params["model"] |= {"channels": [4, 8], "hidden": 16}
     params["train"]["batch_size"] = 60
-    params["evaluate"] |= {"batch_size": 20, "attacks": {"fgsm": "fgsm"}}
+    params["evaluate"] |= {"batch_size": 20, "sanity": None, "attacks": {"fgsm": "fgsm"}}
     config = validate(params)
     artifacts = tmp_path / "artifacts"
     data.prepare(config.data, artifacts / "data")

@@ -13,6 +13,15 @@ from sglr.config import discover
 discover(__name__, __path__)
 
 __all__ = [
-    "REGISTRY", "Attack", "AttackOptions", "apgd", "attack_mode", "autoattack", "correct_under", "fgsm", "pgd",
-    "predictions", "square",
+    "REGISTRY",
+    "Attack",
+    "AttackOptions",
+    "apgd",
+    "attack_mode",
+    "autoattack",
+    "correct_under",
+    "fgsm",
+    "pgd",
+    "predictions",
+    "square",
 ]

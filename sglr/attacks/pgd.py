@@ -93,8 +93,15 @@ class PgdOptions(AttackOptions):
 
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
             return pgd(
-                model, x, y, threat=threat, step_size=step_size, steps=self.steps, restarts=self.restarts,
-                loss=self.loss, generator=torch_stream(seed, "pgd", device=x.device),
+                model,
+                x,
+                y,
+                threat=threat,
+                step_size=step_size,
+                steps=self.steps,
+                restarts=self.restarts,
+                loss=self.loss,
+                generator=torch_stream(seed, "pgd", device=x.device),
             )
 
         return attack

@@ -97,7 +97,7 @@ def test_not_weaker_than_pyautoattack_at_equal_budget(norm, threat, loss):
         theirs_only += int((ours & ~theirs).sum())
         ours_only += int((theirs & ~ours).sum())
         robust += int(theirs.sum())
-    print(f"{norm} {loss}: of 360, robust to theirs {robust}; broken by theirs alone {theirs_only}, by ours {ours_only}")
+    print(f"{norm} {loss}: of 360 robust to theirs {robust}; broken by theirs alone {theirs_only}, by ours {ours_only}")
     assert 60 < robust < 300
     assert theirs_only - ours_only <= 2
     assert theirs_only <= 4

@@ -12,7 +12,6 @@ import json
 import os
 import runpy
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +24,8 @@ from typing import Any, NoReturn
 LIBRARIES = (
     # Of stages.
     "torch", "torch._dynamo", "numpy", "pydantic", "yaml", "click", "tqdm", "filelock", "safetensors.torch", "psutil",
-    "jinja2", "sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_svg", "mlflow.tracking", "sqlalchemy",
+    "jinja2", "sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_svg", "mlflow.tracking",
+    "sqlalchemy",
     # Of dvc.
     "ruamel.yaml", "networkx", "pygtrie", "flufl.lock", "zc.lockfile", "scmrepo.git", "dvc.cli", "dvc.cli.parser",
     "dvc.commands.repro", "dvc.repo.reproduce", "dvc.repo.index", "dvc.repo.open_repo", "dvc.repo.params",
@@ -62,7 +62,6 @@ def serve(address: str) -> None:
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address + ".new")
         listener.listen(8)
@@ -73,6 +72,9 @@ def serve(address: str) -> None:
                 listener.close()
                 _become(connection)
             connection.close()
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
 
 
 def _become(connection: socket.socket) -> NoReturn:
@@ -84,7 +86,6 @@ def _become(connection: socket.socket) -> NoReturn:
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environment"])
