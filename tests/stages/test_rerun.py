@@ -49,7 +49,6 @@ ONE_METHOD = {
         lambda p: p["experiment"].update(seeds=[0, 1]),
         ["warmup@1", *items(*MEASURED, methods=("at",), seeds=(1,)), "report"],
     ),
-    "the report's own setting": (lambda p: p["report"].update(seed=1), ["report"]),
 }
 
 
