@@ -361,7 +361,10 @@ def test_a_finished_run_that_waits_is_not_mixed_with_its_repetition(
         with train() as tracker:
             tracker.metrics({"loss": value}, step=1)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert tracking.sync(root).missing == 0
+    # Nobody waited for the senders: on a busy machine one of them may still be failing, and hold its lock.
+    deadline = time.monotonic() + 60
+    while tracking.sync(root).missing and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert [database.points(run, "loss") for run in database.runs()] == [[(1, 1.0)], [(1, 2.0)]]
 
 
