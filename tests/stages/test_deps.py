@@ -105,7 +105,7 @@ def code_deps(stage: str) -> set[str]:
 def test_a_stage_depends_on_the_code_it_imports(stage):
     """Beyond the imports of the stage's file, every stage reads params through config.
 
-    Left out on both sides: stages/runtime.py and stages/pipeline.py, which only surround the library call, tracking,
+    Left out on both sides: stages/runtime.py, pipeline.py and watch.py, which only surround the library call, tracking,
     which reaches no output, and files that only export the names of a room of which one module is used.
     """
     modules_needed = closure(REPOSITORY / "stages" / f"{stage}.py") | of_room("config")
