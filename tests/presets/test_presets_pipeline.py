@@ -2,12 +2,14 @@
 
 import json
 
+import pytest
 from study_project import ITEMS, Project
 
 from sglr import files, presets
 from sglr.config import load
 
 
+@pytest.mark.slow
 def test_smoke_runs_through_dvc(tmp_path, warm):
     project = Project.create(tmp_path / "study", warm)
     written = project.call("python", "-m", "sglr.cli", "preset", "smoke", "--force")
@@ -20,7 +22,7 @@ def test_smoke_runs_through_dvc(tmp_path, warm):
     for method in config.experiment.methods:
         found = json.loads(project.read(f"evaluate/{method}-0/metrics.json"))
         assert set(found["best"]) == set(found["last"]) == {"natural", "fgsm", "pgd20", "autoattack", "worst"}
-        assert found["n_examples"] == {"natural": 100, "fgsm": 100, "pgd20": 100, "autoattack": 2}
+        assert found["n_examples"] == {"natural": 100, "fgsm": 100, "pgd20": 100, "autoattack": 2, "worst": 100}
     history = files.read_rows(project.path / "artifacts/train/sglr-0/history.csv")
     start = config.methods["sglr"].labels.start_epoch
     softened = [row["targets/entropy"] > 0 for row in history]
