@@ -20,6 +20,8 @@ ORDER = (
     "config", "files", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights", "training",
     "evaluation", "information", "report", "tracking", "presets", "cli",
 )  # fmt: skip
+# What surrounds the library call of every stage.
+GLUE = ("runtime", "pipeline", "watch")
 # config reads the options of components from their rooms' registries when params.yaml is loaded, whatever the stage.
 COMPONENT_ROOMS = sorted(room.removeprefix("sglr.") for room in set(ROOMS.values()))
 
@@ -137,7 +139,7 @@ def test_what_may_be_imported_where():
     for path in (REPOSITORY / "stages").glob("*.py"):
         # Glue may be shared; the stages themselves do not know each other.
         taken = {other.split(".")[1] for other in imported(path) if other.startswith("stages.")}
-        assert taken <= {"runtime", "pipeline"}, path
+        assert taken <= set(GLUE), path
 
 
 LIGHT = ("import sglr", "import sglr.config, sglr.files, sglr.tracking", "from sglr.cli import main; main(['--help'])")
@@ -170,7 +172,7 @@ def test_importing_a_room_sets_nothing_for_all():
 def bare(finished: Project, path: Path, stage: str) -> tuple[Project, dict[str, Any]]:
     """A folder with nothing but the deps of a stage (of sglr's item), and the item's entry of dvc.lock."""
     (entry,) = (finished.lock()[item] for item in (stage, f"{stage}@0", f"{stage}@sglr-0") if item in finished.lock())
-    glue = ["params.yaml", "dvc.yaml", *(f"stages/{name}.py" for name in ("__init__", "runtime", "pipeline"))]
+    glue = ["params.yaml", "dvc.yaml", *(f"stages/{name}.py" for name in ("__init__", *GLUE))]
     glue += ["sglr/__init__.py", "sglr/tracking"]
     # Loading params.yaml imports the rooms of components.
     glue += ["sglr/threat.py", "sglr/random.py", *(f"sglr/{room}" for room in COMPONENT_ROOMS)]
