@@ -1,7 +1,7 @@
 """params.yaml as frozen, validated types: ``load(path)`` reads it, every error names the key."""
 
 from sglr.config.reader import ConfigError, load, parse
-from sglr.config.registry import Options, Registry, discover
-from sglr.config.sections import Config, Section
+from sglr.config.registry import Options, Registry, Section, discover
+from sglr.config.whole import Config
 
 __all__ = ["Config", "ConfigError", "Options", "Registry", "Section", "discover", "load", "parse"]

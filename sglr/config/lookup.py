@@ -6,7 +6,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from sglr.config.sections import ROOMS, Config
+from sglr.config.fields import ROOMS
+from sglr.config.whole import Config
 
 
 def section_type(where: list[Any], values: Any) -> type[BaseModel] | None:

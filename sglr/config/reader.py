@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from sglr.config.errors import ConfigError, suggest
 from sglr.config.lookup import section_type
-from sglr.config.sections import Config
+from sglr.config.whole import Config
 
 
 class _Loader(yaml.SafeLoader):

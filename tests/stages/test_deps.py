@@ -13,7 +13,7 @@ import pytest
 import yaml
 from study_project import REPOSITORY, Project
 
-from sglr.config.sections import ROOMS
+from sglr.config.fields import ROOMS
 
 STAGES = ("check", "prepare", "warmup", "train", "evaluate", "analyze", "report")
 ORDER = (

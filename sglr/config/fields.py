@@ -1,0 +1,44 @@
+"""Types of single values of params.yaml, and of the components that rooms register."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, Strict
+
+from sglr.config.registry import in_room
+
+
+def unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values, each of which must stand there once."""
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"each value may stand there once, given more than once: {repeated}")
+    return values
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+# YAML has lists only; frozen types want tuples.
+Epochs = Annotated[tuple[Positive, ...], Strict(False), AfterValidator(unique)]
+
+# Components: the options type of the named one, found in its room's registry (sglr.config.registry).
+ROOMS = {
+    key: f"sglr.{room}"
+    for key, room in {
+        "source": "data",
+        "model": "models",
+        "attacks": "attacks",
+        "objective": "objectives",
+        "labels": "labels",
+        "weights": "weights",
+    }.items()
+}
+Source = Annotated[Any, in_room(ROOMS["source"])]
+Model = Annotated[Any, in_room(ROOMS["model"])]
+Attack = Annotated[Any, in_room(ROOMS["attacks"])]
+Objective = Annotated[Any, in_room(ROOMS["objective"])]
+LabelPolicy = Annotated[Any, in_room(ROOMS["labels"])]
+WeightPolicy = Annotated[Any, in_room(ROOMS["weights"])]

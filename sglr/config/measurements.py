@@ -1,0 +1,67 @@
+"""The sections of params.yaml on what is measured: evaluation, analysis, report."""
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, Strict, model_validator
+
+from sglr.config.fields import Attack, Name, Positive, PositiveFloat, Seed, unique
+from sglr.config.registry import Section
+from sglr.config.sections import TrainAttack
+
+
+class Sweep(Section):
+    """Accuracy as a curve over the radius."""
+
+    eps_255: Annotated[tuple[PositiveFloat, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
+    steps: Positive
+
+
+class Sanity(Section):
+    """Signs of masked gradients, on a few examples."""
+
+    n_examples: Positive
+    steps: Annotated[int, Field(ge=4)]
+
+
+class Evaluate(Section):
+    """Robustness evaluation on the test split."""
+
+    n_examples: Positive | None
+    batch_size: Positive
+    seed: Seed
+    attacks: dict[Name, Attack]
+    sweep: Sweep | None
+    sanity: Sanity | None
+
+    @model_validator(mode="after")
+    def _names_free(self) -> Self:
+        for taken, what in (("natural", "is always measured"), ("worst", "is the worst case over the attacks")):
+            if taken in self.attacks:
+                raise ValueError(f"{taken!r} {what} and cannot name an attack")
+        return self
+
+
+class Probe(Section):
+    """Cross-fitted linear probe on the penultimate features."""
+
+    folds: Annotated[int, Field(ge=2)]
+    l2: PositiveFloat
+
+
+class Analyze(Section):
+    """Information-theoretic analysis."""
+
+    n_examples: Positive | None
+    batch_size: Positive
+    seed: Seed
+    attack: TrainAttack
+    ece_bins: Positive
+    probe: Probe
+
+
+class Report(Section):
+    """The comparison the report leads with."""
+
+    baseline: Name
+    bootstrap: Annotated[int, Field(ge=100)]
+    seed: Seed
