@@ -15,7 +15,10 @@ def main(method: str, seed: int) -> None:
         folder = ARTIFACTS / "analyze" / f"{method}-{seed}"
         trained = ARTIFACTS / "train" / f"{method}-{seed}"
         prepared = data.open_folder(ARTIFACTS / "data")
-        result = information.analyze(run.config, prepared, trained, seed, device=run.device)
+        start = ARTIFACTS / "warmup" / str(seed) / "model"
+        result = information.analyze(
+            run.config, prepared, trained, method, seed, device=run.device, warmup=start, on_cost=run.cost
+        )
         information.write(result, folder)
         run.finish(folder, headline="information")
 

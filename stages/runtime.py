@@ -46,6 +46,10 @@ class Run:
             "should_stop": lambda: self.watch.reason is not None,
         }
 
+    def cost(self, part: str, seconds: float) -> None:
+        """Record how long a part of the work took: a time belongs to no output."""
+        self.tracker.metrics({f"seconds/{part}": seconds}, step=0)
+
     def _say_resumed(self, epoch: int, step: int) -> None:
         click.echo(f"resuming {self.definition.item} from epoch {epoch}, step {step}", err=True)
 

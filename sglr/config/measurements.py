@@ -48,6 +48,22 @@ class Probe(Section):
     l2: PositiveFloat
 
 
+class Gradients(Section):
+    """Gradients of all weights, example by example: how many examples, and how many at once."""
+
+    n_examples: Positive
+    chunk: Positive
+
+
+class Sharpness(Section):
+    """Curvature of the loss, and the loss along a random direction."""
+
+    n_examples: Positive
+    iterations: Annotated[int, Field(ge=2)]
+    radius: PositiveFloat
+    points: Annotated[int, Field(ge=2)]
+
+
 class Analyze(Section):
     """Information-theoretic analysis."""
 
@@ -57,6 +73,9 @@ class Analyze(Section):
     attack: TrainAttack
     ece_bins: Positive
     probe: Probe
+    index_noise: Annotated[tuple[PositiveFloat, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
+    gradients: Gradients
+    sharpness: Sharpness | None
 
 
 class Report(Section):

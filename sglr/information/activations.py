@@ -19,10 +19,12 @@ INPUTS = ("natural", "adversarial")
 
 @dataclass(frozen=True)
 class Activations:
-    """features: float64 (N, D), the last layer's input; log_probs: float64 (N, C), log softmax of its output."""
+    """features: float64 (N, D), the last layer's input; log_probs: float64 (N, C), log softmax of its output; pictures:
+    the first ``keep`` of what was shown, on the model's device."""
 
     features: Floats
     log_probs: Floats
+    pictures: Tensor
 
     @property
     def probs(self) -> Floats:
@@ -31,7 +33,7 @@ class Activations:
 
 
 def observe(
-    model: Classifier, split: Split, index: Tensor, labels: Tensor, config: Config, *, purpose: str
+    model: Classifier, split: Split, index: Tensor, labels: Tensor, config: Config, *, purpose: str, keep: int = 0
 ) -> dict[str, Activations]:
     """Activations for the chosen pictures as they are and attacked, keys as in INPUTS.
 
@@ -52,19 +54,22 @@ def observe(
             generator=torch_stream(config.analyze.seed, purpose, step=number, device=x.device),
         )  # fmt: skip
         for kind, pictures in zip(INPUTS, (x, x_adv), strict=True):
-            parts[kind].append(forward(model, pictures))
-    return {kind: _joined(some) for kind, some in parts.items()}
+            parts[kind].append(forward(model, pictures, keep=max(0, keep - number * size)))
+    return {kind: joined(some) for kind, some in parts.items()}
 
 
 @torch.no_grad()
-def forward(model: Classifier, x: Tensor) -> Activations:
+def forward(model: Classifier, x: Tensor, *, keep: int = 0) -> Activations:
     """Activations for pictures x (N, C, H, W) in [0, 1], in the mode the model is in; softmax in float64."""
     features = model.features(x)
     log_probs = model.head(features).cpu().double().log_softmax(1)
-    return Activations(features.cpu().double().numpy(), log_probs.numpy())
+    return Activations(features.cpu().double().numpy(), log_probs.numpy(), x[:keep])
 
 
-def _joined(parts: list[Activations]) -> Activations:
+def joined(parts: list[Activations]) -> Activations:
+    """The activations of several batches as one."""
     return Activations(
-        np.concatenate([part.features for part in parts]), np.concatenate([part.log_probs for part in parts])
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.log_probs for part in parts]),
+        torch.cat([part.pictures for part in parts]),
     )

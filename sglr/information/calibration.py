@@ -31,8 +31,7 @@ def reliability_table(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> li
     rows, truth = _checked(probs, labels)
     confidence = np.minimum(rows.max(1), 1.0)
     correct = rows.argmax(1) == truth
-    edges = np.linspace(0, 1, bins + 1)
-    member = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    edges, member = np.linspace(0, 1, bins + 1), _bins(confidence, bins)
     table = []
     for number in range(bins):
         chosen = member == number
@@ -46,6 +45,13 @@ def reliability_table(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> li
             "accuracy": float(correct[chosen].mean()) if some else None,
         })  # fmt: skip
     return table
+
+
+def residuals(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> tuple[Floats, Integers]:
+    """correct - confidence (N,) and the bin (N,) of each example: ece = sum_b |sum of the residuals of bin b| / N."""
+    rows, truth = _checked(probs, labels)
+    confidence = np.minimum(rows.max(1), 1.0)
+    return (rows.argmax(1) == truth) - confidence, _bins(confidence, bins)
 
 
 def nll(log_probs: ArrayLike, labels: ArrayLike) -> Floats:
@@ -64,6 +70,12 @@ def brier(probs: ArrayLike, labels: ArrayLike) -> Floats:
     rows, truth = _checked(probs, labels)
     scores: Floats = np.square(rows - np.eye(rows.shape[1])[truth]).sum(1)
     return scores
+
+
+def _bins(confidence: Floats, bins: int) -> Integers:
+    """Which interval (low, high] of equal width a confidence falls into."""
+    edges = np.linspace(0, 1, bins + 1)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
 
 
 def _checked(probs: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:

@@ -15,17 +15,25 @@ Row = dict[str, Any]
 ACCURACIES = (
     "noisy/natural_given", "noisy/natural_true", "noisy/pgd_given", "noisy/pgd_true", "clean/natural", "clean/pgd",
 )  # fmt: skip
+NLL = "train/natural_nll"
 TARGETS = ("targets/entropy", "targets/recovered", "targets/corrupted")
 
 
-def curves(history: list[Row]) -> list[Row]:
+def curves(history: list[Row], noise_entropy: float | None = None) -> list[Row]:
     """Phase, epoch and the memorisation columns of history.csv that were measured in at least one epoch.
 
     Accuracies are fractions: of noisy examples on the given and the true label, of clean ones on theirs, natural (eval
-    mode) and pgd (the attacked batches as they were trained on). Columns that were never measured are left out.
+    mode) and pgd (the attacked batches as they were trained on). With ``noise_entropy`` in nats, label_information is
+    the bound noise_entropy - train/natural_nll on the label information in the weights. Columns that were never
+    measured are left out.
     """
-    measured = [key for key in (*ACCURACIES, *TARGETS) if any(row.get(key) is not None for row in history)]
-    return [{key: row.get(key) for key in ("phase", "epoch", *measured)} for row in history]
+    measured = [key for key in (*ACCURACIES, NLL, *TARGETS) if any(row.get(key) is not None for row in history)]
+    rows = [{key: row.get(key) for key in ("phase", "epoch", *measured)} for row in history]
+    if noise_entropy is not None and NLL in measured:
+        for row in rows:
+            cost = row[NLL]
+            row["label_information"] = None if cost is None else noise_entropy - cost
+    return rows
 
 
 def at_epoch(history: list[Row], epoch: int) -> dict[str, float]:

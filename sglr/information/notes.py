@@ -14,7 +14,7 @@ GRADIENTS = (
     " otherwise it is cross-entropy on this input alone."
 )
 GRADIENT_TARGETS = {
-    "best": "Targets t are the given labels: the refined ones of the best epoch are not kept.",
+    "best": "Targets t are the given labels, as for all but the last: refined ones of earlier epochs are not kept.",
     "last": "Targets t are those of labels.npz, after the last epoch.",
 }
 PROBE = (
@@ -22,6 +22,39 @@ PROBE = (
     " at most labels/entropy, never clipped. Its interval takes the fitted probes as given. Adversarial features hold"
     " what the attack, which knows the label, put there."
 )
+FULL_GRADIENTS = (
+    "Norm over all weights, per example by torch.func, batch norm in eval mode, at the weights as they were saved: with"
+    " awp not at the perturbed ones. natural and adversarial: cross-entropy of that input; objective: all terms of the"
+    " method's loss at the analysis' own adversarial pictures, where that is more than cross-entropy."
+)
+INDEX = (
+    "Pairwise bounds on I(index; T) of test pictures' penultimate features with Gaussian noise, the middle of"
+    " analyze.index_noise times their spread (all levels in index_information.csv); at most log N. It depends on the"
+    " noise, and describes N samples, not the layer."
+)
+SATURATED = (
+    "The upper bound is within 1% of log N for some checkpoint: it only says that the samples can be told apart."
+    " A larger noise, or more examples, would say more."
+)
+NO_INDEX = "Left out: pairwise bounds need two test pictures."
+WEIGHTS = (
+    "n times the mean squared projection of per-example gradients (natural pictures, given labels) on the way from the"
+    " weights training began with. Those had seen the same data in warm-up: a proxy, not a bound. 0 at the start."
+)
+NO_START = "Left out: this method starts from initial weights that are not kept, so there is no way to measure along."
+LABEL_INFORMATION = (
+    "Lower bound H - CE of I(w; y | x) / n with the entropy of the injected noise and the natural cross-entropy of"
+    " given labels over all training examples; raw, never clipped. It holds in expectation over draws of the noise, so"
+    " look at several seeds. divergence_low is a lower bound of what bad prediction adds to the cross-entropy."
+)
+GAP = "Accuracy on training pictures and their given labels minus accuracy on test pictures, same attack."
+SHARPNESS = (
+    "Eigenvalue of largest absolute value of the Hessian of the mean cross-entropy with the training targets, by power"
+    " iteration; its interval takes the eigenvector as given. Depends on the scale of the weights, so compare networks"
+    " with care."
+)
+NO_TEMPERATURE = "Left out: temperature scaling is fitted on the validation split, and there is none."
+TEMPERATURE_AT_BOUND = "The temperature ended at an end of its range: validation predictions are all right, or none is."
 MEMORIZATION = (
     "Accuracies of noisy and clean training examples are those of history.csv at the checkpoint's epoch: natural in"
     " eval mode, pgd over the attacked batches as they were trained on."
@@ -35,7 +68,10 @@ INFINITE_NLL = (
 def information_bias(name: str, bias: float) -> str:
     """On the plug-in mutual information of labels, whose first-order bias is ``bias`` nats."""
     labels = "the most probable class of the targets" if name == "targets" else "the given label"
-    return f"Plug-in mutual information of {labels} with the true label; too high by up to about {bias:.2g} nats."
+    return (
+        f"Plug-in mutual information of {labels} with the true label; too high by up to about {bias:.2g} nats, and so"
+        " is its interval, which need not hold it."
+    )
 
 
 def no_noise(kind: str) -> str:
@@ -44,6 +80,11 @@ def no_noise(kind: str) -> str:
         f"No given training label differs from the true one (noise kind {kind}): accuracies, gradients and recovery of"
         " noisy examples do not exist and are left out."
     )
+
+
+def not_converged(iterations: int) -> str:
+    """On an eigenvalue whose iteration was stopped."""
+    return f"Power iteration was stopped after {iterations} steps for some checkpoint: the value may be too small."
 
 
 def no_probe(reason: str) -> str:

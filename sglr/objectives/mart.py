@@ -3,7 +3,6 @@
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sglr.objectives.registry import (
     REGISTRY,
@@ -37,7 +36,7 @@ class Mart(Objective):
         assert outputs.natural is not None
         assert outputs.adversarial is not None
         s_adv = outputs.adversarial.softmax(1)
-        is_given = F.one_hot(y, s_adv.shape[1]).bool()
+        is_given = y[:, None] == torch.arange(s_adv.shape[1], device=y.device)
         runner_up = s_adv.masked_fill(is_given, 0).amax(1)
         boosted = soft_cross_entropy(outputs.adversarial, targets) - torch.log(1.0001 - runner_up)
         s_given = outputs.natural.softmax(1).gather(1, y[:, None]).squeeze(1)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sglr.attacks import correct_under, predictions
 from sglr.attacks.pgd import PgdOptions
@@ -36,8 +37,11 @@ def measure(
     try:
         # Converted to floats a batch at a time: the split may be large.
         parts = batches(len(train), _EVALUATION_BATCH)
-        natural = torch.cat([predictions(model, train.pictures(part), _EVALUATION_BATCH) for part in parts])
+        with torch.no_grad():
+            logits = torch.cat([model(train.pictures(part)) for part in parts])
+        natural = logits.argmax(1)
         row = {"train/natural": _share(natural == train.given), "train/pgd": None}
+        row["train/natural_nll"] = F.cross_entropy(logits.double(), train.given).item()
         row |= {"val/natural": None, "val/pgd": None}
         if validation is not None:
             row |= _validate(plan, model, validation, epoch)

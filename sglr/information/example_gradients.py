@@ -1,0 +1,88 @@
+"""Gradients of the loss for all weights, example by example."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from sglr.information.checks import Floats
+from sglr.objectives import Objective, soft_cross_entropy
+
+Forward = Callable[[Tensor], Tensor]
+ExampleLoss = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class ExampleGradients:
+    """norms: L2 norms (N,) over all weights; projections: inner products (N,) with a direction, by layer."""
+
+    norms: Floats
+    projections: dict[str, Floats]
+
+
+def cross_entropy_loss(forward: Forward, x: Tensor, target: Tensor) -> Tensor:
+    """-sum_c t_c log softmax(f(x))_c, for x (1, C, H, W) and a target (1, C) on the simplex."""
+    return soft_cross_entropy(forward(x), target).sum()
+
+
+def objective_loss(objective: Objective) -> ExampleLoss:
+    """All terms of a training objective, for one example (x, x_adv, target, y) with a batch axis of 1 each."""
+
+    def loss(forward: Forward, x: Tensor, x_adv: Tensor, target: Tensor, y: Tensor) -> Tensor:
+        return objective.loss(objective.forward(forward, x, x_adv), target, y)  # type: ignore[arg-type]
+
+    return loss
+
+
+def layer_of(parameter: str) -> str:
+    """The module a parameter belongs to: "head" for "head.weight" and "head.bias"."""
+    return parameter.rpartition(".")[0] or parameter
+
+
+def example_gradients(
+    model: nn.Module,
+    loss: ExampleLoss,
+    inputs: tuple[Tensor, ...],
+    *,
+    chunk: int,
+    direction: dict[str, Tensor] | None = None,
+) -> ExampleGradients:
+    """Norms, and projections on ``direction`` (parameter name -> tensor of its shape), of each example's gradient.
+
+    loss: function of a forward and one example's tensors, each with a batch axis of 1, such as ``cross_entropy_loss``;
+    inputs: the examples' tensors, (N, ...) each. The model must be in eval mode: in train mode batch norm makes an
+    example's gradient depend on the others (ValueError). Memory: ``chunk`` times the number of weights.
+    """
+    if any(module.training for module in model.modules()):
+        raise ValueError("gradients per example need a model in eval mode")
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    buffers = {name: value.detach() for name, value in model.named_buffers()}
+
+    def of_one(weights: dict[str, Tensor], *example: Tensor) -> Tensor:
+        def forward(x: Tensor) -> Tensor:
+            logits: Tensor = functional_call(model, (weights, buffers), (x,))
+            return logits
+
+        return loss(forward, *(part[None] for part in example))
+
+    gradients = vmap(grad(of_one), in_dims=(None, *(0 for _ in inputs)))
+    norms: list[Tensor] = []
+    projections: dict[str, list[Tensor]] = {}
+    for parts in zip(*(part.split(chunk) for part in inputs), strict=True):
+        found = {name: value.flatten(1).double() for name, value in gradients(parameters, *parts).items()}
+        norms.append(torch.stack([value.square().sum(1) for value in found.values()]).sum(0).sqrt())
+        layers: dict[str, Tensor] = {}
+        for name, along in (direction or {}).items():
+            layer = layer_of(name)
+            layers[layer] = layers.get(layer, torch.zeros(())) + found[name] @ along.flatten().double()
+        for layer, values in layers.items():
+            projections.setdefault(layer, []).append(values)
+    return ExampleGradients(_numpy(norms), {layer: _numpy(values) for layer, values in projections.items()})
+
+
+def _numpy(parts: list[Tensor]) -> Floats:
+    joined: Floats = torch.cat(parts).cpu().numpy().astype(np.float64)
+    return joined

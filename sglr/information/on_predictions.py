@@ -1,0 +1,88 @@
+"""What a checkpoint makes of test pictures: entropies, scores, calibration, and information in its features."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sglr.information import calibration, entropy, notes, temperature
+from sglr.information.activations import Activations, forward, joined, observe
+from sglr.information.checks import Integers
+from sglr.information.findings import Findings
+from sglr.information.index_information import index_information
+from sglr.information.probe import TooFewExamplesError, probe_information
+from sglr.information.subject import Checkpoint, Subject
+from sglr.models import Classifier
+from sglr.random import numpy_stream
+
+
+def predictions(
+    subject: Subject, checkpoint: Checkpoint, model: Classifier, found: Findings
+) -> dict[str, NDArray[np.bool_]]:
+    """Test pictures, natural and attacked away from their true label; which of them were right (N,), by input."""
+    settings = subject.config.analyze
+    y = subject.test.true[subject.test_index]
+    labels = y.cpu().numpy()
+    fitted = _temperature(subject, model, found)
+    seen = observe(model, subject.test, subject.test_index, y, subject.config, purpose="analyze test")
+    correct = {}
+    for kind, part in seen.items():
+        correct[kind] = part.probs.argmax(1) == labels
+        found.mean(f"{kind}/accuracy", correct[kind])
+        found.mean(f"{kind}/entropy", entropy.entropy(part.probs))
+        found.mean(f"{kind}/nll", calibration.nll(part.log_probs, labels))
+        found.mean(f"{kind}/brier", calibration.brier(part.probs, labels))
+        scalings = {"": part.log_probs}
+        if fitted is not None:
+            scalings["_scaled"] = temperature.scaled(part.log_probs, fitted)
+            found.mean(f"{kind}/nll_scaled", calibration.nll(scalings["_scaled"], labels))
+        for suffix, logs in scalings.items():
+            probs = np.exp(logs)
+            found.ece(f"{kind}/ece{suffix}", probs, labels, settings.ece_bins)
+            for row in calibration.reliability_table(probs, labels, settings.ece_bins):
+                subject.add("calibration", checkpoint, input=kind, scaled=int(bool(suffix)), **row)
+        _features(subject, checkpoint, found, kind, part, labels)
+    return correct
+
+
+def _temperature(subject: Subject, model: Classifier, found: Findings) -> float | None:
+    """The temperature that suits the natural validation pictures best; None without a validation split."""
+    validation, size = subject.validation, subject.config.analyze.batch_size
+    if len(validation) == 0:
+        subject.notes["temperature"] = notes.NO_TEMPERATURE
+        return None
+    index = torch.arange(len(validation), device=validation.given.device)
+    seen = joined([forward(model, validation.pictures(part)) for part in index.split(size)])
+    fitted = temperature.fit(seen.log_probs, validation.true.cpu().numpy())
+    found.number("temperature", fitted.value, len(validation))
+    if fitted.at_bound:
+        subject.notes["temperature"] = notes.TEMPERATURE_AT_BOUND
+    return fitted.value
+
+
+def _features(
+    subject: Subject, checkpoint: Checkpoint, found: Findings, kind: str, seen: Activations, labels: Integers
+) -> None:
+    """I(T; Y) by the cross-fitted probe, I(index; T) by pairwise bounds with the noise swept."""
+    settings = subject.config.analyze
+    folds = numpy_stream(settings.seed, "probe folds")
+    try:
+        bound = probe_information(
+            seen.features, labels, folds=settings.probe.folds, l2=settings.probe.l2, generator=folds
+        )
+    except TooFewExamplesError as error:
+        subject.notes["probe"] = notes.no_probe(str(error))
+    else:
+        found.mean(f"{kind}/information", bound.density)
+    if len(seen.features) < 2:
+        subject.notes["index_information"] = notes.NO_INDEX
+        return
+    levels = index_information(seen.features, settings.index_noise, chunk=settings.batch_size)
+    for number, level in enumerate(levels):
+        row = {"input": kind, "noise": level.noise, "deviation": level.deviation, "n": len(labels)}
+        row |= {"lower": level.lower, "upper": level.upper, "most": float(np.log(len(labels)))}
+        subject.add("index_information", checkpoint, **row, saturated=int(level.saturated))
+        if number == len(levels) // 2:
+            found.mean(f"{kind}/index_information/lower", level.lower_contributions)
+            found.mean(f"{kind}/index_information/upper", level.upper_contributions)
+            if level.saturated:
+                subject.notes["index_information/saturated"] = notes.SATURATED

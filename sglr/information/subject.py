@@ -1,0 +1,118 @@
+"""What is analysed: one training run, its data, its checkpoints, and the examples that are looked at."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sglr import files, models
+from sglr.config import Config
+from sglr.data import Prepared, Split
+from sglr.information import label_noise
+from sglr.information.checks import Floats, Integers
+from sglr.information.trained import Trained, check_same_labels, read
+from sglr.models import Classifier
+from sglr.random import numpy_stream
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """name: "start" (the weights training began with), "epoch-<n>" (a kept one), "best" or "last"."""
+
+    name: str
+    epoch: int
+    path: Path
+
+    def load(self, device: torch.device) -> Classifier:
+        """The model in eval mode."""
+        return cast(Classifier, models.load_model(self.path).to(device).eval())
+
+
+@dataclass(frozen=True)
+class Subject:
+    """train_index: int64 (m,), the training examples looked at one by one, drawn with ``analyze.seed``; test_index: the
+    first so many test examples; noise_entropy: H(given | true) per training example in nats, None without noise."""
+
+    config: Config
+    method: str
+    trained: Trained
+    train: Split
+    validation: Split
+    test: Split
+    checkpoints: tuple[Checkpoint, ...]
+    train_index: Integers
+    test_index: Tensor
+    noise_entropy: float | None
+    tables: dict[str, Rows] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def start(self) -> Checkpoint | None:
+        """The checkpoint training began with; None where its weights were not kept."""
+        return next((one for one in self.checkpoints if one.name == "start"), None)
+
+    def targets(self, checkpoint: Checkpoint) -> Floats:
+        """Training targets (n, C): those after the last epoch for it, the given labels for the others."""
+        trained = self.trained
+        if checkpoint.name == "last":
+            return trained.targets
+        one_hot: Floats = np.eye(trained.targets.shape[1])[trained.given]
+        return one_hot
+
+    def add(self, table: str, checkpoint: Checkpoint, **row: Any) -> None:
+        """Add a row to a table."""
+        rows = self.tables.setdefault(table, [])
+        rows.append({"checkpoint": checkpoint.name, "epoch": checkpoint.epoch, **row})
+
+
+def open_run(
+    config: Config, data: Prepared, folder: Path, method: str, seed: int, device: torch.device, warmup: Path | None
+) -> Subject:
+    """Read a training folder, and from ``warmup`` the weights it began with; FileError names what is wrong."""
+    trained = read(folder)
+    train, validation, test = data.train(seed, device), data.validation(device), data.test(device)
+    check_same_labels(trained, train, folder)
+    drawn = numpy_stream(config.analyze.seed, "training subset").permutation(len(train))
+    noise = data.meta["noise"]
+    entropy = None
+    if trained.noisy.any():
+        pairs = None if noise["map"] is None else {int(key): value for key, value in noise["map"].items()}
+        rows = label_noise.channel(noise["kind"], noise["rate"], data.num_classes, pairs)
+        entropy = label_noise.channel_entropy(rows, trained.true)
+    return Subject(
+        config, method, trained, train, validation, test,
+        checkpoints=_checkpoints(config, trained, folder, method, warmup),
+        train_index=np.sort(drawn[: _at_most(config, len(train))]),
+        test_index=torch.arange(_at_most(config, len(test)), device=test.given.device),
+        noise_entropy=entropy,
+    )  # fmt: skip
+
+
+def _checkpoints(
+    config: Config, trained: Trained, folder: Path, method: str, warmup: Path | None
+) -> tuple[Checkpoint, ...]:
+    found = []
+    if warmup is not None and config.methods[method].start == "warmup":
+        shared = config.warmup.epochs if config.warmup.objective == "adversarial" else 0
+        found.append(Checkpoint("start", shared, warmup))
+    kept = folder / "checkpoints"
+    for path in sorted(kept.iterdir(), key=lambda path: int(path.name)) if kept.is_dir() else ():
+        epoch = int(path.name)
+        if not any(row.get("epoch") == epoch for row in trained.history):
+            raise files.FileError(f"{path}: history.csv has no epoch {epoch}; run the training again.")
+        found.append(Checkpoint(f"epoch-{epoch}", epoch, path))
+    for name in ("best", "last"):
+        at = trained.epoch_of(name)
+        if at is not None:
+            found.append(Checkpoint(name, at, folder / name))
+    return tuple(found)
+
+
+def _at_most(config: Config, available: int) -> int:
+    wanted = config.analyze.n_examples
+    return available if wanted is None else min(wanted, available)

@@ -1,0 +1,112 @@
+"""The noise channel, the bound on the label information in the weights, and the decomposition it comes from."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sglr.data import noise
+from sglr.information.entropy import contingency, mutual_information
+from sglr.information.label_information import decompose, density
+from sglr.information.label_noise import channel, channel_entropy, channel_information
+
+LABELS = np.repeat(np.arange(10), 20)
+
+
+def h(e: float) -> float:
+    return -e * math.log(e) - (1 - e) * math.log(1 - e)
+
+
+@pytest.mark.parametrize("e", [0.1, 0.4, 0.7])
+def test_symmetric_channel_in_closed_form(known, e):
+    rows = channel("symmetric-other", e, 10)
+    known(lambda: channel_entropy(rows, LABELS), h(e) + e * math.log(9), 1e-12)
+    known(lambda: channel_information(rows, LABELS), math.log(10) - h(e) - e * math.log(9), 1e-12)
+
+
+def test_redrawing_over_all_classes_is_less_noise():
+    assert channel("symmetric", 0.3, 10) == pytest.approx(channel("symmetric-other", 0.27, 10))
+
+
+def test_asymmetric_noise_only_counts_where_the_map_leads(known):
+    rows = channel("asymmetric", 0.4, 10, {0: 1, 5: 6, 7: 2})
+    known(lambda: channel_entropy(rows, LABELS), 0.3 * h(0.4), 1e-12)
+
+
+def test_without_noise_there_is_nothing_to_memorise():
+    assert channel_entropy(channel("none", 0, 10), LABELS) == 0
+    assert channel_information(channel("none", 0, 10), LABELS) == pytest.approx(math.log(10))
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "symmetric-other", "asymmetric"])
+def test_the_channel_is_the_one_that_labels_are_drawn_from(kind):
+    true, pairs = np.repeat(np.arange(4), 5000), {0: 1, 2: 3}
+    given = noise.draw(true, kind=kind, rate=0.3, num_classes=4, class_map=pairs, rng=np.random.default_rng(0))
+    drawn = contingency(true, given, 4)
+    assert drawn / 5000 == pytest.approx(channel(kind, 0.3, 4, pairs), abs=0.02)
+    # Plug-in bias is (C - 1)^2 / 2N = 0.0002; two hundredths are ten deviations of the estimate.
+    assert mutual_information(drawn) == pytest.approx(channel_information(channel(kind, 0.3, 4, pairs), true), abs=0.02)
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("symmetric", 1.5), ("swapped", 0.1)])
+def test_unknown_channels_are_refused(kind, rate):
+    with pytest.raises(ValueError, match=r"rate|channel"):
+        channel(kind, rate, 10)
+
+
+@pytest.mark.parametrize("stored", [0, 50, 200])
+def test_weights_that_store_some_of_the_labels(known, stored):
+    """Weights that hold a part of the labels and predict the rest by the channel: I is that part of n H, and tight."""
+    rows, n = channel("symmetric-other", 0.3, 10), len(LABELS)
+    entropy = channel_entropy(rows, LABELS)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(400):
+        given = np.array([rng.choice(10, p=rows[label]) for label in LABELS[:20]])
+        nll = -np.log(rows[LABELS[:20], given])
+        nll[: stored * 20 // n] = 0
+        found.append(density(nll, entropy).mean())
+    expected = stored / n * entropy
+    if expected:
+        known(lambda: float(np.mean(found)), expected, 0.03, nats=False)
+    else:
+        assert np.mean(found) == pytest.approx(0, abs=0.03)
+
+
+def test_terms_of_the_decomposition_add_up():
+    nll, entropy = np.array([0.2, 0.4, 3.0]), 0.9
+    terms = decompose(nll, entropy)
+    assert terms.cross_entropy == pytest.approx(1.2)
+    assert terms.information == pytest.approx((-0.3, 0.9))
+    assert terms.divergence == pytest.approx((0.3, 1.2))
+    for place in (0, 1):  # where information is least, at 0, so is the divergence; where it is most, likewise
+        information = max(0.0, terms.information[place])
+        assert terms.cross_entropy == pytest.approx(entropy - information + terms.divergence[place])
+
+
+def test_a_bound_below_zero_is_reported_as_it_is():
+    assert density([5.0], 1.0).mean() == -4
+
+
+def test_the_bound_separates_a_network_that_memorises_from_one_that_cannot():
+    """Random labels: a wide network learns them by heart, a constant prediction per class cannot; H = log 2."""
+    torch.manual_seed(0)
+    x = torch.randn(60, 20)
+    y = torch.randint(0, 2, (60,))
+    bounds = {}
+    for name, model in (
+        ("memorises", nn.Sequential(nn.Linear(20, 200), nn.ReLU(), nn.Linear(200, 2))),
+        ("cannot", nn.Sequential(nn.Linear(20, 1), nn.Tanh(), nn.Linear(1, 2))),
+    ):
+        decay = 0.0 if name == "memorises" else 0.5
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=decay)
+        for _ in range(300):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        with torch.no_grad():
+            nll = nn.functional.cross_entropy(model(x).double(), y, reduction="none").numpy()
+        bounds[name] = density(nll, math.log(2)).mean()
+    assert bounds["memorises"] > 0.6  # of 0.693 nats
+    assert bounds["cannot"] < 0.35
