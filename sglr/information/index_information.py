@@ -41,8 +41,8 @@ class IndexInformation:
 
 
 def spread(features: ArrayLike) -> float:
-    """Root of the variance per dimension, averaged over the dimensions, of features (N, D)."""
-    return float(np.sqrt(_checked(features).var(0).mean()))
+    """Root mean squared distance of features (N, D) from their mean; dimensions that are constant add nothing."""
+    return float(np.sqrt(_checked(features).var(0).sum()))
 
 
 def index_information(features: ArrayLike, noise: Sequence[float], *, chunk: int = 1024) -> list[IndexInformation]:

@@ -28,7 +28,11 @@ class Curve:
 
 def curve(study: Study, method: str, quantity: str) -> Curve:
     """A history column of a method, over the epochs any of its seeds has; warm-up epochs come first."""
-    histories = [item.history for item in study.of(method)]
+    return from_rows([item.history for item in study.of(method)], quantity)
+
+
+def from_rows(histories: list[list[dict[str, Any]]], quantity: str) -> Curve:
+    """A column of several seeds' rows, each of which has an ``epoch``."""
     epochs = sorted({row["epoch"] for history in histories for row in history})
     column = {epoch: position for position, epoch in enumerate(epochs)}
     values = np.full((len(histories), len(epochs)), np.nan)

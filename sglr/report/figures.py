@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sglr.report.analysis_figures import draw_analyses
 from sglr.report.curves import Curve, curve, refinement_starts, warmup
 from sglr.report.drawing import GRID, INK, Picture, canvas, colour, dashes, svg
 from sglr.report.headline import headline_attacks
@@ -34,12 +35,13 @@ MARKERS = "osD^v<>"
 
 
 def draw(study: Study, results: dict[str, Any]) -> dict[str, list[Picture]]:
-    """The figures that have something to show, by group: differences, curves, memorisation, targets."""
+    """The figures that have something to show, by group: differences, curves, memorisation, targets, analysis."""
     groups: dict[str, list[Picture]] = {"differences": _differences(study, results)}
     for name, (group, quantity, title) in OVERLAYS.items():
         groups.setdefault(group, []).extend(_overlay(study, name, quantity, title))
     for method in study.methods:
         groups["curves"] += _method(study, method)
+    groups["analysis"] = draw_analyses(study)
     return groups
 
 

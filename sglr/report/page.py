@@ -92,7 +92,10 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
         ),
         Section(
             "analysis", "Analyses",
-            tables=_some(tables, "analysis"), folded=_folded(tables, "analysis-seeds", "Every run, with intervals"),
+            text=["Estimators, assumptions and pitfalls of every quantity: docs/analysis. Points over epochs are the"
+                  " weights training began with, kept epochs, best and last."],
+            pictures=pictures["analysis"], tables=_some(tables, "analysis"),
+            folded=_folded(tables, "analysis-seeds", "Every run, with intervals"),
             bullets=[f"{key}: {note}" for key, note in results["notes"].items()],
         ),
         Section("cautions", "Cautions", bullets=results["cautions"]),

@@ -11,6 +11,8 @@ from sglr.config import Config
 
 CHECKPOINTS = ("best", "last")
 WORST = "worst"
+# Tables of the analysis that figures are drawn from.
+TABLES = ("memorization", "quantities", "calibration", "landscape")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Item:
 
     training, evaluation, analysis: the three metrics.json; history: rows of history.csv; outcomes: "last/pgd20" ->
     float64 (n,), 1 where the example was classified correctly; index: attack -> int64 (n,) test indices of those
-    examples; labels: p (N, C), given (N,) and true (N,) after the last epoch.
+    examples; labels: p (N, C), given (N,) and true (N,) after the last epoch; tables: the analysis' csv
+    files by name.
     """
 
     method: str
@@ -31,6 +34,7 @@ class Item:
     outcomes: dict[str, np.ndarray]
     index: dict[str, np.ndarray]
     analysis: dict[str, Any]
+    tables: dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,9 @@ def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]
         outcomes={name: values.astype(np.float64) for name, values in arrays.items() if not name.startswith("index/")},
         index=index,
         analysis=files.read_json(_present(analyze / "metrics.json")),
+        tables={
+            name: files.read_rows(analyze / f"{name}.csv") for name in TABLES if (analyze / f"{name}.csv").is_file()
+        },
     )
     for checkpoint in CHECKPOINTS if "best" in item.evaluation else ("last",):
         for attack in attacks:

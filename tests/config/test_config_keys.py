@@ -96,8 +96,9 @@ def test_switches_are_true_or_false(key: Key):
 
 @dotted(SECTIONS)
 def test_sections_are_mappings(key: Key):
-    # No checks for masked gradients is a choice.
-    for value in (3, []) if key == ("evaluate", "sanity") else (3, [], None):
+    # To do without them is a choice.
+    optional = key in (("evaluate", "sanity"), ("analyze", "sharpness"))
+    for value in (3, []) if optional else (3, [], None):
         assert ".".join(key) in problem(key, value)
 
 

@@ -30,9 +30,9 @@ def test_the_true_value_lies_between_the_bounds(noise):
 
 
 def test_two_points_by_hand(known):
-    points = np.array([[0.0, 0.0], [3.0, 4.0]])  # spread: root of (2.25 + 4) / 2, distance 5
+    points = np.array([[0.0, 0.0], [3.0, 4.0]])  # each is 2.5 from their mean
     s = 0.5 * spread(points)
-    assert spread(points) == pytest.approx(math.sqrt(3.125))
+    assert spread(points) == pytest.approx(2.5)
     for kind, divisor in (("lower", 8), ("upper", 2)):
         expected = -math.log((1 + math.exp(-25 / (divisor * s**2))) / 2)
         known(lambda kind=kind: getattr(index_information(points, [0.5])[0], kind), expected, 1e-9)
@@ -57,7 +57,8 @@ def test_gaussian_features(dimensions):
     x = np.random.default_rng(0).standard_normal((2000, dimensions))
     for level in (0.7, 1.5):
         (found,) = index_information(x, [level])
-        truth = dimensions / 2 * math.log(1 + 1 / level**2)
+        s = level * math.sqrt(dimensions)
+        truth = dimensions / 2 * math.log(1 + 1 / s**2)
         assert found.lower <= truth + 0.05
         assert found.upper >= truth - 0.05
         assert not found.saturated

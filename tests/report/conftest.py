@@ -55,6 +55,9 @@ analyze:
   attack: {steps: 10, step_size_255: 6.375, random_start: true}
   ece_bins: 15
   probe: {folds: 5, l2: 1.0}
+  index_noise: [0.2]
+  gradients: {n_examples: 10, chunk: 10}
+  sharpness: null
 report: {baseline: at, bootstrap: 500, seed: 0}
 """
 

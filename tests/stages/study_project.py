@@ -37,6 +37,8 @@ def shrink(params: Params) -> None:
     params["evaluate"] |= {"n_examples": 40, "attacks": {"fgsm": "fgsm", "pgd2": {"name": "pgd", "steps": 2}}}
     params["analyze"] |= {"n_examples": 60, "probe": {"folds": 2, "l2": 1.0}}
     params["analyze"]["attack"]["steps"] = 2
+    params["analyze"] |= {"gradients": {"n_examples": 20, "chunk": 20}}
+    params["analyze"]["sharpness"] = {"n_examples": 10, "iterations": 3, "radius": 1.0, "points": 3}
     params["report"]["bootstrap"] = 100
 
 
