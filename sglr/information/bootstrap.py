@@ -1,6 +1,6 @@
-"""Percentile bootstrap intervals (Efron 1979) over the examples of one run: means, ratios, tables of counts."""
+"""Bootstrap intervals (Efron 1979) over the examples of one run: of means, ratios, differences, any statistic."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,7 +45,10 @@ def difference_interval(
     first: ArrayLike, second: ArrayLike, generator: np.random.Generator, *, resamples: int = RESAMPLES,
     confidence: float = 0.95,
 ) -> dict[str, float]:  # fmt: skip
-    """``low`` and ``high`` of mean(first) - mean(second), two independent samples (N,) and (M,), each redrawn."""
+    """``low`` and ``high`` of mean(first) - mean(second), two independent samples (N,) and (M,), each redrawn.
+
+    For the same examples, which are pairs, take ``mean_interval`` of the differences: it is narrower.
+    """
     means = [
         _replicates(np.asarray(values, dtype=np.float64)[:, None], generator, resamples)[:, 0]
         for values in (first, second)
@@ -53,46 +56,89 @@ def difference_interval(
     return _percentiles(means[0] - means[1], confidence)
 
 
+def statistic_interval(
+    statistic: Callable[[Integers], float], n: int, generator: np.random.Generator, *, resamples: int = RESAMPLES,
+    confidence: float = 0.95, basic: bool = False,
+) -> dict[str, float]:  # fmt: skip
+    """``low`` and ``high`` of any statistic of n >= 1 examples, called with the indices (n,) of a resample.
+
+    basic: mirrored at the estimate, for biased statistics (see ``_reflected``). ValueError when the statistic of some
+    resample is not finite, which makes percentiles meaningless.
+    """
+    values = [float(statistic(index)) for chunk in _resampled(n, generator, resamples) for index in chunk]
+    replicates = np.array(values, dtype=np.float64)
+    if not np.isfinite(replicates).all():
+        count = int((~np.isfinite(replicates)).sum())
+        raise ValueError(f"the statistic is not finite in {count} of {resamples} resamples: it has no interval")
+    if basic:
+        return _reflected(replicates, float(statistic(np.arange(n))), confidence)
+    return _percentiles(replicates, confidence)
+
+
 def counts_interval(
     counts: ArrayLike, statistic: Callable[[Integers], float], generator: np.random.Generator, *,
     resamples: int = RESAMPLES, confidence: float = 0.95,
 ) -> dict[str, float]:  # fmt: skip
-    """``low`` and ``high`` of a statistic of a table of counts, redrawn as a whole: examples with replacement."""
+    """``low`` and ``high`` of a biased statistic of a table of counts, examples redrawn: a basic interval.
+
+    Made for plug-in mutual information, see ``_reflected``; it may be below 0 where the statistic cannot.
+    """
     table = np.asarray(counts)
     n = int(table.sum())
     if n == 0:
         raise ValueError("a table without counts cannot be redrawn")
     drawn = generator.multinomial(n, table.ravel() / n, size=resamples)
-    return _percentiles(np.array([statistic(row.reshape(table.shape)) for row in drawn]), confidence)
+    replicates = np.array([statistic(row.reshape(table.shape)) for row in drawn], dtype=np.float64)
+    return _reflected(replicates, float(statistic(table)), confidence)
 
 
 def groups_interval(
     values: ArrayLike, groups: Integers, generator: np.random.Generator, *, resamples: int = RESAMPLES,
     confidence: float = 0.95,
 ) -> dict[str, float]:  # fmt: skip
-    """``low`` and ``high`` of sum_g |sum of the values (N,) in group g| / N, examples redrawn: a calibration error."""
+    """``low`` and ``high`` of sum_g |sum of the values (N,) in group g| / N, examples redrawn: a calibration error.
+
+    A basic interval, see ``_reflected``; it may be below 0 where the error cannot.
+    """
     column = np.asarray(values, dtype=np.float64)
-    n = len(column)
-    by_group = np.zeros((n, int(groups.max()) + 1))
-    by_group[np.arange(n), groups] = column
-    chunk = max(1, _CELLS // n)
-    sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-    even = np.full(n, 1 / n)
-    parts = [np.abs(generator.multinomial(n, even, size=size) @ by_group).sum(1) / n for size in sizes]
-    return _percentiles(np.concatenate(parts), confidence)
+    n, size = len(column), int(groups.max(initial=0)) + 1
+
+    def errors(index: Integers) -> Floats:
+        cells = groups[index] + size * np.arange(len(index))[:, None]
+        sums = np.bincount(cells.ravel(), column[index].ravel(), size * len(index))
+        found: Floats = np.abs(sums.reshape(-1, size)).sum(1) / n
+        return found
+
+    replicates = np.concatenate([errors(index) for index in _resampled(n, generator, resamples)])
+    return _reflected(replicates, float(errors(np.arange(n)[None])[0]), confidence)
 
 
 def _replicates(columns: Floats, generator: np.random.Generator, resamples: int) -> Floats:
     """Means (R, K) of rows of columns (N, K) drawn N times with replacement, R times."""
-    n = len(columns)
-    if n == 0:
+    return np.concatenate([columns[index].mean(1) for index in _resampled(len(columns), generator, resamples)])
+
+
+def _resampled(n: int, generator: np.random.Generator, resamples: int) -> Iterator[Integers]:
+    """Indices of R resamples of n examples as arrays (some, n); what is drawn does not depend on how it is cut."""
+    if n < 1:
         raise ValueError("the mean of no values is not defined")
     chunk = max(1, _CELLS // n)
-    sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-    return np.concatenate([columns[generator.integers(n, size=(size, n))].mean(1) for size in sizes])
+    for start in range(0, resamples, chunk):
+        yield generator.integers(n, size=(min(chunk, resamples - start), n))
 
 
 def _percentiles(replicates: Floats, confidence: float) -> dict[str, float]:
     tail = (1 - confidence) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return {"low": float(low), "high": float(high)}
+
+
+def _reflected(replicates: Floats, estimate: float, confidence: float) -> dict[str, float]:
+    """The basic interval: the percentile interval mirrored at the estimate (Davison & Hinkley 1997, section 5.2).
+
+    For statistics that few examples make too high, such as plug-in information and calibration errors: a resample is
+    as far above the estimate as that is above the truth, so percentiles carry the bias twice and this takes it off.
+    Where the bias is large the interval lies below the estimate.
+    """
+    found = _percentiles(replicates, confidence)
+    return {"low": 2 * estimate - found["high"], "high": 2 * estimate - found["low"]}

@@ -11,6 +11,7 @@ therefore swept and given relative to the layer's own spread. A network without 
 part of the question. **Reconstruction**: the paper's own estimator is not published.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,12 @@ class IndexInformation:
     @property
     def saturated(self) -> bool:
         """Whether the upper bound is within 1% of log N: the sample is too small, or the noise too weak, to tell."""
-        return self.upper >= (1 - SATURATED) * np.log(len(self.upper_contributions))
+        return self.upper >= (1 - SATURATED) * math.log(len(self.upper_contributions))
+
+    @property
+    def lower_saturated(self) -> bool:
+        """The same of the lower bound: then I(index; T) itself is log N, and all examples can be told apart."""
+        return self.lower >= (1 - SATURATED) * math.log(len(self.lower_contributions))
 
 
 def spread(features: ArrayLike) -> float:
@@ -52,8 +58,8 @@ def index_information(features: ArrayLike, noise: Sequence[float], *, chunk: int
     ValueError for features that are not finite and (N, D), fewer than two examples, or noise that is not above 0.
     """
     h = _checked(features)
-    if not noise or min(noise) <= 0:
-        raise ValueError(f"noise levels must be above 0, found {list(noise)}")
+    if len(noise) == 0 or not all(0 < level < math.inf for level in noise):
+        raise ValueError(f"noise levels must be finite and above 0, found {list(noise)}")
     scale = spread(h)
     deviations = [level * scale for level in noise]
     n = len(h)

@@ -2,7 +2,8 @@
 
 SOURCE = (
     "Reconstruction: the paper's estimators are not published. Entropies, likelihoods and information are in nats;"
-    " intervals are 95% percentile bootstraps over the examples of this run."
+    " intervals are 95% bootstraps over the examples of this run: percentile ones of means,"
+    " basic ones, which take off the bias, of calibration errors and plug-in information."
 )
 ATTACK = (
     "Adversarial inputs: PGD with analyze.attack, model in eval mode, away from the true label of test pictures and"
@@ -54,7 +55,9 @@ SHARPNESS = (
     " with care."
 )
 NO_TEMPERATURE = "Left out: temperature scaling is fitted on the validation split, and there is none."
-TEMPERATURE_AT_BOUND = "The temperature ended at an end of its range: validation predictions are all right, or none is."
+TEMPERATURE_AT_BOUND = (
+    "The temperature ended at an end of its range: validation predictions are all right, or no better than chance."
+)
 MEMORIZATION = (
     "Accuracies of noisy and clean training examples are those of history.csv at the checkpoint's epoch: natural in"
     " eval mode, pgd over the attacked batches as they were trained on."
@@ -69,8 +72,8 @@ def information_bias(name: str, bias: float) -> str:
     """On the plug-in mutual information of labels, whose first-order bias is ``bias`` nats."""
     labels = "the most probable class of the targets" if name == "targets" else "the given label"
     return (
-        f"Plug-in mutual information of {labels} with the true label; too high by up to about {bias:.2g} nats, and so"
-        " is its interval, which need not hold it."
+        f"Plug-in mutual information of {labels} with the true label; too high by up to about {bias:.2g} nats. Its"
+        " interval takes the bias off and can lie below it."
     )
 
 

@@ -36,7 +36,7 @@ class Checkpoint:
 @dataclass(frozen=True)
 class Subject:
     """train_index: int64 (m,), the training examples looked at one by one, drawn with ``analyze.seed``; test_index: the
-    first so many test examples; noise_entropy: H(given | true) per training example in nats, None without noise."""
+    first so many test examples; noise_entropy: H(given | true) of the draw per training example in nats, None without noise."""
 
     config: Config
     method: str
@@ -82,8 +82,7 @@ def open_run(
     entropy = None
     if trained.noisy.any():
         pairs = None if noise["map"] is None else {int(key): value for key, value in noise["map"].items()}
-        rows = label_noise.channel(noise["kind"], noise["rate"], data.num_classes, pairs)
-        entropy = label_noise.channel_entropy(rows, trained.true)
+        entropy = label_noise.drawn_entropy(noise["kind"], noise["rate"], data.num_classes, trained.true, pairs)
     return Subject(
         config, method, trained, train, validation, test,
         checkpoints=_checkpoints(config, trained, folder, method, warmup),

@@ -161,8 +161,8 @@ def test_intervals_stand_beside_the_means_and_hold_them(made):
     *_, result = made
     for part in ("best", "last", "run"):
         for name, bounds in result["interval"][part].items():
-            if name in ("targets/information", "given/information"):
-                continue  # biased, and so is its interval: the note says it
+            if name.endswith(("ece", "ece_scaled")) or name in ("targets/information", "given/information"):
+                continue  # biased upwards: the interval makes up for it, and may lie below the estimate
             assert bounds["low"] <= result[part][name] <= bounds["high"]
     expected = {f"{kind}/{name}" for kind in KINDS for name in ("entropy", "nll", "brier", "information")}
     assert expected <= set(result["interval"]["last"])
@@ -313,9 +313,11 @@ def test_label_information_against_an_independent_computation(made):
         nll = F.cross_entropy(models.load_model(folder / "last")(train.pictures()).double(), train.given).item()
     rate = 0.27  # of redrawn labels 3 in 10, of which a tenth stay what they were
     entropy = -rate * np.log(rate) - (1 - rate) * np.log(1 - rate) + rate * np.log(9)
-    assert result["last"]["label_information/noise_entropy"] == pytest.approx(entropy)
-    assert result["last"]["label_information/bound"] == pytest.approx(entropy - nll, abs=1e-6)
-    assert result["last"]["label_information/divergence_low"] == pytest.approx(max(0, nll - entropy), abs=1e-6)
+    found = result["last"]["label_information/noise_entropy"]
+    # The count of redrawn labels is fixed: (log 2 pi n 0.3 0.7) / 2n less than if each were redrawn by itself.
+    assert found == pytest.approx(entropy - np.log(2 * np.pi * 80 * 0.21) / 160, abs=0.01)
+    assert result["last"]["label_information/bound"] == pytest.approx(found - nll, abs=1e-6)
+    assert result["last"]["label_information/divergence_low"] == pytest.approx(max(0, nll - found), abs=1e-6)
 
 
 def test_a_start_of_another_architecture_is_named(started):

@@ -41,7 +41,8 @@ def test_two_points_by_hand(known):
 def test_points_far_apart_saturate_and_equal_ones_hold_nothing():
     (apart,) = index_information(np.arange(50.0)[:, None], [0.001])
     assert apart.lower == pytest.approx(math.log(50))
-    assert apart.saturated
+    assert apart.saturated is True
+    assert apart.lower_saturated is True
     (equal,) = index_information(np.ones((50, 3)), [0.1])
     assert (equal.lower, equal.upper, equal.saturated) == (0, 0, False)
     (close,) = index_information(np.arange(50.0)[:, None], [2.0])
@@ -81,7 +82,10 @@ def test_chunks_make_no_difference():
         assert one.lower == pytest.approx(one.lower_contributions.mean())
 
 
-@pytest.mark.parametrize(("features", "noise"), [([[1.0]], [1.0]), ([[1.0], [np.nan]], [1.0]), ([[1.0], [2.0]], [0.0])])
+@pytest.mark.parametrize(
+    ("features", "noise"),
+    [([[1.0]], [1.0]), ([[1.0], [np.nan]], [1.0]), ([[1.0], [2.0]], [0.0]), ([[1.0], [2.0]], [math.inf])],
+)
 def test_what_cannot_be_used_is_refused(features, noise):
     with pytest.raises(ValueError, match=r"features|noise"):
         index_information(features, noise)

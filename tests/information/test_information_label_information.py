@@ -1,6 +1,8 @@
 """The noise channel, the bound on the label information in the weights, and the decomposition it comes from."""
 
+import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from torch import nn
 from sglr.data import noise
 from sglr.information.entropy import contingency, mutual_information
 from sglr.information.label_information import decompose, density
-from sglr.information.label_noise import channel, channel_entropy, channel_information
+from sglr.information.label_noise import channel, channel_entropy, channel_information, drawn_entropy
 
 LABELS = np.repeat(np.arange(10), 20)
 
@@ -110,3 +112,31 @@ def test_the_bound_separates_a_network_that_memorises_from_one_that_cannot():
         bounds[name] = density(nll, math.log(2)).mean()
     assert bounds["memorises"] > 0.6  # of 0.693 nats
     assert bounds["cannot"] < 0.35
+
+
+@pytest.mark.parametrize(("kind", "options"), [("symmetric", range(3)), ("symmetric-other", (1, 2))])
+def test_entropy_of_the_draw_by_counting_every_outcome(kind, options):
+    """Five labels of three classes, two redrawn: every choice of places and of new labels, one by one."""
+    outcomes = Counter()
+    for places in itertools.combinations(range(5), 2):
+        for new in itertools.product(options, repeat=2):
+            given = [0] * 5
+            for place, label in zip(places, new, strict=True):
+                given[place] = label
+            outcomes[tuple(given)] += 1
+    p = np.array(list(outcomes.values())) / outcomes.total()
+    assert drawn_entropy(kind, 0.4, 3, np.zeros(5, int)) == pytest.approx(-(p * np.log(p)).sum() / 5, abs=1e-12)
+
+
+def test_entropy_of_an_asymmetric_draw_by_hand(known):
+    true = np.array([0] * 10 + [1] * 6 + [2] * 4)  # 4 of 10 and 2 of 6 change
+    expected = (math.log(math.comb(10, 4)) + math.log(math.comb(6, 2))) / 20
+    known(lambda: drawn_entropy("asymmetric", 0.4, 3, true, {"0": 1, "1": 2}), expected, 1e-12)
+    assert channel("asymmetric", 0.4, 3, {"0": 1}) == pytest.approx(channel("asymmetric", 0.4, 3, {0: 1}))
+
+
+@pytest.mark.parametrize(("kind", "most"), [("symmetric-other", 0.0002), ("symmetric", 0.0002), ("asymmetric", 0.0006)])
+def test_a_fixed_count_takes_little_off_the_channel(kind, most):
+    true, pairs = np.arange(50_000) % 10, {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
+    less = channel_entropy(channel(kind, 0.4, 10, pairs), true) - drawn_entropy(kind, 0.4, 10, true, pairs)
+    assert 0 < less < most

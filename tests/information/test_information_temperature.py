@@ -50,3 +50,36 @@ def test_without_a_minimum_the_end_of_the_range_is_said():
     sure = np.log(np.array([[0.9, 0.1], [0.2, 0.8]]))
     assert temperature.fit(sure, [0, 1]) == temperature.Temperature(pytest.approx(0.01, rel=0.01), True)
     assert temperature.fit(sure, [1, 0]).at_bound
+
+
+def test_equal_probabilities_are_left_alone():
+    assert temperature.fit(np.full((8, 4), -np.log(4)), np.arange(8) % 4) == temperature.Temperature(1.0, False)
+
+
+def test_predictions_no_better_than_chance_end_at_the_top_of_the_range():
+    log_probs = np.log(np.array([[0.9, 0.1]] * 4))
+    assert temperature.fit(log_probs, [0, 0, 1, 1]) == temperature.Temperature(100.0, True)
+
+
+@pytest.mark.parametrize("share", [0.6, 0.9, 0.999])
+def test_two_classes_by_hand(share):
+    """Always logits (k, 0), right in a share p of cases: the best k / T is log(p / (1 - p))."""
+    n, k = 1000, 5.0
+    log_probs = temperature.scaled(np.tile([-np.log1p(np.exp(-k)), -k - np.log1p(np.exp(-k))], (n, 1)), 1.0)
+    labels = (np.arange(n) >= round(share * n)).astype(int)
+    assert temperature.fit(log_probs, labels).value == pytest.approx(k / np.log(share / (1 - share)), rel=1e-8)
+
+
+def test_certainty_that_no_temperature_mends_is_refused():
+    with pytest.raises(ValueError, match="1 labels have probability 0"):
+        temperature.fit([[0.0, -np.inf], [0.0, -np.inf]], [0, 1])
+    # Right and certain, on the other hand, says nothing of T: the rest decides, 9 of 10 right by hand.
+    certain = np.vstack([[[0.0, -np.inf]], np.tile(np.log([[0.8, 0.2]]), (10, 1))])
+    found = temperature.fit(certain, [0] * 10 + [1])
+    assert found.value == pytest.approx(np.log(4) / np.log(9), rel=1e-8)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, np.nan, np.inf])
+def test_temperatures_that_are_none_are_refused(wrong):
+    with pytest.raises(ValueError, match="finite and above 0"):
+        temperature.scaled([[0.0, -np.inf]], wrong)
