@@ -36,7 +36,7 @@ class Checkpoint:
 @dataclass(frozen=True)
 class Subject:
     """train_index: int64 (m,), the training examples looked at one by one, drawn with ``analyze.seed``; test_index: the
-    first so many test examples; noise_entropy: H(given | true) of the draw per training example in nats, None without noise."""
+    first so many test examples; noise_entropy: H(given | true) of the draw per training example, None without noise."""
 
     config: Config
     method: str
