@@ -44,6 +44,11 @@ def autoattack(
         classes = model(x[:1]).shape[1]
     if classes < 4:
         raise ValueError(f"AutoAttack's targeted DLR loss needs at least 4 classes, this model has {classes}")
+    if not _has_gradient(model, x[:1]):
+        logging.getLogger(_LOGGER).warning(
+            "the logits have no gradient at the picture: attacks that follow it are blind"
+        )
+        model = _Connected(model)
     attacks = runner(model, x, threat=threat, seed=seed, version=version)
     if member is not None:
         attacks.attacks_to_run = [member]
@@ -51,6 +56,28 @@ def autoattack(
         attacks.apgd_targeted.n_target_classes = attacks.fab.n_target_classes = classes - 1
         logging.getLogger(_LOGGER).warning("%d targets instead of 9: not AutoAttack's standard version", classes - 1)
     return run(attacks, x, y, batch_size)
+
+
+def _has_gradient(model: nn.Module, x: Tensor) -> bool:
+    """Whether logits depend on pictures x by differentiable operations: the package's attacks crash if not."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = model(x)
+        if not logits.requires_grad:
+            return False
+        return torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] is not None
+
+
+class _Connected(nn.Module):
+    """The same logits with a gradient of zero."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits + 0 * x.flatten(1).sum(1, keepdim=True)
 
 
 def runner(model: nn.Module, x: Tensor, *, threat: Threat, seed: int, **options: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sglr import files
-from sglr.evaluation.statistics import hierarchical_bootstrap
+from sglr.evaluation.statistics import hierarchical_bootstrap, mcnemar
 from sglr.report.study import Item, Study
 
 # quantity: (weights of the method's checkpoints, weights of the baseline's)
@@ -39,6 +39,29 @@ def compare(study: Study) -> list[dict[str, Any]]:
         for quantity, (own, others) in QUANTITIES.items()
         if study.has_best or not {"best"} & {*own, *others}
     ]  # fmt: skip
+
+
+def paired(study: Study) -> list[dict[str, Any]]:
+    """McNemar's exact test of every method against the baseline of the same seed, on the same test examples.
+
+    Keys: attack, method, baseline, seed, checkpoint, only_method and only_baseline (examples only that one classifies
+    correctly), p (two-sided). It compares two trained models, whatever another seed would have given.
+    """
+    baseline = study.config.report.baseline
+    if baseline not in study.methods:
+        return []
+    found = []
+    for attack in study.attacks:
+        for method in study.methods:
+            for item, reference in zip(study.of(method), study.of(baseline), strict=True):
+                for checkpoint in study.checkpoints if method != baseline else ():
+                    key = f"{checkpoint}/{attack}"
+                    test = mcnemar(item.outcomes[key], reference.outcomes[key])
+                    found.append({
+                        "attack": attack, "method": method, "baseline": baseline, "seed": item.seed,
+                        "checkpoint": checkpoint, "only_method": test.only_a, "only_baseline": test.only_b, "p": test.p,
+                    })  # fmt: skip
+    return found
 
 
 def gap(study: Study, method: str, attack: str) -> dict[str, Any] | None:

@@ -72,6 +72,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
                 " methods."
             ],
             pictures=pictures["differences"], tables=_some(tables, "differences"),
+            folded=_folded(tables, "paired", "Model against model (McNemar)"),
         ),
         Section(
             "curves", "Learning curves",

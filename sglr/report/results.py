@@ -7,6 +7,7 @@ one seed; nothing in it is a time):
 - ``headline``: attack, verdicts [{method, verdict, sentence, accuracy}], details [sentence]
 - ``accuracy``: per attack and method: best, last, gap as {mean, deviation} (gap also low, high), seeds, examples
 - ``comparisons``: per attack, method and quantity (``comparisons.QUANTITIES``): estimate, low, high, seeds, examples
+- ``paired``: per attack, method, seed and checkpoint McNemar's test against the baseline (``comparisons.paired``)
 - ``items``: per attack, method, seed: best_epoch, epochs, examples, gap, best and last, their ends
 - ``labels``: per method: what became of the training labels;  ``memorisation``: per method: last values of the history
 - ``analysis``: per checkpoint, quantity and method: mean, deviation, runs [{seed, value, low, high}]
@@ -20,7 +21,7 @@ from typing import Any
 from sglr.evaluation.statistics import mean_std
 from sglr.report.analysis import notes, summarise
 from sglr.report.cautions import cautions
-from sglr.report.comparisons import compare, gap
+from sglr.report.comparisons import compare, gap, paired
 from sglr.report.headline import headline
 from sglr.report.provenance import provenance
 from sglr.report.study import Item, Study
@@ -45,6 +46,7 @@ def collect(study: Study) -> dict[str, Any]:
         "attacks": list(study.attacks),
         "accuracy": [_accuracy(study, attack, method) for attack in study.attacks for method in study.methods],
         "comparisons": compare(study),
+        "paired": paired(study),
         "items": [_item(item, attack) for attack in study.attacks for item in study.items],
         "labels": [_labels(study.of(method)) for method in study.methods],
         "memorisation": [_memorisation(study.of(method)) for method in study.methods],

@@ -40,7 +40,7 @@ class Table:
 
 def tables(results: Row) -> dict[str, Table]:
     """All tables that have something to show, by name."""
-    makers = (_accuracy, _differences, _seeds, _labels, _memorisation, _analysis, _analysis_seeds)
+    makers = (_accuracy, _differences, _paired, _seeds, _labels, _memorisation, _analysis, _analysis_seeds)
     made = (make(results) for make in makers)
     return {table.name: table for table in made if table.rows}
 
@@ -82,6 +82,22 @@ def _differences(results: Row) -> Table:
         "differences", f"Differences from {baseline} in points, with 95% intervals over seeds and test examples.",
         ("attack", "method", *(DIFFERENCES[key].format(baseline=baseline) for key in kept), "seeds", "examples"),
         rows, results["comparisons"], labels=2, grouped=True,
+    )  # fmt: skip
+
+
+def _paired(results: Row) -> Table:
+    baseline = quoted(results["experiment"]["baseline"])
+    rows = tuple(
+        (row["attack"], row["method"], str(row["seed"]), row["checkpoint"], str(row["only_method"]),
+         str(row["only_baseline"]), f"{row['p']:.2g}")
+        for row in results["paired"]
+    )  # fmt: skip
+    return Table(
+        "paired",
+        f"Each model against {baseline} of the same seed, on the same test examples: how many only one of them"
+        " classifies correctly, and p of McNemar's exact test (two-sided, not corrected for the number of rows).",
+        ("attack", "method", "seed", "checkpoint", "only this", f"only {baseline}", "p"), rows, results["paired"],
+        labels=4, grouped=True,
     )  # fmt: skip
 
 

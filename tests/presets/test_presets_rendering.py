@@ -141,7 +141,7 @@ def test_variants_differ_only_in_what_they_are_named_for():
     assert different(val, "cifar10-resnet18-sglr") == {"experiment.name": val, "data.validation_size": 1000}
     assert different(wrn, val) == {
         "experiment.name": wrn, "model.name": "wrn", "model.depth": 34, "model.width": 10, "evaluate.batch_size": 250,
-        "analyze.batch_size": 250,
+        "analyze.batch_size": 250, "analyze.gradients.chunk": 4,
     }  # fmt: skip
     assert different(c100, val) == {"experiment.name": c100, "data.source.name": "cifar100", "analyze.n_examples": 5000}
 

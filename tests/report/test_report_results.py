@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from sglr import config
 from sglr.files import FileError
@@ -141,3 +142,19 @@ def test_params_of_methods_not_listed_are_left_out(make: Make) -> None:
     assert list(params["methods"]) == ["at"]
     assert params["evaluate"]["attacks"]["pgd20"]["steps"] == 20
     assert json.loads(json.dumps(params, allow_nan=False)) == params
+
+
+def test_models_are_compared_in_pairs(make):
+    config, artifacts = make()
+    found = [row for row in collect(read(config, artifacts))["paired"] if row["attack"] == "pgd20"]
+    assert {(row["method"], row["seed"], row["checkpoint"]) for row in found} == {
+        ("sglr", seed, checkpoint) for seed in (0, 1) for checkpoint in ("best", "last")
+    }
+    for row in found:
+        own, base = (
+            np.load(artifacts / f"evaluate/{method}-{row['seed']}/outcomes.npz")[f"{row['checkpoint']}/pgd20"]
+            for method in ("sglr", "at")
+        )
+        assert (row["only_method"], row["only_baseline"]) == ((own & ~base).sum(), (base & ~own).sum())
+        expected = stats.binomtest(int(row["only_method"]), row["only_method"] + row["only_baseline"]).pvalue
+        assert row["p"] == pytest.approx(expected)
