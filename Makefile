@@ -23,7 +23,7 @@ repro: $(INSTALLED)
 	dvc repro
 
 test: lint
-	python -m pytest -m "not slow"
+	python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: $(INSTALLED)
 	python -m pytest -m slow
