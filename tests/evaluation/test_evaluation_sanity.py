@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from evaluation_study import make
 from torch import Tensor, nn
 
 from sglr import data, models
 from sglr.config.reader import validate
+from sglr.evaluation import evaluate
 from sglr.evaluation.journal import Journal
 from sglr.evaluation.sanity import Subject, sanity
 from sglr.threat import build
@@ -102,6 +104,22 @@ def test_broken_defences_are_flagged(trained, defence, expected, seed):
     found = signs(broken(networks[seed], defence), test)
     for part in expected:
         assert any(part in sign for sign in found), (part, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("defence", ["quantised", "stopped", "scaled", "dropout"])
+def test_the_whole_evaluation_flags_them(trained, defence, params, tmp_path, monkeypatch):
+    networks, _ = trained
+    attacks = {"pgd20": {"name": "pgd", "steps": 20}, "autoattack": {"name": "autoattack", "n_examples": 4}}
+    config, prepared, folder = make(
+        params, tmp_path, n_examples=32, batch_size=32, attacks=attacks, sanity={"n_examples": 32, "steps": 20}
+    )
+    for path in (folder / "best").iterdir():
+        path.unlink()
+    monkeypatch.setattr(models, "load_model", lambda path: broken(networks[0], defence).eval())
+    result = evaluate(config, prepared, folder, device=torch.device("cpu"))
+    assert result.flags
+    assert len(result.correct["last"]["autoattack"]) == 4
 
 
 class Shattered(nn.Module):
