@@ -54,11 +54,16 @@ def example_gradients(
 
     loss: function of a forward and one example's tensors, each with a batch axis of 1, such as ``cross_entropy_loss``;
     inputs: the examples' tensors, (N, ...) each. The model must be in eval mode: in train mode batch norm makes an
-    example's gradient depend on the others (ValueError). Memory: ``chunk`` times the number of weights.
+    example's gradient depend on the others (ValueError), and a direction must fit the weights it names (ValueError).
+    Memory: ``chunk`` times the number of weights, and what vectorised convolutions need beside it, about as much again.
     """
     if any(module.training for module in model.modules()):
         raise ValueError("gradients per example need a model in eval mode")
     parameters = {name: value.detach() for name, value in model.named_parameters()}
+    for name, along in (direction or {}).items():
+        if name not in parameters or parameters[name].shape != along.shape:
+            found = tuple(parameters[name].shape) if name in parameters else "absent"
+            raise ValueError(f"the direction's {name!r} is {tuple(along.shape)}, the model's {found}")
     buffers = {name: value.detach() for name, value in model.named_buffers()}
 
     def of_one(weights: dict[str, Tensor], *example: Tensor) -> Tensor:
@@ -72,12 +77,18 @@ def example_gradients(
     norms: list[Tensor] = []
     projections: dict[str, list[Tensor]] = {}
     for parts in zip(*(part.split(chunk) for part in inputs), strict=True):
-        found = {name: value.flatten(1).double() for name, value in gradients(parameters, *parts).items()}
-        norms.append(torch.stack([value.square().sum(1) for value in found.values()]).sum(0).sqrt())
+        found = gradients(parameters, *parts)
+        squares: list[Tensor] = []
         layers: dict[str, Tensor] = {}
-        for name, along in (direction or {}).items():
-            layer = layer_of(name)
-            layers[layer] = layers.get(layer, torch.zeros(())) + found[name] @ along.flatten().double()
+        for name in list(found):
+            # In float64 one parameter at a time: all at once would take three times the memory.
+            value = found.pop(name).flatten(1).double()
+            squares.append(value.square().sum(1))
+            if direction is not None and name in direction:
+                layer = layer_of(name)
+                along = direction[name].flatten().double()
+                layers[layer] = layers.get(layer, torch.zeros(())) + value @ along
+        norms.append(torch.stack(squares).sum(0).sqrt())
         for layer, values in layers.items():
             projections.setdefault(layer, []).append(values)
     return ExampleGradients(_numpy(norms), {layer: _numpy(values) for layer, values in projections.items()})

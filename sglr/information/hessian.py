@@ -1,4 +1,4 @@
-"""Sharpness: the eigenvalue of the loss's Hessian that is largest in absolute value, by power iteration."""
+"""Sharpness: the largest eigenvalue of the loss's Hessian, by Lanczos' method."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +11,20 @@ from torch.func import functional_call, jvp
 from sglr.information.checks import Floats
 from sglr.objectives import soft_cross_entropy
 
+# A step that leaves this little, relative to the spectrum found, has exhausted what the start can reach.
+_EXHAUSTED = 1e-6
+
 
 @dataclass(frozen=True)
 class Eigenvalue:
-    """value: v^T H v of the last unit vector v; contributions: v^T H_i v (N,), whose mean is the value; iterations: how
-    many were made; converged: whether the last one moved the value by less than the tolerance, relative to it."""
+    """value: v^T H v of the unit vector v found; contributions: v^T H_i v (N,), whose mean is the value; iterations:
+    Hessian-vector products made; residual: ||H v - value v||, within which of the value an eigenvalue certainly lies;
+    converged: whether that is at most the tolerance, relative to the value."""
 
     value: float
     contributions: Floats
     iterations: int
+    residual: float
     converged: bool
 
 
@@ -35,29 +40,46 @@ def largest_eigenvalue(
 ) -> Eigenvalue:
     """For the mean cross-entropy of x (N, C, H, W) against targets (N, C), with respect to all weights.
 
-    Power iteration with Hessian-vector products (Pearlmutter 1994) from a random vector, which converges to the
-    eigenvalue of largest absolute value: for a trained classifier the most positive one, and its sign says if not.
-    Model in eval mode (ValueError otherwise); chunk: examples at once. Stopped early it is too small in absolute value.
-    Batch norm makes the loss invariant to the scale of the weights before it, but not the Hessian: do not compare
-    networks whose weights differ in scale by this number alone.
+    The algebraically largest one, by Lanczos' method (1950) with Hessian-vector products (Pearlmutter 1994) from a
+    random vector. Power iteration, with the same products, would end between the two ends of a spectrum whose ends are
+    about as far from 0, as near initialisation, and a value that no longer moves does not show it: hence the residual
+    as the criterion. The value is never above the largest eigenvalue, but for rounding; the error of a converged one is
+    of the order of the residual squared over the gap to the next. A start that is by chance almost orthogonal to the
+    eigenvector can still miss it; with as few as tens of weights that happens, with thousands hardly.
+
+    Model in eval mode, iterations at least 1 (ValueError otherwise); chunk: examples at once. Memory: ``iterations``
+    times the number of weights. Batch norm makes the loss invariant to the scale of the weights before it, but not the
+    Hessian: do not compare networks whose weights differ in scale by this number alone.
     """
     if any(module.training for module in model.modules()):
         raise ValueError("the Hessian needs a model in eval mode: batch norm would change with the weights")
-    parameters = [value for value in model.parameters() if value.requires_grad]
-    vector = _unit([torch.empty_like(value.detach()).normal_(generator=generator) for value in parameters])
-    value, done, converged = 0.0, 0, False
-    while done < iterations and not converged:
-        product = _product(model, parameters, x, targets, vector, chunk)
-        before, value = value, float(_inner(vector, product))
-        done += 1
-        converged = done > 1 and abs(value - before) <= tolerance * abs(value)
-        if _inner(product, product) == 0:
-            converged = True
-        elif done < iterations and not converged:
-            vector = _unit(product)
-    names = [name for name, value in model.named_parameters() if value.requires_grad]
-    contributions = _curvatures(model, dict(zip(names, vector, strict=True)), x, targets, chunk)
-    return Eigenvalue(float(contributions.mean()), contributions, done, converged)
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, found {iterations}")
+    named = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    parameters = list(named.values())
+    start = torch.cat([torch.empty_like(value.detach()).normal_(generator=generator).flatten() for value in parameters])
+    basis = start.new_empty(min(iterations, len(start)), len(start))
+    basis[0] = start / start.norm()
+    diagonal: list[float] = []
+    beside: list[float] = []
+    while True:
+        done = len(diagonal)
+        product = _flat(_product(model, parameters, x, targets, _parts(basis[done], parameters), chunk))
+        diagonal.append(float(basis[done].double() @ product.double()))
+        # Against all earlier vectors, twice: without it rounding brings copies of eigenvalues already found.
+        for _ in range(2):
+            product = product - (basis[: done + 1] @ product) @ basis[: done + 1]
+        beside.append(float(product.norm()))
+        values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
+        residual = beside[-1] * abs(float(vectors[-1, -1]))
+        converged = residual <= max(tolerance * abs(values[-1]), _EXHAUSTED * float(abs(values).max()))
+        if converged or done + 1 == len(basis):
+            break
+        basis[done + 1] = product / beside[-1]
+    weights = torch.from_numpy(vectors[:, -1]).to(basis)
+    found = _parts(weights @ basis[: len(diagonal)], parameters)
+    contributions = _curvatures(model, dict(zip(named, found, strict=True)), x, targets, chunk)
+    return Eigenvalue(float(contributions.mean()), contributions, len(diagonal), residual, bool(converged))
 
 
 def _product(
@@ -96,10 +118,11 @@ def _curvatures(model: nn.Module, direction: dict[str, Tensor], x: Tensor, targe
     return joined
 
 
-def _inner(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    return torch.stack([(left.double() * right.double()).sum() for left, right in zip(a, b, strict=True)]).sum()
+def _flat(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.flatten() for part in parts])
 
 
-def _unit(vector: list[Tensor]) -> list[Tensor]:
-    size = _inner(vector, vector).sqrt()
-    return [(value / size).to(value.dtype) for value in vector]
+def _parts(vector: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+    """A vector over all weights as one tensor per parameter."""
+    pieces = vector.split([value.numel() for value in parameters])
+    return [piece.view(value.shape) for piece, value in zip(pieces, parameters, strict=True)]

@@ -50,9 +50,9 @@ LABEL_INFORMATION = (
 )
 GAP = "Accuracy on training pictures and their given labels minus accuracy on test pictures, same attack."
 SHARPNESS = (
-    "Eigenvalue of largest absolute value of the Hessian of the mean cross-entropy with the training targets, by power"
-    " iteration; its interval takes the eigenvector as given. Depends on the scale of the weights, so compare networks"
-    " with care."
+    "Largest eigenvalue of the Hessian of the mean cross-entropy with the training targets, by Lanczos' method"
+    " (Hessian-vector products); its interval takes the eigenvector as given. Depends on the scale of the weights, so"
+    " compare networks with care."
 )
 NO_TEMPERATURE = "Left out: temperature scaling is fitted on the validation split, and there is none."
 TEMPERATURE_AT_BOUND = (
@@ -87,7 +87,7 @@ def no_noise(kind: str) -> str:
 
 def not_converged(iterations: int) -> str:
     """On an eigenvalue whose iteration was stopped."""
-    return f"Power iteration was stopped after {iterations} steps for some checkpoint: the value may be too small."
+    return f"Stopped after {iterations} steps for some checkpoint: its eigenvalue may be too small."
 
 
 def no_probe(reason: str) -> str:

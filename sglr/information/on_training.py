@@ -131,7 +131,7 @@ def _sharpness(
     n = min(settings.n_examples, len(targets))
     soft, device = targets[:n].float(), targets.device
     for kind in INPUTS:
-        stream = torch_stream(analyze.seed, "power iteration", device=device)
+        stream = torch_stream(analyze.seed, "curvature", device=device)
         curved = largest_eigenvalue(
             model, seen[kind].pictures[:n], soft, iterations=settings.iterations, chunk=analyze.batch_size,
             generator=stream,

@@ -1,8 +1,8 @@
 """Information in the weights, by the Fisher information along the way from the weights training started from.
 
 Achille & Soatto (2018), estimator of Wang et al. (2022): with D = w - w0 and g_i the gradient of CE(f(x_i), y_i) at the
-evaluated weights, F = (1/m) sum_i (D . g_i)^2 and IIW = n F. It is the leading term of KL(posterior || prior) for a
-Gaussian posterior along D with the empirical Fisher information as its precision.
+evaluated weights, F = (1/m) sum_i (D . g_i)^2 and IIW = n F. For Gaussians around w and w0 with the same precision, n
+times the empirical Fisher information, KL(posterior || prior) is n F / 2: the quantity is twice that, in nats.
 
 w0, the end of the warm-up, saw the same data: this is a proxy, not a bound. **Reconstruction**.
 """

@@ -28,10 +28,10 @@ def linear():
     return model, x, torch.rand(12, 3, dtype=torch.float64).softmax(1)
 
 
-@pytest.fixture(params=["small_cnn", "resnet18", "preact_resnet18"])
+@pytest.fixture(params=["small_cnn", "resnet18", "preact_resnet18", "wrn"])
 def network(request):
     torch.manual_seed(1)
-    options = {"channels": [4, 8], "hidden": 16} if request.param == "small_cnn" else {}
+    options = {"small_cnn": {"channels": [4, 8], "hidden": 16}, "wrn": {"depth": 10, "width": 1}}.get(request.param, {})
     model = models.build(request.param, shape=(3, 8, 8), num_classes=5, **options)
     return model.eval(), torch.rand(5, 3, 8, 8), torch.rand(5, 5).softmax(1)
 
@@ -104,6 +104,13 @@ def test_train_mode_is_refused(linear):
         largest_eigenvalue(model, x, t, iterations=1, chunk=5, generator=stream())
 
 
+def test_a_direction_that_does_not_fit_is_named(linear):
+    model, x, t = linear
+    for name, shape in (("bias", "(3,)"), ("extra", "absent")):
+        with pytest.raises(ValueError, match=f"'{name}' is \\(2,\\), the model's {shape}".replace("(3,)", r"\(3,\)")):
+            example_gradients(model, cross_entropy_loss, (x, t), chunk=5, direction={name: torch.zeros(2)})
+
+
 def test_information_in_weights_of_a_logistic_regression_by_hand(linear, known):
     model, x, t = linear
     start = nn.Linear(4, 3).double()
@@ -152,9 +159,41 @@ def test_eigenvalue_of_a_network_against_its_whole_hessian():
     spectrum = torch.linalg.eigvalsh(
         torch.func.hessian(loss)(torch.cat([value.detach().flatten() for value in model.parameters()]))
     )
-    expected = float(spectrum[spectrum.abs().argmax()])
+    expected = float(spectrum[-1])
     found = largest_eigenvalue(model, x, t, iterations=500, chunk=4, generator=stream(), tolerance=1e-10)
     assert found.value == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_positive_end_of_a_spectrum_with_equal_ends(seed):
+    """Two linear layers near 0: H = [[0, B], [B^T, 0]] up to the small weights, so its ends are +-max sv(B)."""
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False)).double().eval()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.mul_(1e-4)
+    x, t = torch.randn(40, 4, dtype=torch.float64), F.one_hot(torch.arange(40) % 3, 3).double()
+    # At logits 0 the loss falls along W by sum (1/3 - t) x^T / N, and B is that matrix, once per hidden unit.
+    expected = float(torch.linalg.svdvals((1 / 3 - t).T @ x / 40)[0])
+    found = largest_eigenvalue(model, x, t, iterations=30, chunk=40, generator=stream(seed))
+    assert found.converged
+    assert found.value == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_eigenvalue_stopped_early_says_so_and_is_too_small(linear):
+    model, x, t = linear
+    early, late = (largest_eigenvalue(model, x, t, iterations=k, chunk=5, generator=stream()) for k in (2, 30))
+    assert (early.converged, late.converged) == (False, True)
+    assert early.value < late.value
+    assert early.residual > 1e-3 * early.value
+    assert late.residual <= 1e-3 * late.value
+
+
+def test_curvature_that_is_zero(linear):
+    model, x, _ = linear
+    zero = torch.zeros(12, 3, dtype=torch.float64)
+    found = largest_eigenvalue(model, x, zero, iterations=5, chunk=5, generator=stream())
+    assert (found.value, found.converged) == (0, True)
 
 
 def test_the_walk_over_a_quadratic_bowl_leaves_the_model_alone():
