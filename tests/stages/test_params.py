@@ -83,7 +83,8 @@ def evaluate(settings: Config, folder: Path) -> None:
 
 
 def analyze(settings: Config, folder: Path) -> None:
-    information.analyze(settings, data.open_folder(ARTIFACTS / "data"), ARTIFACTS / "train/sglr-0", 0, device=CPU)
+    prepared, start = data.open_folder(ARTIFACTS / "data"), ARTIFACTS / "warmup/0/model"
+    information.analyze(settings, prepared, ARTIFACTS / "train/sglr-0", "sglr", 0, device=CPU, warmup=start)
 
 
 def write_report(settings: Config, folder: Path) -> None:
@@ -104,7 +105,15 @@ LISTED = {
     "prepare": {"data.augment.crop_padding", "data.augment.flip"},
     # What its weights come from belongs to a training, and is shown beside it in MLflow.
     "train": {"warmup.epochs", "warmup.lr", "warmup.objective"},
-}
+    # The analysis asks for a method's start and objective, and DVC cannot list a key that may be left out.
+    "analyze": {
+        "warmup.epochs",
+        "warmup.lr",
+        *(f"methods.sglr.labels.{name}" for name in (
+            "start_epoch", "alpha", "adversarial_weight", "refinement_ratio", "ratio_schedule", "natural_bn"
+        )),
+    },
+}  # fmt: skip
 # Read without being listed: gathered with the rest of the training's settings, then set aside.
 READ = {"warmup": {"train.keep_epochs"}}
 
