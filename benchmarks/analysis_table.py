@@ -50,13 +50,7 @@ def main() -> None:
     for part in ("last", "run"):
         for name in dict.fromkeys(key for result in found.values() for key in result[part]):
             values = {method: [found[method, seed][part].get(name) for seed in seeds] for method in methods}
-            differences = [
-                [
-                    None if None in pair else pair[0] - pair[1]
-                    for pair in zip(values[method], values[baseline], strict=True)
-                ]
-                for method in others
-            ]
+            differences = [paired(values[method], values[baseline]) for method in others]
             cells = [cell(some) for some in (*values.values(), *differences)]
             print(f"| {name} | " + " | ".join(cells) + " |")
 
