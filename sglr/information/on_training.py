@@ -31,7 +31,9 @@ def training(
 ) -> None:  # fmt: skip
     """Training pictures, natural and attacked away from their given label; test_correct: as ``predictions`` gives."""
     trained, index = subject.trained, subject.train_index
-    for name, value in memorization.at_epoch(trained.history, checkpoint.epoch).items():
+    # Without a warm-up nothing was measured at the start.
+    measured = any(row.get("epoch") == checkpoint.epoch for row in trained.history)
+    for name, value in (memorization.at_epoch(trained.history, checkpoint.epoch) if measured else {}).items():
         group = trained.noisy if name.startswith("noisy") else ~trained.noisy
         found.number(name, value, int(group.sum()))
     _label_information(subject, model, found)

@@ -337,3 +337,11 @@ def test_without_the_start_the_information_in_weights_is_absent_with_the_reason(
     assert "weights/information" not in result["last"]
     assert "Left out" in result["notes"]["weights"]
     assert result["tables"]["weights"] == []
+
+
+def test_a_start_without_warm_up_has_no_row_in_the_history(started):
+    config, prepared, folder, start = started
+    result = analyze(config, prepared, folder, METHOD, SEED, CPU, warmup=start)
+    found = {row["quantity"] for row in result["tables"]["quantities"] if row["checkpoint"] == "start"}
+    assert "natural/nll" in found
+    assert not [name for name in found if name.startswith(("noisy/", "clean/"))]
