@@ -94,17 +94,18 @@ def preset(name: str | None, dry_run: bool, force: bool) -> None:
 @click.option("--n-examples", type=click.IntRange(min=1), help="The first so many test examples; default: the params'.")
 @click.option("--output", type=click.Path(), help="Folder of the results; default: artifacts/foreign/<file name>.")
 @click.option("--device", default="auto", envvar="SGLR_DEVICE", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option("--nproc", default="auto", envvar="SGLR_NPROC", show_default=True, help="Processes that share the work.")
 def evaluate(weights: str, name: str | None, output: str | None, **given: Any) -> None:
     """Measure the robustness of a model from elsewhere with the suite in params.yaml."""
     from pathlib import Path
 
-    from sglr import config, files
+    from sglr import config, files, processes
     from sglr.evaluation import foreign, foreign_options
 
     target = Path(output or Path("artifacts/foreign", Path(weights).stem))
     try:
         metrics = foreign_options.run(Path(weights), name, target, **given)
-    except (config.ConfigError, files.FileError, ImportError) as error:
+    except (config.ConfigError, files.FileError, processes.ProcessError, ImportError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{foreign.table(metrics)}\nwritten to {target}")
 

@@ -15,8 +15,7 @@ def main(method: str, seed: int) -> None:
         folder = ARTIFACTS / "evaluate" / f"{method}-{seed}"
         trained = ARTIFACTS / "train" / f"{method}-{seed}"
         prepared = data.open_folder(ARTIFACTS / "data")
-        journal = run.definition.snapshots
-        result = evaluation.evaluate(run.config, prepared, trained, device=run.device, journal=journal)
+        result = evaluation.evaluate(run.config, prepared, trained, device=run.device, **run.pieces())
         evaluation.write(result, folder)
         run.finish(folder, headline="test")
 

@@ -46,12 +46,25 @@ class Run:
             "should_stop": lambda: self.watch.reason is not None,
         }
 
+    def pieces(self) -> dict[str, Any]:
+        """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, a word on resuming."""
+        from sglr import processes
+
+        return {
+            "journal": self.definition.snapshots,
+            "nproc": processes.count(os.environ.get("SGLR_NPROC", "auto"), self.device),
+            "on_resume": self._say_continued,
+        }
+
     def cost(self, part: str, seconds: float) -> None:
         """Record how long a part of the work took: a time belongs to no output."""
         self.tracker.metrics({f"seconds/{part}": seconds}, step=0)
 
     def _say_resumed(self, epoch: int, step: int) -> None:
         click.echo(f"resuming {self.definition.item} from epoch {epoch}, step {step}", err=True)
+
+    def _say_continued(self, pieces: int) -> None:
+        click.echo(f"resuming {self.definition.item}: {pieces} finished pieces of it are kept", err=True)
 
     def _log_row(self, row: dict[str, Any]) -> None:
         values = {key: float(value) for key, value in row.items() if key != "epoch" and value is not None}
@@ -64,8 +77,8 @@ class Run:
             numbers = tracking.flatten({name: metrics[name] for name in ("best", "last", "gap") if name in metrics})
             known = {key.replace(".", "/"): float(value) for key, value in numbers.items() if value != "None"}
             self.tracker.headline({f"{headline}/{key}": value for key, value in known.items()})
-            if metrics.get("flags"):
-                self.tracker.tags({"flags": "; ".join(metrics["flags"])[:4000]})
+        if metrics.get("flags"):
+            self.tracker.tags({"flags": "; ".join(metrics["flags"])[:4000]})
         if weights:
             self.tracker.tags({"weights_md5": files.md5(weights)})
         for path in sorted(folder.glob("*")):
@@ -125,9 +138,9 @@ def _user_errors() -> tuple[type[BaseException], ...]:
     errors: list[type[BaseException]] = [config.ConfigError, files.FileError]
     import sys
 
-    loop = sys.modules.get("sglr.training.loop")
-    if loop is not None:
-        errors.append(loop.TrainingError)
+    for module, name in (("sglr.training.loop", "TrainingError"), ("sglr.processes", "ProcessError")):
+        if module in sys.modules:
+            errors.append(getattr(sys.modules[module], name))
     return tuple(errors)
 
 

@@ -21,35 +21,30 @@ def predictions(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
     return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
 
 
-def correct_under(
-    model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, seed: int, batch_size: int, threat: Threat | None = None
-) -> Tensor:
+def correct_under(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, seed: int, batch_size: int) -> Tensor:
     """Whether each example (N,) is classified correctly as it is *and* after the attack; bool on x's device.
 
-    Batch b sees the stream of seed + b. With ``threat``, every perturbation is measured first. Raises RuntimeError if
-    an attack returns NaN or something outside [0, 1] or, beyond rounding, outside the ball; LogitsError (with
-    ``threat``) where logits are not finite.
+    Batch b sees the stream of seed + b. Raises RuntimeError if an attack returns NaN or something outside [0, 1].
     """
     outcomes = []
     for number, (part, labels) in enumerate(zip(x.split(batch_size), y.split(batch_size), strict=True)):
         x_adv = attack(model, part, labels, seed=seed + number)
-        require_allowed(x_adv, part, threat)
-        classify = predictions if threat is None else finite_predictions
-        natural, attacked = classify(model, part, batch_size), classify(model, x_adv, batch_size)
+        require_allowed(x_adv, part, None)
+        natural, attacked = (predictions(model, pictures, batch_size) for pictures in (part, x_adv))
         outcomes.append((natural == labels) & (attacked == labels))
     return torch.cat(outcomes)
 
 
 @torch.no_grad()
-def finite_predictions(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
-    """As ``predictions``; LogitsError, with the number of pictures, where logits are NaN or infinite."""
+def finite_logits(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
+    """Logits (N, classes); LogitsError, with the number of pictures, where they are NaN or infinite."""
     found = []
     for part in x.split(batch_size):
         logits = model(part)
         broken = int((~logits.isfinite()).any(1).sum())
         if broken:
             raise LogitsError(f"the logits of {broken} of {len(part)} pictures are NaN or infinite")
-        found.append(logits.argmax(1))
+        found.append(logits)
     return torch.cat(found)
 
 

@@ -51,7 +51,14 @@ def load_weights(
 
 
 def evaluate_foreign(
-    config: Config, data: Prepared, foreign: models.Foreign, folder: str | Path, *, weights: Path, device: torch.device
+    config: Config,
+    data: Prepared,
+    foreign: models.Foreign,
+    folder: str | Path,
+    *,
+    weights: Path,
+    device: torch.device,
+    nproc: int = 1,
 ) -> dict[str, Any]:
     """Attack one model with every attack of ``config.evaluate``, under ``config.threat``; return the metrics.
 
@@ -83,7 +90,7 @@ def evaluate_foreign(
     code = files.digest(Path(sglr.__file__).parent)
     inputs = hashlib.sha256(json.dumps([source, spec, code, str(device)]).encode()).hexdigest()
     journal = folder / ".unfinished" / inputs[:32]
-    result = evaluate(config, data, trained, device=device, journal=journal)
+    result = evaluate(config, data, trained, device=device, journal=journal, nproc=nproc)
     write(result, folder)
     files.write_json(folder / "source.json", source)
     shutil.rmtree(journal.parent, ignore_errors=True)

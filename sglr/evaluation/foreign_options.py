@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from sglr import processes
 from sglr.config import ConfigError, load, parse
 from sglr.data import open_folder
 from sglr.evaluation.foreign import evaluate_foreign, load_weights
@@ -26,6 +27,7 @@ def run(
     key: str | None = None,
     n_examples: int | None = None,
     device: str = "auto",
+    nproc: str = "1",
 ) -> dict[str, Any]:
     """What ``sglr evaluate`` does with its options, as texts; returns the metrics.
 
@@ -45,8 +47,10 @@ def run(
     model = load_weights(
         weights, name, data, key=key, normalization=parse_normalization(normalization), options=parse_options(options)
     )
+    chosen = _device(device)
+    count = processes.count(nproc, chosen)
     try:
-        return evaluate_foreign(settings, data, model, output, weights=weights, device=_device(device))
+        return evaluate_foreign(settings, data, model, output, weights=weights, device=chosen, nproc=count)
     # What attacks say of models they cannot attack (AutoAttack below four classes).
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from sglr import files
-
-Outcome = tuple[np.ndarray, list[str]]
+from sglr.evaluation.outcome import Outcome
 
 
 @dataclass(frozen=True)
 class Journal:
-    """A folder of finished pieces: bool outcomes (n,) and warnings, one file each; None keeps nothing.
+    """A folder of finished pieces, one file each; None keeps nothing.
 
-    Whoever uses it holds the item's lock and a folder that belongs to these inputs, settings and code alone.
+    Whoever uses it holds the item's lock and a folder that belongs to these inputs, settings and code alone. Several
+    processes may fill it together: a piece is the same whoever writes it.
     """
 
     folder: Path | None
@@ -24,26 +24,33 @@ class Journal:
         """The journal of a part of the work."""
         return self if self.folder is None else Journal(self.folder.joinpath(*names))
 
+    def __len__(self) -> int:
+        """How many pieces there are, those of its parts included."""
+        return 0 if self.folder is None else sum(1 for _ in self.folder.rglob("*.npz"))
+
     def once(self, piece: str, n: int, work: Callable[[], Outcome]) -> Outcome:
         """What ``work`` returned for a piece of n examples, from the journal when it is there and whole."""
         if self.folder is None:
             return work()
-        path = self.folder / f"{piece}.json"
+        path = self.folder / f"{piece}.npz"
         known = _read(path, n)
         if known is not None:
             return known
-        correct, warnings = work()
-        files.write_json(path, {"correct": "".join("01"[bool(value)] for value in correct), "warnings": warnings})
-        return correct, warnings
+        done = work()
+        arrays = {"correct": done.correct, "pictures": done.pictures, "margin": done.margin}
+        files.write_arrays(path, arrays | {"warnings": np.array(done.warnings, dtype=np.str_)})
+        return done
+
+
+NOWHERE = Journal(None)
 
 
 def _read(path: Path, n: int) -> Outcome | None:
     """A piece on disk; None when it is missing, damaged or of another size, and must be done again."""
     try:
-        found = files.read_json(path)
-        correct, warnings = found["correct"], [str(warning) for warning in found["warnings"]]
+        found = files.read_arrays(path)
+        outcome = Outcome(found["correct"], tuple(map(str, found["warnings"])), found["pictures"], found["margin"])
     except (files.FileError, KeyError, TypeError):
         return None
-    if not isinstance(correct, str) or len(correct) != n or set(correct) - {"0", "1"}:
-        return None
-    return np.array([value == "1" for value in correct], dtype=bool), warnings
+    whole = outcome.correct.shape == (n,) and outcome.correct.dtype == bool
+    return outcome if whole and len(outcome.pictures) == len(outcome.margin) <= n else None

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from sglr.attacks import REGISTRY, AttackOptions, pgd
 from sglr.attacks.losses import cross_entropy
 from sglr.attacks.pgd import input_gradient
-from sglr.evaluation.chunks import outcomes
 from sglr.evaluation.journal import Journal
+from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.statistics import mcnemar
 from sglr.random import torch_stream
 from sglr.threat import Threat
@@ -53,10 +53,13 @@ class Subject:
 
     def correct(self, name: str, options: AttackOptions | None, eps: float) -> np.ndarray:
         """Correct predictions (N,) under an attack of radius eps."""
-        return outcomes(
-            self.model, self.x, self.y, options, threat=self.ball(eps), seed=self.seed, chunk=self.chunk,
-            journal=self.journal.below(name),
-        )[0]  # fmt: skip
+        return (
+            Measurement(
+                self.model, self.x, self.y, options, self.ball(eps), self.seed, self.chunk, self.journal.below(name)
+            )
+            .whole()
+            .correct
+        )
 
 
 def sanity(subject: Subject) -> list[str]:
@@ -65,8 +68,8 @@ def sanity(subject: Subject) -> list[str]:
     natural = subject.correct("natural", None, 0.0)
     white = subject.correct("pgd", attack, subject.eps)
     return [
-        *_stronger("FGSM, one step,", subject.correct("fgsm", REGISTRY.options("fgsm"), subject.eps), white),
-        *_stronger(
+        *stronger("FGSM, one step,", subject.correct("fgsm", REGISTRY.options("fgsm"), subject.eps), white),
+        *stronger(
             f"Square Attack with {_QUERIES} queries and no gradients",
             subject.correct("square", REGISTRY.options("square", queries=_QUERIES), subject.eps), white,
         ),
@@ -77,13 +80,13 @@ def sanity(subject: Subject) -> list[str]:
     ]  # fmt: skip
 
 
-def _stronger(name: str, weak: np.ndarray, white: np.ndarray) -> list[str]:
-    """Whether the attack that should be weaker breaks more: exact binomial test on the examples where they differ."""
+def stronger(name: str, weak: np.ndarray, white: np.ndarray, reference: str = "PGD") -> list[str]:
+    """Whether what should be weaker breaks more: exact binomial test on the examples where outcomes (n,) differ."""
     test = mcnemar(white, weak)
     if test.only_a > test.only_b and test.p / 2 < _LEVEL:
         return [
-            f"{name} breaks {test.only_a} examples that PGD does not, and PGD {test.only_b} that it does not (one-sided"
-            f" p {test.p / 2:.2g}): gradients may be masked"
+            f"{name} breaks {test.only_a} examples that {reference} does not, and {reference} {test.only_b} that it"
+            f" does not (one-sided p {test.p / 2:.2g}): gradients may be masked"
         ]
     return []
 

@@ -1,5 +1,6 @@
 """Running a suite of attacks on trained models and writing what came out."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,91 +10,150 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from sglr import files, models, threat
+from sglr import files, models, processes, threat
 from sglr.attacks.accuracy import LogitsError
 from sglr.config import Config
 from sglr.data import Prepared, Split
-from sglr.evaluation.chunks import outcomes
 from sglr.evaluation.journal import Journal
+from sglr.evaluation.measurement import Measurement
+from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.sanity import Subject, sanity
 from sglr.evaluation.statistics import wilson
-from sglr.evaluation.sweep import sweep
+from sglr.evaluation.sweep import curve, radii
 from sglr.evaluation.truth import full_precision, inspect, unchanged
 
 CHECKPOINTS = ("best", "last")
 # Key of the worst case per example over the attacks that were run on as many examples as the suite.
 WORST = "worst"
+# Of so many test examples, the first ones, the worst-case pictures are kept.
+KEPT = 1000
 
 
 @dataclass
 class Evaluation:
     """Outcomes per example: ``correct["last"]["pgd20"]`` bool (n,), for the first n test examples.
 
-    sweep: the same by radius in 255ths, ``sweep["last"]["12.75"]``; empty when none was asked for.
+    sweep: the same by radius in 255ths, ``sweep["last"]["12.75"]``; empty when none was asked for. worst: per
+    checkpoint, the outcome of the first examples under all attacks together, with the worst-case picture of each.
     """
 
     correct: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     sweep: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    worst: dict[str, Outcome] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
 
     def metrics(self) -> dict[str, Any]:
         """Accuracies with 95% Wilson intervals, gaps best - last, counts and flags (the file contract)."""
-        result: dict[str, Any] = {
-            name: {attack: outcome.mean().item() for attack, outcome in outcomes.items()}
-            for name, outcomes in self.correct.items()
-        }
+        result: dict[str, Any] = _accuracies(self.correct)
         if "best" in result:
             result["gap"] = {attack: result["best"][attack] - result["last"][attack] for attack in result["last"]}
-        result["interval"] = {
-            name: {attack: _interval(outcome) for attack, outcome in outcomes.items()}
-            for name, outcomes in self.correct.items()
-        }
+        result["interval"] = _intervals(self.correct)
         result["n_examples"] = {attack: len(outcome) for attack, outcome in self.correct["last"].items()}
         if self.sweep:
-            result["sweep"] = {
-                name: {eps: correct.mean().item() for eps, correct in curve.items()}
-                for name, curve in self.sweep.items()
-            }
+            result["sweep"] = _accuracies(self.sweep) | {"interval": _intervals(self.sweep)}
         result["flags"] = self.flags
         return result
 
 
 def evaluate(
-    config: Config, data: Prepared, trained: Path, *, device: torch.device, journal: Path | None = None
+    config: Config,
+    data: Prepared,
+    trained: Path,
+    *,
+    device: torch.device,
+    journal: Path | None = None,
+    nproc: int = 1,
+    on_resume: Callable[[int], object] = lambda pieces: None,
 ) -> Evaluation:
     """Attack the best and the last model of a training folder with every attack of ``config.evaluate``.
 
     Natural accuracy comes first; the attacks of both models use the same random streams. All pictures come from the
     test split, in its order. With a ``journal`` folder, which must belong to these inputs alone, finished chunks are
-    kept there and not repeated. FileError when a model is missing or does not fit, the test split is empty, or a
-    model's outputs cannot count (see ``truth.inspect``).
+    kept there and not repeated; ``on_resume`` is told how many pieces of work an earlier run left there. ``nproc``
+    processes take chunks in turn; it needs a journal, and changes no outcome. FileError when a model is missing or does
+    not fit, the test split is empty, or a model's outputs cannot count (see ``truth.inspect``); ProcessError when one
+    of several processes fails.
     """
     test = data.test(device)
     if len(test) == 0:
         raise files.FileError("the test split is empty: there is nothing to evaluate on.")
+    kept = Journal(journal)
+    if len(kept):
+        on_resume(len(kept))
+    checkpoints = [trained / name for name in CHECKPOINTS if name == "last" or any((trained / name).iterdir())]
+    for path in checkpoints:
+        models.load_model(path)  # before any work is done
+    if nproc > 1:
+        share = (nproc, config, data.test(), checkpoints, device, kept, torch.get_num_threads())
+        with processes.alongside(nproc - 1, _take_chunks, *share):
+            _take_chunks(0, *share)
     result = Evaluation()
-    names = [name for name in CHECKPOINTS if name == "last" or any((trained / name).iterdir())]
-    chunks = sum(-(-_size(config, test, attack) // config.evaluate.batch_size) for attack in _attacks(config))
-    progress = tqdm(total=len(names) * chunks, desc="evaluate", unit="chunk", disable=None, leave=False)
+    total = len(checkpoints) * sum(measurement.chunks for _, measurement in _planned(config, test, nn.Identity(), kept))
+    progress = tqdm(total=total, desc="evaluate", unit="chunk", disable=None, leave=False)
     with progress as bar, full_precision():
-        for name in names:
-            path = trained / name
+        for path in checkpoints:
             model = models.load_model(path).to(device)
             try:
                 with unchanged(model, path):
-                    _checkpoint(config, data.num_classes, test, model, path, Journal(journal).below(name), result, bar)
+                    _checkpoint(config, data.num_classes, test, model, path, kept.below(path.name), result, bar)
             except LogitsError as error:
                 raise files.FileError(f"the model at {path} cannot be evaluated: {error}.") from error
     return result
 
 
 def write(result: Evaluation, folder: Path) -> None:
-    """Write ``metrics.json`` and ``outcomes.npz`` (bool per example, and the test indices they refer to)."""
+    """Write what was found into a folder.
+
+    ``metrics.json``; ``outcomes.npz``: bool per example, and the test indices they refer to; ``worst.npz``: per
+    checkpoint, of the first examples, ``<checkpoint>/pictures`` (k, C, H, W) float32 and ``<checkpoint>/correct`` (k,).
+    """
     arrays = {f"{name}/{attack}": found[attack] for name, found in result.correct.items() for attack in found}
     arrays |= {f"index/{attack}": np.arange(len(outcome)) for attack, outcome in result.correct["last"].items()}
     arrays |= {f"sweep/{name}/{eps}": curve[eps] for name, curve in result.sweep.items() for eps in curve}
     files.write_arrays(folder / "outcomes.npz", arrays)
+    worst = {f"{name}/pictures": outcome.pictures for name, outcome in result.worst.items()}
+    worst |= {f"{name}/correct": outcome.correct for name, outcome in result.worst.items()}
+    files.write_arrays(folder / "worst.npz", worst)
     files.write_json(folder / "metrics.json", result.metrics())
+
+
+def _take_chunks(
+    rank: int, nproc: int, config: Config, test: Split, checkpoints: list[Path], device: torch.device, journal: Journal,
+    threads: int,
+) -> None:  # fmt: skip
+    """Do every nproc-th chunk, from ``rank`` on, for the journal alone."""
+    torch.set_num_threads(threads)
+    device = processes.device_of(rank, device)
+    on_device = Split(*(values.to(device) for values in (test.x, test.given, test.true)))
+    with full_precision():
+        for path in checkpoints:
+            model = models.load_model(path).to(device)
+            for _, measurement in _planned(config, on_device, model, journal.below(path.name)):
+                for number in tqdm(
+                    range(rank, measurement.chunks, nproc), desc=f"evaluate, process {rank} of {nproc}", unit="chunk",
+                    disable=rank > 0 or None, leave=False,
+                ):  # fmt: skip
+                    measurement.part(number)
+
+
+def _planned(
+    config: Config, test: Split, model: nn.Module, journal: Journal
+) -> Iterator[tuple[tuple[str, ...], Measurement]]:
+    """The attacks and then the radii of the sweep, by name: ("pgd20",), ("sweep", "12.75")."""
+    section, size = config.evaluate, _size(config, test, "natural")
+
+    def measurement(name: tuple[str, ...], options: Any, n: int, eps: float, keep: int = 0) -> Measurement:
+        return Measurement(
+            model, test.pictures(slice(0, n)), test.true[:n], options, threat.build(config.threat.norm, eps),
+            section.seed, section.batch_size, journal.below(*name), keep,
+        )  # fmt: skip
+
+    for attack in ("natural", *section.attacks):
+        n, eps = _size(config, test, attack), config.threat.eps_255 / 255
+        yield (attack,), measurement((attack,), section.attacks.get(attack), n, eps, KEPT)
+    for eps_255, (options, eps) in (radii(section.sweep) if section.sweep else {}).items():
+        name = ("sweep", eps_255)
+        yield name, measurement(name, options, size, eps)
 
 
 def _checkpoint(
@@ -102,42 +162,39 @@ def _checkpoint(
 ) -> None:  # fmt: skip
     """Measure one checkpoint, called as its folder, and add what was found to ``result``."""
     section, name = config.evaluate, path.name
-    ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
     size = _size(config, test, "natural")
     doubts = inspect(model, test.pictures(slice(0, size)), num_classes, section.batch_size, path)
     result.flags += [f"{name}: {doubt}" for doubt in doubts]
-    found = result.correct[name] = {}
-    for attack in _attacks(config):
-        bar.set_postfix(model=name, attack=attack)
-        n = _size(config, test, attack)
-        found[attack], warnings = outcomes(
-            model, test.pictures(slice(0, n)), test.true[:n], section.attacks.get(attack), threat=ball,
-            seed=section.seed, chunk=section.batch_size, journal=journal.below(attack), on_chunk=bar.update,
-        )  # fmt: skip
-        result.flags += [f"{name}/{attack}: {warning}" for warning in warnings]
+    attacks: dict[str, Outcome] = {}
+    swept: dict[str, Outcome] = {}
+    for key, measurement in _planned(config, test, model, journal):
+        bar.set_postfix(model=name, attack=" ".join(key))
+        (attacks if len(key) == 1 else swept)[key[-1]] = measurement.whole(bar.update)
+    found = result.correct[name] = {attack: outcome.correct for attack, outcome in attacks.items()}
+    result.flags += [f"{name}/{attack}: {said}" for attack, outcome in attacks.items() for said in outcome.warnings]
+    result.worst[name] = _worst(attacks)
     # One attack says nothing that its own row does not say.
     whole = [outcome for attack, outcome in found.items() if attack != "natural" and len(outcome) == size]
     if len(whole) >= 2:
         found[WORST] = np.logical_and.reduce(whole)
-    common: dict[str, Any] = {
-        "ball": lambda eps: threat.build(config.threat.norm, eps), "seed": section.seed, "chunk": section.batch_size
-    }  # fmt: skip
-    if section.sweep:
-        result.sweep[name] = sweep(
-            model, test.pictures(slice(0, size)), test.true[:size], section.sweep.eps_255, steps=section.sweep.steps,
-            journal=journal.below("sweep"), **common,
-        )  # fmt: skip
+    if swept:
+        result.sweep[name] = dict(zip(swept, curve(list(swept.values())), strict=True))
     if section.sanity:
         n = min(size, section.sanity.n_examples)
         subject = Subject(
             model, test.pictures(slice(0, n)), test.true[:n], eps=config.threat.eps_255 / 255,
-            steps=section.sanity.steps, journal=journal.below("sanity"), **common,
+            steps=section.sanity.steps, ball=lambda eps: threat.build(config.threat.norm, eps), seed=section.seed,
+            chunk=section.batch_size, journal=journal.below("sanity"),
         )  # fmt: skip
         result.flags += [f"{name}: {sign}" for sign in sanity(subject)]
 
 
-def _attacks(config: Config) -> tuple[str, ...]:
-    return ("natural", *config.evaluate.attacks)
+def _worst(attacks: dict[str, Outcome]) -> Outcome:
+    """The first examples under all attacks together, those without an attack among them."""
+    found = attacks["natural"].first(KEPT)
+    for outcome in attacks.values():
+        found = found.worse(outcome.first(KEPT))
+    return found
 
 
 def _size(config: Config, test: Split, attack: str) -> int:
@@ -145,6 +202,17 @@ def _size(config: Config, test: Split, attack: str) -> int:
     options = config.evaluate.attacks.get(attack)
     wanted = (config.evaluate.n_examples, getattr(options, "n_examples", None))
     return min([len(test), *(n for n in wanted if n is not None)])
+
+
+Outcomes = dict[str, dict[str, np.ndarray]]
+
+
+def _accuracies(outcomes: Outcomes) -> dict[str, Any]:
+    return {name: {attack: correct.mean().item() for attack, correct in of.items()} for name, of in outcomes.items()}
+
+
+def _intervals(outcomes: Outcomes) -> dict[str, Any]:
+    return {name: {attack: _interval(correct) for attack, correct in of.items()} for name, of in outcomes.items()}
 
 
 def _interval(outcome: np.ndarray) -> dict[str, float]:

@@ -16,8 +16,9 @@ from torch import nn
 from sglr import evaluation, files
 from sglr.attacks import REGISTRY, correct_under
 from sglr.attacks.autoattack import MEMBERS, captured_warnings
-from sglr.evaluation.chunks import outcomes
 from sglr.evaluation.journal import Journal
+from sglr.evaluation.measurement import Measurement
+from sglr.evaluation.outcome import Outcome
 from sglr.threat import L2, Linf
 
 REPOSITORY = Path(__file__).parents[2]
@@ -56,13 +57,16 @@ def test_each_chunk_is_what_pyautoattack_finds_when_called_on_it(short, norm, th
     y = model(x).argmax(1)
     y[::7] = (y[::7] + 1) % 10  # examples that are wrong without an attack
     options = REGISTRY.options("autoattack")
-    found, _ = outcomes(model, x, y, options, threat=threat, seed=4, chunk=6, journal=Journal(tmp_path))
+    found = Measurement(model, x, y, options, threat, seed=4, chunk=6, journal=Journal(tmp_path), keep=9).whole()
     for number, (part, labels) in enumerate(zip(x.split(6), y.split(6), strict=True)):
         reference = AutoAttack(model, norm=norm, eps=threat.eps, version="standard", seed=4 + number)
         x_adv, _ = reference.run_standard_evaluation(part, labels, batch_size=6)
         expected = (model(x_adv).argmax(1) == labels).numpy()
-        np.testing.assert_array_equal(found[6 * number : 6 * (number + 1)], expected)
-    assert 0 < found.sum() < 10
+        np.testing.assert_array_equal(found.correct[6 * number : 6 * (number + 1)], expected)
+    assert 0 < found.correct.sum() < 10
+    assert len(found.pictures) == 9
+    kept = model(torch.from_numpy(found.pictures)).argmax(1) == y[:9]
+    np.testing.assert_array_equal(kept.numpy(), found.correct[:9])
 
 
 def test_members_are_those_of_the_versions():
@@ -78,23 +82,30 @@ def test_finished_members_and_chunks_are_not_repeated(short, tmp_path):
     model, x = network(), pictures(10)
     y = model(x).argmax(1)
     options = REGISTRY.options("autoattack")
-    arguments = {"threat": Linf(0.02), "seed": 0, "chunk": 5}
-    whole = outcomes(model, x, y, options, **arguments)
-    assert any("5 targets instead of 9" in warning for warning in whole[1])
-    outcomes(model, x, y, options, **arguments, journal=Journal(tmp_path))
-    pieces = sorted(path.name for path in tmp_path.glob("*.json"))
-    assert pieces == [f"{chunk:06d}-{member}.json" for chunk in (0, 1) for member in sorted(MEMBERS["standard"])]
+    arguments = {"options": options, "threat": Linf(0.02), "seed": 0, "chunk": 5, "keep": 7}
+    whole = Measurement(model, x, y, **arguments).whole()
+    assert any("5 targets instead of 9" in warning for warning in whole.warnings)
+    journal = Journal(tmp_path)
+    Measurement(model, x, y, **arguments, journal=journal).whole()
+    pieces = sorted(path.name for path in tmp_path.glob("*.npz"))
+    assert pieces == [f"{chunk:06d}-{member}.npz" for chunk in (0, 1) for member in sorted(MEMBERS["standard"])]
+    assert len(journal) == 8
     # As after a kill during the second chunk's third member.
     for member in ("fab-t", "square"):
-        (tmp_path / f"000001-{member}.json").unlink()
+        (tmp_path / f"000001-{member}.npz").unlink()
     calls = Calls(model)
-    again = outcomes(calls, x, y, options, **arguments, journal=Journal(tmp_path))
-    assert again[0].tolist() == whole[0].tolist()
-    assert again[1] == whole[1]
+    again = Measurement(calls, x, y, **arguments, journal=journal).whole()
+    same(again, whole)
     assert calls.number > 2
     calls.number = 0
-    assert outcomes(calls, x, y, options, **arguments, journal=Journal(tmp_path))[1] == whole[1]
+    same(Measurement(calls, x, y, **arguments, journal=journal).whole(), whole)
     assert calls.number == 2  # the natural predictions of two chunks
+
+
+def same(found: Outcome, expected: Outcome) -> None:
+    assert found.warnings == expected.warnings
+    for name in ("correct", "pictures", "margin"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
 class Calls(nn.Module):
@@ -112,9 +123,9 @@ def test_chunks_do_not_depend_on_those_before_even_for_a_random_model():
     random = nn.Sequential(model, AlwaysDropout()).eval()
     y = model(x).argmax(1)
     options = REGISTRY.options("pgd", steps=2)
-    whole, _ = outcomes(random, x, y, options, threat=Linf(0.01), seed=5, chunk=10)
-    part, _ = outcomes(random, x[10:20], y[10:20], options, threat=Linf(0.01), seed=6, chunk=10)
-    assert whole[10:20].tolist() == part.tolist()
+    whole = Measurement(random, x, y, options, Linf(0.01), seed=5, chunk=10).whole()
+    part = Measurement(random, x[10:20], y[10:20], options, Linf(0.01), seed=6, chunk=10).whole()
+    assert whole.correct[10:20].tolist() == part.correct.tolist()
 
 
 class AlwaysDropout(nn.Module):
@@ -126,24 +137,31 @@ def test_chunks_equal_a_direct_call():
     model, x = network(), pictures(25)
     y = model(x).argmax(1)
     options = REGISTRY.options("apgd", steps=5)
-    found, said = outcomes(model, x, y, options, threat=Linf(0.02), seed=3, chunk=10)
+    found = Measurement(model, x, y, options, Linf(0.02), seed=3, chunk=10).whole()
     expected = correct_under(model, x, y, options.build(Linf(0.02)), seed=3, batch_size=10)
-    assert found.tolist() == expected.tolist()
-    assert said == []
+    assert found.correct.tolist() == expected.tolist()
+    assert found.warnings == ()
 
 
-@pytest.mark.parametrize(
-    "damage",
-    ["{", '{"correct": "01"}', '{"correct": "012", "warnings": []}', '{"correct": "0111", "warnings": []}', "[]"],
-)
+@pytest.mark.parametrize("damage", ["text", "cut", "of another size", "of numbers", "without pictures"])
 def test_a_damaged_piece_is_done_again(tmp_path, damage):
-    piece = np.array([True, False, True]), ["careful"]
-    journal = Journal(tmp_path).below("last", "pgd")
-    (tmp_path / "last/pgd").mkdir(parents=True)
-    (tmp_path / "last/pgd/000000.json").write_text(damage)
+    pictures = torch.rand(2, 1, 2, 2).numpy()
+    piece = Outcome(np.array([True, False, True]), ("careful",), pictures, np.array([-0.5, 0.25], dtype=np.float32))
+    journal, path = Journal(tmp_path).below("last", "pgd"), tmp_path / "last/pgd/000000.npz"
+    same(journal.once("000000", 3, lambda: piece), piece)
+    arrays = files.read_arrays(path)
+    if damage == "text":
+        path.write_text("{")
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-30])
+    elif damage == "of another size":
+        files.write_arrays(path, arrays | {"correct": np.array([True, False])})
+    elif damage == "of numbers":
+        files.write_arrays(path, arrays | {"correct": np.array([1, 0, 1])})
+    else:
+        files.write_arrays(path, {name: array for name, array in arrays.items() if name != "pictures"})
     for work in (lambda: piece, lambda: pytest.fail("done twice")):
-        correct, warnings = journal.once("000000", 3, work)
-        assert (correct.dtype, correct.tolist(), warnings) == (bool, [True, False, True], ["careful"])
+        same(journal.once("000000", 3, work), piece)
 
 
 def test_square_beating_the_others_is_a_warning():
@@ -185,17 +203,17 @@ def test_killed_in_the_middle_of_autoattack_it_continues_to_the_same_bytes(tmp_p
     assert start(whole).wait(120) == 0
     process = start(killed)
     deadline = time.monotonic() + 60
-    while not (first := list(killed.glob("journal/*/autoattack/*-apgd-ce.json"))) and process.poll() is None:
+    while not (first := list(killed.glob("journal/*/autoattack/*-apgd-ce.npz"))) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait(30) == -signal.SIGKILL
-    kept = {path: path.stat().st_mtime_ns for path in (killed / "journal").rglob("*.json")}
-    assert not list((killed / "journal").rglob("*-square.json"))
+    kept = {path: path.stat().st_mtime_ns for path in (killed / "journal").rglob("*.npz")}
+    assert not list((killed / "journal").rglob("*-square.npz"))
     assert start(killed).wait(120) == 0
     assert first[0] in kept
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
-    for name in ("metrics.json", "outcomes.npz"):
+    for name in ("metrics.json", "outcomes.npz", "worst.npz"):
         assert (killed / "out" / name).read_bytes() == (whole / "out" / name).read_bytes()
 
 
@@ -205,4 +223,5 @@ def test_a_journal_changes_nothing(params, tmp_path):
     for _ in range(2):
         kept = evaluation.evaluate(*study, device=CPU, journal=tmp_path / "journal")
         assert kept.metrics() == plain.metrics()
-    assert len(files.read_json(tmp_path / "journal/last/pgd3/000001.json")["correct"]) == 8
+    piece = files.read_arrays(tmp_path / "journal/last/pgd3/000001.npz")
+    assert len(piece["correct"]) == len(piece["pictures"]) == 8

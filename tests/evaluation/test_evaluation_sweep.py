@@ -7,8 +7,10 @@ import torch
 from evaluation_study import CPU, Output, make
 
 from sglr import evaluation, files
-from sglr.evaluation.journal import Journal
-from sglr.evaluation.sweep import sweep
+from sglr.config.measurements import Sweep
+from sglr.evaluation.measurement import Measurement
+from sglr.evaluation.statistics import wilson
+from sglr.evaluation.sweep import curve, radii
 from sglr.threat import Linf
 
 
@@ -19,8 +21,10 @@ def test_the_curve_of_a_linear_model_is_the_closed_form():
     logits = model(x).detach()
     y = logits.argmax(1)
     reach = (logits[:, 0] - logits[:, 1]).abs() / (model.weight[:, 0] - model.weight[:, 1]).abs().sum().detach()
-    found = sweep(model, x, y, (4.0, 1.0, 2.5), ball=Linf, steps=10, seed=0, chunk=70, journal=Journal(None))
-    assert list(found) == ["0", "1", "2.5", "4"]
+    planned = radii(Sweep(eps_255=(4.0, 1.0, 2.5), steps=10))
+    assert list(planned) == ["0", "1", "2.5", "4"]
+    outcomes = [Measurement(model, x, y, attack, Linf(eps), 0, 70).whole() for attack, eps in planned.values()]
+    found = dict(zip(planned, curve(outcomes), strict=True))
     for name, correct in found.items():
         clear = ((reach - float(name) / 255).abs() > 1e-5).numpy()
         np.testing.assert_array_equal(correct[clear], (reach > float(name) / 255).numpy()[clear])
@@ -41,8 +45,11 @@ def test_the_sweep_reaches_the_files_and_survives_in_the_journal(params, tmp_pat
             values = list(metrics["sweep"][name].values())
             assert values == sorted(values, reverse=True)
             for eps, value in metrics["sweep"][name].items():
-                assert outcomes[f"sweep/{name}/{eps}"].mean() == value
-    assert (tmp_path / "journal/last/sweep/25.5/000002.json").exists()
+                correct = outcomes[f"sweep/{name}/{eps}"]
+                assert correct.mean() == value
+                low, high = wilson(int(correct.sum()), len(correct))
+                assert metrics["sweep"]["interval"][name][eps] == {"low": low, "high": high}
+    assert (tmp_path / "journal/last/sweep/25.5/000002.npz").exists()
 
 
 def test_signs_become_flags_of_the_checkpoint(params, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from evaluation_study import CPU, Output, make
 from torch import nn
 
 from sglr import evaluation, files, models
-from sglr.attacks import correct_under
+from sglr.attacks.accuracy import require_allowed
 from sglr.evaluation.truth import full_precision, inspect, unchanged
 from sglr.threat import L2, Linf
 
@@ -24,41 +24,25 @@ def evaluate_with(study, monkeypatch, model):
 
 @pytest.mark.parametrize(("threat", "length"), [(Linf(0.1), 0.1001), (L2(0.5), 0.5001)])
 def test_a_perturbation_that_is_too_long_does_not_count(threat, length):
-    x, y = torch.full((5, 1, 8, 8), 0.6), torch.zeros(5, dtype=torch.long)
-
-    def attack(model, x, y, *, seed):
-        x_adv = x.clone()
-        x_adv[3, 0, 0, 0] -= length
-        return x_adv
-
+    x = torch.full((5, 1, 8, 8), 0.6)
+    x_adv = x.clone()
+    x_adv[3, 0, 0, 0] -= length
     with pytest.raises(RuntimeError, match=r"1 of 5 perturbations are longer than eps"):
-        correct_under(Output(), x, y, attack, seed=0, batch_size=5, threat=threat)
+        require_allowed(x_adv, x, threat)
 
 
 @pytest.mark.parametrize("threat", [Linf(8 / 255), L2(128 / 255)])
 def test_rounding_does_not_make_a_perturbation_too_long(threat):
     x = torch.rand(50, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     away = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    attacked = threat.project(away, x)
-    outcome = correct_under(
-        Output(inputs=3072), x, torch.zeros(50, dtype=torch.long), lambda model, x, y, *, seed: attacked, seed=0,
-        batch_size=50, threat=threat,
-    )  # fmt: skip
-    assert outcome.shape == (50,)
+    require_allowed(threat.project(away, x), x, threat)
 
 
 @pytest.mark.parametrize("value", [1.01, -0.01, float("nan")])
 def test_points_outside_the_box_do_not_count(value):
     x = torch.full((2, 1, 8, 8), 0.5)
     with pytest.raises(RuntimeError, match=r"outside \[0, 1\] or NaN"):
-        correct_under(
-            Output(),
-            x,
-            torch.zeros(2, dtype=torch.long),
-            lambda *_, seed: torch.full_like(x, value),
-            seed=0,
-            batch_size=2,
-        )
+        require_allowed(torch.full_like(x, value), x, None)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -17,8 +17,8 @@ from sglr.config.fields import ROOMS
 
 STAGES = ("check", "prepare", "warmup", "train", "evaluate", "analyze", "report")
 ORDER = (
-    "config", "files", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights", "training",
-    "evaluation", "information", "report", "tracking", "presets", "cli",
+    "config", "files", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights",
+    "training", "evaluation", "information", "report", "tracking", "presets", "cli",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch")

@@ -27,18 +27,18 @@ def test_killed_with_dvc_it_repeats_no_finished_attack(first_run: tuple[Project,
     dvc = killed.start("dvc", "repro", ITEM)
     journal = killed.path / ".sglr/snapshots/evaluate"
     deadline = time.monotonic() + 120
-    while not list(journal.rglob("autoattack/*-apgd-t.json")):
+    while not list(journal.rglob("autoattack/*-apgd-t.npz")):
         assert dvc.poll() is None, killed.said()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.killpg(dvc.pid, signal.SIGKILL)
     dvc.wait(30)
-    kept = {path: path.stat().st_mtime_ns for path in journal.rglob("*.json")}
+    kept = {path: path.stat().st_mtime_ns for path in journal.rglob("*.npz")}
     assert kept
-    assert not list(journal.rglob("last/autoattack/*.json"))
+    assert not list(journal.rglob("last/autoattack/*.npz"))
     assert not (killed.path / "artifacts/evaluate/at-0/metrics.json").exists()
     assert killed.repro(ITEM).ran == [ITEM]
     assert {path: path.stat().st_mtime_ns for path in kept if path.exists()} == kept
-    for name in ("metrics.json", "outcomes.npz"):
+    for name in ("metrics.json", "outcomes.npz", "worst.npz"):
         path = Path("artifacts/evaluate/at-0") / name
         assert (killed.path / path).read_bytes() == (whole.path / path).read_bytes()

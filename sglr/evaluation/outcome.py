@@ -1,0 +1,75 @@
+"""What an attack left of a number of examples, and the worst of several outcomes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found on n examples.
+
+    correct: (n,) bool. warnings: what the attack warned of. pictures: (k, C, H, W) float32 in [0, 1], what the first k
+    of the examples became. margin: (k,) float32, how far above the label's logit the largest other one is there.
+    """
+
+    correct: np.ndarray
+    warnings: tuple[str, ...]
+    pictures: np.ndarray
+    margin: np.ndarray
+
+    @classmethod
+    def of(
+        cls, correct: Tensor, warnings: Sequence[str], pictures: Tensor, logits: Tensor, y: Tensor, k: int
+    ) -> "Outcome":
+        """From logits (n, classes) of pictures (n, C, H, W) with labels y (n,), of which the first k are kept."""
+        kept = pictures[:k].detach().cpu().numpy()
+        return cls(correct.cpu().numpy(), tuple(warnings), kept, margins(logits[:k], y[:k]).cpu().numpy())
+
+    def first(self, n: int) -> "Outcome":
+        """The outcome of the first n examples."""
+        return Outcome(self.correct[:n], self.warnings, self.pictures[:n], self.margin[:n])
+
+    def warned(self, warnings: Sequence[str]) -> "Outcome":
+        """The same with further warnings."""
+        return Outcome(self.correct, _once(self.warnings, warnings), self.pictures, self.margin)
+
+    def worse(self, other: "Outcome", index: np.ndarray | None = None) -> "Outcome":
+        """The worst of both, example by example; ``other`` was found on the examples ``index`` (None: on the first).
+
+        Of two kept pictures it is the misclassified one, then the one of larger margin. ``index`` must be sorted, and
+        ``other`` keep the pictures of those that are kept here.
+        """
+        index = np.arange(len(other.correct)) if index is None else index
+        correct, pictures, margin = self.correct.copy(), self.pictures.copy(), self.margin.copy()
+        correct[index] &= other.correct
+        k = len(other.pictures)
+        where = index[:k]
+        wrong, known = ~other.correct[:k], ~self.correct[where]
+        taken = np.where(wrong == known, other.margin > margin[where], wrong)
+        pictures[where[taken]], margin[where[taken]] = other.pictures[taken], other.margin[taken]
+        return Outcome(correct, _once(self.warnings, other.warnings), pictures, margin)
+
+
+def joined(parts: Sequence[Outcome]) -> Outcome:
+    """The outcomes of consecutive examples as one; at least one."""
+    return Outcome(
+        np.concatenate([part.correct for part in parts]),
+        _once(*(part.warnings for part in parts)),
+        np.concatenate([part.pictures for part in parts]),
+        np.concatenate([part.margin for part in parts]),
+    )
+
+
+def margins(logits: Tensor, y: Tensor) -> Tensor:
+    """The largest logit of another class minus that of the label, (n,), from logits (n, classes)."""
+    own = logits.gather(1, y[:, None])
+    others = logits.scatter(1, y[:, None], -torch.inf)
+    return others.amax(1) - own[:, 0]
+
+
+def _once(*said: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(sentence for sentences in said for sentence in sentences))

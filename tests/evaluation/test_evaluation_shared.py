@@ -1,0 +1,147 @@
+"""Several processes on one evaluation: the same bytes, one error, no orphans."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from evaluation_study import CPU, make
+
+from sglr import evaluation, files, models, processes
+from sglr.config import ConfigError
+
+ATTACKS = {"fgsm": "fgsm", "apgd": {"name": "apgd", "steps": 3, "n_examples": 24}}
+
+
+def test_the_number_of_processes_changes_no_byte(params, tmp_path):
+    sweep = {"eps_255": [5.0], "steps": 2}
+    study = make(params, tmp_path, attacks=ATTACKS, batch_size=8, sweep=sweep)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for nproc in (1, 2):
+            folder = tmp_path / str(nproc)
+            result = evaluation.evaluate(*study, device=CPU, journal=folder / "journal", nproc=nproc)
+            evaluation.write(result, folder)
+    finally:
+        torch.set_num_threads(before)
+    for name in ("metrics.json", "outcomes.npz", "worst.npz"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    pieces = [sorted(path.name for path in (tmp_path / n / "journal").rglob("*.npz")) for n in "12"]
+    assert pieces[0] == pieces[1]
+
+
+def test_resuming_is_said(params, tmp_path):
+    study = make(params, tmp_path)
+    said = []
+    for _ in range(2):
+        evaluation.evaluate(*study, device=CPU, journal=tmp_path / "journal", on_resume=said.append)
+    assert said == [2 * (3 + 3 + 2)]
+
+
+def say_and_fail(rank, message):
+    if rank == 2:
+        raise files.FileError(message)
+
+
+def wait(rank, here):
+    here.touch()
+    time.sleep(60)
+
+
+def exit_with(rank, status):
+    os._exit(status)
+
+
+def test_what_one_of_them_says_is_the_error():
+    with (
+        pytest.raises(processes.ProcessError, match=r"process 2 of 3 failed: the disk is full\. Run it again"),
+        processes.alongside(2, say_and_fail, "the disk is full"),
+    ):
+        pass
+    with (
+        pytest.raises(processes.ProcessError, match=r"process 1 of 2 failed with status 7"),
+        processes.alongside(1, exit_with, 7),
+    ):
+        pass
+
+
+def helpers(process: psutil.Process) -> list[psutil.Process]:
+    return [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def until(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_they_end_when_the_first_process_fails(tmp_path):
+    def fail():
+        with processes.alongside(1, wait, tmp_path / "here"):
+            until(tmp_path / "here")
+            started.extend(helpers(psutil.Process()))
+            raise KeyError
+
+    started: list[psutil.Process] = []
+    with pytest.raises(KeyError):
+        fail()
+    assert len(started) == 1
+    assert not started[0].is_running()
+
+
+PARENT = """
+import sys, time, pathlib
+sys.path.insert(0, {folder!r})
+from test_evaluation_shared import wait
+from sglr import processes
+if __name__ == "__main__":
+    with processes.alongside(1, wait, pathlib.Path({here!r})):
+        time.sleep(60)
+"""
+
+
+def test_they_end_when_the_first_process_is_killed(tmp_path):
+    script, here = tmp_path / "parent.py", tmp_path / "here"
+    script.write_text(PARENT.format(folder=str(Path(__file__).parent), here=str(here)))
+    parent = subprocess.Popen([sys.executable, str(script)])
+    until(here)
+    left = helpers(psutil.Process(parent.pid))
+    assert len(left) == 1
+    parent.send_signal(signal.SIGKILL)
+    parent.wait(10)
+    _gone, alive = psutil.wait_procs(left, timeout=20)
+    assert not alive
+
+
+def test_how_many():
+    assert processes.count("auto", CPU) == 1
+    assert processes.count("3", CPU) == 3
+    for wrong in ("0", "-1", "two", "1.5", ""):
+        with pytest.raises(ConfigError, match="SGLR_NPROC"):
+            processes.count(wrong, CPU)
+    assert processes.device_of(3, CPU) == CPU
+
+
+def test_gpus_are_taken_in_turns(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = [processes.device_of(rank, torch.device("cuda")) for rank in range(3)]
+    assert [device.index for device in found] == [0, 1, 0]
+    assert processes.device_of(2, torch.device("cuda:1")).index == 1
+    assert processes.count("auto", torch.device("cuda")) == 2
+    assert processes.count("auto", torch.device("cuda:1")) == 1
+
+
+def test_a_model_that_does_not_fit_is_said_before_any_work(params, tmp_path):
+    config, data, trained = make(params, tmp_path)
+    (trained / "last" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(files.FileError, match="last"):
+        evaluation.evaluate(config, data, trained, device=CPU, journal=tmp_path / "journal", nproc=2)
+    assert not list(tmp_path.glob("journal/**/*.npz"))
+    assert models.load_model(trained / "best")
