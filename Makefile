@@ -43,7 +43,7 @@ lock: pyproject.toml
 	rm -rf .venv-lock
 
 clean:
-	rm -rf artifacts/check.txt artifacts/data artifacts/warmup artifacts/train artifacts/evaluate artifacts/analyze artifacts/report
+	rm -rf artifacts/check.txt artifacts/data artifacts/warmup artifacts/train artifacts/evaluate artifacts/audit artifacts/analyze artifacts/report
 	rm -rf .sglr .pytest_cache .mypy_cache .ruff_cache build *.egg-info $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -3,14 +3,13 @@
 import click
 
 from sglr import report
-from stages.runtime import ARTIFACTS, remove_unlisted_items, stage
+from stages.runtime import ARTIFACTS, stage
 
 
 @click.command()
 def main() -> None:
     """Write artifacts/report from what the other stages left."""
     with stage("report") as run:
-        remove_unlisted_items(run.config)
         folder = ARTIFACTS / "report"
         summary = report.write(run.config, ARTIFACTS, folder)
         run.tracker.artifact(folder)

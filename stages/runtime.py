@@ -217,6 +217,6 @@ def remove_unlisted_items(settings: config.Config) -> None:
     """Remove the folders of methods and seeds no longer listed; DVC's cache still has them."""
     listed = {f"{method}-{seed}" for method in settings.experiment.methods for seed in settings.experiment.seeds}
     for name in ("train", "evaluate", "analyze"):
-        for folder in (ARTIFACTS / name).iterdir():
+        for folder in (ARTIFACTS / name).glob("*"):
             if folder.is_dir() and folder.name not in listed:
                 shutil.rmtree(folder)

@@ -7,10 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sglr.evaluation.second_look import Audit, audit, write_audit
     from sglr.evaluation.statistics import hierarchical_bootstrap, mcnemar, mean_std, wilson
     from sglr.evaluation.suite import Evaluation, evaluate, write
 
 _EXPORTS = {
+    "Audit": "second_look",
+    "audit": "second_look",
+    "write_audit": "second_look",
     "Evaluation": "suite",
     "evaluate": "suite",
     "write": "suite",
@@ -20,7 +24,10 @@ _EXPORTS = {
     "wilson": "statistics",
 }
 
-__all__ = ["Evaluation", "evaluate", "hierarchical_bootstrap", "mcnemar", "mean_std", "wilson", "write"]
+__all__ = [
+    "Audit", "Evaluation", "audit", "evaluate", "hierarchical_bootstrap", "mcnemar", "mean_std", "wilson", "write",
+    "write_audit",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

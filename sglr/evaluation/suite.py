@@ -105,14 +105,18 @@ def write(result: Evaluation, folder: Path) -> None:
     """Write what was found into a folder.
 
     ``metrics.json``; ``outcomes.npz``: bool per example, and the test indices they refer to; ``worst.npz``: per
-    checkpoint, of the first examples, ``<checkpoint>/pictures`` (k, C, H, W) float32 and ``<checkpoint>/correct`` (k,).
+    checkpoint, ``<checkpoint>/pictures`` (k, C, H, W) float32 of the first examples, with ``correct`` and ``margin``
+    (k,), see ``Outcome``.
     """
     arrays = {f"{name}/{attack}": found[attack] for name, found in result.correct.items() for attack in found}
     arrays |= {f"index/{attack}": np.arange(len(outcome)) for attack, outcome in result.correct["last"].items()}
     arrays |= {f"sweep/{name}/{eps}": curve[eps] for name, curve in result.sweep.items() for eps in curve}
     files.write_arrays(folder / "outcomes.npz", arrays)
-    worst = {f"{name}/pictures": outcome.pictures for name, outcome in result.worst.items()}
-    worst |= {f"{name}/correct": outcome.correct for name, outcome in result.worst.items()}
+    worst = {
+        f"{name}/{kept}": getattr(outcome, kept)
+        for name, outcome in result.worst.items()
+        for kept in ("pictures", "correct", "margin")
+    }
     files.write_arrays(folder / "worst.npz", worst)
     files.write_json(folder / "metrics.json", result.metrics())
 

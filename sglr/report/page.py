@@ -75,6 +75,13 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
             folded=_folded(tables, "paired", "Model against model (McNemar)"),
         ),
         Section(
+            "transfer", "Pictures made for another model",
+            text=["A model whose gradients lead attacks astray is broken by what was made for another one. Where that"
+                  " happens more often than by its own attacks, a flag says so. Every picture was scored again in a new"
+                  " process, its range and distance measured."],
+            tables=_some(tables, "transfer"),
+        ),
+        Section(
             "curves", "Learning curves",
             text=["Robust overfitting is training accuracy that goes on rising while validation accuracy under the same"
                   " attack falls. Thin lines are seeds, thick lines their mean."],

@@ -8,6 +8,8 @@ one seed; nothing in it is a time):
 - ``accuracy``: per attack and method: best, last, gap as {mean, deviation} (gap also low, high), seeds, examples
 - ``comparisons``: per attack, method and quantity (``comparisons.QUANTITIES``): estimate, low, high, seeds, examples
 - ``paired``: per attack, method, seed and checkpoint McNemar's test against the baseline (``comparisons.paired``)
+- ``transfer``: per checkpoint, model's method and method that its pictures were made for: accuracy {mean, deviation},
+  examples
 - ``items``: per attack, method, seed: best_epoch, epochs, examples, gap, best and last, their ends
 - ``labels``: per method: what became of the training labels;  ``memorisation``: per method: last values of the history
 - ``analysis``: per checkpoint, quantity and method: mean, deviation, runs [{seed, value, low, high}]
@@ -47,6 +49,7 @@ def collect(study: Study) -> dict[str, Any]:
         "accuracy": [_accuracy(study, attack, method) for attack in study.attacks for method in study.methods],
         "comparisons": compare(study),
         "paired": paired(study),
+        "transfer": _transfer(study),
         "items": [_item(item, attack) for attack in study.attacks for item in study.items],
         "labels": [_labels(study.of(method)) for method in study.methods],
         "memorisation": [_memorisation(study.of(method)) for method in study.methods],
@@ -54,9 +57,9 @@ def collect(study: Study) -> dict[str, Any]:
         "notes": notes(study),
         "data": study.meta,
         "flags": [
-            {"method": item.method, "seed": item.seed, "flag": str(flag)}
+            {"method": item.method, "seed": item.seed, "flag": flag}
             for item in study.items
-            for flag in item.evaluation.get("flags", [])
+            for flag in _flags(study, item)
         ],
         "provenance": provenance(study),
     }
@@ -104,6 +107,30 @@ def _item(item: Item, attack: str) -> dict[str, Any]:
         row[f"{checkpoint}_low"], row[f"{checkpoint}_high"] = bounds.get("low"), bounds.get("high")
     row["gap"] = None if row["best"] is None else row["best"] - row["last"]
     return row
+
+
+def _flags(study: Study, item: Item) -> list[str]:
+    """Flags of an item's evaluation, then those the audit has about it."""
+    name = f"{item.method}-{item.seed}/"
+    audited = [flag.removeprefix(name) for flag in study.audited if flag.startswith(name)]
+    return [*map(str, item.evaluation.get("flags", [])), *audited]
+
+
+def _transfer(study: Study) -> list[dict[str, Any]]:
+    found = []
+    for checkpoint in study.checkpoints:
+        for model in study.methods:
+            for source in study.methods:
+                asked = (checkpoint, model, source)
+                rows = [row for row in study.transfer if (row["checkpoint"], row["model"], row["pictures_of"]) == asked]
+                if rows:
+                    accuracy = _spread([row["accuracy"] for row in rows])
+                    examples = min(row["examples"] for row in rows)
+                    found.append(
+                        {"checkpoint": checkpoint, "model": model, "pictures_of": source, "accuracy": accuracy,
+                         "examples": examples}
+                    )  # fmt: skip
+    return found
 
 
 def _labels(items: list[Item]) -> dict[str, Any]:

@@ -39,8 +39,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Study:
-    """The listed items, the data they share, and the attacks in the order of params.yaml.
+    """The listed items, the data they share, the attacks in the order of params.yaml, and what the audit found.
 
+    audited: flags of the audit, "at-0/last: ..."; transfer: the rows of its transfer.csv.
     "natural" comes first; "worst", the worst case per example over the attacks, last where every item has it.
     """
 
@@ -49,6 +50,8 @@ class Study:
     data_sha256: str
     attacks: tuple[str, ...]
     items: tuple[Item, ...]
+    audited: tuple[str, ...]
+    transfer: tuple[dict[str, Any], ...]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -69,7 +72,7 @@ class Study:
 
 
 def read(config: Config, artifacts: Path) -> Study:
-    """Read ``artifacts/{data,train,evaluate,analyze}``.
+    """Read ``artifacts/{data,train,evaluate,audit,analyze}``.
 
     Raises FileError that names the missing, damaged or unfitting file.
     """
@@ -82,7 +85,10 @@ def read(config: Config, artifacts: Path) -> Study:
     )
     if items and all(WORST in item.evaluation["last"] and WORST in item.index for item in items):
         attacks = (*attacks, WORST)
-    return Study(config, files.read_json(_present(meta)), files.digest(meta), attacks, items)
+    audit, transfer = (_present(artifacts / "audit" / name) for name in ("metrics.json", "transfer.csv"))
+    flags = tuple(map(str, files.read_json(audit)["flags"]))
+    rows = tuple(files.read_rows(transfer))
+    return Study(config, files.read_json(_present(meta)), files.digest(meta), attacks, items, flags, rows)
 
 
 def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]) -> Item:

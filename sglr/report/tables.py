@@ -40,7 +40,7 @@ class Table:
 
 def tables(results: Row) -> dict[str, Table]:
     """All tables that have something to show, by name."""
-    makers = (_accuracy, _differences, _paired, _seeds, _labels, _memorisation, _analysis, _analysis_seeds)
+    makers = (_accuracy, _differences, _paired, _transfer, _seeds, _labels, _memorisation, _analysis, _analysis_seeds)
     made = (make(results) for make in makers)
     return {table.name: table for table in made if table.rows}
 
@@ -98,6 +98,25 @@ def _paired(results: Row) -> Table:
         " classifies correctly, and p of McNemar's exact test (two-sided, not corrected for the number of rows).",
         ("attack", "method", "seed", "checkpoint", "only this", f"only {baseline}", "p"), rows, results["paired"],
         labels=4, grouped=True,
+    )  # fmt: skip
+
+
+def _transfer(results: Row) -> Table:
+    methods = results["experiment"]["methods"]
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in results["transfer"]:
+        found.setdefault((row["checkpoint"], row["model"]), {})[row["pictures_of"]] = row
+    rows = tuple(
+        (*key, *(spread(**entry[source]["accuracy"]) if source in entry else ABSENT for source in methods))
+        for key, entry in found.items()
+    )
+    examples = min((row["examples"] for row in results["transfer"]), default=0)
+    return Table(
+        "transfer",
+        f"Accuracy in percent on the worst-case pictures of the first {examples:,} test examples, by the model they are"
+        f" shown to (rows) and the one of the same seed they were made for (columns){_deviations(results)}.",
+        ("checkpoint", "model", *(f"made for {quoted(method)}" for method in methods)),
+        rows if len(methods) > 1 else (), [_flat(row) for row in results["transfer"]], labels=2, grouped=True,
     )  # fmt: skip
 
 

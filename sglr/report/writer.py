@@ -16,7 +16,7 @@ from sglr.report.tables import tables
 def write(config: Config, artifacts: Path, folder: Path) -> str:
     """Make the report of the methods and seeds listed in ``config.experiment``; return its headline and main tables.
 
-    Reads ``artifacts/{data,train,evaluate,analyze}``; writes into ``folder``: ``index.html`` (loads nothing),
+    Reads ``artifacts/{data,train,evaluate,audit,analyze}``; writes into ``folder``: ``index.html`` (loads nothing),
     ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``curves/*.csv`` (one history column
     each: mean over seeds per epoch and method), ``figures/*.svg`` and ``tables/*.csv``. Equal inputs and versions give
     equal bytes. Figures and tables of an earlier report that are not among the new ones are removed.

@@ -16,8 +16,8 @@ from sglr.config import parse
 
 REPOSITORY = Path(__file__).parents[2]
 ITEMS = [
-    "check", "prepare", "warmup@0", "train@at-0", "train@sglr-0", "evaluate@at-0", "evaluate@sglr-0", "analyze@at-0",
-    "analyze@sglr-0", "report",
+    "check", "prepare", "warmup@0", "train@at-0", "train@sglr-0", "evaluate@at-0", "evaluate@sglr-0", "audit",
+    "analyze@at-0", "analyze@sglr-0", "report",
 ]  # fmt: skip
 EPOCHS = 24
 Params = dict[str, Any]

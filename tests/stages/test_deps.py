@@ -15,7 +15,7 @@ from study_project import REPOSITORY, Project
 
 from sglr.config.fields import ROOMS
 
-STAGES = ("check", "prepare", "warmup", "train", "evaluate", "analyze", "report")
+STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze", "report")
 ORDER = (
     "config", "files", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights",
     "training", "evaluation", "information", "report", "tracking", "presets", "cli",

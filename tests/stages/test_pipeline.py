@@ -64,7 +64,8 @@ def test_dvc_knows_every_out(study):
     assert outs["prepare"] == {"data"}
     assert outs["warmup@0"] == {"model", "continuation.state", "history.csv", "metrics.json"}
     assert outs["train@sglr-0"] == training
-    assert outs["evaluate@sglr-0"] == {"metrics.json", "outcomes.npz"}
+    assert outs["evaluate@sglr-0"] == {"metrics.json", "outcomes.npz", "worst.npz"}
+    assert outs["audit"] == {"metrics.json", "transfer.csv"}
     assert outs["analyze@sglr-0"] >= {"metrics.json", "memorization.csv", "gradients.csv", "calibration.csv"}
     assert outs["report"] == {"report"}
     for out in (out for entry in lock.values() for out in entry["outs"]):
@@ -75,7 +76,7 @@ def test_only_small_metrics_files_are_left_for_git(study):
     listed = ["git", "ls-files", "--others", "--exclude-standard", "artifacts", ".sglr", "mlflow.db"]
     shown = subprocess.run(listed, cwd=study.path, capture_output=True, text=True, check=True).stdout.split()
     folders = [f"{stage}/{method}-0" for stage in ("train", "evaluate", "analyze") for method in ("at", "sglr")]
-    metrics = {f"artifacts/{folder}/metrics.json" for folder in ("warmup/0", *folders)}
+    metrics = {f"artifacts/{folder}/metrics.json" for folder in ("warmup/0", "audit", *folders)}
     # DVC's own lists of what git is to leave out lie beside them.
     assert {path for path in shown if not path.endswith(".gitignore")} == metrics
 

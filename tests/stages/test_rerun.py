@@ -32,22 +32,26 @@ def small(without_sglr: tuple[Project, Ended], tmp_path: Path, warm: Path) -> Pr
 
 TWO_METHODS = {
     "a setting of one method": (
-        lambda p: p["methods"]["sglr"]["labels"].update(alpha=0.5), [*items(*MEASURED, methods=("sglr",)), "report"]
+        lambda p: p["methods"]["sglr"]["labels"].update(alpha=0.5),
+        [*items(*MEASURED, methods=("sglr",)), "audit", "report"],
     ),
-    "fewer test examples": (lambda p: p["evaluate"].update(n_examples=30), [*items("evaluate"), "report"]),
+    "fewer test examples": (lambda p: p["evaluate"].update(n_examples=30), [*items("evaluate"), "audit", "report"]),
     "other calibration bins": (lambda p: p["analyze"].update(ece_bins=5), [*items("analyze"), "report"]),
     "one method more": (
         lambda p: p["experiment"].update(methods=["at", "sglr", "at_smoothing"]),
-        [*items(*MEASURED, methods=("at_smoothing",)), "report"],
+        [*items(*MEASURED, methods=("at_smoothing",)), "audit", "report"],
     ),
 }  # fmt: skip
 AT = items(*MEASURED, methods=("at",))
 ONE_METHOD = {
-    "another label noise": (lambda p: p["data"]["noise"].update(seed=1), ["prepare", "warmup@0", *AT, "report"]),
-    "a longer warm-up": (lambda p: p["warmup"].update(epochs=2), ["warmup@0", *AT, "report"]),
+    "another label noise": (
+        lambda p: p["data"]["noise"].update(seed=1),
+        ["prepare", "warmup@0", *AT, "audit", "report"],
+    ),
+    "a longer warm-up": (lambda p: p["warmup"].update(epochs=2), ["warmup@0", *AT, "audit", "report"]),
     "one seed more": (
         lambda p: p["experiment"].update(seeds=[0, 1]),
-        ["warmup@1", *items(*MEASURED, methods=("at",), seeds=(1,)), "report"],
+        ["warmup@1", *items(*MEASURED, methods=("at",), seeds=(1,)), "audit", "report"],
     ),
 }
 
@@ -66,9 +70,9 @@ def test_after_a_change_of_params(request: pytest.FixtureRequest, change: str):
 
 
 def test_a_method_taken_off_the_list(without_sglr: tuple[Project, Ended]):
-    """Only the report runs, without the method, and its folders go."""
+    """Only what looks at all items runs, without the method, and its folders go."""
     project, ended = without_sglr
-    assert sorted(ended.ran) == ["check", "report"]
+    assert sorted(ended.ran) == ["audit", "check", "report"]
     results = json.loads(project.read("report/results.json"))
     assert results["experiment"]["methods"] == ["at"]
     assert {row["method"] for row in results["items"]} == {"at"}
@@ -83,7 +87,7 @@ def test_a_method_put_back_on_the_list(first_run: tuple[Project, Ended], small: 
     small.change(lambda p: p["experiment"].update(methods=["at", "sglr"]))
     back = small.repro()
     assert set(back.ran) <= {"check"}
-    assert set(back.restored) - {"check"} == {*items(*MEASURED, methods=("sglr",)), "report"}
+    assert set(back.restored) - {"check"} == {*items(*MEASURED, methods=("sglr",)), "audit", "report"}
     assert small.lock() == first_run[0].lock()
 
 
@@ -94,4 +98,5 @@ def test_after_an_edit_of_code_that_comes_after_training(finished: Project, room
         # The report uses this one itself.
         if path.name != "statistics.py":
             path.write_text(path.read_text() + "# A comment.\n")
-    assert sorted(finished.repro().ran) == items(*stages)
+    audit = ["audit"] if room == "evaluation" else []
+    assert sorted(finished.repro().ran) == [*audit, *items(*stages)]

@@ -1,0 +1,146 @@
+"""A second look at all evaluated models: kept pictures scored anew, and shown to the other methods' models."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sglr import files, models, threat
+from sglr.attacks import predictions
+from sglr.attacks.accuracy import require_allowed
+from sglr.config import Config
+from sglr.data import Prepared
+from sglr.evaluation.sanity import stronger
+from sglr.evaluation.statistics import mcnemar, wilson
+from sglr.evaluation.suite import CHECKPOINTS
+from sglr.evaluation.truth import full_precision, unchanged
+
+# Pictures at a time: no batch size that an evaluation is likely to use.
+_BATCH = 125
+# Another order of the same sums may turn a prediction where the two largest logits are closer than this.
+_TIE = 1e-3
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The worst-case pictures (k, C, H, W) of a model, how they were scored (k,), and by which margin (k,)."""
+
+    pictures: torch.Tensor
+    correct: np.ndarray
+    margin: np.ndarray
+
+
+@dataclass
+class Audit:
+    """What was found.
+
+    items: by item and checkpoint the number of examples, how many are scored otherwise now (differing), and robust
+    accuracy under the model's own attacks (worst) and with the other methods' pictures added (with_transfer).
+    transfer: a row for each model and each method whose pictures it was shown.
+    """
+
+    items: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    transfer: list[dict[str, Any]] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+
+
+def audit(config: Config, data: Prepared, artifacts: Path, *, device: torch.device) -> Audit:
+    """Score the pictures in ``artifacts/evaluate/*/worst.npz`` again, on their own model and on the other methods'.
+
+    Methods meet by seed and checkpoint. Flags: pictures outside [0, 1] or the ball, or scored otherwise than when they
+    were made; pictures of another method that break more of a model than its own attacks do (one-sided exact test).
+    FileError names a file that is missing or does not fit.
+    """
+    result = Audit()
+    with full_precision():
+        for seed in config.experiment.seeds:
+            for checkpoint in CHECKPOINTS:
+                paths = {
+                    method: artifacts / "train" / f"{method}-{seed}" / checkpoint
+                    for method in config.experiment.methods
+                }
+                # There is no best model without a validation split.
+                present = [method for method, path in paths.items() if checkpoint == "last" or any(path.iterdir())]
+                kept = {
+                    method: _read(artifacts / "evaluate" / f"{method}-{seed}" / "worst.npz", checkpoint, data, device)
+                    for method in present
+                }
+                for method in present:
+                    _model(config, data, paths[method], method, seed, kept, result, device)
+    return result
+
+
+def write_audit(result: Audit, folder: Path) -> None:
+    """Write ``metrics.json`` and ``transfer.csv``."""
+    files.write_rows(folder / "transfer.csv", result.transfer)
+    files.write_json(folder / "metrics.json", {"items": result.items, "flags": result.flags})
+
+
+def _model(
+    config: Config, data: Prepared, path: Path, method: str, seed: int, kept: dict[str, Kept], result: Audit,
+    device: torch.device,
+) -> None:  # fmt: skip
+    """Look at one model, and add what was found to ``result``."""
+    own, test = kept[method], data.test(device)
+    n = len(own.correct)
+    x, y = test.pictures(slice(0, n)), test.true[:n]
+    item, checkpoint = path.parent.name, path.name
+    signs = _not_allowed(own, x, threat.build(config.threat.norm, config.threat.eps_255 / 255))
+    model = models.load_model(path).to(device)
+    with unchanged(model, path):
+        natural = (predictions(model, x, _BATCH) == y).cpu().numpy()
+        found = {
+            other: natural & (predictions(model, shown.pictures, _BATCH) == y).cpu().numpy()
+            for other, shown in kept.items()
+        }
+    differing = found[method] != own.correct
+    clear = int((differing & (np.abs(own.margin) > _TIE)).sum())
+    if clear:
+        signs.append(f"{clear} of {n} worst-case pictures are scored otherwise in a new process")
+    for source, correct in found.items():
+        paired = mcnemar(own.correct, correct)
+        low, high = wilson(int(correct.sum()), n)
+        result.transfer.append(
+            {
+                "seed": seed, "checkpoint": checkpoint, "model": method, "pictures_of": source, "examples": n,
+                "accuracy": float(correct.mean()), "low": low, "high": high, "broken_by_these_only": paired.only_a,
+                "broken_by_own_only": paired.only_b, "p": paired.p,
+            }
+        )  # fmt: skip
+        if source != method:
+            signs += stronger(f"what was made for {source}", correct, own.correct, "what was made for this model")
+    result.flags += [f"{item}/{checkpoint}: {sign}" for sign in signs]
+    result.items.setdefault(item, {})[checkpoint] = {
+        "examples": n,
+        "differing": int(differing.sum()),
+        "worst": float(own.correct.mean()),
+        "with_transfer": float(np.logical_and.reduce([own.correct, *found.values()]).mean()),
+    }
+
+
+def _not_allowed(own: Kept, x: torch.Tensor, ball: threat.Threat) -> list[str]:
+    try:
+        require_allowed(own.pictures, x, ball)
+    except RuntimeError as error:
+        return [f"worst-case pictures: {error}"]
+    return []
+
+
+def _read(path: Path, checkpoint: str, data: Prepared, device: torch.device) -> Kept:
+    """One checkpoint's part of a worst.npz; FileError where it is not what an evaluation of this data writes."""
+    arrays = files.read_arrays(path)
+    pictures, correct, margin = (arrays.get(f"{checkpoint}/{name}") for name in ("pictures", "correct", "margin"))
+    if pictures is None or correct is None or margin is None:
+        raise files.FileError(f"{path} has nothing on {checkpoint}: run the evaluation again (`dvc repro`).")
+    n = len(correct)
+    if (
+        pictures.shape != (n, *data.shape)
+        or pictures.dtype != np.float32
+        or correct.dtype != bool
+        or margin.shape != correct.shape != (0,)
+        or n > len(data.test())
+    ):
+        raise files.FileError(f"{path} does not go with artifacts/data: run the evaluation again (`dvc repro`).")
+    return Kept(torch.from_numpy(pictures).to(device), correct, margin)

@@ -1,0 +1,39 @@
+"""What the audit found, in the report."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sglr import files, report
+
+
+def test_transfer_is_averaged_over_seeds(written: Path):
+    results = json.loads((written / "results.json").read_text())
+    rows = {(row["checkpoint"], row["model"], row["pictures_of"]): row for row in results["transfer"]}
+    assert len(rows) == 2 * 2 * 2
+    assert rows["last", "at", "at"]["accuracy"] == {"mean": 0.5, "deviation": 0.0}
+    other = rows["best", "sglr", "at"]["accuracy"]
+    assert other["mean"] == pytest.approx(0.725)
+    assert other["deviation"] == pytest.approx(0.05 / 2**0.5)
+    shown = files.read_rows(written / "tables/transfer.csv")
+    assert len(shown) == 8
+    assert "Pictures made for another model" in (written / "index.html").read_text()
+    assert "72.5 ± 3.5" in (written / "results.md").read_text()
+
+
+def test_a_single_method_has_no_transfer(make: Callable, tmp_path: Path):
+    study = make(methods=("at",))
+    report.write(*study, tmp_path / "report")
+    assert not (tmp_path / "report/tables/transfer.csv").exists()
+
+
+def test_flags_of_the_audit_stand_with_those_of_the_item(make: Callable, tmp_path: Path):
+    config, artifacts = make()
+    flag = "last: 3 of 200 worst-case pictures are scored otherwise in a new process"
+    files.write_json(artifacts / "audit/metrics.json", {"items": {}, "flags": [f"sglr-1/{flag}"]})
+    report.write(config, artifacts, tmp_path / "report")
+    results = json.loads((tmp_path / "report/results.json").read_text())
+    assert results["flags"] == [{"method": "sglr", "seed": 1, "flag": flag}]
+    assert f"sglr-1: {flag}" in (tmp_path / "report/index.html").read_text()
