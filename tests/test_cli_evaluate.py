@@ -178,9 +178,38 @@ def test_an_interrupted_evaluation_continues(project, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(type(attacks["pgd3"]), "build", lambda self, threat: 1 / 0)
         assert isinstance(call("--weights", "author.tar", *OPTIONS, "--output", "out").exception, ZeroDivisionError)
-    assert list((project / "out" / ".unfinished").rglob("*.json"))
+    assert list((project / "out" / ".unfinished").rglob("*.npz"))
     monkeypatch.setattr(type(attacks["fgsm"]), "build", lambda self, threat: lambda *_, **__: 1 / 0)
     assert call("--weights", "author.tar", *OPTIONS, "--output", "out").exit_code == 0
     one, other = (files.read_arrays(project / name / "outcomes.npz") for name in ("whole", "out"))
     assert one.keys() == other.keys()
     assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_the_curve_over_eps_is_printed_with_its_intervals(project):
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["evaluate"]["sweep"] = {"eps_255": [5.0], "steps": 2}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    result = call("--weights", "author.tar", *OPTIONS)
+    assert result.exit_code == 0, result.output
+    outcome = files.read_arrays(project / "artifacts/foreign/author/outcomes.npz")["sweep/last/5"]
+    low, high = evaluation.wilson(int(outcome.sum()), 40)
+    row = f"eps 5/255 40 {outcome.mean():.2%} {low:.2%} to {high:.2%}"
+    assert row in " ".join(result.output.split())
+
+
+def test_kept_pictures_are_scored_again_in_another_process(project, monkeypatch):
+    from sglr.evaluation import foreign
+
+    write = foreign.write
+
+    def tampering(result, folder):
+        write(result, folder)
+        arrays = files.read_arrays(folder / "worst.npz")
+        arrays["last/correct"][:2] = ~arrays["last/correct"][:2]
+        files.write_arrays(folder / "worst.npz", arrays)
+
+    monkeypatch.setattr(foreign, "write", tampering)
+    result = call("--weights", "author.tar", *OPTIONS)
+    assert result.exit_code == 0, result.output
+    assert "FLAG last: 2 of 40 worst-case pictures are scored otherwise in a new process" in result.output

@@ -39,6 +39,7 @@ def study(params, tmp_path, monkeypatch):
     params["model"] |= {"channels": [4, 8], "hidden": 16}
     params["train"]["batch_size"] = 60
     params["evaluate"] |= {"batch_size": 20, "sanity": None, "attacks": {"fgsm": "fgsm"}}
+    params["evaluate"]["sweep"] = {"eps_255": [5.0, 25.5], "steps": 2}
     config = validate(params)
     artifacts = tmp_path / "artifacts"
     data.prepare(config.data, artifacts / "data")
@@ -168,6 +169,9 @@ def test_the_model_card_says_what_is_on_record(study):
     metrics = files.read_json(study / "artifacts" / "evaluate" / "sglr-0" / "metrics.json")
     interval = metrics["interval"]["last"]["fgsm"]
     assert f"| fgsm | 40 | {metrics['last']['fgsm']:.2%} | {interval['low']:.2%} to {interval['high']:.2%} |" in card
+    interval = metrics["sweep"]["interval"]["last"]["25.5"]
+    accuracy = metrics["sweep"]["last"]["25.5"]
+    assert f"| 25.5 | 40 | {accuracy:.2%} | {interval['low']:.2%} to {interval['high']:.2%} |" in card
     for text in (
         "# sglr_0_last", "**last** checkpoint of `sglr-0`", "Linf, eps = 25.5/255", "symmetric noise at rate 0.3",
         "60 train, 20 validation, 40 test", '"milestones": [30, 45]', "Flag of the evaluation: best/fgsm: a doubt",

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 import sglr
-from sglr import files, models
+from sglr import files, models, processes, threat
 from sglr.config import Config, ConfigError
-from sglr.data import Prepared
-from sglr.evaluation.suite import evaluate, write
+from sglr.data import Prepared, Split
+from sglr.evaluation.second_look import rescore
+from sglr.evaluation.suite import KEPT, evaluate, write
 
 
 def load_weights(
@@ -62,10 +63,11 @@ def evaluate_foreign(
 ) -> dict[str, Any]:
     """Attack one model with every attack of ``config.evaluate``, under ``config.threat``; return the metrics.
 
-    It counts as ``last``. ``folder`` receives metrics.json and outcomes.npz as an evaluate item has them, source.json
-    (what was evaluated on what, with checksums) and ``model/last``, the model in this project's form, which can be
-    exported like one trained here. Interrupted and run again, finished chunks are not repeated. Raises FileError for an
-    empty test split, pictures or classes that are not the model's, and logits that are not finite.
+    It counts as ``last``. ``folder`` receives metrics.json, outcomes.npz and worst.npz as an evaluate item has them,
+    source.json (what was evaluated on what, with checksums) and ``model/last``, the model in this project's form, which
+    can be exported like one trained here. The kept worst-case pictures are scored again in a new process. Interrupted
+    and run again, finished chunks are not repeated. Raises FileError for an empty test split, pictures or classes that
+    are not the model's, and logits that are not finite.
     """
     spec, folder = foreign.spec, Path(folder)
     if tuple(spec["shape"]) != data.shape or spec["num_classes"] != data.num_classes:
@@ -73,7 +75,8 @@ def evaluate_foreign(
             f"the model is for {spec['num_classes']} classes and pictures {spec['shape']}, the test set has"
             f" {data.num_classes} classes and pictures {list(data.shape)} (channels, height, width)."
         )
-    if len(data.test()) == 0:
+    test = data.test()
+    if len(test) == 0:
         raise files.FileError("the test split is empty: there is nothing to evaluate on.")
     trained = folder / "model"
     models.save(foreign.model, trained / "last", spec)
@@ -92,20 +95,35 @@ def evaluate_foreign(
     journal = folder / ".unfinished" / inputs[:32]
     result = evaluate(config, data, trained, device=device, journal=journal, nproc=nproc)
     write(result, folder)
+    ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
+    doubts, threads = journal / "doubts.json", torch.get_num_threads()
+    first = Split(*(values[:KEPT] for values in (test.x, test.given, test.true)))
+    with processes.alongside(1, rescore, folder / "worst.npz", trained / "last", first, ball, device, threads, doubts):
+        pass
+    result.flags += [f"last: {doubt}" for doubt in files.read_json(doubts)]
+    write(result, folder)
     files.write_json(folder / "source.json", source)
     shutil.rmtree(journal.parent, ignore_errors=True)
     return result.metrics()
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """Accuracies of ``last`` with their 95% Wilson intervals, then the flags, as text."""
-    width = max(len("attack"), *map(len, metrics["last"]))
+    """Accuracies of ``last`` with their 95% Wilson intervals, the curve over eps, then the flags, as text."""
+    rows = [
+        (attack, metrics["n_examples"][attack], accuracy, metrics["interval"]["last"][attack])
+        for attack, accuracy in metrics["last"].items()
+    ]
+    sweep = metrics.get("sweep")
+    if sweep:
+        rows += [
+            (f"eps {eps}/255", metrics["n_examples"]["natural"], accuracy, sweep["interval"]["last"][eps])
+            for eps, accuracy in sweep["last"].items()
+        ]
+    width = max(len("attack"), *(len(row[0]) for row in rows))
     lines = [f"{'attack':<{width}}  {'examples':>8}  {'accuracy':>8}  95% interval"]
-    for attack, accuracy in metrics["last"].items():
-        interval = metrics["interval"]["last"][attack]
+    for name, examples, accuracy, interval in rows:
         lines.append(
-            f"{attack:<{width}}  {metrics['n_examples'][attack]:>8}  {accuracy:>8.2%}"
-            f"  {interval['low']:.2%} to {interval['high']:.2%}"
+            f"{name:<{width}}  {examples:>8}  {accuracy:>8.2%}  {interval['low']:.2%} to {interval['high']:.2%}"
         )
     flags = metrics["flags"]
     return "\n".join([*lines, *(f"FLAG {flag}" for flag in flags), *([] if flags else ["no flags"])])

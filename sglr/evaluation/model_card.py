@@ -139,7 +139,14 @@ def _results(found: Provenance) -> str:
     for attack, accuracy in accuracies.items():
         interval = found.results["interval"][found.checkpoint][attack]
         examples = found.results["n_examples"][attack]
-        rows.append(f"| {attack} | {examples:,} | {accuracy:.2%} | {interval['low']:.2%} to {interval['high']:.2%} |")
+        rows.append(_row(attack, examples, accuracy, interval))
+    sweep = found.results.get("sweep", {})
+    if found.checkpoint in sweep:
+        rows += ["", "| eps (255ths), PGD | test examples | accuracy | 95% interval (Wilson) |", "|---|---:|---:|---:|"]
+        for eps, accuracy in sweep[found.checkpoint].items():
+            rows.append(
+                _row(eps, found.results["n_examples"]["natural"], accuracy, sweep["interval"][found.checkpoint][eps])
+            )
     attacks = (found.suite or {}).get("evaluate", {}).get("attacks")
     if attacks:
         rows += [
@@ -147,6 +154,10 @@ def _results(found: Provenance) -> str:
             f"Attacks: `{json.dumps(attacks)}`. `natural`: no attack; `worst`: the worst case of each example.",
         ]
     return "\n".join(rows)
+
+
+def _row(name: str, examples: int, accuracy: float, interval: dict[str, float]) -> str:
+    return f"| {name} | {examples:,} | {accuracy:.2%} | {interval['low']:.2%} to {interval['high']:.2%} |"
 
 
 def _caveats(found: Provenance) -> Iterator[str]:

@@ -11,7 +11,7 @@ from sglr import files, models, threat
 from sglr.attacks import predictions
 from sglr.attacks.accuracy import require_allowed
 from sglr.config import Config
-from sglr.data import Prepared
+from sglr.data import Prepared, Split
 from sglr.evaluation.sanity import stronger
 from sglr.evaluation.statistics import mcnemar, wilson
 from sglr.evaluation.suite import CHECKPOINTS
@@ -63,9 +63,10 @@ def audit(config: Config, data: Prepared, artifacts: Path, *, device: torch.devi
                 }
                 # There is no best model without a validation split.
                 present = [method for method, path in paths.items() if checkpoint == "last" or any(path.iterdir())]
+                worst = {method: artifacts / "evaluate" / f"{method}-{seed}" / "worst.npz" for method in present}
                 kept = {
-                    method: _read(artifacts / "evaluate" / f"{method}-{seed}" / "worst.npz", checkpoint, data, device)
-                    for method in present
+                    method: _read(path, checkpoint, data.shape, data.meta["sizes"]["test"], device)
+                    for method, path in worst.items()
                 }
                 for method in present:
                     _model(config, data, paths[method], method, seed, kept, result, device)
@@ -78,6 +79,24 @@ def write_audit(result: Audit, folder: Path) -> None:
     files.write_json(folder / "metrics.json", {"items": result.items, "flags": result.flags})
 
 
+def rescore(
+    rank: int, worst: Path, path: Path, test: Split, ball: threat.Threat, device: torch.device, threads: int, to: Path
+) -> None:
+    """In a process of its own: write to a JSON file what is wrong with the pictures kept for one model, as sentences.
+
+    worst: the worst.npz; path: the model; test: its test split, or at least the first examples of it. Errors as in
+    ``audit``.
+    """
+    torch.set_num_threads(threads)
+    own = _read(worst, path.name, tuple(test.x.shape[1:]), len(test), device)
+    n = len(own.correct)
+    x, y = test.pictures(slice(0, n)).to(device), test.true[:n].to(device)
+    with full_precision():
+        model = models.load_model(path).to(device)
+        right = [(predictions(model, pictures, _BATCH) == y).cpu().numpy() for pictures in (x, own.pictures)]
+    files.write_json(to, _doubts(own, x, ball, right[0] & right[1]))
+
+
 def _model(
     config: Config, data: Prepared, path: Path, method: str, seed: int, kept: dict[str, Kept], result: Audit,
     device: torch.device,
@@ -87,7 +106,7 @@ def _model(
     n = len(own.correct)
     x, y = test.pictures(slice(0, n)), test.true[:n]
     item, checkpoint = path.parent.name, path.name
-    signs = _not_allowed(own, x, threat.build(config.threat.norm, config.threat.eps_255 / 255))
+    ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
     model = models.load_model(path).to(device)
     with unchanged(model, path):
         natural = (predictions(model, x, _BATCH) == y).cpu().numpy()
@@ -95,10 +114,7 @@ def _model(
             other: natural & (predictions(model, shown.pictures, _BATCH) == y).cpu().numpy()
             for other, shown in kept.items()
         }
-    differing = found[method] != own.correct
-    clear = int((differing & (np.abs(own.margin) > _TIE)).sum())
-    if clear:
-        signs.append(f"{clear} of {n} worst-case pictures are scored otherwise in a new process")
+    signs = _doubts(own, x, ball, found[method])
     for source, correct in found.items():
         paired = mcnemar(own.correct, correct)
         low, high = wilson(int(correct.sum()), n)
@@ -114,33 +130,38 @@ def _model(
     result.flags += [f"{item}/{checkpoint}: {sign}" for sign in signs]
     result.items.setdefault(item, {})[checkpoint] = {
         "examples": n,
-        "differing": int(differing.sum()),
+        "differing": int((found[method] != own.correct).sum()),
         "worst": float(own.correct.mean()),
         "with_transfer": float(np.logical_and.reduce([own.correct, *found.values()]).mean()),
     }
 
 
-def _not_allowed(own: Kept, x: torch.Tensor, ball: threat.Threat) -> list[str]:
+def _doubts(own: Kept, x: torch.Tensor, ball: threat.Threat, again: np.ndarray) -> list[str]:
+    """What is wrong with kept pictures, from the examples x (k, C, H, W) and how they are scored now (k,)."""
+    signs = []
     try:
         require_allowed(own.pictures, x, ball)
     except RuntimeError as error:
-        return [f"worst-case pictures: {error}"]
-    return []
+        signs.append(f"worst-case pictures: {error}")
+    clear = int(((again != own.correct) & (np.abs(own.margin) > _TIE)).sum())
+    if clear:
+        signs.append(f"{clear} of {len(x)} worst-case pictures are scored otherwise in a new process")
+    return signs
 
 
-def _read(path: Path, checkpoint: str, data: Prepared, device: torch.device) -> Kept:
-    """One checkpoint's part of a worst.npz; FileError where it is not what an evaluation of this data writes."""
+def _read(path: Path, checkpoint: str, shape: tuple[int, ...], examples: int, device: torch.device) -> Kept:
+    """One checkpoint's part of a worst.npz; FileError where it is not what an evaluation of such data writes."""
     arrays = files.read_arrays(path)
     pictures, correct, margin = (arrays.get(f"{checkpoint}/{name}") for name in ("pictures", "correct", "margin"))
     if pictures is None or correct is None or margin is None:
         raise files.FileError(f"{path} has nothing on {checkpoint}: run the evaluation again (`dvc repro`).")
     n = len(correct)
     if (
-        pictures.shape != (n, *data.shape)
+        pictures.shape != (n, *shape)
         or pictures.dtype != np.float32
         or correct.dtype != bool
         or margin.shape != correct.shape != (0,)
-        or n > len(data.test())
+        or n > examples
     ):
-        raise files.FileError(f"{path} does not go with artifacts/data: run the evaluation again (`dvc repro`).")
+        raise files.FileError(f"{path} does not go with the data: run the evaluation again (`dvc repro`).")
     return Kept(torch.from_numpy(pictures).to(device), correct, margin)

@@ -82,6 +82,10 @@ def evaluate(settings: Config, folder: Path) -> None:
     evaluation.evaluate(settings, data.open_folder(ARTIFACTS / "data"), ARTIFACTS / "train/sglr-0", device=CPU)
 
 
+def audit(settings: Config, folder: Path) -> None:
+    evaluation.audit(settings, data.open_folder(ARTIFACTS / "data"), ARTIFACTS, device=CPU)
+
+
 def analyze(settings: Config, folder: Path) -> None:
     prepared, start = data.open_folder(ARTIFACTS / "data"), ARTIFACTS / "warmup/0/model"
     information.analyze(settings, prepared, ARTIFACTS / "train/sglr-0", "sglr", 0, device=CPU, warmup=start)
@@ -96,6 +100,7 @@ CALLS = {
     "warmup": warmup,
     "train": train,
     "evaluate": evaluate,
+    "audit": audit,
     "analyze": analyze,
     "report": write_report,
 }
