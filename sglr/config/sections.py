@@ -146,6 +146,7 @@ class Train(Section):
     schedule: Schedule
     attack: TrainAttack
     attack_bn: Literal["eval", "train"]
+    precision: Literal["fp32", "tf32", "bf16"]
     selection: Selection
     keep_epochs: Epochs
 

@@ -104,21 +104,7 @@ class _Loop:
     ) -> None:
         self.plan, self.train, self.validation, self.snapshots = plan, train, validation, snapshots
         self.on_resume, self.on_epoch, self.should_stop, self.title = on_resume, on_epoch, should_stop, title
-        method, sgd = plan.method, plan.optimizer
-        classes = self._count_classes(model)
-        self.learner = Learner(
-            model=model,
-            optimizer=torch.optim.SGD(
-                model.parameters(),
-                lr=sgd.lr,
-                momentum=sgd.momentum,
-                nesterov=sgd.nesterov,
-                weight_decay=sgd.weight_decay,
-            ),
-            objective=method.objective.build(),
-            labels=method.labels.build(train.given, classes, plan.epochs),
-            weights=method.weights.build(model),
-        )
+        self.learner = Learner.build(plan, model, train.given, self._count_classes(model))
         self.progress = _Progress()
         self.kept: dict[int, dict[str, Tensor]] = {}
         self.traced = traced_examples(train, torch_stream(plan.seed, "trace"))

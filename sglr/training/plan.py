@@ -6,6 +6,7 @@ from typing import Literal, Self
 from sglr import threat
 from sglr.config import Config
 from sglr.config.sections import Augment, ConstantSchedule, Method, Optimizer, Schedule, Selection, TrainAttack
+from sglr.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Plan:
     attack_bn: Literal["eval", "train"]
     selection: Selection
     augment: Augment
+    precision: Precision = "fp32"
     keep_epochs: tuple[int, ...] = ()
     stream: str = "train"
     """Prefix of its random streams: equal for everything that must see the same numbers."""
@@ -43,6 +45,7 @@ class Plan:
             threat=threat.build(config.threat.norm, config.threat.eps_255 / 255),
             attack=train.attack,
             attack_bn=train.attack_bn,
+            precision=train.precision,
             selection=train.selection,
             augment=config.data.augment,
             keep_epochs=train.keep_epochs,

@@ -4,6 +4,7 @@ Nothing in it waits for the device, except an average of the weights after each 
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from sglr.attacks import attack_mode, pgd
 from sglr.data import augment
 from sglr.labels import LabelPolicy, Step
 from sglr.labels.registry import BatchNormMode, Penalty
+from sglr.models.folding import Folded
 from sglr.objectives import Objective, Outputs
 from sglr.random import torch_stream
 from sglr.training.plan import Plan
+from sglr.training.precision import computing, exact_ends, memory_format
 from sglr.weights import WeightPolicy
 
 
@@ -27,22 +30,54 @@ class Learner:
     objective: Objective
     labels: LabelPolicy
     weights: WeightPolicy
+    attacked: Folded | None = None
+    """The eval-mode network that the attack sees, where batch norm is in eval mode."""
+
+    @classmethod
+    def build(cls, plan: Plan, model: nn.Module, given: Tensor, classes: int) -> Self:
+        """For a model on its device, and the given labels (n,) of all training examples."""
+        sgd, method = plan.optimizer, plan.method
+        model = model.to(memory_format=memory_format(plan.precision, given.device))
+        exact_ends(model)
+        attacked = None
+        if plan.attack_bn == "eval" and method.objective.build().attacks:
+            attacked = Folded(model, torch.bfloat16 if plan.precision == "bf16" else None)
+            exact_ends(attacked)
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay
+        )
+        return cls(
+            model=model,
+            optimizer=optimizer,
+            objective=method.objective.build(),
+            labels=method.labels.build(given, classes, plan.epochs),
+            weights=method.weights.build(model),
+            attacked=attacked,
+        )
 
 
 def take(
     plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoch: int, step: int
 ) -> tuple[Tensor, Tensor]:
-    """Train on one batch.
+    """Train on one batch, in ``plan.precision``.
 
     x: (N, C, H, W) in [0, 1], not augmented; y: given labels (N,); index: their positions in the training set. Returns
     the loss (scalar) and the classes predicted by the forward the loss was computed on (N,), both detached.
     """
+    with computing(plan.precision, x.device):
+        return _take(plan, learner, x, y, index, epoch, step)
+
+
+def _take(
+    plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoch: int, step: int
+) -> tuple[Tensor, Tensor]:
     x = augment(
         x,
         crop_padding=plan.augment.crop_padding,
         flip=plan.augment.flip,
         generator=torch_stream(plan.seed, f"{plan.stream}/augment", epoch, step, x.device),
     )
+    x = x.contiguous(memory_format=memory_format(plan.precision, x.device))
     model, objective, labels, weights = learner.model, learner.objective, learner.labels, learner.weights
     labels.before_attack(epoch, index, lambda bn: _natural(model, x, None, bn))
     penalty = labels.penalty(epoch, index)
@@ -70,9 +105,12 @@ def _attack(
     """Adversarial examples for the batch; the model's modes and statistics stay as they are."""
     model, settings = learner.model, plan.attack
     with attack_mode(model, plan.attack_bn):
-        plain = learner.objective.attack_loss(model, x)
+        if learner.attacked is not None:
+            learner.attacked.refresh()
+        network = learner.attacked or model
+        plain = learner.objective.attack_loss(network, x)
         return pgd(
-            model,
+            network,
             x,
             y,
             threat=plan.threat,

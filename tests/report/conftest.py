@@ -34,6 +34,7 @@ train:
   schedule: {name: constant}
   attack: {steps: 10, step_size_255: 6.375, random_start: true}
   attack_bn: eval
+  precision: fp32
   selection: {steps: 10, every: 1}
   keep_epochs: []
 methods:

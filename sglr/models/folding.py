@@ -1,0 +1,104 @@
+"""The eval-mode network of a model with batch norm folded into the convolutions before it, kept up to date cheaply."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A convolution and the batch norm after it, and the one convolution that stands for both."""
+
+    convolution: nn.Conv2d
+    norm: nn.BatchNorm2d
+    folded: nn.Conv2d
+
+
+class Folded(nn.Module):
+    """A network that gives the logits ``model`` gives in eval mode, up to rounding, with fewer operations.
+
+    For gradients with respect to pictures only: what it folded takes no gradient. Layers that cannot be folded are the
+    model's own, and are used in the mode they are in. After the model's weights or statistics changed, call
+    ``refresh``. A model that torch.fx cannot trace (its operations depend on values) is used as it is.
+
+    precision: of the folded convolutions but the first, which sees pictures, and stays in the model's.
+    """
+
+    def __init__(self, model: nn.Module, precision: torch.dtype | None = None) -> None:
+        super().__init__()
+        self._pairs: list[_Pair] = []
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()  # dropout is traced as it is in this mode
+        try:
+            traced: nn.Module = fx.symbolic_trace(model)
+            self._fold(traced, precision)
+        except Exception:
+            # Whatever a model does that cannot be traced: it still works as it is.
+            traced, self._pairs = model, []
+        finally:
+            for module, training in modes:
+                module.training = training
+        self.network = traced
+        self.refresh()
+
+    @property
+    def folds(self) -> int:
+        """How many batch norms are folded."""
+        return len(self._pairs)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the model's weights and running statistics as they are now."""
+        for pair in self._pairs:
+            mean, variance = pair.norm.running_mean, pair.norm.running_var
+            assert mean is not None
+            assert variance is not None
+            assert pair.folded.bias is not None
+            scale = pair.norm.weight * torch.rsqrt(variance + pair.norm.eps)
+            shift = pair.norm.bias - mean * scale
+            if pair.convolution.bias is not None:
+                shift = shift + pair.convolution.bias * scale
+            pair.folded.weight.copy_(pair.convolution.weight * scale.view(-1, 1, 1, 1))
+            pair.folded.bias.copy_(shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, num_classes) of pictures (N, C, H, W)."""
+        logits: Tensor = self.network(x)
+        return logits
+
+    def _fold(self, traced: nn.Module, precision: torch.dtype | None) -> None:
+        assert isinstance(traced, fx.GraphModule)
+        modules = dict(traced.named_modules())
+        calls = [node for node in traced.graph.nodes if node.op == "call_module"]
+        once = [node for node in calls if sum(other.target == node.target for other in calls) == 1]
+        for node in once:
+            norm, before = modules[str(node.target)], node.args[0]
+            if before not in once or len(before.users) > 1:
+                continue
+            convolution = modules[str(before.target)]
+            if not isinstance(norm, nn.BatchNorm2d) or not isinstance(convolution, nn.Conv2d):
+                continue
+            if norm.running_mean is None or not norm.affine:
+                continue
+            first = not self._pairs
+            folded = _convolution_like(convolution, convolution.weight.dtype if first else precision)
+            self._pairs.append(_Pair(convolution, norm, folded))
+            traced.set_submodule(str(before.target), folded)
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+        traced.recompile()
+
+
+def _convolution_like(convolution: nn.Conv2d, precision: torch.dtype | None) -> nn.Conv2d:
+    """A frozen convolution of the same form with a bias."""
+    weight = convolution.weight.detach()
+    made = nn.Conv2d(
+        convolution.in_channels, convolution.out_channels, convolution.kernel_size,  # type: ignore[arg-type]
+        stride=convolution.stride, padding=convolution.padding, dilation=convolution.dilation,  # type: ignore[arg-type]
+        groups=convolution.groups, padding_mode=convolution.padding_mode, device="meta",
+    )  # fmt: skip
+    kept = torch.empty_like(weight, dtype=precision or weight.dtype)  # in the weight's memory format
+    made.weight = nn.Parameter(kept, requires_grad=False)
+    made.bias = nn.Parameter(torch.empty(len(weight), dtype=kept.dtype, device=weight.device), requires_grad=False)
+    return made

@@ -1,0 +1,61 @@
+"""What training computes in: float32, on CUDA perhaps TF32, or bfloat16 where that does no harm.
+
+Under ``bf16`` weights, their updates, batch-norm statistics, losses, label tables, pictures and the first convolution
+stay float32: near 1 bfloat16 has a spacing of 1/256, a whole pixel step. What is measured of a model is always measured
+in float32.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+@contextlib.contextmanager
+def computing(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Within the block torch computes in this precision; what it was set to before is set again afterwards."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        # No cache: weights change within a step (see awp), and forwards with and without gradients mix.
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def memory_format(precision: Precision, device: torch.device) -> torch.memory_format:
+    """How pictures and weights lie in memory: channels last on a GPU and for bf16, which is where it was faster."""
+    last = device.type == "cuda" or precision == "bf16"
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def exact_ends(model: nn.Module) -> None:
+    """Under autocast, let ``model`` take pictures and give logits in float32: its first convolution stays out of it."""
+    model.register_forward_hook(lambda module, inputs, logits: logits.float())
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        return
+    suspended: list[str] = []
+
+    def suspend(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        kind = inputs[0].device.type
+        if torch.is_autocast_enabled(kind):
+            torch.set_autocast_enabled(kind, False)
+            suspended.append(kind)
+
+    def resume(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        if not suspended:
+            return output
+        kind = suspended.pop()
+        torch.set_autocast_enabled(kind, True)
+        return output.to(torch.get_autocast_dtype(kind))
+
+    first.register_forward_pre_hook(suspend)
+    first.register_forward_hook(resume)

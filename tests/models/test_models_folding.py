@@ -1,0 +1,117 @@
+"""The folded network against the model itself in eval mode: logits and gradients with respect to pictures."""
+
+import pytest
+import torch
+from torch import nn
+
+from sglr import models
+from sglr.models.folding import Folded
+
+KIND = {"num_classes": 10, "shape": (3, 16, 16)}
+# Batch norms that follow a convolution of their own; in pre-activation networks those at the start of a block do not.
+FOLDS = {"small_cnn": 2, "resnet18": 20, "preact_resnet18": 8, "wrn": 6}
+
+
+def trained(name: str, **options) -> nn.Module:
+    """A model in float64 whose statistics, scales and shifts are not those it starts with."""
+    model = models.build(name, **KIND, generator_seed=0, **options).double()
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value in (module.weight.data, module.running_var, module.bias.data, module.running_mean):
+                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    return model
+
+
+def pictures(n: int = 4) -> torch.Tensor:
+    return torch.rand(n, *KIND["shape"], generator=torch.Generator().manual_seed(2)).double()
+
+
+def both(model: nn.Module, folded: Folded) -> None:
+    x = [pictures().requires_grad_() for _ in range(2)]
+    logits = [network(part) for network, part in zip((model.eval(), folded), x, strict=True)]
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-9, atol=1e-9)
+    weight = torch.rand(logits[0].shape, generator=torch.Generator().manual_seed(3)).double()
+    gradients = [torch.autograd.grad((found * weight).sum(), part)[0] for found, part in zip(logits, x, strict=True)]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", FOLDS)
+def test_it_is_the_model_in_eval_mode(name):
+    options = {"depth": 16, "width": 1} if name == "wrn" else {}
+    model = trained(name, **options).train()
+    modes = [module.training for module in model.modules()]
+    folded = Folded(model)
+    assert [module.training for module in model.modules()] == modes
+    assert folded.folds == FOLDS[name]
+    both(model, folded)
+
+
+def test_it_follows_the_model():
+    model = trained("resnet18")
+    folded = Folded(model)
+    with torch.no_grad():
+        for value in (*model.parameters(), *model.buffers()):
+            if value.is_floating_point():
+                value.mul_(1.25)
+    folded.refresh()
+    both(model, folded)
+
+
+def test_nothing_of_it_is_trained_or_belongs_to_the_model():
+    model = trained("small_cnn")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    folded = Folded(model)
+    assert model.state_dict().keys() == before.keys()
+    folded(pictures().requires_grad_()).sum().backward()
+    assert model.conv1.weight.grad is None
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Undecided(nn.Module):
+    """What it does depends on the pictures: no tracing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn(self.conv(x))
+        return x.mean((2, 3)) if x.sum() > 0 else -x.mean((2, 3))
+
+
+def test_a_model_that_cannot_be_traced_is_used_as_it_is():
+    model = Undecided().double()
+    folded = Folded(model)
+    assert folded.folds == 0
+    both(model, folded)
+
+
+class Shared(nn.Module):
+    """A convolution whose output is used twice, and one that is applied twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.again = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.bn, self.bn2 = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.conv(x)
+        z = self.bn(z) + z
+        return self.bn2(self.again(self.again(z))).mean((2, 3))
+
+
+def test_what_is_used_twice_is_not_folded():
+    model = Shared().double()
+    model.bn.running_mean += 0.5
+    folded = Folded(model)
+    assert folded.folds == 0
+    both(model, folded)
+
+
+def test_lower_precision_spares_the_first_convolution():
+    model = trained("resnet18").float()
+    kinds = [module.weight.dtype for module in Folded(model, torch.bfloat16).modules() if isinstance(module, nn.Conv2d)]
+    assert kinds[0] == torch.float32
+    assert set(kinds[1:]) == {torch.bfloat16}

@@ -1,0 +1,163 @@
+"""Reduced precision: where it may not reach, what it costs in success of the attack, and that it leaves no trace."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import assert_resumes, net, plan, splits
+from torch import nn
+
+from sglr import models
+from sglr.attacks import attack_mode, pgd
+from sglr.models.folding import Folded
+from sglr.random import torch_stream
+from sglr.threat import L2, Linf
+from sglr.training import fit
+from sglr.training.precision import computing, exact_ends
+from sglr.training.step import Learner, take
+
+CPU = torch.device("cpu")
+SGLR = {"objective": "at", "labels": {"name": "refinement", "start_epoch": 2}, "weights": "none"}
+HARD = {"objective": "at", "labels": "hard", "weights": "none"}
+AWP = {"objective": "trades", "labels": "hard", "weights": "awp"}
+
+
+def settings() -> tuple:
+    return (
+        torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_cache_enabled(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_settings_are_put_back(precision):
+    before = settings()
+    with computing(precision, CPU):
+        inside = settings()
+    with pytest.raises(KeyError), computing(precision, CPU):
+        raise KeyError
+    assert settings() == before
+    assert inside[:3] == ("high" if precision == "tf32" else "highest", precision == "tf32", precision == "bf16")
+
+
+def test_pictures_and_logits_stay_in_float32():
+    model = models.build("resnet18", num_classes=10, shape=(3, 8, 8), generator_seed=0)
+    exact_ends(model)
+    seen: dict[str, torch.dtype] = {}
+
+    def watch(name):
+        return lambda module, inputs, output: seen.update({f"{name} in": inputs[0].dtype, f"{name} out": output.dtype})
+
+    for name in ("conv1", "layer1", "layer4", "head"):
+        model.get_submodule(name).register_forward_hook(watch(name))
+    x = torch.rand(2, 3, 8, 8)
+    with computing("bf16", CPU):
+        logits = model(x)
+        assert torch.is_autocast_enabled("cpu")
+    assert logits.dtype == torch.float32
+    # What its own hook has seen last is what the convolution returned, in float32.
+    assert seen["conv1 in"] == torch.float32
+    assert seen["layer4 out"] == seen["head in"] == seen["head out"] == torch.bfloat16
+    assert model(x).dtype == torch.float32
+    assert seen["layer4 out"] == torch.float32
+
+
+def test_the_first_convolution_computes_in_float32():
+    """Its result has bits that a product in bfloat16 would not have: pictures a tenth of a pixel step apart differ."""
+    model = models.build("small_cnn", num_classes=10, shape=(1, 8, 8), generator_seed=0).eval()
+    x = torch.full((1, 1, 8, 8), 0.99)
+    found = []
+
+    def inside(module, inputs, output):
+        found.append(output)
+
+    model.conv1.register_forward_hook(inside)
+    exact_ends(model)
+    with computing("bf16", CPU):
+        model(x)
+        model(x + 1e-4)
+    assert found[0].dtype == torch.float32
+    assert not torch.equal(found[0], found[1])
+    assert torch.equal(x.bfloat16(), (x + 1e-4).bfloat16())
+
+
+@pytest.mark.parametrize("method", [SGLR, AWP])
+def test_weights_and_tables_stay_in_float32(params, method):
+    chosen = plan(params, method, precision="bf16")
+    trained = fit(chosen, net(), *splits())
+    exact = fit(plan(params, method, precision="fp32"), net(), *splits())
+    assert {value.dtype for value in trained.last.values() if value.is_floating_point()} == {torch.float32}
+    assert trained.targets.dtype == torch.float32
+    assert trained.targets.sum(1).allclose(torch.ones(24))
+    # It is another training, but not far from the exact one.
+    name = next(name for name in exact.last if name.endswith("weight"))
+    assert not torch.equal(trained.last[name], exact.last[name])
+    assert trained.history[-1]["train/loss"] == pytest.approx(exact.history[-1]["train/loss"], rel=0.05)
+
+
+def test_a_training_in_bfloat16_resumes_bit_for_bit(params, tmp_path: Path):
+    params["train"]["precision"] = "bf16"
+    assert_resumes(params, SGLR, tmp_path)
+
+
+@pytest.mark.parametrize(("objective", "cosine"), [("standard", 0.93), ("at", 0.5)])
+def test_a_step_in_bfloat16_is_near_the_exact_one(params, objective, cosine):
+    """One step of resnet18 from the same untrained weights: loss within 1%, and the direction of the update.
+
+    An untrained network's gradient at random pictures is badly conditioned (float32 against float64 is not); the attack
+    turns the signs of some gradients, which makes other pictures of 9% of the pixels.
+    """
+    x, y = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 10
+    updates, losses = [], []
+    for precision in ("fp32", "bf16"):
+        chosen = plan(params, HARD | {"objective": objective}, precision=precision, batch_size=16)
+        model = models.build("resnet18", num_classes=10, shape=(3, 16, 16), generator_seed=0)
+        learner = Learner.build(chosen, model, y, 10)
+        before = torch.cat([value.detach().flatten() for value in model.parameters()])
+        loss, _ = take(chosen, learner, x, y, torch.arange(16), 1, 0)
+        losses.append(float(loss))
+        updates.append(torch.cat([value.detach().flatten() for value in model.parameters()]) - before)
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert float(nn.functional.cosine_similarity(*updates, dim=0)) > cosine
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(1.0)])
+def test_random_starts_do_not_depend_on_how_pictures_lie_in_memory(threat):
+    x = torch.rand(3, 3, 4, 5)
+    starts = [
+        threat.random_start(x.contiguous(memory_format=layout), torch_stream(0, "start"))
+        for layout in (torch.contiguous_format, torch.channels_last)
+    ]
+    assert torch.equal(*starts)
+
+
+def test_attacks_in_bfloat16_succeed_as_often(digits_model):
+    """On a trained model, within half a point of 500 digits."""
+    model, x, y = digits_model
+    ball, success = Linf(0.1), []
+    for precision, kind in (("fp32", None), ("bf16", torch.bfloat16)):
+        network = Folded(model, kind)
+        exact_ends(network)
+        with computing(precision, CPU), attack_mode(model, "eval"):
+            x_adv = pgd(network, x, y, threat=ball, step_size=0.025, steps=10, generator=torch_stream(0, "attack"))
+        with torch.no_grad():
+            success.append(float((model(x_adv).argmax(1) != y).float().mean()))
+    assert 0.1 < success[0] < 0.95
+    assert success[1] >= success[0] - 0.005
+
+
+@pytest.fixture
+def digits_model(params):
+    """A small network trained for a few epochs on digits, with 500 test digits."""
+    from sklearn.datasets import load_digits
+
+    from sglr.data import Split
+
+    found = load_digits()
+    x = torch.from_numpy(found.images).float().div(16)[:, None]
+    y = torch.from_numpy(found.target).long()
+    chosen = plan(params, HARD, batch_size=100, epochs=8)
+    train = Split(x[:1000], y[:1000], y[:1000])
+    model = models.build("small_cnn", num_classes=10, shape=(1, 8, 8), generator_seed=0)
+    fit(chosen, model, train)
+    return model.eval(), x[1000:1500], y[1000:1500]
