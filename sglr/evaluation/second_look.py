@@ -21,6 +21,8 @@ from sglr.evaluation.truth import full_precision, unchanged
 _BATCH = 125
 # Another order of the same sums may turn a prediction where the two largest logits are closer than this.
 _TIE = 1e-3
+# Pictures that are passed on to be looked at.
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,15 @@ class Audit:
 
     items: by item and checkpoint the number of examples, how many are scored otherwise now (differing), and robust
     accuracy under the model's own attacks (worst) and with the other methods' pictures added (with_transfer).
-    transfer: a row for each model and each method whose pictures it was shown.
+    transfer: a row for each model and each method whose pictures it was shown. classes: predicted classes (n,) int64 by
+    "<item>/<checkpoint>/natural" and ".../worst", and the true ones as "true". shown: the first pictures (k, C, H, W)
+    float32, "natural" and by "<item>/<checkpoint>" their worst case.
     """
 
     items: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     transfer: list[dict[str, Any]] = field(default_factory=list)
+    classes: dict[str, np.ndarray] = field(default_factory=dict)
+    shown: dict[str, np.ndarray] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
 
 
@@ -74,7 +80,10 @@ def audit(config: Config, data: Prepared, artifacts: Path, *, device: torch.devi
 
 
 def write_audit(result: Audit, folder: Path) -> None:
-    """Write ``metrics.json`` and ``transfer.csv``."""
+    """Write ``metrics.json``, ``transfer.csv``, and ``pictures.npz``: "classes/..." and "shown/..." of the audit."""
+    arrays = {f"classes/{name}": found for name, found in result.classes.items()}
+    arrays |= {f"shown/{name}": pictures for name, pictures in result.shown.items()}
+    files.write_arrays(folder / "pictures.npz", arrays)
     files.write_rows(folder / "transfer.csv", result.transfer)
     files.write_json(folder / "metrics.json", {"items": result.items, "flags": result.flags})
 
@@ -109,11 +118,18 @@ def _model(
     ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
     model = models.load_model(path).to(device)
     with unchanged(model, path):
-        natural = (predictions(model, x, _BATCH) == y).cpu().numpy()
-        found = {
-            other: natural & (predictions(model, shown.pictures, _BATCH) == y).cpu().numpy()
-            for other, shown in kept.items()
-        }
+        natural = predictions(model, x, _BATCH)
+        worst = {other: predictions(model, shown.pictures, _BATCH) for other, shown in kept.items()}
+    found = {other: ((natural == y) & (classes == y)).cpu().numpy() for other, classes in worst.items()}
+    result.classes |= {
+        "true": y.cpu().numpy(),
+        f"{item}/{checkpoint}/natural": natural.cpu().numpy(),
+        f"{item}/{checkpoint}/worst": worst[method].cpu().numpy(),
+    }
+    result.shown |= {
+        "natural": x[:_SHOWN].cpu().numpy(),
+        f"{item}/{checkpoint}": own.pictures[:_SHOWN].cpu().numpy(),
+    }
     signs = _doubts(own, x, ball, found[method])
     for source, correct in found.items():
         paired = mcnemar(own.correct, correct)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sglr.report.analysis_figures import draw_analyses
+from sglr.report.closer import draw_closer
 from sglr.report.curves import Curve, curve, refinement_starts, warmup
 from sglr.report.drawing import GRID, INK, Picture, canvas, colour, dashes, svg
 from sglr.report.headline import headline_attacks
@@ -35,13 +36,17 @@ MARKERS = "osD^v<>"
 
 
 def draw(study: Study, results: dict[str, Any]) -> dict[str, list[Picture]]:
-    """The figures that have something to show, by group: differences, curves, memorisation, targets, analysis."""
+    """The figures that have something to show, by group: differences, curves, memorisation, targets, analysis,
+    radii, classes, examples.
+    """
     groups: dict[str, list[Picture]] = {"differences": _differences(study, results)}
     for name, (group, quantity, title) in OVERLAYS.items():
         groups.setdefault(group, []).extend(_overlay(study, name, quantity, title))
     for method in study.methods:
         groups["curves"] += _method(study, method)
     groups["analysis"] = draw_analyses(study)
+    for group, pictures in draw_closer(study).items():
+        groups.setdefault(group, []).extend(pictures)
     return groups
 
 

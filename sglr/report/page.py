@@ -82,6 +82,23 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
             tables=_some(tables, "transfer"),
         ),
         Section(
+            "radii", "Accuracy against the radius",
+            text=["An example that is broken at one radius counts as broken at every larger one."],
+            pictures=pictures["radii"],
+        ),
+        Section(
+            "classes", "Class by class",
+            text=["On the worst-case pictures of the first test examples, all seeds together: which classes hold, and"
+                  " what the others are taken for. Rows of a matrix are true classes, columns predicted ones."],
+            pictures=pictures["classes"],
+        ),
+        Section(
+            "examples", "What the attacks do",
+            text=["The first test examples, and the worst case that any attack found for the last model of the first"
+                  " seed: the picture, the class it is taken for, and the change, magnified."],
+            pictures=pictures["examples"],
+        ),
+        Section(
             "curves", "Learning curves",
             text=["Robust overfitting is training accuracy that goes on rising while validation accuracy under the same"
                   " attack falls. Thin lines are seeds, thick lines their mean."],

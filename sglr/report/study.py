@@ -21,8 +21,8 @@ class Item:
 
     training, evaluation, analysis: the three metrics.json; history: rows of history.csv; outcomes: "last/pgd20" ->
     float64 (n,), 1 where the example was classified correctly; index: attack -> int64 (n,) test indices of those
-    examples; labels: p (N, C), given (N,) and true (N,) after the last epoch; tables: the analysis' csv
-    files by name.
+    examples; labels: p (N, C), given (N,) and true (N,) after the last epoch; trace: index (t,) of the examples whose
+    labels were traced and their p (epochs, t, C); tables: the analysis' csv files by name.
     """
 
     method: str
@@ -30,6 +30,7 @@ class Item:
     training: dict[str, Any]
     history: list[dict[str, Any]]
     labels: dict[str, np.ndarray]
+    trace: dict[str, np.ndarray]
     evaluation: dict[str, Any]
     outcomes: dict[str, np.ndarray]
     index: dict[str, np.ndarray]
@@ -41,7 +42,8 @@ class Item:
 class Study:
     """The listed items, the data they share, the attacks in the order of params.yaml, and what the audit found.
 
-    audited: flags of the audit, "at-0/last: ..."; transfer: the rows of its transfer.csv.
+    audited: flags of the audit, "at-0/last: ..."; transfer: the rows of its transfer.csv; looked_at: the arrays of its
+    pictures.npz.
     "natural" comes first; "worst", the worst case per example over the attacks, last where every item has it.
     """
 
@@ -52,6 +54,7 @@ class Study:
     items: tuple[Item, ...]
     audited: tuple[str, ...]
     transfer: tuple[dict[str, Any], ...]
+    looked_at: dict[str, np.ndarray]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -88,7 +91,8 @@ def read(config: Config, artifacts: Path) -> Study:
     audit, transfer = (_present(artifacts / "audit" / name) for name in ("metrics.json", "transfer.csv"))
     flags = tuple(map(str, files.read_json(audit)["flags"]))
     rows = tuple(files.read_rows(transfer))
-    return Study(config, files.read_json(_present(meta)), files.digest(meta), attacks, items, flags, rows)
+    looked_at = files.read_arrays(_present(artifacts / "audit" / "pictures.npz"))
+    return Study(config, files.read_json(_present(meta)), files.digest(meta), attacks, items, flags, rows, looked_at)
 
 
 def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]) -> Item:
@@ -101,6 +105,7 @@ def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]
         training=files.read_json(_present(train / "metrics.json")),
         history=files.read_rows(_present(train / "history.csv")),
         labels=files.read_arrays(_present(train / "labels.npz")),
+        trace=files.read_arrays(_present(train / "labels_trace.npz")),
         evaluation=files.read_json(_present(evaluate / "metrics.json")),
         outcomes={name: values.astype(np.float64) for name, values in arrays.items() if not name.startswith("index/")},
         index=index,

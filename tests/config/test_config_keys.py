@@ -97,7 +97,7 @@ def test_switches_are_true_or_false(key: Key):
 @dotted(SECTIONS)
 def test_sections_are_mappings(key: Key):
     # To do without them is a choice.
-    optional = key in (("evaluate", "sanity"), ("analyze", "sharpness"))
+    optional = key in (("evaluate", "sweep"), ("evaluate", "sanity"), ("analyze", "sharpness"))
     for value in (3, []) if optional else (3, [], None):
         assert ".".join(key) in problem(key, value)
 

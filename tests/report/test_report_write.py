@@ -148,7 +148,7 @@ def test_names_from_outside_are_escaped(make: Make, tmp_path: Path) -> None:
         ("evaluate/sglr-0/metrics.json", "flags", [evil]),
         ("analyze/at-0/metrics.json", "notes", {evil: evil}),
         ("analyze/at-1/metrics.json", "last", {evil: 1.0}),
-        ("data/meta.json", "classes", [evil, "</style>"]),
+        ("data/meta.json", "classes", [evil, "</style>", "c"]),
     ):
         content = json.loads((artifacts / path).read_text()) | {key: value}
         (artifacts / path).write_text(json.dumps(content))

@@ -1,0 +1,225 @@
+"""Figures that look closer: accuracy over the radius, class by class, single pictures, single refined labels."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sglr.report.drawing import INK, Picture, canvas, colour, dashes, panels, svg
+from sglr.report.study import Item, Study
+from sglr.report.wording import percent, quoted
+
+# A matrix of more classes cannot be read.
+_CLASSES = 20
+_CHANCE = 1e-6
+
+
+def draw_closer(study: Study) -> dict[str, list[Picture]]:
+    """By group those that have something to show: radii, classes, examples, targets."""
+    return {
+        "radii": [picture for checkpoint in study.checkpoints for picture in _radii(study, checkpoint)],
+        "classes": [*_by_class(study), *(picture for method in study.methods for picture in _confusion(study, method))],
+        "examples": _examples(study),
+        "targets": [picture for method in study.methods for picture in _labels(study, method)],
+    }
+
+
+def _radii(study: Study, checkpoint: str) -> list[Picture]:
+    """Accuracy over eps, mean over seeds, all methods."""
+    prefix = f"sweep/{checkpoint}/"
+    found = {}
+    for method in study.methods:
+        curves = [
+            {
+                float(name.removeprefix(prefix)): values.mean()
+                for name, values in item.outcomes.items()
+                if name.startswith(prefix)
+            }
+            for item in study.of(method)
+        ]
+        if all(curves):
+            radii = sorted(set.intersection(*(set(curve) for curve in curves)))
+            found[method] = radii, np.array([[curve[radius] for radius in radii] for curve in curves])
+    if not found:
+        return []
+    title = f"Accuracy under PGD over eps, {checkpoint} epoch"
+    with canvas(title) as (figure, axes):
+        for position, method in enumerate(study.methods):
+            if method not in found:
+                continue
+            radii, values = found[method]
+            for seed in values if len(values) > 1 else ():
+                axes.plot(radii, 100 * seed, linewidth=0.7, alpha=0.45, color=colour(position))
+            axes.plot(
+                radii, 100 * values.mean(0), "o", ms=4, color=colour(position), linestyle=dashes(position), label=method
+            )
+        axes.axvline(study.config.threat.eps_255, color=INK, linewidth=1, linestyle=":", label="the threat model's eps")
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("eps in 255ths")
+        axes.set_ylabel("percent")
+        figure.legend(loc="outside lower center", ncols=2)
+        described = (
+            f"{quoted(method)}: "
+            + ", ".join(f"{percent(value)}% at {radius:g}" for radius, value in zip(radii, values.mean(0), strict=True))
+            for method, (radii, values) in found.items()
+        )
+        return [Picture(f"radii-{checkpoint}", title, "; ".join(described) + ".", svg(figure))]
+
+
+def _classes(study: Study, method: str, kind: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """True and predicted classes (n,) of each seed's last model."""
+    for item in study.of(method):
+        predicted = study.looked_at.get(f"classes/{item.method}-{item.seed}/last/{kind}")
+        if predicted is not None:
+            yield study.looked_at["classes/true"][: len(predicted)], predicted
+
+
+def _names(study: Study) -> list[str]:
+    return list(map(str, study.meta.get("classes") or range(study.meta["num_classes"])))
+
+
+def _by_class(study: Study) -> list[Picture]:
+    """Natural and worst-case accuracy of each class, last models, mean over seeds."""
+    names = _names(study)
+    if len(names) > _CLASSES:
+        return []
+    found = {}
+    for method in study.methods:
+        for kind in ("natural", "worst"):
+            per_seed = [
+                [
+                    (predicted[true == number] == number).mean() if (true == number).any() else np.nan
+                    for number in range(len(names))
+                ]
+                for true, predicted in _classes(study, method, kind)
+            ]
+            if per_seed:
+                found[method, kind] = np.nanmean(np.array(per_seed), axis=0)
+    if not found:
+        return []
+    title = "Accuracy by class, last epoch"
+    with canvas(title) as (figure, axes):
+        width = 0.8 / len(study.methods)
+        for position, method in enumerate(study.methods):
+            if (method, "worst") not in found:
+                continue
+            left = np.arange(len(names)) + (position + 0.5) * width - 0.4
+            axes.bar(left, 100 * found[method, "worst"], width, color=colour(position), label=f"{method}, worst case")
+            axes.plot(left, 100 * found[method, "natural"], "_", ms=8, color=INK, label=None if position else "natural")
+        axes.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 2 else 0)
+        axes.set_ylim(0, 100)
+        axes.set_ylabel("percent")
+        figure.legend(loc="outside lower center", ncols=2)
+        described = (
+            f"{quoted(method)}, {kind}: "
+            + ", ".join(f"{name} {percent(float(value))}%" for name, value in zip(names, values, strict=True))
+            for (method, kind), values in found.items()
+        )
+        return [Picture("by-class", title, "; ".join(described) + ".", svg(figure))]
+
+
+def _confusion(study: Study, method: str) -> list[Picture]:
+    """Shares of predictions on worst-case pictures by true class, all seeds together."""
+    names, pairs = _names(study), list(_classes(study, method, "worst"))
+    if len(names) > _CLASSES or not pairs:
+        return []
+    counts = np.zeros((len(names), len(names)))
+    for true, predicted in pairs:
+        np.add.at(counts, (true, predicted), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    title = f"{quoted(method)}: taken for, worst case"
+    with panels(title, 1, 1, 4.4, 4.4) as (figure, axes):
+        (axis,) = axes.flat
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="none")
+        for (row, column), share in np.ndenumerate(shares):
+            if round(100 * share):
+                # Always on a coloured field, so these do not follow the page's ink.
+                dark = "#ffffff" if share > 0.5 else "#10151b"
+                axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=dark)
+        rotation = 90 if max(map(len, names)) > 2 else 0
+        axis.set_xticks(range(len(names)), names, rotation=rotation)
+        axis.set_yticks(range(len(names)), names)
+        axis.set_xlabel("predicted, percent of the true class")
+        axis.set_ylabel("true")
+        wrong = shares - np.diag(np.diag(shares))
+        row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+        described = (
+            f"Most often {names[row]} is taken for {names[column]} ({percent(wrong[row, column])}%). On the diagonal: "
+            + ", ".join(f"{name} {percent(float(share))}%" for name, share in zip(names, np.diag(shares), strict=True))
+        )
+        return [Picture(f"confusion-{method}", title, described + ".", svg(figure))]
+
+
+def _examples(study: Study) -> list[Picture]:
+    """Natural pictures, and for each method their worst case and the change, last model of the first seed."""
+    natural, seed = study.looked_at.get("shown/natural"), study.config.experiment.seeds[0]
+    rows = [method for method in study.methods if f"shown/{method}-{seed}/last" in study.looked_at]
+    if natural is None or not rows or not len(natural):
+        return []
+    names, true = _names(study), study.looked_at["classes/true"]
+    title, columns = "Worst-case pictures", len(natural)
+    eps = study.config.threat.eps_255 / 255
+    with panels(title, 1 + 2 * len(rows), columns, 9.2, 1.25 * (1 + 2 * len(rows)) + 0.5) as (figure, axes):
+        for column, picture in enumerate(natural):
+            _show(axes[0, column], picture, names[true[column]])
+        axes[0, 0].set_ylabel("natural")
+        described = []
+        for place, method in enumerate(rows):
+            worst, item = study.looked_at[f"shown/{method}-{seed}/last"], f"{method}-{seed}"
+            taken = study.looked_at[f"classes/{item}/last/worst"]
+            largest = max(np.abs(worst - natural).max(), _CHANCE)
+            for column, picture in enumerate(worst):
+                right = taken[column] == true[column]
+                _show(axes[1 + 2 * place, column], picture, f"{names[taken[column]]} {'✓' if right else '✗'}")
+                change = 0.5 + (picture - natural[column]) / (2 * largest)
+                _show(axes[2 + 2 * place, column], change, "")
+            axes[1 + 2 * place, 0].set_ylabel(method)
+            axes[2 + 2 * place, 0].set_ylabel("change")
+            wrong = sum(taken[column] != true[column] for column in range(columns))
+            described.append(f"{quoted(method)} misclassifies {wrong} of {columns}")
+        text = f"{columns} test pictures, changed by at most {255 * eps:g}/255: {'; '.join(described)}."
+        return [Picture("worst-case-pictures", title, text, svg(figure))]
+
+
+def _show(axes: "object", picture: np.ndarray, title: str) -> None:
+    """One picture (C, H, W) in [0, 1]."""
+    from matplotlib.axes import Axes
+
+    assert isinstance(axes, Axes)
+    shown = np.clip(picture, 0, 1).transpose(1, 2, 0)
+    axes.imshow(shown if shown.shape[2] == 3 else shown[:, :, 0], cmap="gray", vmin=0, vmax=1, interpolation="none")
+    axes.set_title(title, fontsize=9, fontweight="normal", loc="center")
+
+
+def _labels(study: Study, method: str) -> list[Picture]:
+    """Refined labels of traced examples whose given label is wrong, epoch by epoch, first seed."""
+    item = study.of(method)[0]
+    p, index = item.trace["p"], item.trace["index"]
+    given, true = item.labels["given"][index], item.labels["true"][index]
+    noisy = np.flatnonzero(given != true)
+    if not len(noisy) or len(p) < 2 or np.ptp(p[:, noisy], axis=0).max() < _CHANCE:
+        return []
+    title = f"{quoted(method)}: labels of noisy examples"
+    epochs = _trained_epochs(item, len(p))
+    with canvas(quoted(method) + ": labels of noisy examples") as (figure, axes):
+        for position, (kind, classes) in enumerate((("given (wrong)", given), ("true", true))):
+            lines = p[:, noisy, classes[noisy]]
+            axes.plot(epochs, 100 * lines, linewidth=0.6, alpha=0.35, color=colour(position))
+            axes.plot(
+                epochs, 100 * lines.mean(1), color=colour(position), linestyle=dashes(position), label=f"{kind} class"
+            )
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("probability, percent")
+        figure.legend(loc="outside lower center", ncols=2)
+        ends = (p[-1, noisy, classes[noisy]].mean() for classes in (given, true))
+        wrong, right = (percent(float(end)) for end in ends)
+        described = (
+            f"{len(noisy)} examples of seed {item.seed}, their mean thick. After the last epoch the given class has"
+            f" {wrong}% and the true one {right}%."
+        )
+        return [Picture(f"label-course-{method}", title, described, svg(figure))]
+
+
+def _trained_epochs(item: Item, count: int) -> list[int]:
+    """The epochs of the traced labels: the last so many of the history."""
+    return [row["epoch"] for row in item.history][-count:]

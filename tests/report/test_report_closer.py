@@ -1,0 +1,90 @@
+"""The figures that look closer, and what they say to those who cannot see them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sglr import files
+from sglr.report.closer import draw_closer
+from sglr.report.study import Study, read
+
+
+@pytest.fixture
+def study(make: Callable) -> Study:
+    return read(*make())
+
+
+def names(pictures) -> list[str]:
+    return [picture.name for picture in pictures]
+
+
+def test_classes_and_what_they_are_taken_for(study):
+    by_class, *matrices = draw_closer(study)["classes"]
+    assert by_class.name == "by-class"
+    # Of 200 examples, nines in order: in each nine the first of each class is taken for the next one.
+    true = np.arange(200) % 3
+    worst = np.arange(200) % 9 < 3
+    for number in range(3):
+        right = 1 - worst[true == number].mean()
+        assert f"{number} {100 * right:.1f}%" in by_class.description
+    assert "‘at’, natural: 0 100.0%" in by_class.description
+    assert names(matrices) == ["confusion-at", "confusion-sglr"]
+    assert "Most often 0 is taken for 1" in matrices[0].description
+    assert matrices[0].svg.count("<image") == 1
+
+
+def test_pictures_are_shown_with_the_class_they_are_taken_for(study):
+    (shown,) = draw_closer(study)["examples"]
+    # Natural, and worst case and change of two methods, eight columns.
+    assert shown.svg.count("<image") == 5 * 8
+    assert shown.svg.count("✗") == 2 * 3
+    assert "‘at’ misclassifies 3 of 8; ‘sglr’ misclassifies 3 of 8" in shown.description
+    assert "at most 25.5/255" in shown.description
+
+
+def test_the_course_of_refined_labels(study):
+    (course,) = draw_closer(study)["targets"]
+    assert course.name == "label-course-sglr", "the labels of at do not move"
+    # Four noisy examples, three of which are recovered.
+    assert "4 examples of seed 0" in course.description
+    assert "the given class has 25.0% and the true one 75.0%" in course.description
+
+
+def test_radii_are_drawn_where_they_were_measured(make, study):
+    assert draw_closer(study)["radii"] == []
+    config, artifacts = make()
+    for item in ("at-0", "at-1", "sglr-0", "sglr-1"):
+        path = artifacts / "evaluate" / item / "outcomes.npz"
+        arrays = files.read_arrays(path)
+        for radius, correct in (("0", 90), ("12.75", 60 if item.endswith("0") else 70), ("25.5", 30)):
+            for checkpoint in ("best", "last"):
+                arrays[f"sweep/{checkpoint}/{radius}"] = np.arange(100) < correct
+        files.write_arrays(path, arrays)
+    pictures = draw_closer(read(config, artifacts))["radii"]
+    assert names(pictures) == ["radii-best", "radii-last"]
+    assert "‘sglr’: 90.0% at 0, 65.0% at 12.75, 30.0% at 25.5" in pictures[0].description
+
+
+def test_too_many_classes_for_a_matrix(make):
+    config, artifacts = make()
+    meta = files.read_json(artifacts / "data/meta.json")
+    files.write_json(artifacts / "data/meta.json", meta | {"num_classes": 100, "classes": None})
+    assert draw_closer(read(config, artifacts))["classes"] == []
+
+
+def test_figures_are_the_same_every_time(study):
+    once, again = draw_closer(study), draw_closer(study)
+    assert once == again
+    assert not any(
+        path.startswith("http") for group in once.values() for picture in group for path in [picture.svg[:4]]
+    )
+
+
+def test_they_reach_the_page(written: Path):
+    page = (written / "index.html").read_text()
+    for title in ("Class by class", "What the attacks do"):
+        assert title in page
+    assert "Accuracy against the radius" not in page, "no sweep was made"
+    assert (written / "figures/worst-case-pictures.svg").is_file()
