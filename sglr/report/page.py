@@ -61,7 +61,8 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
         ),
         Section(
             "comparison", "Comparison",
-            tables=_some(tables, "comparison"), folded=_folded(tables, "seeds", "Every seed"),
+            tables=[*_some(tables, "comparison"), *_some(tables, "published")],
+            folded=_folded(tables, "seeds", "Every seed"),
         ),
         Section(
             "differences", "Differences and controls",

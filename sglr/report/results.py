@@ -6,6 +6,7 @@ one seed; nothing in it is a time):
 - ``experiment``: name, methods, seeds, baseline;  ``attacks``: names in order;  ``data``: the data's meta.json
 - ``headline``: attack, verdicts [{method, verdict, sentence, accuracy}], details [sentence]
 - ``accuracy``: per attack and method: best, last, gap as {mean, deviation} (gap also low, high), seeds, examples
+- ``published``: figures of other publications of this setting beside ours (``published.published``)
 - ``comparisons``: per attack, method and quantity (``comparisons.QUANTITIES``): estimate, low, high, seeds, examples
 - ``paired``: per attack, method, seed and checkpoint McNemar's test against the baseline (``comparisons.paired``)
 - ``transfer``: per checkpoint, model's method and method that its pictures were made for: accuracy {mean, deviation},
@@ -26,6 +27,7 @@ from sglr.report.cautions import cautions
 from sglr.report.comparisons import compare, gap, paired
 from sglr.report.headline import headline
 from sglr.report.provenance import provenance
+from sglr.report.published import published
 from sglr.report.study import Item, Study
 
 MEMORISATION = (
@@ -63,6 +65,7 @@ def collect(study: Study) -> dict[str, Any]:
         ],
         "provenance": provenance(study),
     }
+    results["published"] = published(study, results["accuracy"])
     results["headline"] = headline(study, results)
     results["cautions"] = cautions(study, results)
     return results

@@ -1,5 +1,6 @@
 """The tables, made from results.json's structure: text for people in ``rows``, exact values in ``records``."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
@@ -31,6 +32,24 @@ class Table:
     labels: int = 1
     grouped: bool = False
 
+    def latex(self) -> str:
+        """The rows as a LaTeX table (booktabs): text is escaped, the caption is the table's."""
+        import pandas
+
+        frame = pandas.DataFrame(list(self.rows), columns=list(self.columns))
+        shown = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+        text: str = shown.to_latex(
+            hrules=True,
+            column_format="l" * self.labels + "r" * (len(self.columns) - self.labels),
+            caption=_escaped(self.caption),
+            label=f"tab:{self.name}",
+            position="htbp",
+            position_float="centering",
+        )
+        for character, command in _LATEX.items():
+            text = text.replace(character, command)
+        return text
+
     def groups(self) -> list[list[tuple[str, ...]]]:
         """The rows, those that share their first cell together; all in one group when the table is not grouped."""
         if not self.grouped:
@@ -38,9 +57,28 @@ class Table:
         return [list(rows) for _, rows in groupby(self.rows, key=lambda row: row[0])]
 
 
+# What LaTeX's usual fonts and packages do not have.
+_LATEX = {"−": "$-$", "±": r"$\pm$", "–": "--", "‘": "`", "’": "'", "λ": r"$\lambda$"}
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([&%$#_{}])", r"\\\1", text)
+
+
 def tables(results: Row) -> dict[str, Table]:
     """All tables that have something to show, by name."""
-    makers = (_accuracy, _differences, _paired, _transfer, _seeds, _labels, _memorisation, _analysis, _analysis_seeds)
+    makers = (
+        _accuracy,
+        _differences,
+        _published,
+        _paired,
+        _transfer,
+        _seeds,
+        _labels,
+        _memorisation,
+        _analysis,
+        _analysis_seeds,
+    )
     made = (make(results) for make in makers)
     return {table.name: table for table in made if table.rows}
 
@@ -98,6 +136,21 @@ def _paired(results: Row) -> Table:
         " classifies correctly, and p of McNemar's exact test (two-sided, not corrected for the number of rows).",
         ("attack", "method", "seed", "checkpoint", "only this", f"only {baseline}", "p"), rows, results["paired"],
         labels=4, grouped=True,
+    )  # fmt: skip
+
+
+def _published(results: Row) -> Table:
+    rows = tuple(
+        (row["method"], row["checkpoint"] or ABSENT, row["metric"], row["source"], row["mismatch"] or ABSENT,
+         percent(row["published"]), spread(**row["ours"]) if row["ours"] else ABSENT)
+        for row in results["published"]
+    )  # fmt: skip
+    return Table(
+        "published",
+        "Published accuracies of this data set, model and norm beside ours, in percent; training seeds and splits"
+        " differ in any case.",
+        ("method", "checkpoint", "metric", "source", "what differs", "published", "ours"),
+        rows, [_flat({**row, "ours": row["ours"] or {}}) for row in results["published"]], labels=5, grouped=True,
     )  # fmt: skip
 
 

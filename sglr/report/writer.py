@@ -18,8 +18,8 @@ def write(config: Config, artifacts: Path, folder: Path) -> str:
 
     Reads ``artifacts/{data,train,evaluate,audit,analyze}``; writes into ``folder``: ``index.html`` (loads nothing),
     ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``curves/*.csv`` (one history column
-    each: mean over seeds per epoch and method), ``figures/*.svg`` and ``tables/*.csv``. Equal inputs and versions give
-    equal bytes. Figures and tables of an earlier report that are not among the new ones are removed.
+    each: mean over seeds per epoch and method), ``figures/*.svg``, ``tables/*.csv`` and ``tables/*.tex``. Equal inputs
+    and versions give equal bytes. Figures and tables of an earlier report that are not among the new ones are removed.
 
     Raises FileError that names the missing, damaged or unfitting file.
     """
@@ -34,8 +34,10 @@ def write(config: Config, artifacts: Path, folder: Path) -> str:
         files.write_text(folder / "figures" / f"{picture.name}.svg", picture.svg)
     for table in shown.values():
         files.write_rows(folder / "tables" / f"{table.name}.csv", table.records)
+        files.write_text(folder / "tables" / f"{table.name}.tex", table.latex())
     _keep_only(folder / "figures", {f"{picture.name}.svg" for picture in drawn}, "*.svg")
-    _keep_only(folder / "tables", {f"{name}.csv" for name in shown}, "*.csv")
+    for kind in ("csv", "tex"):
+        _keep_only(folder / "tables", {f"{name}.{kind}" for name in shown}, f"*.{kind}")
     names = {f"{quantity.replace('/', '-')}.csv": quantity for quantity in quantities(study)}
     for name, quantity in names.items():
         files.write_rows(folder / "curves" / name, wide(study, quantity))
