@@ -26,7 +26,7 @@ def published(study: Study, accuracy: list[dict[str, Any]]) -> list[dict[str, An
     """One row per published figure of this setting: ours (mean, deviation) where the same thing was measured.
 
     accuracy: the rows of results.json. Accuracies are fractions. ``mismatch`` says in words what differs from ours;
-    figures of methods that are not listed are left out, but for those of a leaderboard, which are there for orientation.
+    figures of methods that are not listed are left out, those of a leaderboard, there for orientation, are not.
     """
     config, found = study.config, _known()
     setting = (config.data.source.name, config.model.name, config.threat.norm)
