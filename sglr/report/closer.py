@@ -132,8 +132,8 @@ def _confusion(study: Study, method: str) -> list[Picture]:
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="none")
         for (row, column), share in np.ndenumerate(shares):
             if round(100 * share):
-                # Always on a coloured field, so these do not follow the page's ink.
-                dark = "#ffffff" if share > 0.5 else "#10151b"
+                # On a coloured field, so not the colours that follow the page.
+                dark = "#fdfdfd" if share > 0.5 else "#10151b"
                 axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=dark)
         rotation = 90 if max(map(len, names)) > 2 else 0
         axis.set_xticks(range(len(names)), names, rotation=rotation)
@@ -177,7 +177,7 @@ def _examples(study: Study) -> list[Picture]:
             wrong = sum(taken[column] != true[column] for column in range(columns))
             described.append(f"{quoted(method)} misclassifies {wrong} of {columns}")
         text = f"{columns} test pictures, changed by at most {255 * eps:g}/255: {'; '.join(described)}."
-        return [Picture("worst-case-pictures", title, text, svg(figure))]
+        return [Picture("worst-case-pictures", title, text, svg(figure), wide=True)]
 
 
 def _show(axes: "object", picture: np.ndarray, title: str) -> None:

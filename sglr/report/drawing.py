@@ -31,12 +31,13 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as SVG text, with its title and a description for those who cannot see it."""
+    """A figure as SVG text, with its title and a description for those who cannot see it; ``wide``: needs a whole row."""
 
     name: str
     title: str
     description: str
     svg: str
+    wide: bool = False
 
     def inline(self) -> str:
         """The same figure for inside a page: named for screen readers, in the page's colours, ids that no other has."""

@@ -33,6 +33,8 @@ def test_classes_and_what_they_are_taken_for(study):
     assert names(matrices) == ["confusion-at", "confusion-sglr"]
     assert "Most often 0 is taken for 1" in matrices[0].description
     assert matrices[0].svg.count("<image") == 1
+    # Two thirds are on a dark field: their number must not take the page's paper, which is no colour at all.
+    assert "#fdfdfd" in matrices[0].inline()
 
 
 def test_pictures_are_shown_with_the_class_they_are_taken_for(study):
