@@ -31,7 +31,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as SVG text, with its title and a description for those who cannot see it; ``wide``: needs a whole row."""
+    """A figure as SVG text, with its title and a description for those who cannot see it; ``wide``: needs a row."""
 
     name: str
     title: str

@@ -1,0 +1,288 @@
+"""How far a project is: which items of the pipeline are done, running, out of date and why, or left over.
+
+Worked out from dvc.yaml, params.yaml, dvc.lock and the files, without DVC, whose own status fails while a run goes on.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sglr import config, files
+
+State = Literal["done", "running", "orphaned", "out of date", "waiting", "not run"]
+# What .dvcignore leaves out of folders.
+_IGNORED_FOLDERS, _IGNORED_SUFFIX, _IGNORED_NAME = {"__pycache__"}, ".pyc", ".gitignore"
+_MOST_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of the pipeline, as dvc.yaml and params.yaml define it now."""
+
+    name: str
+    command: str
+    deps: tuple[str, ...]
+    keys: tuple[str, ...]
+    outs: tuple[str, ...]
+
+
+@dataclass
+class Status:
+    """The state of an item; ``reasons`` of being out of date or waiting, or how far a running one has come."""
+
+    item: str
+    state: State
+    reasons: list[str] = field(default_factory=list)
+
+
+def status(root: Path) -> list[Status]:
+    """The state of every item, in the order of dvc.yaml.
+
+    Raises FileError where there is no pipeline, ConfigError for a params.yaml that cannot be read.
+    """
+    items = read_items(root)
+    locked = _locked(root)
+    _digest.cache_clear()
+    found: dict[str, Status] = {}
+    running = _running(root)
+    makers = {out: item.name for item in items for out in item.outs}
+    for item in _in_order(items, makers):
+        if item.name in running:
+            alone, progress = running[item.name]
+            found[item.name] = Status(item.name, "orphaned" if alone else "running", progress)
+            continue
+        pending = sorted({name for name in _upstream(item, makers) if found[name].state != "done"})
+        if pending:
+            found[item.name] = Status(item.name, "waiting", [f"for {_few(pending)}"])
+        elif item.name not in locked:
+            found[item.name] = Status(item.name, "not run")
+        else:
+            reasons = list(_differences(root, item, locked[item.name]))
+            found[item.name] = Status(item.name, "out of date" if reasons else "done", reasons)
+    return [found[item.name] for item in items]
+
+
+def read_items(root: Path) -> list[Item]:
+    """The items of dvc.yaml with their matrices filled in from params.yaml."""
+    try:
+        pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
+        params = config.parse((root / "params.yaml").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise files.FileError(f"{error.filename} cannot be read; run this in the project's root folder.") from None
+    return [item for name, entry in pipeline["stages"].items() for item in _expanded(name, entry, params)]
+
+
+def _expanded(name: str, entry: dict[str, Any], params: dict[str, Any]) -> Iterator[Item]:
+    matrix = {key: _value(params, values.strip("${}")) for key, values in entry.get("matrix", {}).items()}
+    for combination in itertools.product(*(values or () for values in matrix.values())):
+        text = json.dumps(entry)
+        for key, value in zip(matrix, combination, strict=True):
+            text = text.replace(f"${{item.{key}}}", str(value))
+        filled = json.loads(text)
+        yield Item(
+            f"{name}@{'-'.join(map(str, combination))}" if matrix else name,
+            filled["cmd"],
+            tuple(filled.get("deps", ())),
+            tuple(filled.get("params", ())),
+            tuple(next(iter(out)) if isinstance(out, dict) else out for out in _outs(filled)),
+        )
+
+
+def _outs(entry: dict[str, Any]) -> list[Any]:
+    return [*entry.get("outs", ()), *entry.get("metrics", ()), *entry.get("plots", ())]
+
+
+def _value(params: dict[str, Any], key: str) -> Any:
+    value: Any = params
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _locked(root: Path) -> dict[str, Any]:
+    """What dvc.lock records of each item; empty without one."""
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return {}
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        found: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)["stages"]
+        return found
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        raise files.FileError(f"{path} is damaged: take it from git, or delete it (everything runs again).") from None
+
+
+def _upstream(item: Item, makers: dict[str, str]) -> set[str]:
+    """The items that make what this one depends on."""
+    return {
+        name
+        for dep in item.deps
+        for out, name in makers.items()
+        if dep == out or out.startswith(f"{dep}/") or dep.startswith(f"{out}/")
+    }
+
+
+def _in_order(items: list[Item], makers: dict[str, str]) -> list[Item]:
+    """Every item after those it depends on."""
+    ordered: dict[str, Item] = {}
+    known = {item.name: item for item in items}
+
+    def visit(item: Item) -> None:
+        for name in sorted(_upstream(item, makers) - ordered.keys() - {item.name}):
+            visit(known[name])
+        ordered.setdefault(item.name, item)
+
+    for item in items:
+        visit(item)
+    return list(ordered.values())
+
+
+def _differences(root: Path, item: Item, recorded: dict[str, Any]) -> Iterator[str]:
+    """What is not as dvc.lock has it, in words."""
+    if recorded.get("cmd") != item.command:
+        yield "its command changed"
+    params = config.parse((root / "params.yaml").read_text(encoding="utf-8"))
+    before = recorded.get("params", {}).get("params.yaml", {})
+    for key in item.keys:
+        now = _value(params, key)
+        if key not in before:
+            yield f"{key} is new"
+        elif before[key] != now:
+            yield from _changed(key, before[key], now)
+    hashes = {entry["path"]: entry.get("md5") for entry in recorded.get("deps", ())}
+    for dep in item.deps:
+        if hashes.get(dep) != _digest(root / dep):
+            yield f"{dep} changed"
+    made = {entry["path"]: entry.get("md5") for entry in recorded.get("outs", ())}
+    for out in item.outs:
+        if not (root / out).exists():
+            yield f"{out} is missing"
+        elif made.get(out) != _digest(root / out):
+            yield f"{out} is not what was made"
+
+
+def _changed(key: str, before: Any, now: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for part in dict.fromkeys([*before, *now]):
+            if before.get(part) != now.get(part):
+                yield from _changed(f"{key}.{part}", before.get(part), now.get(part))
+    else:
+        yield f"{key}: {json.dumps(before)} -> {json.dumps(now)}"
+
+
+@cache
+def _digest(path: Path) -> str | None:
+    """What DVC records for a file, or for a folder (the MD5 of a listing of its files); None for neither."""
+    if path.is_file():
+        return files.md5(path)
+    if not path.is_dir():
+        return None
+    listing = [
+        {"md5": _digest(member), "relpath": member.relative_to(path).as_posix()}
+        for member in sorted(path.rglob("*"))
+        if member.is_file() and not _ignored(member.relative_to(path))
+    ]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _ignored(path: Path) -> bool:
+    return bool(_IGNORED_FOLDERS & set(path.parts)) or path.suffix == _IGNORED_SUFFIX or path.name == _IGNORED_NAME
+
+
+def _running(root: Path) -> dict[str, tuple[bool, list[str]]]:
+    """Items that a process works on now: whether the pipeline that started it is gone, and how far it is."""
+    found = {}
+    for path in sorted((root / ".sglr" / "locks").glob("*.lock")):
+        if _held(path):
+            item = path.name.removesuffix(".lock")
+            process = _process(root, item)
+            found[item] = (process is not None and _left_alone(process), list(_progress(root, item)))
+    return found
+
+
+def _held(path: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def _process(root: Path, item: str) -> Any:
+    """The process of a running item; None when it cannot be told."""
+    import psutil
+
+    stage, _, rest = item.partition("@")
+    tail = [f"stages.{stage}", *(rest.rsplit("-", 1) if "-" in rest else [rest] if rest else [])]
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.cmdline()[-len(tail) :] == tail and Path(process.cwd()) == root.resolve():
+                return process
+    return None
+
+
+def _left_alone(process: Any) -> bool:
+    """Whether DVC started the process and is no longer among its parents."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        if "DVC_STAGE" in process.environ():
+            return not any("dvc" in " ".join(parent.cmdline()) for parent in process.parents())
+    return False
+
+
+def _progress(root: Path, item: str) -> Iterator[str]:
+    """Epoch and time left of a training, from its journal."""
+    folders = sorted((root / ".sglr" / "journal").glob(f"{item}-*"), key=os.path.getmtime)
+    if not folders:
+        return
+    epochs, total, moments = 0, 0, []
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        for line in (folders[-1] / "journal.jsonl").read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if record["kind"] == "params":
+                stage = item.partition("@")[0]
+                total = int(record["values"].get("train.epochs" if stage == "train" else "warmup.epochs", 0))
+            elif record["kind"] == "metrics" and "train/loss" in record["values"]:
+                epochs = max(epochs, int(record["step"]))
+                moments.append(record["t"])
+    if not epochs:
+        return
+    text = f"epoch {epochs}" + (f" of {total}" if total else "")
+    if len(moments) > 1 and total:
+        each = (moments[-1] - moments[0]) / (len(moments) - 1) / 1000
+        left = each * (total - epochs) - max(0.0, time.time() - moments[-1] / 1000)
+        text += f", about {_duration(max(0.0, left))} left"
+    yield text
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - _MOST_REASONS
+    return ", ".join(names[:_MOST_REASONS]) + (f" and {more} more" if more > 0 else "")
+
+
+def lines(found: list[Status]) -> Iterator[tuple[State, str]]:
+    """One line per item, with its state (for colours)."""
+    width = max(len(one.item) for one in found)
+    for one in found:
+        yield one.state, f"{one.item:<{width}}  {one.state:<11}  {_few(one.reasons)}".rstrip()
