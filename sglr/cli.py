@@ -40,6 +40,114 @@ def results() -> None:
 
 
 @main.command()
+def status() -> None:
+    """Say which items are done, running, out of date and why, or left over."""
+    from pathlib import Path
+
+    from sglr import config, files
+    from sglr import status as state
+
+    colours = {"done": "green", "running": "cyan", "orphaned": "red", "out of date": "yellow", "waiting": "yellow"}
+    try:
+        found = state.status(Path())
+    except (config.ConfigError, files.FileError) as error:
+        raise click.ClickException(str(error)) from None
+    for name, line in state.lines(found):
+        click.secho(line, fg=colours.get(name))
+    done = sum(one.state == "done" for one in found)
+    click.echo(
+        f"{done} of {len(found)} items are done" + ("." if done == len(found) else "; `dvc repro` runs the rest.")
+    )
+
+
+@main.command()
+def doctor() -> None:
+    """Check versions, params, device, data, disk and tracking, and say what to do."""
+    from pathlib import Path
+
+    from sglr import doctor as examination
+
+    colours = {"ok": "green", "warning": "yellow", "problem": "red"}
+    found = examination.examine(Path())
+    for finding in found:
+        click.echo(f"{click.style(f'{finding.level:<8}', fg=colours[finding.level])} {finding.about:<9} {finding.text}")
+    if examination.worst(found) == "problem":
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("pictures", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--model", "folder", required=True, type=click.Path(), help="artifacts/train/<method>-<seed>/last, or like."
+)
+@click.option("--attack", is_flag=True, help="Attack each picture too, and save what comes out beside --output.")
+@click.option("--eps", type=click.FloatRange(min=0), help="Radius in 255ths; default: that of params.yaml.")
+@click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Of PGD.")
+@click.option("--output", default="adversarial", show_default=True, type=click.Path(), help="Folder of the PNG files.")
+def predict(pictures: tuple[str, ...], folder: str, attack: bool, eps: float | None, steps: int, output: str) -> None:
+    """Classify PICTURES (files) with a trained model."""
+    from pathlib import Path
+
+    from sglr import config, files, predicting
+
+    try:
+        model, shape, number = predicting.load(Path(folder))
+        names = _class_names(number)
+        threat = config.load().threat if attack else None
+        for path in map(Path, pictures):
+            x, done = predicting.read_picture(path, shape)
+            click.echo(f"{path}{f' ({done})' if done else ''}: {_shown(predicting.predict(model, x), names)}")
+            if threat is not None:
+                radius = threat.eps_255 if eps is None else eps
+                x_adv = predicting.attacked(model, x, norm=threat.norm, eps_255=radius, steps=steps)
+                target = Path(output) / f"{path.stem}.png"
+                predicting.save_picture(x_adv, target)
+                shown = _shown(predicting.predict(model, x_adv), names)
+                click.echo(f"  under PGD-{steps}, {threat.norm} {radius:g}/255: {shown} -> {target}")
+    except (config.ConfigError, files.FileError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _class_names(number: int) -> list[str]:
+    """Names from the prepared data, if they are of so many classes; else numbers."""
+    from pathlib import Path
+
+    from sglr import files
+
+    path = Path("artifacts/data/meta.json")
+    known = files.read_json(path).get("classes") if path.is_file() else None
+    return list(map(str, known)) if known and len(known) == number else list(map(str, range(number)))
+
+
+def _shown(found: Any, names: list[str]) -> str:
+    return ", ".join(f"{names[c]} {p:.1%}" for c, p in zip(found.classes, found.probabilities, strict=True))
+
+
+@main.command()
+@click.argument("item", metavar="METHOD-SEED")
+@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option("--name", help="Of the registered model; default: <experiment>-<method>.")
+def register(item: str, checkpoint: str, name: str | None) -> None:
+    """Put a trained model into MLflow's model registry, with signature and input example, loadable without pickle."""
+    from pathlib import Path
+
+    from sglr import config, files, tracking
+
+    try:
+        settings = config.load()
+        version = tracking.register(
+            Path(),
+            settings.experiment.name,
+            item,
+            checkpoint,
+            name or f"{settings.experiment.name}-{item.rsplit('-', 1)[0]}",
+        )
+    except (config.ConfigError, files.FileError, tracking.RegistryError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(version)
+
+
+@main.command()
 def sync() -> None:
     """Send to MLflow what could not be sent while runs went on."""
     from pathlib import Path

@@ -23,6 +23,9 @@ State = Literal["done", "running", "orphaned", "out of date", "waiting", "not ru
 # What .dvcignore leaves out of folders.
 _IGNORED_FOLDERS, _IGNORED_SUFFIX, _IGNORED_NAME = {"__pycache__"}, ".pyc", ".gitignore"
 _MOST_REASONS = 3
+_ATTEMPTS = 10
+# It runs again after any edit of params.yaml and writes what it wrote before: nothing waits for that.
+_SAME_EVERY_TIME = "check"
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ def status(root: Path) -> list[Status]:
             alone, progress = running[item.name]
             found[item.name] = Status(item.name, "orphaned" if alone else "running", progress)
             continue
-        pending = sorted({name for name in _upstream(item, makers) if found[name].state != "done"})
+        pending = sorted(name for name in _upstream(item, makers) if found[name].state != "done")
+        if item.name in locked:
+            pending = [name for name in pending if name != _SAME_EVERY_TIME]
         if pending:
             found[item.name] = Status(item.name, "waiting", [f"for {_few(pending)}"])
         elif item.name not in locked:
@@ -114,12 +119,14 @@ def _locked(root: Path) -> dict[str, Any]:
     path = root / "dvc.lock"
     if not path.is_file():
         return {}
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        found: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)["stages"]
-        return found
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        raise files.FileError(f"{path} is damaged: take it from git, or delete it (everything runs again).") from None
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    # DVC may be writing it at this moment.
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+            found: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)["stages"]
+            return found
+        time.sleep(0.1)
+    raise files.FileError(f"{path} is damaged: take it from git, or delete it (everything runs again).")
 
 
 def _upstream(item: Item, makers: dict[str, str]) -> set[str]:

@@ -5,8 +5,9 @@ nor a dead server ever holds up or ends a run. ``sync`` sends what could not be 
 """
 
 from sglr.tracking.parents import ParentQuery
+from sglr.tracking.registering import RegistryError, register
 from sglr.tracking.resend import SyncReport, sync
 from sglr.tracking.session import NullTracker, Tracker, run
 from sglr.tracking.values import flatten
 
-__all__ = ["NullTracker", "ParentQuery", "SyncReport", "Tracker", "flatten", "run", "sync"]
+__all__ = ["NullTracker", "ParentQuery", "RegistryError", "SyncReport", "Tracker", "flatten", "register", "run", "sync"]

@@ -1,0 +1,221 @@
+"""Is everything here that a run needs, and what to do where it is not."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sglr import config, files
+
+Level = Literal["ok", "warning", "problem"]
+# What is needed for what; the first is the library itself.
+PACKAGES = {
+    "training": ("torch", "numpy", "pydantic", "safetensors", "pyyaml", "click", "filelock", "tqdm"),
+    "the pipeline": ("dvc", "mlflow", "psutil", "matplotlib", "jinja2", "pandas", "ruamel.yaml"),
+    "AutoAttack": ("pyautoattack",),
+    "data sets": ("scikit-learn", "torchvision"),
+}
+_SOURCES = {"digits": "scikit-learn", "cifar10": "torchvision", "cifar100": "torchvision", "svhn": "torchvision"}
+_BYTES_PER_PARAMETER = 4
+# Of one training: model, best, averaged weights, momentum, two snapshots at a time, and DVC's cache.
+_COPIES = 12
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, and what to do about it where something is wrong."""
+
+    level: Level
+    about: str
+    text: str
+
+
+def examine(root: Path) -> list[Finding]:
+    """Everything that can be told without running anything: versions, params, device, data, disk, tracking, git."""
+    settings, params = _params(root)
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _python,
+        lambda: _packages(settings),
+        lambda: iter(params),
+        lambda: _device(settings),
+        lambda: _data(root, settings),
+        lambda: _disk(root, settings),
+        lambda: _tracking(root),
+        lambda: _repository(root),
+    )
+    return [finding for check in checks for finding in check()]
+
+
+def _python() -> Iterator[Finding]:
+    good = sys.version_info >= (3, 11)
+    yield Finding(
+        "ok" if good else "problem", "python", platform.python_version() + ("" if good else ": 3.11 is needed")
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _packages(settings: config.Config | None) -> Iterator[Finding]:
+    for purpose, names in PACKAGES.items():
+        missing = [name for name in names if _version(name) is None]
+        if missing:
+            level: Level = "problem" if purpose == "training" else "warning"
+            todo = 'pip install -e ".[pipeline]" installs all'
+            yield Finding(level, "packages", f"{', '.join(missing)} missing, needed for {purpose}: {todo}")
+    shown = ", ".join(f"{name} {_version(name)}" for name in ("torch", "dvc", "mlflow") if _version(name))
+    yield Finding("ok", "packages", shown)
+    if settings is None:
+        return
+    needs = _SOURCES.get(settings.data.source.name)
+    if needs and _version(needs) is None:
+        yield Finding("problem", "packages", f"{needs} is missing, which data.source {settings.data.source.name} needs")
+    uses = any(attack.name == "autoattack" for attack in settings.evaluate.attacks.values())
+    if uses and _version("pyautoattack") is None:
+        yield Finding("problem", "packages", "evaluate.attacks has AutoAttack: pip install pyautoattack")
+
+
+def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
+    path = root / "params.yaml"
+    try:
+        settings = config.load(path)
+    except config.ConfigError as error:
+        return None, [Finding("problem", "params", str(error))]
+    methods, seeds = settings.experiment.methods, settings.experiment.seeds
+    return settings, [
+        Finding("ok", "params", f"{len(methods)} methods, {len(seeds)} seeds ({settings.experiment.name})")
+    ]
+
+
+def _device(settings: config.Config | None) -> Iterator[Finding]:
+    import torch
+
+    asked, gpus = os.environ.get("SGLR_DEVICE", "auto"), torch.cuda.device_count()
+    if gpus:
+        for number in range(gpus):
+            free, total = torch.cuda.mem_get_info(number)
+            name = torch.cuda.get_device_name(number)
+            yield Finding("ok", "device", f"cuda:{number} {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
+    elif asked.startswith("cuda"):
+        yield Finding(
+            "problem", "device", f"SGLR_DEVICE={asked}, but torch sees no GPU: unset it, or install CUDA's torch"
+        )
+    else:
+        yield Finding("ok", "device", f"CPU, {os.cpu_count()} cores")
+        if settings is not None and settings.model.name != "small_cnn":
+            yield Finding("warning", "device", f"{settings.model.name} on a CPU takes days: use a GPU, or small_cnn")
+    if settings is not None and settings.train.precision == "tf32" and not gpus:
+        yield Finding("warning", "device", "train.precision tf32 is float32 on a CPU")
+    if settings is not None and settings.experiment.threads > (os.cpu_count() or 1):
+        yield Finding(
+            "warning", "device", f"experiment.threads {settings.experiment.threads} on {os.cpu_count()} cores: slower"
+        )
+
+
+def _data(root: Path, settings: config.Config | None) -> Iterator[Finding]:
+    if settings is None:
+        return
+    source = settings.data.source
+    if source.name == "npz":
+        path = root / source.path
+        if not path.is_file():
+            yield Finding("problem", "data", f"data.source.path {source.path} is not there; see data/README.md")
+            return
+    if _SOURCES.get(source.name) == "torchvision":
+        folder = Path(os.environ.get("SGLR_DATA_ROOT") or root / ".sglr" / "data")
+        there = folder.is_dir() and any(folder.iterdir())
+        text = f"{source.name} in {folder}" if there else f"{source.name} will be downloaded into {folder}"
+        yield Finding("ok" if there else "warning", "data", text)
+    else:
+        yield Finding("ok", "data", source.name)
+
+
+def _disk(root: Path, settings: config.Config | None) -> Iterator[Finding]:
+    free = shutil.disk_usage(root).free
+    needed = _forecast(settings) if settings is not None else 0
+    text = f"{free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed for all runs"
+    yield Finding("ok" if free > 2 * needed + 1e9 else "warning" if free > needed else "problem", "disk", text)
+    if not os.access(root, os.W_OK):
+        yield Finding("problem", "disk", f"{root.resolve()} cannot be written to")
+
+
+def _forecast(settings: config.Config) -> float:
+    """Bytes that the trainings of a study leave, roughly: weights, snapshots, kept epochs, and copies in the cache."""
+    from sglr import models
+
+    shape, classes = (1, 8, 8) if settings.data.source.name in ("digits", "npz") else (3, 32, 32), 100
+    try:
+        model = models.build(settings.model, num_classes=classes, shape=shape, generator_seed=0)
+    except config.ConfigError:
+        return 0.0
+    weights = sum(parameter.numel() for parameter in model.parameters()) * _BYTES_PER_PARAMETER
+    trainings = len(settings.experiment.methods) * len(settings.experiment.seeds)
+    return float(trainings * weights * (_COPIES + 2 * len(settings.train.keep_epochs)))
+
+
+def _tracking(root: Path) -> Iterator[Finding]:
+    if os.environ.get("SGLR_TRACKING") == "off":
+        yield Finding("ok", "tracking", "off (SGLR_TRACKING)")
+        return
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and uri.startswith("http"):
+        yield _server(uri)
+    else:
+        yield Finding("ok", "tracking", "a local file" if uri else f"{root / 'mlflow.db'}")
+    left = [path for path in (root / ".sglr" / "journal").glob("*") if path.is_dir()]
+    if left:
+        yield Finding(
+            "warning", "tracking", f"{len(left)} runs not wholly sent, or still going on: `sglr sync` sends them"
+        )
+
+
+def _server(uri: str) -> Finding:
+    import socket
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(uri)
+    place = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    try:
+        with socket.create_connection(
+            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 3
+        ):
+            return Finding("ok", "tracking", f"a server answers at {place}")
+    except OSError as error:
+        todo = "runs go on without it, and `sglr sync` sends later what is missing"
+        return Finding("warning", "tracking", f"no server at {place} ({error}): {todo}")
+
+
+def _repository(root: Path) -> Iterator[Finding]:
+    for needed, todo in (
+        (".git", "clone the project"),
+        (".dvc", "run `dvc init`"),
+        ("dvc.yaml", "run it in the project"),
+    ):
+        if not (root / needed).exists():
+            yield Finding("problem", "project", f"there is no {needed} in {root.resolve()}: {todo}")
+    try:
+        from sglr import status
+
+        found = status.status(root)
+    except (files.FileError, config.ConfigError):
+        return
+    for one in found:
+        if one.state == "orphaned":
+            yield Finding("warning", "project", f"{one.item} runs on although its pipeline is gone; it stops by itself")
+    done = sum(one.state == "done" for one in found)
+    yield Finding("ok", "project", f"{done} of {len(found)} items done")
+
+
+def worst(found: list[Finding]) -> Any:
+    """The gravest level among findings."""
+    order = ("ok", "warning", "problem")
+    return max((finding.level for finding in found), key=order.index, default="ok")

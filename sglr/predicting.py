@@ -1,0 +1,78 @@
+"""Classifying pictures from files with a trained model, and attacking them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sglr import files, models, threat
+from sglr.attacks import pgd
+from sglr.random import torch_stream
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one picture, best first, with their probabilities."""
+
+    classes: tuple[int, ...]
+    probabilities: tuple[float, ...]
+
+
+def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
+    """A picture file as (1, C, H, W) in [0, 1] for a model of pictures ``shape``, and what was done to it, in words.
+
+    Grey or colour as the model wants it; resized (bilinear) where the size differs. FileError when it is no picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise files.FileError(f"the model takes pictures of {channels} channels: image files have 1 or 3.")
+    try:
+        with Image.open(path) as found:
+            picture = found.convert("L" if channels == 1 else "RGB")
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        raise files.FileError(f"cannot read {path} as a picture: {error}") from None
+    done = ""
+    if picture.size != (width, height):
+        done = f"resized from {picture.width}x{picture.height} to {width}x{height}"
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    values = np.asarray(picture, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+    return torch.from_numpy(values.copy()).float().div(255)[None], done
+
+
+def predict(model: nn.Module, x: Tensor, top: int = 3) -> Prediction:
+    """The ``top`` most probable classes of one picture (1, C, H, W) in [0, 1]."""
+    with torch.no_grad():
+        probabilities = model(x).softmax(1)[0]
+    best = probabilities.topk(min(top, len(probabilities)))
+    return Prediction(tuple(best.indices.tolist()), tuple(best.values.tolist()))
+
+
+def attacked(model: nn.Module, x: Tensor, *, norm: str, eps_255: float, steps: int, seed: int = 0) -> Tensor:
+    """An adversarial picture (1, C, H, W): PGD away from the class that is predicted, step size a quarter of eps."""
+    ball = threat.build(norm, eps_255 / 255)
+    with torch.no_grad():
+        label = model(x).argmax(1)
+    return pgd(
+        model, x, label, threat=ball, step_size=ball.eps / 4, steps=steps, generator=torch_stream(seed, "predict")
+    )
+
+
+def save_picture(x: Tensor, path: Path) -> None:
+    """Write a picture (1, C, H, W) in [0, 1] as PNG, rounded to 255ths."""
+    from PIL import Image
+
+    values = (x[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    image = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
+    with files.atomic(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def load(path: Path) -> tuple[nn.Module, tuple[int, int, int], int]:
+    """A trained model, the shape (C, H, W) of its pictures, and its number of classes."""
+    spec = files.read_json(path / "model.json")
+    channels, height, width = spec["shape"]
+    return models.load_model(path), (channels, height, width), int(spec["num_classes"])

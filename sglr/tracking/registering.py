@@ -1,0 +1,94 @@
+"""Trained models in MLflow's model registry: a traced graph with signature and example, loadable without pickle."""
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from sglr import files
+from sglr.tracking.server import connect
+from sglr.tracking.settings import address, prepare_environment, shown
+
+# Pictures in the input example; a graph traced with one would take no other number.
+_EXAMPLES = 2
+
+
+class RegistryError(RuntimeError):
+    """The model cannot be registered; the message says why."""
+
+
+def register(root: Path, experiment: str, item: str, checkpoint: str, name: str) -> str:
+    """Register ``artifacts/train/<item>/<checkpoint>`` as a new version of the model ``name``; says which.
+
+    The version belongs to the training run with these weights, or to a run of its own where the database has none. Tags
+    say experiment, item, checkpoint and the weights' MD5; its metrics are the evaluation's. Raises FileError when the
+    model is missing, RegistryError when MLflow is, or when it refuses.
+    """
+    trained = root / "artifacts" / "train" / item
+    folder = trained / checkpoint
+    if not (folder / "model.safetensors").is_file():
+        raise files.FileError(f"there is no model in {folder}; `sglr status` says what has been trained.")
+    prepare_environment()
+    try:
+        import mlflow
+    except ImportError:
+        raise RegistryError("registering needs MLflow: pip install mlflow") from None
+    try:
+        return _register(mlflow, root, experiment, item, folder, name)
+    except mlflow.exceptions.MlflowException as error:
+        raise RegistryError(f"MLflow at {shown(address(root))} refuses: {shown(error)}") from None
+
+
+def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path, name: str) -> str:
+    import torch
+
+    from sglr import models
+
+    model = models.load_model(folder)
+    spec = files.read_json(folder / "model.json")
+    example = torch.rand(_EXAMPLES, *spec["shape"], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = model(example)
+    mlflow.set_tracking_uri(address(root))
+    mlflow.set_registry_uri(address(root))
+    server = connect(root)
+    md5 = files.md5(folder / "model.safetensors")
+    # Runs are tagged with the md5 of their last weights.
+    last = files.md5(folder.parent / "last" / "model.safetensors")
+    method, _, seed = item.rpartition("-")
+    experiment_id = server.experiment(experiment)
+    tags = {"stage": "train", "method": method, "seed": seed, "weights_md5": last}
+    run = server.newest(experiment_id, tags, "FINISHED")
+    chosen = {"run_id": run} if run else {"experiment_id": experiment_id, "run_name": f"register@{item}"}
+    with _quiet(), mlflow.start_run(**chosen):
+        info = mlflow.pytorch.log_model(
+            model,
+            name=f"model-{folder.name}",
+            registered_model_name=name,
+            signature=mlflow.models.infer_signature(example.numpy(), logits.numpy()),
+            input_example=example.numpy(),
+            serialization_format="pt2",
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
+        )
+    version = info.registered_model_version
+    client = mlflow.MlflowClient()
+    described = {"experiment": experiment, "item": item, "checkpoint": folder.name, "md5": md5}
+    results = root / "artifacts" / "evaluate" / item / "metrics.json"
+    if results.is_file():
+        measured = files.read_json(results).get(folder.name, {})
+        described |= {f"test/{attack}": f"{accuracy:.4f}" for attack, accuracy in measured.items()}
+    for key, value in described.items():
+        client.set_model_version_tag(name, version, key, value)
+    return f"{name}, version {version}: mlflow.pytorch.load_model('models:/{name}/{version}')"
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """MLflow's remarks on model logging, which name its own defaults, are not for the user of one command."""
+    logger = logging.getLogger("mlflow")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

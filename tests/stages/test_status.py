@@ -1,0 +1,111 @@
+"""`sglr status` on real studies: what it says, held against what DVC then runs."""
+
+import os
+import signal
+import time
+
+import pytest
+from study_project import ITEMS, Ended, Project
+
+from sglr import status
+
+AFTER = ["audit", "report"]
+# Change, items that are out of date with the reason, and items that wait.
+CHANGES = {
+    "nothing": (lambda p: None, {}, []),
+    "a setting of one method": (
+        lambda p: p["methods"]["sglr"]["labels"].update(alpha=0.5),
+        {"train@sglr-0": "methods.sglr.labels.alpha: 0.9 -> 0.5"},
+        ["evaluate@sglr-0", "analyze@sglr-0", *AFTER],
+    ),
+    "calibration bins": (
+        lambda p: p["analyze"].update(ece_bins=5),
+        {"analyze@at-0": "analyze.ece_bins: 15 -> 5", "analyze@sglr-0": "analyze.ece_bins: 15 -> 5"},
+        ["report"],
+    ),
+    "a seed more": (
+        lambda p: p["experiment"].update(seeds=[0, 1]),
+        {"warmup@1": ""},
+        [*(f"{stage}@{method}-1" for stage in ("train", "evaluate", "analyze") for method in ("at", "sglr")), *AFTER],
+    ),
+}
+
+
+def states(project: Project) -> dict[str, status.Status]:
+    return {one.item: one for one in status.status(project.path)}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", CHANGES)
+def test_it_says_what_runs_next_and_why(finished: Project, change: str):
+    """Those that wait are what test_rerun sees run after the same change."""
+    edit, reasons, waiting = CHANGES[change]
+    finished.change(edit)
+    found = states(finished)
+    for item, reason in reasons.items():
+        expected = ("out of date", [reason]) if reason else ("not run", [])
+        assert (found[item].state, found[item].reasons) == expected
+    assert {item for item, one in found.items() if one.state == "waiting"} == set(waiting)
+    done = {item for item, one in found.items() if one.state == "done"}
+    assert done == set(found) - {"check"} - set(reasons) - set(waiting) | ({"check"} if change == "nothing" else set())
+
+
+def test_dvc_runs_what_it_says(finished: Project):
+    finished.change(CHANGES["calibration bins"][0])
+    expected = {item for item, one in states(finished).items() if one.state != "done"}
+    assert set(finished.repro().ran) == expected
+    assert {one.state for one in states(finished).values()} == {"done"}
+
+
+def test_an_output_that_is_missing_or_changed(finished: Project):
+    (finished.path / "artifacts/evaluate/at-0/outcomes.npz").unlink()
+    (finished.path / "artifacts/analyze/at-0/metrics.json").write_text("{}")
+    found = states(finished)
+    assert found["evaluate@at-0"].reasons == ["artifacts/evaluate/at-0/outcomes.npz is missing"]
+    assert found["analyze@at-0"].reasons == ["artifacts/analyze/at-0/metrics.json is not what was made"]
+    assert found["audit"].state == found["report"].state == "waiting"
+
+
+def test_code_that_changed(finished: Project):
+    path = finished.path / "sglr/information/entropy.py"
+    path.write_text(path.read_text() + "# A comment.\n")
+    found = states(finished)
+    assert found["analyze@sglr-0"].reasons == ["sglr/information changed"]
+    assert found["evaluate@sglr-0"].state == "done"
+
+
+def test_before_anything_ran(blank: Project):
+    found = states(blank)
+    assert list(found) == ITEMS
+    assert (found["check"].state, found["prepare"].state) == ("not run", "waiting")
+
+
+def test_a_training_that_runs_and_one_whose_pipeline_is_gone(first_run: tuple[Project, Ended], tmp_path, warm):
+    project = first_run[0].copy(tmp_path / "study", warm)
+    project.environment.pop("SGLR_TRACKING", None)
+
+    def longer(params):
+        params["train"] |= {"epochs": 3000, "schedule": {"name": "constant"}}
+
+    project.change(longer)
+    dvc = project.start("dvc", "repro", "train@at-0")
+    try:
+        deadline = time.monotonic() + 120
+        while states(project)["train@at-0"].state != "running" or not states(project)["train@at-0"].reasons:
+            assert time.monotonic() < deadline, project.said()
+            assert dvc.poll() is None, project.said()
+            time.sleep(0.2)
+        one = states(project)["train@at-0"]
+        assert one.reasons[0].startswith("epoch ")
+        assert " of 3000" in one.reasons[0]
+        assert states(project)["evaluate@at-0"].state == "waiting"
+        os.kill(dvc.pid, signal.SIGKILL)
+        seen = set()
+        while (state := states(project)["train@at-0"].state) in ("running", "orphaned"):
+            seen.add(state)
+            assert time.monotonic() < deadline
+        assert state == "out of date", "it stopped by itself"
+        assert "orphaned" in seen
+    finally:
+        dvc.kill()
+        dvc.wait(30)

@@ -1,0 +1,152 @@
+"""`sglr status`, `doctor`, `predict` and `register` as a user meets them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from sglr import data, doctor, files, models, predicting
+from sglr.cli import main
+from sglr.config.reader import validate
+
+KIND = {"num_classes": 10, "shape": (1, 8, 8)}
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+@pytest.fixture
+def project(params, tmp_path, monkeypatch):
+    """Prepared digits and an untrained at-0."""
+    monkeypatch.chdir(tmp_path)
+    params["data"] |= {"source": {"name": "digits", "test_size": 40}, "train_size": 60, "validation_size": 20}
+    params["train"]["batch_size"] = 60
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    config = validate(params)
+    data.prepare(config.data, tmp_path / "artifacts/data")
+    for seed, name in enumerate(("best", "last")):
+        models.save(
+            models.build(config.model, **KIND, generator_seed=seed),
+            tmp_path / "artifacts/train/at-0" / name,
+            models.spec(config.model, **KIND),
+        )
+    files.write_json(tmp_path / "artifacts/evaluate/at-0/metrics.json", {"best": {"natural": 0.5}, "last": {}})
+    return tmp_path
+
+
+def test_status_outside_a_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("status")
+    assert result.exit_code == 1
+    assert "run this in the project's root folder" in result.output
+
+
+def test_doctor_finds_what_is_wrong(project, monkeypatch):
+    monkeypatch.setenv("SGLR_DEVICE", "cuda:3")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9/path")
+    monkeypatch.delenv("SGLR_TRACKING")
+    result = call("doctor")
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert any(line.startswith("problem") and "SGLR_DEVICE=cuda:3, but torch sees no GPU" in line for line in lines)
+    assert any(line.startswith("warning") and "no server at 127.0.0.1:9" in line for line in lines)
+    assert any(line.startswith("problem") and "there is no dvc.yaml" in line for line in lines)
+    assert "secret" not in result.output
+
+
+def test_doctor_names_packages_and_params(project, monkeypatch):
+    versions = {"mlflow": None, "scikit-learn": None, "torch": "2.9.0"}
+    monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, "1.0"))
+    found = {finding.text: finding.level for finding in doctor.examine(project)}
+    assert found["scikit-learn is missing, which data.source digits needs"] == "problem"
+    assert any("mlflow missing, needed for the pipeline" in text for text in found)
+    (project / "params.yaml").write_text("experiment: {}\n")
+    found = {finding.about: finding.level for finding in doctor.examine(project) if finding.level == "problem"}
+    assert "params" in found
+
+
+def test_doctor_forecasts_the_disk(project, params):
+    small = doctor._forecast(validate(params))
+    params["experiment"]["seeds"] = [0, 1, 2, 3, 4, 5]
+    assert doctor._forecast(validate(params)) == pytest.approx(2 * small)
+
+
+def picture(path, size=(8, 8)):
+    Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)).save(path)
+    return path
+
+
+def test_pictures_are_classified(project):
+    result = call("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last")
+    assert result.exit_code == 0, result.output
+    x = torch.arange(64).float().view(1, 1, 8, 8) / 255
+    probabilities = models.load_model(project / "artifacts/train/at-0/last")(x).detach().softmax(1)[0]
+    best = int(probabilities.argmax())
+    assert f"a.png: {best} {float(probabilities.max()):.1%}" in result.output
+
+
+def test_pictures_of_another_size_and_colour_are_changed_and_that_is_said(project):
+    Image.new("RGB", (20, 10), (200, 10, 10)).save(project / "b.jpg")
+    result = call("predict", project / "b.jpg", "--model", "artifacts/train/at-0/best")
+    assert "(resized from 20x10 to 8x8)" in result.output
+
+
+def test_attacked_pictures_are_saved_within_the_ball(project):
+    path = picture(project / "a.png")
+    result = call("predict", path, "--model", "artifacts/train/at-0/last", "--attack", "--eps", "4", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert "under PGD-20, linf 4/255" in result.output
+    change = np.asarray(Image.open(project / "out/a.png"), dtype=int) - np.asarray(Image.open(path), dtype=int)
+    assert 0 < np.abs(change).max() <= 4
+
+
+@pytest.mark.parametrize("content", [b"no picture", b""])
+def test_what_is_no_picture_is_said(project, content):
+    (project / "c.png").write_bytes(content)
+    result = call("predict", "c.png", "--model", "artifacts/train/at-0/last")
+    assert result.exit_code == 1
+    assert "cannot read c.png as a picture" in result.output
+
+
+def test_predicting_names_the_classes_of_the_data(project):
+    meta = json.loads((project / "artifacts/data/meta.json").read_text())
+    meta["classes"] = [f"class {number}" for number in range(10)]
+    (project / "artifacts/data/meta.json").write_text(json.dumps(meta))
+    assert ": class " in call("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last").output
+
+
+def test_a_registered_model_loads_without_pickle_and_takes_any_number(project):
+    result = call("register", "at-0", "--checkpoint", "best", "--name", "robust")
+    assert result.exit_code == 0, result.output
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
+    client = mlflow.MlflowClient()
+    version = client.get_model_version("robust", "1")
+    assert version.tags["item"] == "at-0"
+    assert version.tags["test/natural"] == "0.5000"
+    loaded = mlflow.pytorch.load_model("models:/robust/1")
+    x = torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), models.load_model(project / "artifacts/train/at-0/best")(x))
+    folder = mlflow.artifacts.download_artifacts("models:/robust/1")
+    kept = [path.name for path in __import__("pathlib").Path(folder).rglob("*") if path.is_file()]
+    assert not [name for name in kept if name.endswith((".pth", ".pkl"))]
+    info = mlflow.models.get_model_info("models:/robust/1")
+    assert info.signature is not None
+
+
+def test_registering_what_is_not_there(project):
+    result = call("register", "sglr-7")
+    assert result.exit_code == 1
+    assert "there is no model in artifacts/train/sglr-7/best" in result.output
+
+
+def test_reading_a_picture_for_a_model_of_other_channels(project):
+    with pytest.raises(files.FileError, match="2 channels"):
+        predicting.read_picture(picture(project / "a.png"), (2, 8, 8))
