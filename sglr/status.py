@@ -65,7 +65,7 @@ def status(root: Path) -> list[Status]:
             found[item.name] = Status(item.name, "orphaned" if alone else "running", progress)
             continue
         pending = sorted(name for name in _upstream(item, makers) if found[name].state != "done")
-        if item.name in locked:
+        if _SAME_EVERY_TIME in locked:
             pending = [name for name in pending if name != _SAME_EVERY_TIME]
         if pending:
             found[item.name] = Status(item.name, "waiting", [f"for {_few(pending)}"])

@@ -36,7 +36,6 @@ def states(project: Project) -> dict[str, status.Status]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("change", CHANGES)
 def test_it_says_what_runs_next_and_why(finished: Project, change: str):
     """Those that wait are what test_rerun sees run after the same change."""
     edit, reasons, waiting = CHANGES[change]
@@ -80,8 +79,8 @@ def test_before_anything_ran(blank: Project):
     assert (found["check"].state, found["prepare"].state) == ("not run", "waiting")
 
 
-def test_a_training_that_runs_and_one_whose_pipeline_is_gone(first_run: tuple[Project, Ended], tmp_path, warm):
-    project = first_run[0].copy(tmp_path / "study", warm)
+def test_a_training_that_runs_and_one_whose_pipeline_is_gone(first_run: tuple[Project, Ended], tmp_path):
+    project = first_run[0].copy(tmp_path / "study")
     project.environment.pop("SGLR_TRACKING", None)
 
     def longer(params):
