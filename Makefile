@@ -8,12 +8,14 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro test test-slow ui lint lock clean help
+.PHONY: repro test test-slow bench pictures ui lint lock clean help
 
 help:
 	@echo "make repro      run the whole study (only what changed) and print its results"
 	@echo "make test       lint, types and the fast tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make bench      time a training step against a plain implementation (minutes)"
+	@echo "make pictures   renew the README's pictures from the last report"
 	@echo "make ui         open the MLflow UI on the run database (http://127.0.0.1:5000)"
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       renew constraints.txt with the newest versions"
@@ -27,6 +29,12 @@ test: lint
 
 test-slow: $(INSTALLED)
 	python -m pytest -m slow
+
+bench: $(INSTALLED)
+	cd benchmarks && python step.py && python step.py --model resnet18 --batch 16 --threads 2 --rounds 5 --steps 1
+
+pictures: repro
+	cp artifacts/report/figures/validation-pgd.svg docs/images/
 
 ui: $(INSTALLED)
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000}
