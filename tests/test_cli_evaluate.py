@@ -1,5 +1,6 @@
 """`sglr evaluate` as a user meets it: a model from elsewhere through the suite, and what is refused."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -10,7 +11,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from sglr import data, evaluation, files, models
+from sglr import data, evaluation, files, models, processes
 from sglr.cli import main
 from sglr.config.reader import validate
 
@@ -22,6 +23,20 @@ def call(*arguments: object):
     return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
 
 
+@pytest.fixture(autouse=True)
+def _in_this_process(request, monkeypatch):
+    """Scoring again in a new process takes seconds to start; one test does it."""
+    if "another_process" in request.node.name:
+        return
+
+    @contextlib.contextmanager
+    def alongside(helpers, work, *arguments):
+        work(1, *arguments)
+        yield
+
+    monkeypatch.setattr(processes, "alongside", alongside)
+
+
 @pytest.fixture
 def project(params, tmp_path, monkeypatch):
     """A project's folder with params.yaml, prepared digits, and weights from elsewhere in author.tar."""
@@ -30,6 +45,7 @@ def project(params, tmp_path, monkeypatch):
     params["train"]["batch_size"] = 60
     params["evaluate"] |= {
         "sanity": None,
+        "sweep": None,
         "n_examples": 40,
         "batch_size": 16,
         "attacks": {"fgsm": "fgsm", "pgd3": {"name": "pgd", "steps": 3, "n_examples": 24}},

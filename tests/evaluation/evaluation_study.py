@@ -17,7 +17,13 @@ def make(params: dict, folder: Path, **evaluate):
     params["data"] |= {"source": {"name": "digits", "test_size": 100}, "train_size": 60, "validation_size": 20}
     params["model"] |= {"channels": [4, 8], "hidden": 16}
     params["train"]["batch_size"] = 60
-    params["evaluate"] |= {"n_examples": 40, "batch_size": 16, "attacks": ATTACKS, "sanity": None} | evaluate
+    params["evaluate"] |= {
+        "n_examples": 40,
+        "batch_size": 16,
+        "attacks": ATTACKS,
+        "sweep": None,
+        "sanity": None,
+    } | evaluate
     config = validate(params)
     data.prepare(config.data, folder / "data")
     prepared = data.open_folder(folder / "data")

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from evaluation_study import make
 from torch import nn
 
-from sglr import data, evaluation, files, models
+from sglr import evaluation, files, models
 from sglr.attacks import autoattack
-from sglr.config.reader import validate
 from sglr.threat import Linf, build
 
 EPS = 25.5 / 255
@@ -17,24 +17,7 @@ EPS = 25.5 / 255
 
 @pytest.fixture
 def study(params, tmp_path):
-    """A prepared digits folder and a training folder with untrained models, under a small suite."""
-    params["data"] |= {"source": {"name": "digits", "test_size": 100}, "train_size": 60, "validation_size": 20}
-    params["model"] |= {"channels": [4, 8], "hidden": 16}
-    params["train"]["batch_size"] = 60
-    params["evaluate"] |= {
-        "n_examples": 40,
-        "batch_size": 16,
-        "sanity": None,
-        "attacks": {"fgsm": "fgsm", "pgd3": {"name": "pgd", "steps": 3, "n_examples": 24}},
-    }
-    config = validate(params)
-    data.prepare(config.data, tmp_path / "data")
-    prepared = data.open_folder(tmp_path / "data")
-    description = {"num_classes": 10, "shape": prepared.shape}
-    for seed, name in enumerate(("best", "last")):
-        model = models.build(config.model, **description, generator_seed=seed)
-        models.save(model, tmp_path / "train" / name, models.spec(config.model, **description))
-    return config, prepared, tmp_path / "train"
+    return make(params, tmp_path)
 
 
 def run(study):

@@ -49,6 +49,7 @@ def test_it_says_what_runs_next_and_why(finished: Project, change: str):
     assert done == set(found) - {"check"} - set(reasons) - set(waiting) | ({"check"} if change == "nothing" else set())
 
 
+@pytest.mark.slow
 def test_dvc_runs_what_it_says(finished: Project):
     finished.change(CHANGES["calibration bins"][0])
     expected = {item for item, one in states(finished).items() if one.state != "done"}
@@ -79,6 +80,7 @@ def test_before_anything_ran(blank: Project):
     assert (found["check"].state, found["prepare"].state) == ("not run", "waiting")
 
 
+@pytest.mark.slow
 def test_a_training_that_runs_and_one_whose_pipeline_is_gone(first_run: tuple[Project, Ended], tmp_path):
     project = first_run[0].copy(tmp_path / "study")
     project.environment.pop("SGLR_TRACKING", None)
