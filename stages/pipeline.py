@@ -1,10 +1,12 @@
 """What dvc.yaml and dvc.lock say of one stage item: its keys, its inputs, its snapshots, whether it is committed."""
 
+import contextlib
 import hashlib
 import json
 import platform
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +19,8 @@ from sglr import config, files
 _PARAMS, _PIPELINE, _LOCK = Path("params.yaml"), Path("dvc.yaml"), Path("dvc.lock")
 _SNAPSHOTS = Path(".sglr/snapshots")
 _FINISHED = "finished.json"
+# A training whose params were changed while it was interrupted leaves its snapshots: they would fit if these came back.
+_ABANDONED_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,16 @@ class Definition:
 
     @staticmethod
     def prune_snapshots() -> None:
-        """Remove the snapshots of items whose outs DVC has committed."""
+        """Remove the snapshots of items whose outs DVC has committed, and those that nobody came back to for weeks."""
         for path in _SNAPSHOTS.glob(f"*/*/{_FINISHED}"):
             done = files.read_json(path)
             if committed(done["item"], done["path"], done["md5"]):
                 shutil.rmtree(path.parent, ignore_errors=True)
+        oldest = time.time() - _ABANDONED_DAYS * 86400
+        for folder in _SNAPSHOTS.glob("*/*"):
+            with contextlib.suppress(OSError):  # another stage may remove it at this moment
+                if max(path.stat().st_mtime for path in [folder, *folder.rglob("*")]) < oldest:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def committed(item: str, path: str, md5: str) -> bool:

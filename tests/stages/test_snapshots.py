@@ -1,0 +1,45 @@
+"""Which snapshots are removed when a stage starts."""
+
+import os
+import time
+from pathlib import Path
+
+from sglr import files
+from stages.pipeline import Definition
+
+LOCK = "stages:\n  train@at-0:\n    outs:\n    - path: metrics.json\n      hash: md5\n      md5: {md5}\n"
+
+
+def snapshots(folder: str, days: float) -> Path:
+    path = Path(".sglr/snapshots/train") / folder
+    path.mkdir(parents=True)
+    (path / "snapshot-000001-00000001").write_bytes(b"state")
+    for member in (path / "snapshot-000001-00000001", path):
+        os.utime(member, (time.time() - days * 86400,) * 2)
+    return path
+
+
+def test_those_that_nobody_came_back_to_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recent, abandoned = snapshots("recent", 29), snapshots("abandoned", 31)
+    resumed = snapshots("resumed", 31)
+    (resumed / "snapshot-000002-00000001").write_bytes(b"newer")
+    Definition.prune_snapshots()
+    assert recent.is_dir()
+    assert resumed.is_dir()
+    assert not abandoned.exists()
+
+
+def test_those_of_a_finished_item_stay_until_its_outs_are_committed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("metrics.json").write_text("{}")
+    done = snapshots("done", 0)
+    files.write_json(
+        done / "finished.json", {"item": "train@at-0", "path": "metrics.json", "md5": files.md5("metrics.json")}
+    )
+    Path("dvc.lock").write_text(LOCK.format(md5="0" * 32))
+    Definition.prune_snapshots()
+    assert done.is_dir()
+    Path("dvc.lock").write_text(LOCK.format(md5=files.md5("metrics.json")))
+    Definition.prune_snapshots()
+    assert not done.exists()
