@@ -125,7 +125,17 @@ def read_arrays(path: str | Path) -> "dict[str, np.ndarray]":
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    # Of an archive that is compressed in another way or encrypted, zipfile says NotImplementedError or RuntimeError.
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        MemoryError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise FileError(f"cannot read {path}: {error}") from None
     foreign = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
     if foreign:

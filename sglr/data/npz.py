@@ -59,7 +59,7 @@ def _load(path: Path) -> dict[str, Array]:
     """The four arrays; FileError that says which are missing or unreadable. Pickled objects are never loaded."""
     try:
         archive = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile) as error:
         raise FileError(f"cannot read {path} as an .npz archive: {error}") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise FileError(f"{path} holds a single array; an .npz archive with {', '.join(NAMES)} is needed (np.savez).")
@@ -72,7 +72,8 @@ def _load(path: Path) -> dict[str, Array]:
         for name in NAMES:
             try:
                 arrays[name] = archive[name]
-            except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+            # RuntimeError: encrypted, or compressed in a way that zipfile does not know.
+            except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
                 raise FileError(f"{path}: cannot read {name}: {error}") from None
     return arrays
 

@@ -82,7 +82,9 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
             if missing:
                 raise files.FileError(f"{path}: missing {', '.join(missing)} (it holds {', '.join(archive.files)}).")
             return archive["x_test"], archive["y_test"]
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except files.FileError:
+        raise
+    except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise files.FileError(f"cannot read {path}: {error}") from None
 
 

@@ -1,0 +1,40 @@
+"""What the documentation names exists: tests, files, commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sglr.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_every_fault_has_its_test():
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    rows = [line for line in (ROOT / "docs/faults.md").read_text().splitlines() if line.startswith("| ")]
+    named = [re.findall(r"`(test_\w+)`", row) for row in rows if not row.startswith(("| fault", "| **"))]
+    assert len(named) > 25
+    assert all(named)
+    assert [name for names in named for name in names if f"def {name}(" not in tests] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith(("http", "#", "mailto:")):
+            assert (page.parent / target.split("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path):
+    named = set(re.findall(r"`sglr ([a-z]+)", page.read_text())) | set(
+        re.findall(r"^sglr ([a-z]+)", page.read_text(), re.MULTILINE)
+    )
+    assert named <= set(main.commands)
+
+
+def test_every_command_is_described():
+    described = set(re.findall(r"^\| `sglr ([a-z]+)", (ROOT / "docs/how-to/command-line.md").read_text(), re.MULTILINE))
+    assert described == set(main.commands)
