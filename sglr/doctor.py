@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sglr import config, files
 
@@ -215,7 +215,7 @@ def _repository(root: Path) -> Iterator[Finding]:
     yield Finding("ok", "project", f"{done} of {len(found)} items done")
 
 
-def worst(found: list[Finding]) -> Any:
+def worst(found: list[Finding]) -> Level:
     """The gravest level among findings."""
-    order = ("ok", "warning", "problem")
+    order: tuple[Level, ...] = ("ok", "warning", "problem")
     return max((finding.level for finding in found), key=order.index, default="ok")

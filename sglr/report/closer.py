@@ -1,12 +1,16 @@
 """Figures that look closer: accuracy over the radius, class by class, single pictures, single refined labels."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sglr.report.drawing import INK, Picture, canvas, colour, dashes, panels, svg
 from sglr.report.study import Item, Study
 from sglr.report.wording import percent, quoted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # A matrix of more classes cannot be read.
 _CLASSES = 20
@@ -180,11 +184,8 @@ def _examples(study: Study) -> list[Picture]:
         return [Picture("worst-case-pictures", title, text, svg(figure), wide=True)]
 
 
-def _show(axes: "object", picture: np.ndarray, title: str) -> None:
+def _show(axes: "Axes", picture: np.ndarray, title: str) -> None:
     """One picture (C, H, W) in [0, 1]."""
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
     shown = np.clip(picture, 0, 1).transpose(1, 2, 0)
     axes.imshow(shown if shown.shape[2] == 3 else shown[:, :, 0], cmap="gray", vmin=0, vmax=1, interpolation="none")
     axes.set_title(title, fontsize=9, fontweight="normal", loc="center")

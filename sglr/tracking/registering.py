@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path,
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """MLflow's remarks on model logging, which name its own defaults, are not for the user of one command."""
     logger = logging.getLogger("mlflow")
     before = logger.level
