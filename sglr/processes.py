@@ -1,4 +1,4 @@
-"""Helper processes on this machine: started together, ended together."""
+"""Helper processes on this machine: started together, ended together; and those that a launcher started."""
 
 import contextlib
 import multiprocessing
@@ -8,6 +8,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +21,40 @@ if TYPE_CHECKING:
     import torch
 
 
+# How long the first process has to find out by itself that another one failed.
+_GRACE = 30.0
+# After an error of its own, how long it looks whether that was another one's end.
+_MOMENT = 2.0
+
+
 class ProcessError(RuntimeError):
     """A helper process that failed, and what it said."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """This process's place among those that a launcher, such as torchrun, started."""
+
+    rank: int
+    size: int
+    local_rank: int
+
+
+def launched() -> Launch | None:
+    """What a launcher said in the environment: RANK, WORLD_SIZE and LOCAL_RANK; None without one, or alone under it.
+
+    Raises ConfigError when they do not fit each other.
+    """
+    found = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    if found[0] is None or found[1] is None:
+        return None
+    try:
+        rank, size, local = int(found[0]), int(found[1]), int(found[2] or 0)
+    except ValueError:
+        rank = size = local = -1
+    if not 0 <= rank < size or not 0 <= local < size:
+        raise ConfigError(f"RANK={found[0]}, WORLD_SIZE={found[1]}, LOCAL_RANK={found[2]} are no place in a launch")
+    return Launch(rank, size, local) if size > 1 else None
 
 
 def count(asked: str, device: "torch.device") -> int:
@@ -50,32 +85,84 @@ def alongside(helpers: int, work: Callable[..., None], *arguments: Any) -> Itera
     """Run ``work(rank, *arguments)`` for rank 1 to ``helpers`` in new processes while the block, rank 0, runs.
 
     They are waited for at the end of the block, and ended at once if it fails or this process dies. ``work`` and its
-    arguments must be picklable. Raises ProcessError if one of them fails.
+    arguments must be picklable. Raises ProcessError if one of them fails; where the block waits for the one that failed
+    in a place that no error reaches, this process ends with its message.
     """
     context = multiprocessing.get_context("spawn")
     said: SimpleQueue[str] = context.SimpleQueue()
-    processes = [
+    processes: list[BaseProcess] = [
         context.Process(target=_run, args=(said, rank, work, arguments), daemon=True) for rank in range(1, helpers + 1)
     ]
+    guard = _Guard(processes, said)
     try:
         for process in processes:
             process.start()
-        yield
-        for rank, process in enumerate(processes, start=1):
-            process.join()
-            if process.exitcode:
-                reason = f": {said.get()}" if not said.empty() else f" with status {process.exitcode}"
-                raise ProcessError(f"process {rank} of {helpers + 1} failed{reason}. Run it again to continue.")
-    finally:
+        threading.Thread(target=guard.watch, daemon=True).start()
+        try:
+            yield
+        except (ConfigError, FileError):
+            raise
+        except Exception as error:
+            # Of the end of another one this process may know no more than that a connection is closed.
+            wait([process.sentinel for process in processes], timeout=_MOMENT)
+            failed = guard.failure()
+            if failed is not None:
+                raise failed from error
+            raise
         for process in processes:
-            if process.pid is not None:
-                process.kill()
-                process.join()
+            wait([process.sentinel])
+        failed = guard.failure()
+        if failed is not None:
+            raise failed
+    finally:
+        guard.end()
+
+
+class _Guard:
+    """Knows how the helpers ended; one thread at a time, since the system says it once."""
+
+    def __init__(self, processes: list[BaseProcess], said: "SimpleQueue[str]") -> None:
+        self._processes, self._said = processes, said
+        self._lock, self._over = threading.Lock(), threading.Event()
+
+    def failure(self) -> ProcessError | None:
+        """The first that failed, with what it said."""
+        with self._lock:
+            for rank, process in enumerate(self._processes, start=1):
+                if wait([process.sentinel], timeout=0):
+                    process.join()  # its pipes close a moment before it can be asked how it ended
+                if process.exitcode:
+                    reason = f": {self._said.get()}" if not self._said.empty() else f" with status {process.exitcode}"
+                    whom = f"process {rank} of {len(self._processes) + 1}"
+                    return ProcessError(f"{whom} failed{reason}. Run it again to continue.")
+        return None
+
+    def watch(self) -> None:
+        """End this process when a helper failed and it does not notice: a GPU waits for the others without end."""
+        left = [process.sentinel for process in self._processes]
+        while left and not self._over.wait(0.1):
+            ended = wait(left, timeout=1)
+            left = [sentinel for sentinel in left if sentinel not in ended]
+            if ended and not self._over.wait(_GRACE):
+                failed = self.failure()
+                if failed is not None:
+                    print(f"Error: {failed}", file=sys.stderr, flush=True)
+                    os._exit(1)
+
+    def end(self) -> None:
+        """End all that are left."""
+        self._over.set()
+        with self._lock:
+            for process in self._processes:
+                if process.pid is not None:
+                    process.kill()
+                    process.join()
 
 
 def _run(said: "SimpleQueue[str]", rank: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    # Ctrl-C reaches the whole group; the first process decides what becomes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Both reach the whole group; the first process decides what becomes of it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         work(rank, *arguments)

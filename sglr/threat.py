@@ -1,6 +1,7 @@
 """Threat models: the Linf and L2 balls around a picture, intersected with [0, 1]."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,8 +25,15 @@ class Threat(Protocol):
         """The step of length ``size`` that increases the loss most; zero where the gradient is zero."""
         ...
 
+    def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """A function of x_adv (N, ...): the point of the ball around x, then of [0, 1], nearest to it.
+
+        What depends on x alone is computed once, for the many steps of an attack.
+        """
+        ...
+
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The point of the ball around x, then of [0, 1], nearest to x_adv."""
+        """``projection(x)`` of x_adv."""
         ...
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -59,8 +67,13 @@ class Linf:
     def step(self, gradient: Tensor, size: float) -> Tensor:
         return gradient.sign() * size
 
+    def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        # The ball and the box have x in common, so that their intersection is one interval a pixel.
+        lowest, highest = (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1)
+        return lambda x_adv: torch.clamp(x_adv, lowest, highest)
+
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        return torch.clamp(torch.clamp(x_adv, x - self.eps, x + self.eps), 0, 1)
+        return self.projection(x)(x_adv)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return (x_adv - x).abs().flatten(1).amax(1)
@@ -89,6 +102,9 @@ class L2:
         largest = gradient.flatten(1).abs().amax(1).view(-1, *[1] * (gradient.dim() - 1))
         scaled = torch.where(largest > 0, gradient / largest, torch.zeros_like(gradient))
         return torch.where(largest > 0, scaled / _norms(scaled), scaled) * size
+
+    def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda x_adv: self.project(x_adv, x)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         delta = x_adv - x

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sglr import config, files, tracking
+from sglr import config, files, processes, tracking
 from stages.pipeline import Definition
 from stages.watch import Stopped, Watch
 
@@ -32,29 +32,34 @@ class Run:
     tracker: tracking.Tracker
     device: "torch.device"
     watch: Watch
+    leads: bool = True
+    """Whether this process speaks and writes for all that a launcher started."""
 
     def loop(self) -> dict[str, Any]:
-        """Keywords of ``sglr.training.fit``: snapshots, a row's way to the tracker, when to stop."""
+        """Keywords of ``sglr.training``'s items: processes, snapshots, a row's way to the tracker, when to stop."""
         from sglr.training import Snapshots
 
         snapshots = Snapshots(self.definition.snapshots, _snapshot_seconds(), warn=partial(click.echo, err=True))
         self.watch.graceful = True
+        quiet = {} if self.leads else {"on_resume": lambda epoch, step: None}
         return {
+            "nproc": self._processes(),
             "snapshots": snapshots,
             "on_resume": self._say_resumed,
             "on_epoch": self._log_row,
             "should_stop": lambda: self.watch.reason is not None,
-        }
+        } | quiet
 
     def pieces(self) -> dict[str, Any]:
         """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, a word on resuming."""
-        from sglr import processes
-
         return {
             "journal": self.definition.snapshots,
-            "nproc": processes.count(os.environ.get("SGLR_NPROC", "auto"), self.device),
+            "nproc": self._processes(),
             "on_resume": self._say_continued,
         }
+
+    def _processes(self) -> int:
+        return processes.count(os.environ.get("SGLR_NPROC", "auto"), self.device)
 
     def cost(self, part: str, seconds: float) -> None:
         """Record how long a part of the work took: a time belongs to no output."""
@@ -72,6 +77,8 @@ class Run:
 
     def finish(self, folder: Path, *, weights: Path | None = None, headline: str | None = None) -> None:
         """Log a finished item: its small files, the hash of its weights, its headline numbers on the parent run."""
+        if not self.leads:
+            return
         metrics = files.read_json(folder / "metrics.json")
         if headline:
             numbers = tracking.flatten({name: metrics[name] for name in ("best", "last", "gap") if name in metrics})
@@ -90,22 +97,32 @@ class Run:
 
 @contextlib.contextmanager
 def stage(
-    name: str, *, method: str | None = None, seed: int | None = None, parent: str | None = None, track: bool = True
-) -> Iterator[Run]:
-    """Everything around a stage's work. Errors a user can cause end in one message and exit status 1."""
+    name: str, *, method: str | None = None, seed: int | None = None, parent: str | None = None, track: bool = True,
+    shared: bool = False,
+) -> Iterator[Run]:  # fmt: skip
+    """Everything around a stage's work. Errors a user can cause end in one message and exit status 1.
+
+    Of several processes that a launcher such as torchrun started, one holds the lock and tracks; the others work with
+    it where the stage is ``shared``, else they end at once.
+    """
     try:
+        launch = processes.launched()
+        leads = launch is None or launch.rank == 0
+        if not leads and not shared:
+            raise SystemExit(0)
         with Watch() as watch:
             definition = Definition.read(name, method, seed)
             settings = config.load()
             definition.require_listed(settings)
             definition.require_inputs()
-            definition.prune_snapshots()
+            if leads:
+                definition.prune_snapshots()
             watch.check()
-            with _alone(definition):
+            with _alone(definition) if leads else contextlib.nullcontext():
                 device = _prepare_torch(settings.experiment.threads)
-                with _tracker(definition, settings, parent, device, track) as tracker:
+                with _tracker(definition, settings, parent, device, track and leads) as tracker:
                     with _stopped_if_asked(watch):
-                        yield Run(settings, definition, tracker, device, watch)
+                        yield Run(settings, definition, tracker, device, watch, leads)
                     definition.require_unchanged()
     except Stopped as stopped:
         click.echo(f"{name}: {stopped.reason}", err=True)
@@ -135,12 +152,11 @@ def _stopped_if_asked(watch: Watch) -> Iterator[None]:
 
 def _user_errors() -> tuple[type[BaseException], ...]:
     """Errors whose message alone tells a user what to do; anything else keeps its traceback."""
-    errors: list[type[BaseException]] = [config.ConfigError, files.FileError]
+    errors: list[type[BaseException]] = [config.ConfigError, files.FileError, processes.ProcessError]
     import sys
 
-    for module, name in (("sglr.training.loop", "TrainingError"), ("sglr.processes", "ProcessError")):
-        if module in sys.modules:
-            errors.append(getattr(sys.modules[module], name))
+    if "sglr.training.loop" in sys.modules:
+        errors.append(sys.modules["sglr.training.loop"].TrainingError)
     return tuple(errors)
 
 

@@ -11,7 +11,7 @@ from stages.runtime import ARTIFACTS, stage
 @click.argument("seed", type=int)
 def main(method: str, seed: int) -> None:
     """Train METHOD with SEED."""
-    with stage("train", method=method, seed=seed) as run:
+    with stage("train", method=method, seed=seed, shared=True) as run:
         folder = ARTIFACTS / "train" / f"{method}-{seed}"
         prepared = data.open_folder(ARTIFACTS / "data")
         warmup = ARTIFACTS / "warmup" / str(seed)

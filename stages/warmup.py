@@ -10,7 +10,7 @@ from stages.runtime import ARTIFACTS, stage
 @click.argument("seed", type=int)
 def main(seed: int) -> None:
     """Warm up SEED."""
-    with stage("warmup", seed=seed) as run:
+    with stage("warmup", seed=seed, shared=True) as run:
         folder = ARTIFACTS / "warmup" / str(seed)
         prepared = data.open_folder(ARTIFACTS / "data")
         training.warm_up(run.config, seed, prepared, folder, device=run.device, **run.loop())

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from sglr.config.reader import validate
 from sglr.random import torch_stream
 from sglr.training.plan import Plan
-from sglr.training.step import Learner, take
+from sglr.training.step import Learner, Networks, take
 
 N, C = 12, 4
 EPS, ETA, STEPS = 25.5 / 255, 6.375 / 255, 10  # the shipped params.yaml
@@ -109,6 +109,7 @@ class Pair:
 def learner(plan: Plan, model: nn.Module, y: Tensor) -> Learner:
     return Learner(
         model=model,
+        networks=Networks(model, model, model),
         optimizer=torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
         objective=plan.method.objective.build(),
         labels=plan.method.labels.build(y, C, plan.epochs),

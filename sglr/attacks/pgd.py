@@ -24,26 +24,34 @@ def pgd(
     loss: str | Loss = "ce",
     random_start: bool = True,
     generator: torch.Generator | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Ascend the loss inside the ball around x.
 
     x: (N, C, H, W) in [0, 1]; y: (N,) labels, passed to the loss; step_size: in [0, 1] units. ``loss`` is "ce", "cw",
     "dlr" or a function (logits, y) -> (N,). With several restarts each example keeps its worst case: the first restart
-    that is misclassified, else the one of highest loss. The model is used in the mode it is in (see ``attack_mode``),
-    its parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and dtype.
+    that is misclassified, else the one of highest loss. ``start``: points of the ball (N, C, H, W) to ascend from
+    instead; there is then one restart, and nothing is drawn. The model is used in the mode it is in (see
+    ``attack_mode``), its parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and dtype.
 
-    Raises ValueError for an unknown loss, or steps or restarts below 1.
+    Raises ValueError for an unknown loss, steps or restarts below 1, or a start with restarts.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
+    if start is not None and restarts > 1:
+        raise ValueError(f"{restarts} restarts from one start would be one attack made {restarts} times")
     criterion = named(loss)
     x = x.detach()
+    project = threat.projection(x)
 
     def ascend() -> Tensor:
-        x_adv = threat.random_start(x, generator) if random_start else x.clone()
+        if start is not None:
+            x_adv = start.detach()
+        else:
+            x_adv = threat.random_start(x, generator) if random_start else x.clone()
         for _ in range(steps):
             gradient = input_gradient(model, x_adv, y, criterion)
-            x_adv = threat.project(x_adv + threat.step(gradient, step_size), x)
+            x_adv = project(x_adv + threat.step(gradient, step_size))
         return x_adv
 
     if restarts == 1:

@@ -11,7 +11,7 @@ class _Pair:
     """A convolution and the batch norm after it, and the one convolution that stands for both."""
 
     convolution: nn.Conv2d
-    norm: nn.BatchNorm2d
+    norm: nn.BatchNorm2d | nn.SyncBatchNorm
     folded: nn.Conv2d
 
 
@@ -77,7 +77,7 @@ class Folded(nn.Module):
             if before not in once or len(before.users) > 1:
                 continue
             convolution = modules[str(before.target)]
-            if not isinstance(norm, nn.BatchNorm2d) or not isinstance(convolution, nn.Conv2d):
+            if not isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) or not isinstance(convolution, nn.Conv2d):
                 continue
             if norm.running_mean is None or not norm.affine:
                 continue

@@ -1,5 +1,6 @@
 """What is measured once per epoch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,9 +9,10 @@ from torch.nn import functional as F
 
 from sglr.attacks import correct_under, predictions
 from sglr.attacks.pgd import PgdOptions
-from sglr.data import Split, batches
+from sglr.data import Split
 from sglr.labels import LabelPolicy
 from sglr.random import derive
+from sglr.training.distributed import ALONE, Team
 from sglr.training.plan import Plan
 
 _EVALUATION_BATCH = 500
@@ -25,26 +27,27 @@ def measure(
     validation: Split | None,
     epoch: int,
     attacked: Tensor | None,
+    team: Team = ALONE,
 ) -> dict[str, float | None]:
     """Accuracies of an epoch that has just ended, with ``model`` put in eval mode and back.
 
     ``attacked``: the classes (n,) that the training steps of this epoch predicted under attack, None without attack.
-    Natural predictions are made now, without augmentation. Keys are history.csv's; None where there is nothing to
-    measure.
+    Natural predictions are made now, without augmentation; the processes of a team share the work. Keys are
+    history.csv's; None where there is nothing to measure.
     """
     training = model.training
     model.eval()
     try:
         # Converted to floats a batch at a time: the split may be large.
-        parts = batches(len(train), _EVALUATION_BATCH)
+        logits = torch.zeros(labels.table().shape, device=train.given.device)
         with torch.no_grad():
-            logits = torch.cat([model(train.pictures(part)) for part in parts])
+            team.fill(logits, _EVALUATION_BATCH, lambda number, part: model(train.pictures(part)))
         natural = logits.argmax(1)
         row = {"train/natural": _share(natural == train.given), "train/pgd": None}
         row["train/natural_nll"] = F.cross_entropy(logits.double(), train.given).item()
         row |= {"val/natural": None, "val/pgd": None}
         if validation is not None:
-            row |= _validate(plan, model, validation, epoch)
+            row |= _validate(plan, model, validation, epoch, team)
     finally:
         model.train(training)
     noisy = train.noisy
@@ -71,16 +74,24 @@ def describe_targets(targets: Tensor, train: Split) -> dict[str, float | None]:
     }
 
 
-def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int) -> dict[str, float | None]:
+def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int, team: Team) -> dict[str, float | None]:
     """Natural and PGD accuracy on the validation split; the attack's random start is the same in every epoch."""
-    x, y = validation.pictures(), validation.true
-    row: dict[str, float | None] = {"val/natural": _share(predictions(model, x, _EVALUATION_BATCH) == y)}
+    x, y, seed = validation.pictures(), validation.true, derive(plan.seed, "selection")
+    attack = PgdOptions(name="pgd", steps=plan.selection.steps, step_size_255=plan.attack.step_size_255)
+    robust = attack.build(plan.threat)
+
+    def natural(number: int, part: Tensor) -> Tensor:
+        return (predictions(model, x[part], _EVALUATION_BATCH) == y[part]).long()
+
+    def attacked(number: int, part: Tensor) -> Tensor:
+        return correct_under(model, x[part], y[part], robust, seed=seed + number, batch_size=_EVALUATION_BATCH).long()
+
+    def share(of: Callable[[int, Tensor], Tensor]) -> float | None:
+        return _share(team.fill(torch.zeros_like(y), _EVALUATION_BATCH, of))
+
+    row: dict[str, float | None] = {"val/natural": share(natural)}
     if epoch % plan.selection.every == 0 or epoch == plan.epochs:
-        attack = PgdOptions(name="pgd", steps=plan.selection.steps, step_size_255=plan.attack.step_size_255)
-        robust = correct_under(
-            model, x, y, attack.build(plan.threat), seed=derive(plan.seed, "selection"), batch_size=_EVALUATION_BATCH
-        )
-        row["val/pgd"] = _share(robust)
+        row["val/pgd"] = share(attacked)
     return row
 
 
@@ -95,6 +106,6 @@ def traced_examples(train: Split, generator: torch.Generator) -> Tensor:
 
 
 def _share(correct: Tensor) -> float | None:
-    """Mean of a bool tensor, None for an empty one."""
+    """Mean of truths (bool, or 0 and 1), None for an empty tensor."""
     count: Any = correct.numel()
     return correct.sum().item() / count if count else None

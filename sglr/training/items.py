@@ -1,5 +1,7 @@
 """The items of the study that train: one warm-up per seed, one training per method and seed."""
 
+import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +11,25 @@ from torch import nn
 
 from sglr import files, models
 from sglr.config import Config
-from sglr.data import Prepared, Split
+from sglr.data import Prepared, Split, open_folder
 from sglr.random import derive
-from sglr.training.loop import Row, Trained, fit
+from sglr.training.distributed import Team, together
+from sglr.training.loop import Interrupted, Row, Trained, TrainingError, fit
 from sglr.training.plan import Plan
+from sglr.training.snapshots import Snapshots
 
 CONTINUATION = "continuation.state"
 
 
-def warm_up(config: Config, seed: int, data: Prepared, folder: Path, *, device: torch.device, **loop: Any) -> None:
+def warm_up(
+    config: Config, seed: int, data: Prepared, folder: Path, *, device: torch.device, nproc: int = 1, **loop: Any
+) -> None:
     """Run the warm-up of a seed and write its folder: ``model/``, ``history.csv``, ``metrics.json``, and, after an
     adversarial warm-up, everything training needs to continue it (``continuation.state``, otherwise empty).
 
-    ``loop``: keywords of ``fit`` (snapshots, on_epoch, should_stop).
+    ``nproc``: processes that share every batch, see ``distributed``; ``loop``: keywords of ``fit`` (snapshots,
+    on_epoch, should_stop). Raises as ``fit`` does; ProcessError when one of several processes fails.
     """
-    model = initial_model(config, seed, data, device)
-    train, validation = _splits(data, seed, device)
     plan = Plan.warm_up(config, seed)
     adversarial = config.warmup.objective == "adversarial"
     # A natural warm-up's epochs end at 0, an adversarial one's are the first of training itself.
@@ -32,7 +37,11 @@ def warm_up(config: Config, seed: int, data: Prepared, folder: Path, *, device: 
     if "on_epoch" in loop:
         on_epoch = loop.pop("on_epoch")
         loop["on_epoch"] = lambda row: on_epoch({**row, "epoch": row["epoch"] - shift})
-    result = fit(plan, model, train, validation, title=f"warmup {seed}", **loop)
+    item = _Item(config, plan, seed, data.folder, None, f"warmup {seed}")
+    with together(nproc, device, _assist, item, _folder(loop)) as (team, own):
+        model, result, _ = item.fit(team, own, data, **loop)
+    if not team.leads:
+        return
     models.save(model, folder / "model", _spec(config, data))
     files.save_state(folder / CONTINUATION, result.state if adversarial else {})
     rows = [{"phase": "warmup", **row, "epoch": row["epoch"] - shift} for row in result.history]
@@ -41,37 +50,63 @@ def warm_up(config: Config, seed: int, data: Prepared, folder: Path, *, device: 
 
 
 def train(
-    config: Config,
-    method: str,
-    seed: int,
-    data: Prepared,
-    warmup: Path,
-    folder: Path,
-    *,
-    device: torch.device,
-    **loop: Any,
-) -> None:
+    config: Config, method: str, seed: int, data: Prepared, warmup: Path, folder: Path, *, device: torch.device,
+    nproc: int = 1, **loop: Any,
+) -> None:  # fmt: skip
     """Train a method and write its folder (see the file contract in docs/reference): ``best/``, ``last/``,
     ``checkpoints/<epoch>/``, ``labels.npz``, ``labels_trace.npz``, ``history.csv``, ``metrics.json``.
 
-    ``warmup``: the folder ``warm_up`` wrote for this seed; ``loop``: keywords of ``fit``.
+    ``warmup``: the folder ``warm_up`` wrote for this seed; the rest as for ``warm_up``.
     """
     chosen = config.methods[method]
-    model = initial_model(config, seed, data, device)
-    continue_from, prepended = None, []
-    if chosen.start == "warmup":
-        prepended = [row for row in files.read_rows(warmup / "history.csv") if row["phase"]]
-        continue_from = files.load_state(warmup / CONTINUATION) or None
-        if continue_from is None:
-            model.load_state_dict(models.load_model(warmup / "model").state_dict())
-    splits = _splits(data, seed, device)
-    plan = Plan.training(config, chosen, seed)
-    result = fit(plan, model, *splits, continue_from=continue_from, title=f"train {method}-{seed}", **loop)
-    if continue_from is not None:
-        prepended = []  # its epochs are in the result's own history
-    shared = config.warmup.epochs if continue_from is not None else 0
+    start = warmup if chosen.start == "warmup" else None
+    item = _Item(config, Plan.training(config, chosen, seed), seed, data.folder, start, f"train {method}-{seed}")
+    with together(nproc, device, _assist, item, _folder(loop)) as (team, own):
+        model, result, continued = item.fit(team, own, data, **loop)
+    if not team.leads:
+        return
+    prepended: list[Row] = []
+    if start is not None and not continued:  # else its epochs are in the result's own history
+        prepended = [row for row in files.read_rows(start / "history.csv") if row["phase"]]
+    shared = config.warmup.epochs if continued else 0
     history = prepended + [{"phase": "warmup" if row["epoch"] <= shared else "train", **row} for row in result.history]
-    _write(result, history, model, _spec(config, data), splits[0], folder)
+    _write(result, history, model, _spec(config, data), data.train(seed), folder)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A training as each of its processes can make it."""
+
+    config: Config
+    plan: Plan
+    seed: int
+    data: Path
+    warmup: Path | None
+    title: str
+
+    def fit(self, team: Team, device: torch.device, data: Prepared, **loop: Any) -> tuple[nn.Module, Trained, bool]:
+        """The model, what training left, and whether it continued a shared warm-up."""
+        model = initial_model(self.config, self.seed, data, device)
+        continue_from = None
+        if self.warmup is not None:
+            continue_from = files.load_state(self.warmup / CONTINUATION) or None
+            if continue_from is None:
+                model.load_state_dict(models.load_model(self.warmup / "model").state_dict())
+        validation = data.validation(device)
+        splits = data.train(self.seed, device), validation if len(validation) else None
+        result = fit(self.plan, model, *splits, continue_from=continue_from, title=self.title, team=team, **loop)
+        return model, result, continue_from is not None
+
+
+def _assist(team: Team, device: torch.device, item: _Item, snapshots: Path | None) -> None:
+    """What a process does that does not lead: the same, silently. Where the leader ends with an error, it just ends."""
+    with contextlib.suppress(TrainingError, Interrupted):
+        item.fit(team, device, open_folder(item.data), snapshots=Snapshots(snapshots) if snapshots else None)
+
+
+def _folder(loop: dict[str, Any]) -> Path | None:
+    snapshots = loop.get("snapshots")
+    return snapshots.folder if snapshots else None
 
 
 def initial_model(config: Config, seed: int, data: Prepared, device: torch.device) -> nn.Module:
@@ -79,11 +114,6 @@ def initial_model(config: Config, seed: int, data: Prepared, device: torch.devic
     return models.build(
         config.model, num_classes=data.num_classes, shape=data.shape, generator_seed=derive(seed, "init")
     ).to(device)
-
-
-def _splits(data: Prepared, seed: int, device: torch.device) -> tuple[Split, Split | None]:
-    validation = data.validation(device)
-    return data.train(seed, device), validation if len(validation) else None
 
 
 def _spec(config: Config, data: Prepared) -> dict[str, Any]:

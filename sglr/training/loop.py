@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sglr.data import Split, batches, order
 from sglr.random import torch_stream
+from sglr.training.distributed import ALONE, Team
 from sglr.training.history import measure, traced_examples
 from sglr.training.plan import Plan
 from sglr.training.schedules import learning_rate
@@ -72,21 +73,31 @@ def fit(
     on_epoch: Callable[[Row], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
     title: str = "",
+    team: Team = ALONE,
 ) -> Trained:
     """Train ``model`` (on the splits' device) as ``plan`` says.
 
     A snapshot found in ``snapshots`` is continued, else ``continue_from`` (``Trained.state`` of a shared warm-up), else
     training starts at epoch 1 with the weights ``model`` has. ``on_resume`` gets the epoch and the step, both from 1,
     at which a snapshot is continued; ``on_epoch`` each row of the history, again for the epochs that a snapshot already
-    holds. When ``should_stop`` says so, a snapshot is written and Interrupted raised.
+    holds. When ``should_stop`` says so, a snapshot is written and Interrupted raised. Every process of a ``team`` calls
+    this with the same arguments, but for those that speak and stop; snapshots must be in a folder that all of them see.
 
-    Raises TrainingError for a batch larger than the data or a loss that is not finite (with epoch and batch).
+    Raises TrainingError for a batch larger than the data, a loss that is not finite (with epoch and batch), a batch
+    smaller than the team, or snapshots that its processes do not all see; ConfigError for a model a team cannot train.
     """
     if plan.batch_size > len(train):
         raise TrainingError(
             f"train.batch_size {plan.batch_size} is larger than the training set ({len(train)} examples)"
         )
-    return _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title).run(continue_from)
+    smallest = len(train) % plan.batch_size or plan.batch_size
+    if smallest < team.size:
+        raise TrainingError(
+            f"{team.size} processes cannot share a batch of {smallest}, the last of an epoch of {len(train)} examples:"
+            " change train.batch_size, data.train_size or SGLR_NPROC"
+        )
+    loop = _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title, team)
+    return loop.run(continue_from)
 
 
 class _Loop:
@@ -101,10 +112,12 @@ class _Loop:
         on_epoch: Callable[[Row], None],
         should_stop: Callable[[], bool],
         title: str,
+        team: Team,
     ) -> None:
         self.plan, self.train, self.validation, self.snapshots = plan, train, validation, snapshots
         self.on_resume, self.on_epoch, self.should_stop, self.title = on_resume, on_epoch, should_stop, title
-        self.learner = Learner.build(plan, model, train.given, self._count_classes(model))
+        self.team = team
+        self.learner = Learner.build(plan, model, train.given, self._count_classes(model), team)
         self.progress = _Progress()
         self.kept: dict[int, dict[str, Tensor]] = {}
         self.traced = traced_examples(train, torch_stream(plan.seed, "trace"))
@@ -118,7 +131,7 @@ class _Loop:
         return int(classes)
 
     def run(self, continue_from: dict[str, Any] | None) -> Trained:
-        found = self.snapshots.load() if self.snapshots else None
+        found = self._load()
         state = found if found is not None else continue_from
         if state is not None:
             self._restore(state)
@@ -128,11 +141,24 @@ class _Loop:
             self.on_epoch(row)
         done = (self.progress.epoch - 1) * self.steps + self.progress.step
         with tqdm(
-            total=self.plan.until * self.steps, initial=done, desc=self.title, unit="step", disable=None, leave=False
-        ) as bar:
+            total=self.plan.until * self.steps, initial=done, desc=self.title, unit="step", leave=False,
+            disable=None if self.team.leads else True,
+        ) as bar:  # fmt: skip
             while self.progress.epoch <= self.plan.until:
                 self._epoch(bar)
         return self._result()
+
+    def _load(self) -> dict[str, Any] | None:
+        """The newest whole snapshot. The leader reads first: it removes damaged ones."""
+        found = self.snapshots.load() if self.snapshots and self.team.leads else None
+        self.team.wait()
+        if self.snapshots and not self.team.leads:
+            found = self.snapshots.load()
+        progress = found["progress"] if found is not None else {"epoch": 0, "step": 0}
+        if not self.team.agrees(progress["epoch"] * self.steps + progress["step"]):
+            folder = self.snapshots.folder if self.snapshots else None
+            raise TrainingError(f"the processes do not see the same snapshots in {folder}: let them share that folder")
+        return found
 
     def _epoch(self, bar: Any) -> None:
         plan, progress, learner, train = self.plan, self.progress, self.learner, self.train
@@ -169,7 +195,7 @@ class _Loop:
         attacked = progress.predicted if learner.objective.attacks else None
         assert isinstance(progress.loss, Tensor)
         row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
-        row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked)
+        row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked, self.team)
         score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
         if score is not None and score > progress.best_score:
             progress.best_score, progress.best_epoch, progress.best = score, epoch, _weights(evaluated)
@@ -182,7 +208,9 @@ class _Loop:
         self.on_epoch(row)
 
     def _pictures(self) -> Iterator[Tensor]:
-        return (self.train.pictures(index) for index in batches(len(self.train), self.plan.batch_size))
+        # A team's batch norm takes its statistics from the shares of all.
+        parts = batches(len(self.train), self.plan.batch_size)
+        return (self.train.pictures(index[self.team.share(len(index))]) for index in parts)
 
     def _check_finite(self) -> None:
         """Waits for the device; called once per epoch and before a snapshot."""
@@ -196,16 +224,19 @@ class _Loop:
             )
 
     def _pause(self) -> None:
-        stop = self.should_stop()
-        if self.snapshots and (stop or self.snapshots.due()):
+        due = self.team.leads and self.snapshots is not None and self.snapshots.due()
+        stop, due = self.team.any(self.should_stop(), due)
+        if self.snapshots and (stop or due):
             self._check_finite()
-            self.snapshots.save(self._state(), self.progress.epoch, self.progress.step)
+            if self.team.leads:
+                self.snapshots.save(self._state(), self.progress.epoch, self.progress.step)
         if stop:
             raise Interrupted(f"stopped in epoch {self.progress.epoch}; run it again to continue there")
 
     def _keep(self, epoch: int, weights: dict[str, Tensor]) -> None:
         if self.snapshots:
-            self.snapshots.keep(epoch, weights)
+            if self.team.leads:
+                self.snapshots.keep(epoch, weights)
         else:
             self.kept[epoch] = weights
 

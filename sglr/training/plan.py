@@ -6,6 +6,7 @@ from typing import Literal, Self
 from sglr import threat
 from sglr.config import Config
 from sglr.config.sections import Augment, ConstantSchedule, Method, Optimizer, Schedule, Selection, TrainAttack
+from sglr.models.compiling import Compile
 from sglr.training.precision import Precision
 
 
@@ -26,6 +27,7 @@ class Plan:
     selection: Selection
     augment: Augment
     precision: Precision = "fp32"
+    compile: Compile = "off"
     keep_epochs: tuple[int, ...] = ()
     stream: str = "train"
     """Prefix of its random streams: equal for everything that must see the same numbers."""
@@ -46,6 +48,7 @@ class Plan:
             attack=train.attack,
             attack_bn=train.attack_bn,
             precision=train.precision,
+            compile=train.compile,
             selection=train.selection,
             augment=config.data.augment,
             keep_epochs=train.keep_epochs,

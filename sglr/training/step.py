@@ -3,6 +3,7 @@
 Nothing in it waits for the device, except an average of the weights after each step, whose counter torch looks at.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,12 +14,39 @@ from sglr.attacks import attack_mode, pgd
 from sglr.data import augment
 from sglr.labels import LabelPolicy, Step
 from sglr.labels.registry import BatchNormMode, Penalty
+from sglr.models.compiling import compiled
 from sglr.models.folding import Folded
 from sglr.objectives import Objective, Outputs
 from sglr.random import torch_stream
+from sglr.training.distributed import ALONE, Team, shared
 from sglr.training.plan import Plan
 from sglr.training.precision import computing, exact_ends, memory_format
 from sglr.weights import WeightPolicy
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The live model as a step calls it: as it is, compiled, folded, one of a team."""
+
+    plain: nn.Module
+    """For forwards without gradients."""
+    trained: nn.Module
+    """For forwards whose backward pass gives the weights' gradients, averaged over the team."""
+    attacked: nn.Module
+    """What the attack sees."""
+    folded: Folded | None = None
+    """Where batch norm is in eval mode under attack: what is behind ``attacked``, to be refreshed before it is used."""
+
+    @classmethod
+    def of(cls, plan: Plan, model: nn.Module, device: torch.device, team: Team) -> Self:
+        """For a model that is on its device."""
+        plain = compiled(model, device, plan.compile)
+        attacked, folded = plain, None
+        if plan.attack_bn == "eval" and plan.method.objective.build().attacks:
+            folded = Folded(model, torch.bfloat16 if plan.precision == "bf16" else None)
+            exact_ends(folded)
+            attacked = compiled(folded, device, plan.compile)
+        return cls(plain, team.trained(plain, device), attacked, folded)
 
 
 @dataclass
@@ -26,33 +54,34 @@ class Learner:
     """What a step changes: the live model, its optimiser, the label and weight policies."""
 
     model: nn.Module
+    networks: Networks
     optimizer: torch.optim.Optimizer
     objective: Objective
     labels: LabelPolicy
     weights: WeightPolicy
-    attacked: Folded | None = None
-    """The eval-mode network that the attack sees, where batch norm is in eval mode."""
+    team: Team = ALONE
 
     @classmethod
-    def build(cls, plan: Plan, model: nn.Module, given: Tensor, classes: int) -> Self:
-        """For a model on its device, and the given labels (n,) of all training examples."""
-        sgd, method = plan.optimizer, plan.method
-        model = model.to(memory_format=memory_format(plan.precision, given.device))
+    def build(cls, plan: Plan, model: nn.Module, given: Tensor, classes: int, team: Team = ALONE) -> Self:
+        """For a model on its device, and the given labels (n,) of all training examples.
+
+        ConfigError for a model that several processes cannot train.
+        """
+        sgd, method, device = plan.optimizer, plan.method, given.device
+        model = shared(model, team.size, device).to(memory_format=memory_format(plan.precision, device))
         exact_ends(model)
-        attacked = None
-        if plan.attack_bn == "eval" and method.objective.build().attacks:
-            attacked = Folded(model, torch.bfloat16 if plan.precision == "bf16" else None)
-            exact_ends(attacked)
         optimizer = torch.optim.SGD(
-            model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay
-        )
+            model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay,
+            fused=True if device.type == "cuda" else None,
+        )  # fmt: skip
         return cls(
             model=model,
+            networks=Networks.of(plan, model, device, team),
             optimizer=optimizer,
             objective=method.objective.build(),
             labels=method.labels.build(given, classes, plan.epochs),
             weights=method.weights.build(model),
-            attacked=attacked,
+            team=team,
         )
 
 
@@ -61,8 +90,9 @@ def take(
 ) -> tuple[Tensor, Tensor]:
     """Train on one batch, in ``plan.precision``.
 
-    x: (N, C, H, W) in [0, 1], not augmented; y: given labels (N,); index: their positions in the training set. Returns
-    the loss (scalar) and the classes predicted by the forward the loss was computed on (N,), both detached.
+    x: (N, C, H, W) in [0, 1], not augmented; y: given labels (N,); index: their positions in the training set; all of
+    it in every process of a team. Returns the loss (scalar) and the classes predicted by the forward the loss was
+    computed on (N,), both detached, of the whole batch.
     """
     with computing(plan.precision, x.device):
         return _take(plan, learner, x, y, index, epoch, step)
@@ -71,6 +101,10 @@ def take(
 def _take(
     plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoch: int, step: int
 ) -> tuple[Tensor, Tensor]:
+    model, objective, labels, weights = learner.model, learner.objective, learner.labels, learner.weights
+    team, n = learner.team, len(index)
+    # Random numbers are drawn, and the label policy is asked, for the whole batch; the rest is done for this share.
+    own = team.share(n)
     x = augment(
         x,
         crop_padding=plan.augment.crop_padding,
@@ -78,65 +112,90 @@ def _take(
         generator=torch_stream(plan.seed, f"{plan.stream}/augment", epoch, step, x.device),
     )
     x = x.contiguous(memory_format=memory_format(plan.precision, x.device))
-    model, objective, labels, weights = learner.model, learner.objective, learner.labels, learner.weights
-    labels.before_attack(epoch, index, lambda bn: _natural(model, x, None, bn))
-    penalty = labels.penalty(epoch, index)
-    x_adv = _attack(plan, learner, x, y, penalty, epoch, step) if objective.attacks else x
+    start = _start(plan, x, epoch, step) if objective.attacks else None
+    x, y, start = x[own], y[own], None if start is None else start[own]
 
-    def ascent(copy: nn.Module) -> Tensor:
-        outputs = objective.forward(copy, x, x_adv)
-        return _loss(objective, outputs, labels.current(epoch, index), y, labels.example_weights(epoch, index), penalty)
+    def natural(bn: BatchNormMode, outputs: Outputs | None = None) -> Tensor:
+        return team.whole(_natural(learner, x, outputs, bn), n)
+
+    labels.before_attack(epoch, index, natural)
+    penalty = labels.penalty(epoch, index[own])
+    x_adv = _attack(plan, learner, x, y, start, penalty) if objective.attacks else x
+
+    def mean(outputs: Outputs, targets: Tensor) -> Tensor:
+        """This share's part of the batch's mean loss, times the number of processes, over which it is averaged."""
+        example_weights = labels.example_weights(epoch, index)
+        loss = objective.loss(outputs, targets, y, None if example_weights is None else example_weights[own])
+        if penalty is not None:
+            loss = loss + penalty(objective.penalised(outputs)).mean()
+        return loss * (len(y) * team.size / n)
+
+    def ascent(copy: nn.Module, moved: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        loss = mean(objective.forward(copy, x, x_adv), labels.current(epoch, index[own]))
+        return team.total(torch.autograd.grad(loss / team.size, moved))
 
     model.train()
     learner.optimizer.zero_grad(set_to_none=True)
     with weights.perturbed(model, epoch, ascent):
-        outputs = objective.forward(model, x, x_adv)
-        targets = labels.targets(Step(epoch, index, outputs, lambda bn: _natural(model, x, outputs, bn)))
-        loss = _loss(objective, outputs, targets, y, labels.example_weights(epoch, index), penalty)
+        outputs = objective.forward(learner.networks.trained, x, x_adv)
+        seen = _seen(team, outputs, n)
+        targets = labels.targets(Step(epoch, index, seen, lambda bn: natural(bn, outputs)))
+        loss = mean(outputs, targets[own])
         loss.backward()
     learner.optimizer.step()
     weights.after_step(model, epoch)
-    return loss.detach(), outputs.main.detach().argmax(1)
+    (total,) = team.total([loss.detach() / team.size])
+    return total, seen.main.detach().argmax(1)
+
+
+def _start(plan: Plan, x: Tensor, epoch: int, step: int) -> Tensor | None:
+    """Where the attack on x begins, if not at x."""
+    if not plan.attack.random_start:
+        return None
+    return plan.threat.random_start(x, torch_stream(plan.seed, f"{plan.stream}/attack", epoch, step, x.device))
 
 
 def _attack(
-    plan: Plan, learner: Learner, x: Tensor, y: Tensor, penalty: Penalty | None, epoch: int, step: int
+    plan: Plan, learner: Learner, x: Tensor, y: Tensor, start: Tensor | None, penalty: Penalty | None
 ) -> Tensor:
-    """Adversarial examples for the batch; the model's modes and statistics stay as they are."""
-    model, settings = learner.model, plan.attack
-    with attack_mode(model, plan.attack_bn):
-        if learner.attacked is not None:
-            learner.attacked.refresh()
-        network = learner.attacked or model
-        plain = learner.objective.attack_loss(network, x)
+    """Adversarial examples for this share of the batch; the model's modes and statistics stay as they are."""
+    networks, settings = learner.networks, plan.attack
+    with attack_mode(learner.model, plan.attack_bn):
+        if networks.folded is not None:
+            networks.folded.refresh()
+        plain = learner.objective.attack_loss(networks.attacked, x)
         return pgd(
-            network,
+            networks.attacked,
             x,
             y,
             threat=plan.threat,
             step_size=settings.step_size_255 / 255,
             steps=settings.steps,
-            random_start=settings.random_start,
+            random_start=False,
+            start=start,
             loss=plain if penalty is None else lambda logits, labels: plain(logits, labels) + penalty(logits),
-            generator=torch_stream(plan.seed, f"{plan.stream}/attack", epoch, step, x.device),
         )
 
 
-def _loss(
-    objective: Objective, outputs: Outputs, targets: Tensor, y: Tensor, weights: Tensor | None, penalty: Penalty | None
-) -> Tensor:
-    loss = objective.loss(outputs, targets, y, weights)
-    return loss if penalty is None else loss + penalty(objective.penalised(outputs)).mean()
+def _seen(team: Team, outputs: Outputs, n: int) -> Outputs:
+    """The logits of the whole batch, for what is remembered of it."""
+    if team.size == 1:
+        return outputs
+    adversarial, natural = (
+        None if logits is None else team.whole(logits.detach(), n) for logits in (outputs.adversarial, outputs.natural)
+    )
+    return Outputs(adversarial=adversarial, natural=natural)
 
 
 @torch.no_grad()
-def _natural(model: nn.Module, x: Tensor, outputs: Outputs | None, bn: BatchNormMode) -> Tensor:
+def _natural(learner: Learner, x: Tensor, outputs: Outputs | None, bn: BatchNormMode) -> Tensor:
     """Natural logits for a label policy. In train mode, as published, x enters batch norm's running statistics."""
     if outputs is not None and outputs.natural is not None:
         return outputs.natural.detach()
+    model = learner.model
     model.train(bn == "train")
     try:
-        logits: Tensor = model(x)
+        logits: Tensor = learner.networks.plain(x)
         return logits
     finally:
         model.train()

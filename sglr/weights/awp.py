@@ -2,13 +2,13 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sglr.weights.registry import REGISTRY, WeightOptions, WeightPolicy
+from sglr.weights.registry import REGISTRY, Gradients, WeightOptions, WeightPolicy
 
 
 class AdversarialWeightPerturbation(WeightPolicy):
@@ -25,13 +25,13 @@ class AdversarialWeightPerturbation(WeightPolicy):
         self._proxy = copy.deepcopy(model)
 
     @contextlib.contextmanager
-    def perturbed(self, model: nn.Module, epoch: int, loss: Callable[[nn.Module], Tensor]) -> Iterator[None]:
+    def perturbed(self, model: nn.Module, epoch: int, gradients: Gradients) -> Iterator[None]:
         if epoch < self._start_epoch:
             yield
             return
         weights = [weight for weight in model.parameters() if weight.dim() > 1]
         saved = [weight.detach().clone() for weight in weights]
-        directions = self._directions(model, loss)
+        directions = self._directions(model, gradients)
         try:
             with torch.no_grad():
                 for weight, direction in zip(weights, directions, strict=True):
@@ -44,14 +44,14 @@ class AdversarialWeightPerturbation(WeightPolicy):
                 for weight, value in zip(weights, saved, strict=True):
                     weight.copy_(value)
 
-    def _directions(self, model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> tuple[Tensor, ...]:
+    def _directions(self, model: nn.Module, gradients: Gradients) -> tuple[Tensor, ...]:
         """Gradients of the loss, for each tensor of more than one dimension, on the copy."""
         proxy = self._proxy
         proxy.load_state_dict(model.state_dict())
         proxy.train()
         moved = [weight for weight in proxy.parameters() if weight.dim() > 1]
         with torch.enable_grad():
-            return torch.autograd.grad(loss(proxy), moved)
+            return gradients(proxy, moved)
 
 
 @REGISTRY.register("awp")

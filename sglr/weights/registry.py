@@ -1,7 +1,7 @@
 """The interface of a weight policy."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,16 +10,17 @@ from sglr.config import Options, Registry
 
 REGISTRY = Registry("weight policy")
 
+Gradients = Callable[[nn.Module, Sequence[Tensor]], tuple[Tensor, ...]]
+"""(copy of the model, weights of it) -> gradients of the loss with respect to these weights."""
+
 
 class WeightPolicy:
     """Hooks of the training loop; as they stand here they do nothing."""
 
-    def perturbed(
-        self, model: nn.Module, epoch: int, loss: Callable[[nn.Module], Tensor]
-    ) -> contextlib.AbstractContextManager[None]:
+    def perturbed(self, model: nn.Module, epoch: int, gradients: Gradients) -> contextlib.AbstractContextManager[None]:
         """Around the forwards and the backward pass of a step: the weights may be moved and are put back at its end.
 
-        ``loss`` computes the step's loss on a copy of the model, with the targets as they stand before it.
+        ``gradients`` gives those of the step's loss on a copy of the model, with the targets as they stand before it.
         """
         return contextlib.nullcontext()
 

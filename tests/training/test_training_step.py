@@ -9,7 +9,7 @@ from torch import nn
 from sglr.config.reader import validate
 from sglr.random import torch_stream
 from sglr.training.plan import Plan
-from sglr.training.step import Learner, take
+from sglr.training.step import Learner, Networks, take
 
 N, C = 12, 4
 
@@ -85,6 +85,7 @@ def test_a_step_is_the_formula(params, ratio, natural_bn, attack_bn):
     sgd = plan.optimizer
     learner = Learner(
         model=model,
+        networks=Networks(model, model, model),
         optimizer=torch.optim.SGD(
             model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay
         ),
@@ -139,7 +140,14 @@ def test_natural_pictures_enter_the_statistics_only_where_asked(params):
         model = Net()
         labels = plan.method.labels.build(torch.zeros(N, dtype=torch.long), C, plan.epochs)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        learner = Learner(model, optimizer, plan.method.objective.build(), labels, plan.method.weights.build(model))
+        learner = Learner(
+            model,
+            Networks(model, model, model),
+            optimizer,
+            plan.method.objective.build(),
+            labels,
+            plan.method.weights.build(model),
+        )
         take(plan, learner, torch.rand(N, 1, 4, 4), torch.zeros(N, dtype=torch.long), torch.arange(N), 1, 0)
         counts[mode] = int(model.bn.num_batches_tracked)
     assert counts == {"train": 2, "eval": 1}

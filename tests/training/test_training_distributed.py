@@ -1,0 +1,202 @@
+"""Several processes that train one model: the same result as one, one error, nothing lost."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import plan
+from torch import Tensor
+
+from sglr import models, processes
+from sglr.config import ConfigError
+from sglr.data import Split
+from sglr.training import Interrupted, Plan, Snapshots, Trained, TrainingError, fit
+from sglr.training.distributed import ALONE, Team, shared, together
+
+CPU = torch.device("cpu")
+# Every objective, label policy and weight policy that shares something between processes.
+METHODS = {
+    "sglr": {"objective": "at", "labels": {"name": "refinement", "start_epoch": 2, "refinement_ratio": 0.7}},
+    "trades_sat": {"objective": "trades", "labels": {"name": "self_adaptive", "start_epoch": 2}},
+    "mart_ensembling": {"objective": "mart", "labels": {"name": "ensembling", "start_epoch": 2, "ramp_epochs": 1}},
+    "awp": {"objective": "at", "labels": "hard", "weights": "awp"},
+    "ema": {"objective": "standard", "labels": "hard", "weights": {"name": "ema", "decay": 0.5}},
+}
+
+
+def chosen(params: dict, method: str, **train: Any) -> Plan:
+    """Three epochs of batches of 7, 7, 7 and 3: shares of 3 and 4, of 1 and 2."""
+    params["data"]["augment"] = {"crop_padding": 1, "flip": True}
+    return plan(params, {"weights": "none"} | METHODS[method], batch_size=7, **train)
+
+
+def splits() -> tuple[Split, Split]:
+    """24 training and 10 validation pictures; some labels are wrong."""
+    generator = torch.Generator().manual_seed(5)
+    x, true = torch.rand(34, 1, 8, 8, generator=generator), torch.arange(34) % 4
+    given = torch.where(torch.arange(34) % 3 == 0, (true + 1) % 4, true)
+    return Split(x[:24], given[:24], true[:24]), Split(x[24:], true[24:], true[24:])
+
+
+def network() -> torch.nn.Module:
+    """Without batch norm, which processes on CPUs cannot share."""
+    kind = {"num_classes": 4, "shape": (1, 8, 8), "generator_seed": 0}
+    return models.build("small_cnn", **kind, channels=(4, 8), hidden=16, batch_norm=False)
+
+
+def train(chosen: Plan, team: Team = ALONE, **loop: Any) -> Trained:
+    return fit(chosen, network(), *splits(), team=team, **loop)
+
+
+def work(team: Team, device: torch.device, plans: list[Plan]) -> list[Trained]:
+    return [train(one, team) for one in plans]
+
+
+def test_two_processes_end_where_one_does(params):
+    """The same label table, history and weights, but for the order of additions; the very same in both processes."""
+    plans = [chosen(params, method) for method in METHODS]
+    with together(2, CPU, work, plans) as (team, device):
+        found = work(team, device, plans)
+    for name, one, expected in zip(METHODS, found, [train(one) for one in plans], strict=True):
+        torch.testing.assert_close(one.targets, expected.targets, rtol=1e-4, atol=1e-5, msg=name)
+        for weight, value in expected.last.items():
+            torch.testing.assert_close(one.last[weight], value, rtol=1e-3, atol=1e-5, msg=f"{name} {weight}")
+        for row, wanted in zip(one.history, expected.history, strict=True):
+            assert row.keys() == wanted.keys()
+            known = [key for key, value in wanted.items() if value is not None]
+            assert [row[key] for key in known] == pytest.approx([wanted[key] for key in known], rel=1e-4, abs=1e-6), (
+                name
+            )
+
+
+def digest(trained: Trained) -> Tensor:
+    parts = [*trained.last.values(), trained.targets]
+    return torch.stack([part.double().abs().sum() for part in parts])
+
+
+def compare(team: Team, device: torch.device, plans: list[Plan]) -> None:
+    both = team.whole(digest(train(plans[0], team))[None].repeat(2 if team.size == 1 else 1, 1), 2)
+    assert torch.equal(both[0], both[1])
+    assert both.abs().sum() > 0
+    assert team.any(False, team.leads) == (False, True)
+    assert team.agrees(7)
+    assert not team.agrees(team.rank)
+    rows = team.fill(torch.zeros(5, dtype=torch.int64), 2, lambda number, index: 10 * number + index)
+    assert rows.tolist() == [0, 1, 12, 13, 24]
+
+
+def test_both_processes_hold_the_same_bits(params):
+    plans = [chosen(params, "sglr")]
+    with together(2, CPU, compare, plans) as (team, device):
+        compare(team, device, plans)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_shares_are_a_whole_in_equal_parts(size):
+    for n in (size, size + 1, 128, 130):
+        parts = [range(n)[Team(rank, size).share(n)] for rank in range(size)]
+        assert [i for part in parts for i in part] == list(range(n))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def follow(team: Team, device: torch.device, one: Plan, folder: Path, killed_after: int | None) -> None:
+    """Beside the leader; the end of its process comes after so many steps."""
+    calls = iter(range(1, 100))
+
+    def end() -> bool:
+        if next(calls) == killed_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    with contextlib.suppress(Interrupted):
+        train(one, team, snapshots=Snapshots(folder), should_stop=end)
+
+
+def test_killed_and_stopped_it_continues(params, tmp_path):
+    """The other process is killed in the second epoch; then the first is asked to stop; then it goes to the end."""
+    one = chosen(params, "sglr")
+    whole, said = train(one), []
+
+    def go_on(killed_after: int | None = None, stop_at: int = 0) -> Trained:
+        calls = iter(range(1, 100))
+        with together(2, CPU, follow, one, tmp_path, killed_after) as (team, _):
+            return train(
+                one, team, snapshots=Snapshots(tmp_path, every_seconds=0),
+                should_stop=lambda: next(calls) == stop_at, on_resume=lambda *place: said.append(place),
+            )  # fmt: skip
+
+    with pytest.raises(
+        processes.ProcessError, match=r"process 1 of 2 failed with status -9\. Run it again to continue"
+    ):
+        go_on(killed_after=6)
+    with pytest.raises(Interrupted):
+        go_on(stop_at=2)
+    found = go_on()
+    assert said == [(2, 2), (2, 4)]
+    torch.testing.assert_close(found.targets, whole.targets, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.last["head.weight"], whole.last["head.weight"], rtol=1e-3, atol=1e-5)
+    assert len(found.history) == 3
+
+
+def elsewhere(team: Team, device: torch.device, one: Plan, folder: Path) -> None:
+    with pytest.raises(TrainingError):
+        train(one, team, snapshots=Snapshots(folder / "of another machine"))
+
+
+def test_snapshots_that_not_all_see_are_refused(params, tmp_path):
+    one = chosen(params, "sglr")
+    calls = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        train(one, snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 2)
+    with (
+        together(2, CPU, elsewhere, one, tmp_path) as (team, _),
+        pytest.raises(TrainingError, match="do not see the same snapshots"),
+    ):
+        train(one, team, snapshots=Snapshots(tmp_path))
+
+
+def test_batch_norm_on_cpus_is_refused():
+    model = models.build("small_cnn", num_classes=4, shape=(1, 8, 8))
+    with pytest.raises(ConfigError, match=r"2 processes cannot train a model with batch norm on a CPU.*SGLR_NPROC=1"):
+        shared(model, 2, CPU)
+    assert shared(model, 1, CPU) is model
+    assert shared(network(), 2, CPU)
+
+
+def test_batch_norm_on_gpus_is_that_of_all_and_folds():
+    model = shared(models.build("small_cnn", num_classes=4, shape=(1, 8, 8)), 2, torch.device("cuda"))
+    assert isinstance(model.bn1, torch.nn.SyncBatchNorm)
+    assert list(model.state_dict()) == list(models.build("small_cnn", num_classes=4, shape=(1, 8, 8)).state_dict())
+    assert models.folding.Folded(model).folds == 2
+
+
+def test_a_batch_smaller_than_the_team_is_refused(params):
+    with pytest.raises(TrainingError, match="4 processes cannot share a batch of 3, the last of an epoch of 24"):
+        train(chosen(params, "sglr"), Team(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "local", "found"),
+    [
+        (None, None, None, None), ("0", "1", "0", None), ("3", "4", "1", processes.Launch(3, 4, 1)),
+        ("0", "2", None, processes.Launch(0, 2, 0)),
+    ],
+)  # fmt: skip
+def test_a_launcher_is_recognised(monkeypatch, rank, size, local, found):
+    for name, value in (("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", local)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert processes.launched() == found
+
+
+@pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("-1", "2"), ("one", "2"), ("0", "0")])
+def test_a_launcher_that_says_nonsense_is_refused(monkeypatch, rank, size):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(ConfigError, match=f"RANK={rank}, WORLD_SIZE={size}"):
+        processes.launched()
