@@ -41,7 +41,8 @@ class Networks:
     def of(cls, plan: Plan, model: nn.Module, device: torch.device, team: Team) -> Self:
         """For a model that is on its device."""
         plain = compiled(model, device, plan.compile)
-        attacked, folded = plain, None
+        # Not compiled: its backward pass would compute the gradients of all weights too.
+        attacked, folded = model, None
         if plan.attack_bn == "eval" and plan.method.objective.build().attacks:
             folded = Folded(model, torch.bfloat16 if plan.precision == "bf16" else None)
             exact_ends(folded)

@@ -1,0 +1,61 @@
+"""Compiled steps against the plain ones, on the CPU."""
+
+import pytest
+import torch
+from tiny_training import plan
+from torch import nn
+
+from sglr import models
+from sglr.models.compiling import compiled
+from sglr.training.step import Learner, take
+
+CPU = torch.device("cpu")
+SGLR = {"objective": "at", "labels": {"name": "refinement", "start_epoch": 1}, "weights": "none"}
+TRADES = {"objective": "trades", "labels": "hard", "weights": "awp"}
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    """Torch counts what it compiled per function, and these tests make many networks of few."""
+    torch._dynamo.reset()
+
+
+def test_where_it_compiles():
+    network = nn.Linear(2, 2)
+    assert compiled(network, CPU, "off") is network
+    assert compiled(network, CPU, "auto") is network
+    assert compiled(network, torch.device("cuda"), "off") is network
+    made = compiled(network, CPU, "on")
+    assert made is not network
+    assert models.checkpoint.unwrap(made) is network
+
+
+def steps(params: dict, method: dict, kind: str, precision: str, attack_bn: str = "eval") -> dict[str, torch.Tensor]:
+    """Weights, statistics, targets and losses after a whole and a smaller batch."""
+    chosen = plan(params, method, compile=kind, precision=precision, attack_bn=attack_bn)
+    model = models.build("small_cnn", num_classes=4, shape=(1, 4, 4), generator_seed=0, channels=(4, 8), hidden=8)
+    x, y = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 4
+    learner = Learner.build(chosen, model, y, 4)
+    losses = []
+    for step, index in enumerate((torch.arange(8), torch.arange(8, 12))):
+        loss, predicted = take(chosen, learner, x[index], y[index], index, 1, step)
+        losses += [loss, predicted.float()]
+    return {
+        **model.state_dict(), "targets": learner.labels.table(), "losses": torch.cat([each.view(-1) for each in losses])
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "precision", "attack_bn"),
+    [(SGLR, "fp32", "eval"), (SGLR, "bf16", "eval"), (TRADES, "fp32", "eval"), (SGLR, "fp32", "train")],
+    ids=["sglr", "sglr bf16", "trades awp", "attack in train mode"],
+)
+def test_a_compiled_step_is_the_plain_one(params, method, precision, attack_bn):
+    """Up to rounding: 1e-4 in float32; 0.02 where bfloat16's rounding is elsewhere, as inductor fuses operations."""
+    plain, made = (steps(params, method, kind, precision, attack_bn) for kind in ("off", "on"))
+    assert plain.keys() == made.keys()
+    tolerance = 1e-4 if precision == "fp32" else 0.02
+    for name, value in plain.items():
+        torch.testing.assert_close(made[name], value, rtol=tolerance, atol=tolerance, msg=name)
+    assert any(not torch.equal(made[name], value) for name, value in plain.items())
