@@ -1,6 +1,6 @@
 """The sections of params.yaml on what is measured: evaluation, analysis, report."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
@@ -28,6 +28,7 @@ class Evaluate(Section):
 
     n_examples: Positive | None
     batch_size: Positive
+    compile: Literal["auto", "on", "off"]
     seed: Seed
     attacks: dict[Name, Attack]
     sweep: Sweep | None

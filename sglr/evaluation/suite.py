@@ -21,6 +21,7 @@ from sglr.evaluation.sanity import Subject, sanity
 from sglr.evaluation.statistics import wilson
 from sglr.evaluation.sweep import curve, radii
 from sglr.evaluation.truth import full_precision, inspect, unchanged
+from sglr.models.compiling import compiled
 
 CHECKPOINTS = ("best", "last")
 # Key of the worst case per example over the attacks that were run on as many examples as the suite.
@@ -132,7 +133,8 @@ def _take_chunks(
     with full_precision():
         for path in checkpoints:
             model = models.load_model(path).to(device)
-            for _, measurement in _planned(config, on_device, model, journal.below(path.name)):
+            network = _network(config, model, device)
+            for _, measurement in _planned(config, on_device, network, journal.below(path.name)):
                 for number in tqdm(
                     range(rank, measurement.chunks, nproc), desc=f"evaluate, process {rank} of {nproc}", unit="chunk",
                     disable=rank > 0 or None, leave=False,
@@ -171,7 +173,8 @@ def _checkpoint(
     result.flags += [f"{name}: {doubt}" for doubt in doubts]
     attacks: dict[str, Outcome] = {}
     swept: dict[str, Outcome] = {}
-    for key, measurement in _planned(config, test, model, journal):
+    network = _network(config, model, test.true.device)
+    for key, measurement in _planned(config, test, network, journal):
         bar.set_postfix(model=name, attack=" ".join(key))
         (attacks if len(key) == 1 else swept)[key[-1]] = measurement.whole(bar.update)
     found = result.correct[name] = {attack: outcome.correct for attack, outcome in attacks.items()}
@@ -191,6 +194,14 @@ def _checkpoint(
             chunk=section.batch_size, journal=journal.below("sanity"),
         )  # fmt: skip
         result.flags += [f"{name}: {sign}" for sign in sanity(subject)]
+
+
+def _network(config: Config, model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as attacks call it."""
+    network = compiled(model, device, config.evaluate.compile, any_size=True)
+    if network is not model:
+        model.requires_grad_(False)
+    return network
 
 
 def _worst(attacks: dict[str, Outcome]) -> Outcome:

@@ -8,16 +8,19 @@ from torch import Tensor, nn
 Compile = Literal["auto", "on", "off"]
 
 
-def compiled(network: nn.Module, device: torch.device, asked: Compile) -> nn.Module:
+def compiled(network: nn.Module, device: torch.device, asked: Compile, *, any_size: bool = False) -> nn.Module:
     """``network`` or, ``on`` any device and with ``auto`` on a GPU, a compiled one that shares its weights and modes.
 
-    On a GPU its kernels are replayed as CUDA graphs. It is compiled anew for every batch size, mode (train, eval) and
-    kind of gradient, at the first call of each. A network that cannot be compiled raises torch's own error then.
+    It is compiled anew for every batch size, mode (train, eval) and kind of gradient, at the first call of each, and on
+    a GPU replayed as CUDA graphs; with ``any_size`` once for all batch sizes, without graphs. Of one network torch
+    compiles eight variants and runs further ones as they are. The backward pass computes the gradients of all weights
+    that require one, wanted or not.
     """
     if asked == "off" or (asked == "auto" and device.type != "cuda"):
         return network
-    mode = "reduce-overhead" if device.type == "cuda" else None
-    made = torch.compile(network, mode=mode, fullgraph=True, dynamic=False)
+    torch.compiler.reset()  # what was compiled of an earlier network of the same class counts among the eight
+    mode = "reduce-overhead" if device.type == "cuda" and not any_size else None
+    made = torch.compile(network, mode=mode, dynamic=any_size)
     assert isinstance(made, nn.Module)
     return _Compiled(made)
 
