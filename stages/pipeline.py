@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -17,7 +18,9 @@ import yaml
 from sglr import config, files
 
 _PARAMS, _PIPELINE, _LOCK = Path("params.yaml"), Path("dvc.yaml"), Path("dvc.lock")
-_SNAPSHOTS = Path(".sglr/snapshots")
+_OWN = Path(".sglr")
+# Where DVC makes the copies that queued and temporary experiments run in; they are removed afterwards.
+_COPIES = (".dvc", "tmp", "exps")
 _FINISHED = "finished.json"
 # A training whose params were changed while it was interrupted leaves its snapshots: they would fit if these came back.
 _ABANDONED_DAYS = 30
@@ -60,8 +63,13 @@ class Definition:
 
     @property
     def lock(self) -> Path:
-        """The lock held while somebody works on it."""
-        return _SNAPSHOTS.parent / "locks" / f"{self.item}.lock"
+        """The lock held while somebody works on it in this folder."""
+        return _OWN / "locks" / f"{self.item}.lock"
+
+    @property
+    def snapshots_lock(self) -> Path:
+        """The lock of its snapshots: the project and its experiments' copies may come to the same ones at once."""
+        return _lock_of(self.snapshots)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -76,7 +84,7 @@ class Definition:
     @property
     def snapshots(self) -> Path:
         """Folder of its snapshots."""
-        return _SNAPSHOTS / self.stage / self.fingerprint
+        return _snapshots() / self.stage / self.fingerprint
 
     def require_listed(self, settings: config.Config) -> None:
         """ConfigError when its method or seed is not in the experiment."""
@@ -114,15 +122,52 @@ class Definition:
     @staticmethod
     def prune_snapshots() -> None:
         """Remove the snapshots of items whose outs DVC has committed, and those that nobody came back to for weeks."""
-        for path in _SNAPSHOTS.glob(f"*/*/{_FINISHED}"):
-            done = files.read_json(path)
-            if committed(done["item"], done["path"], done["md5"]):
-                shutil.rmtree(path.parent, ignore_errors=True)
+        for path in _snapshots().glob(f"*/*/{_FINISHED}"):
+            with contextlib.suppress(files.FileError):  # another stage may remove it at this moment
+                done = files.read_json(path)
+                if committed(done["item"], done["path"], done["md5"]):
+                    _remove(path.parent)
         oldest = time.time() - _ABANDONED_DAYS * 86400
-        for folder in _SNAPSHOTS.glob("*/*"):
-            with contextlib.suppress(OSError):  # another stage may remove it at this moment
+        for folder in _snapshots().glob("*/*"):
+            with contextlib.suppress(OSError):
                 if max(path.stat().st_mtime for path in [folder, *folder.rglob("*")]) < oldest:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _remove(folder)
+        for lock in (home() / _OWN / "locks").glob("*/*.lock"):
+            if not (unused := _snapshots() / lock.parent.name / lock.stem).exists():
+                _remove(unused)
+
+
+def home() -> Path:
+    """The project's root folder; in the copy that a queued or temporary DVC experiment runs in, the original's.
+
+    What outlives a run (snapshots, journals, records, the run database, downloads) belongs there.
+    """
+    for folder in Path.cwd().parents:
+        if folder.parts[-len(_COPIES) :] == _COPIES:
+            return folder.parents[len(_COPIES) - 1]
+    return Path()
+
+
+def experiment() -> str | None:
+    """Name of the DVC experiment whose copy this is; None in the project itself."""
+    if home() == Path():
+        return None
+    return os.environ.get("DVC_EXP_NAME") or Path.cwd().name
+
+
+def _snapshots() -> Path:
+    return home() / _OWN / "snapshots"
+
+
+def _lock_of(snapshots: Path) -> Path:
+    return snapshots.parents[2] / "locks" / snapshots.parent.name / f"{snapshots.name}.lock"
+
+
+def _remove(snapshots: Path) -> None:
+    """Remove snapshots, unless somebody works with them."""
+    with contextlib.suppress(files.FileError), files.lock(_lock_of(snapshots)):
+        shutil.rmtree(snapshots, ignore_errors=True)
+        _lock_of(snapshots).unlink(missing_ok=True)
 
 
 def committed(item: str, path: str, md5: str) -> bool:

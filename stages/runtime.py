@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sglr import config, files, processes, tracking
-from stages.pipeline import Definition
+from stages.pipeline import Definition, experiment, home
 from stages.watch import Stopped, Watch
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ARTIFACTS = Path("artifacts")
 # Long enough for an orphan of a killed pipeline to notice and leave.
 _LOCK_WAIT = 60
+# These resume from snapshots, which an experiment elsewhere may be at work on as long as a training takes.
+_RESUMED = ("warmup", "train", "evaluate")
 
 
 @dataclass
@@ -117,6 +119,8 @@ def stage(
             definition.require_inputs()
             if leads:
                 definition.prune_snapshots()
+            if experiment() is not None:  # downloads outlive its copy
+                os.environ.setdefault("SGLR_DATA_ROOT", str(home() / ".sglr" / "data"))
             watch.check()
             with _alone(definition) if leads else contextlib.nullcontext():
                 device = _prepare_torch(settings.experiment.threads)
@@ -131,11 +135,17 @@ def stage(
         raise click.ClickException(str(error)) from error
 
 
-def _alone(definition: Definition) -> contextlib.AbstractContextManager[None]:
-    """Hold the item's lock: two processes never work on the same item."""
+@contextlib.contextmanager
+def _alone(definition: Definition) -> Iterator[None]:
+    """Hold the item's locks: two processes never work on the same item, or with the same snapshots."""
     holder = f"another process that works on {definition.item}"
     say = partial(click.echo, f"waiting for {holder}", err=True)
-    return files.lock(definition.lock, timeout=_LOCK_WAIT, holder=holder, on_wait=say)
+    with files.lock(definition.lock, timeout=_LOCK_WAIT, holder=holder, on_wait=say):
+        if definition.stage not in _RESUMED:
+            yield
+            return
+        with files.lock(definition.snapshots_lock, timeout=-1, holder=holder, on_wait=say):
+            yield
 
 
 @contextlib.contextmanager
@@ -180,7 +190,8 @@ def _tracker(
             params=tracking.flatten(source.values),
         )
     return tracking.run(
-        root=Path(),
+        root=home(),
+        copy=experiment(),
         experiment=settings.experiment.name,
         stage=definition.stage,
         item=definition.item,

@@ -52,7 +52,7 @@ def send_whole(root: Path, folder: Path, server: Server) -> None:
     """
     sending = delivery(root, folder, server)
     sending.drain()
-    records.complete(root, sending.header["item"], sending.header["journal"], sending.progress.run_id)
+    records.complete(root, sending.header, sending.header["journal"], sending.progress.run_id)
     settle(folder)
 
 

@@ -89,6 +89,7 @@ def run(
     params: Mapping[str, Any] | None = None,
     parent: ParentQuery | None = None,
     record: Mapping[str, Any] | None = None,
+    copy: str | None = None,
 ) -> Iterator[Tracker]:
     """Track one stage item as one MLflow run, called ``item``.
 
@@ -100,16 +101,18 @@ def run(
     Leaving waits for what is still to be sent, ``SGLR_TRACKING_WAIT`` seconds (30) at most, 3 when the server has
     failed, 5 when KILLED; what is missing then is said in one warning and sent by ``sync``. ``record`` (device, library
     versions) is added to ``.sglr/records/<item>.json``. With ``SGLR_TRACKING=off`` or without MLflow only that record
-    is written. Tracking problems are warnings, never exceptions.
+    is written. Tracking problems are warnings, never exceptions. ``copy`` names the DVC experiment whose copy of the
+    project this is: it becomes a tag, and the record lies in a folder of that name.
     """
     root = Path(root).absolute()
-    labels = texts({"stage": stage, **(tags or {})}, TAG_LENGTH)
+    labels = texts({"stage": stage, **(tags or {}), **({"dvc_experiment": copy} if copy else {})}, TAG_LENGTH)
     header = {
         "experiment": experiment,
         "stage": stage,
         "item": item,
         "tags": labels,
         "parent": dataclasses.asdict(parent) if parent is not None else None,
+        "copy": copy,
     }
     facts = {**(record or {}), "stage": stage, "experiment": experiment, "run_id": None}
     facts |= {name: labels.get(name) for name in ("method", "seed")}
@@ -128,9 +131,9 @@ def run(
         finally:
             facts["status"] = status
             if journal is not None and sender is not None:
-                _end(root, item, journal, sender, facts)
+                _end(root, header, journal, sender, facts)
             else:
-                records.write(root, item, facts, started=started, ended=now(), seconds=(now() - started) / 1000)
+                records.write(root, header, facts, started=started, ended=now(), seconds=(now() - started) / 1000)
 
 
 def _claim(stack: contextlib.ExitStack, root: Path, header: dict[str, Any], key: str) -> Journal | None:
@@ -159,18 +162,19 @@ def _status(error: BaseException) -> str:
     return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
 
-def _end(root: Path, item: str, journal: Journal, sender: Sender, facts: dict[str, Any]) -> None:
+def _end(root: Path, header: dict[str, Any], journal: Journal, sender: Sender, facts: dict[str, Any]) -> None:
     """Close the journal, leave the record, wait for the sender, say what is missing."""
     journal.append("end", status=facts["status"])
     facts |= {"run_id": Progress.read(journal.folder).run_id, "journal": journal.id}
-    records.write(root, item, facts, started=journal.started, ended=now(), seconds=journal.seconds)
+    records.write(root, header, facts, started=journal.started, ended=now(), seconds=journal.seconds)
     limit = settings.wait_limit()
     sender.finish(min(limit, _WAIT_WHEN_KILLED) if facts["status"] == "KILLED" else limit)
     progress = Progress.read(journal.folder)
-    records.complete(root, item, journal.id, progress.run_id)
+    records.complete(root, header, journal.id, progress.run_id)
     missing = survey(journal.folder, progress.offset)
     if missing is None or missing.lines:
-        LOG.warning("%s: %s are not on the tracking server (%s). `sglr sync` sends them.", item, missing, sender.reason)
+        said = "%s: %s are not on the tracking server (%s). `sglr sync` sends them."
+        LOG.warning(said, header["item"], missing, sender.reason)
         return
     with contextlib.suppress(files.FileError), files.lock(journal.folder / SENDER):
         remove_if_done(journal.folder)

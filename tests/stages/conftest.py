@@ -33,3 +33,15 @@ def first_run(blank: Project, tmp_path_factory: pytest.TempPathFactory, warm: Pa
 def finished(first_run: tuple[Project, Ended], tmp_path: Path, warm: Path) -> Project:
     """A copy of the finished study, free to change; not tracked."""
     return first_run[0].copy(tmp_path / "study", warm)
+
+
+@pytest.fixture
+def versioned(first_run: tuple[Project, Ended], tmp_path: Path, warm: Path) -> Project:
+    """The finished study, tracked and committed to git, as experiments and clones need it."""
+    project = first_run[0].copy(tmp_path / "versioned", warm)
+    del project.environment["SGLR_TRACKING"]
+    for name, value in (("user.name", "somebody"), ("user.email", "somebody@example.org")):
+        project.call("git", "config", name, value)
+    project.call("git", "add", "--all")
+    assert project.call("git", "commit", "--quiet", "--message", "a study").status == 0
+    return project
