@@ -1,57 +1,108 @@
 """The `sglr` command. Libraries are imported inside the commands, so that `sglr --help` answers at once."""
 
+import json
 import sys
 from typing import Any
 
 import click
 
 import sglr
+from sglr.terminal import Group, examples
+
+SET_UP, FOLLOW, USE, TRACK = "Set up", "Follow a study", "Use the models", "Tracking"
+as_json = click.option("--json", "as_json", is_flag=True, help="For scripts: JSON instead of text.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples("sglr preset smoke && dvc repro", "sglr status", "sglr results"),
+)
 @click.version_option(sglr.__version__)
 def main() -> None:
-    """Self-guided label refinement for adversarial training. The pipeline itself runs with `dvc repro`."""
+    """Self-guided label refinement for adversarial training.
+
+    The pipeline itself runs with `dvc repro`. Exit status: 0 done, 1 an error or a problem found, 2 a command that
+    cannot be understood, 130 stopped by Ctrl-C.
+    """
 
 
-@main.command()
+@main.of(SET_UP, epilog=examples("sglr preset", "sglr preset cifar10-resnet18-sglr --dry-run", "sglr preset smoke"))
+@click.argument("name", required=False)
+@click.option("--dry-run", is_flag=True, help="Show the difference, write nothing.")
+@click.option("--force", is_flag=True, help="Write without asking.")
+def preset(name: str | None, dry_run: bool, force: bool) -> None:
+    """List the named experiments, or make params.yaml the one called NAME after showing the difference."""
+    from pathlib import Path
+
+    from sglr import presets
+
+    if name is None:
+        click.echo(presets.listing())
+        return
+    change = presets.Change.to(name, Path("params.yaml"))
+    if change.is_none:
+        click.echo(f"params.yaml is the preset {name} already.")
+        return
+    for line in change.diff():
+        click.secho(line, fg={"+": "green", "-": "red"}.get(line[:1]))
+    if dry_run:
+        return
+    if change.objection and not force:
+        if not sys.stdin.isatty():
+            raise click.ClickException(f"{change.objection} Say --force to write it all the same.")
+        click.confirm(f"{change.objection} Write it all the same?", abort=True)
+    change.write()
+    click.echo(f"params.yaml is now the preset {name}; `dvc repro` runs it.")
+
+
+@main.of(SET_UP, epilog=examples("sglr check", "sglr check other/params.yaml"))
 @click.argument("path", default="params.yaml", type=click.Path())
 def check(path: str) -> None:
     """Say whether a params file is valid."""
     from sglr import config
 
-    try:
-        settings = config.load(path)
-    except config.ConfigError as error:
-        raise click.ClickException(str(error)) from None
+    settings = config.load(path)
     methods, seeds = settings.experiment.methods, settings.experiment.seeds
     click.echo(f"{path} is valid: {len(methods)} methods ({', '.join(methods)}), {len(seeds)} seeds.")
 
 
-@main.command()
-def results() -> None:
-    """Print the tables of the last report."""
+@main.of(SET_UP, epilog=examples("sglr doctor", "sglr doctor --json"))
+@as_json
+def doctor(as_json: bool) -> None:
+    """Check versions, params, device, data, disk and tracking, and say what to do.
+
+    Exit status 1 if something is in the way of a run.
+    """
+    from dataclasses import asdict
     from pathlib import Path
 
-    path = Path("artifacts/report/results.md")
-    if not path.is_file():
-        raise click.ClickException(f"there is no {path} here; run `dvc repro` in the project's folder first.")
-    click.echo(path.read_text(encoding="utf-8"))
+    from sglr import doctor as examination
+
+    colours = {"ok": "green", "warning": "yellow", "problem": "red"}
+    found = examination.examine(Path())
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+    for finding in () if as_json else found:
+        click.echo(f"{click.style(f'{finding.level:<8}', fg=colours[finding.level])} {finding.about:<9} {finding.text}")
+    if examination.worst(found) == "problem":
+        raise SystemExit(1)
 
 
-@main.command()
-def status() -> None:
-    """Say which items are done, running, out of date and why, or left over."""
+@main.of(FOLLOW, epilog=examples("sglr status", "watch -n 5 sglr status", "sglr status --json"))
+@as_json
+def status(as_json: bool) -> None:
+    """Say which items are done, running (epoch, time left), out of date and why, or left over."""
+    from dataclasses import asdict
     from pathlib import Path
 
-    from sglr import config, files
     from sglr import status as state
 
     colours = {"done": "green", "running": "cyan", "orphaned": "red", "out of date": "yellow", "waiting": "yellow"}
-    try:
-        found = state.status(Path())
-    except (config.ConfigError, files.FileError) as error:
-        raise click.ClickException(str(error)) from None
+    found = state.status(Path())
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+        return
     for name, line in state.lines(found):
         click.secho(line, fg=colours.get(name))
     done = sum(one.state == "done" for one in found)
@@ -60,52 +111,71 @@ def status() -> None:
     )
 
 
-@main.command()
-def doctor() -> None:
-    """Check versions, params, device, data, disk and tracking, and say what to do."""
+@main.of(FOLLOW, epilog=examples("sglr results", "sglr results --cost", "sglr results --json > results.json"))
+@click.option("--cost", is_flag=True, help="Time and memory of every item instead, as last run on this machine.")
+@as_json
+def results(cost: bool, as_json: bool) -> None:
+    """Print the tables of the last report, or what the runs cost."""
     from pathlib import Path
 
-    from sglr import doctor as examination
+    if cost:
+        from sglr.tracking import costs
 
-    colours = {"ok": "green", "warning": "yellow", "problem": "red"}
-    found = examination.examine(Path())
-    for finding in found:
-        click.echo(f"{click.style(f'{finding.level:<8}', fg=colours[finding.level])} {finding.about:<9} {finding.text}")
-    if examination.worst(found) == "problem":
-        raise SystemExit(1)
+        found = costs.read(Path())
+        if not found:
+            raise click.ClickException(
+                f"there are no records in {costs.RECORDS} here: nothing was run on this machine."
+            )
+        click.echo(json.dumps(found, indent=2) if as_json else costs.table(found))
+        return
+    path = Path("artifacts/report", "results.json" if as_json else "results.md")
+    if not path.is_file():
+        raise click.ClickException(f"there is no {path} here; run `dvc repro` in the project's folder first.")
+    click.echo(path.read_text(encoding="utf-8"))
 
 
-@main.command()
+@main.of(
+    USE,
+    epilog=examples(
+        "sglr predict seven.png --model artifacts/train/sglr-0/last",
+        "sglr predict *.png --model artifacts/train/at-0/best --attack --eps 8 --output broken",
+    ),
+)
 @click.argument("pictures", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--model", "folder", required=True, type=click.Path(), help="artifacts/train/<method>-<seed>/last, or like."
 )
-@click.option("--attack", is_flag=True, help="Attack each picture too, and save what comes out beside --output.")
-@click.option("--eps", type=click.FloatRange(min=0), help="Radius in 255ths; default: that of params.yaml.")
+@click.option("--attack", is_flag=True, help="Attack each picture too, and save what comes out in --output.")
+@click.option("--eps", type=click.FloatRange(min=0, min_open=True), help="Radius in 255ths; default: params.yaml's.")
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Of PGD.")
 @click.option("--output", default="adversarial", show_default=True, type=click.Path(), help="Folder of the PNG files.")
 def predict(pictures: tuple[str, ...], folder: str, attack: bool, eps: float | None, steps: int, output: str) -> None:
-    """Classify PICTURES (files) with a trained model."""
+    """Classify PICTURES (files) with a trained model, with its confidence; on request, attack them.
+
+    The prediction under attack is that of the saved PNG file: its pixels are whole numbers, and still in the ball.
+    """
     from pathlib import Path
 
-    from sglr import config, files, predicting
+    from tqdm import tqdm
 
-    try:
-        model, shape, number = predicting.load(Path(folder))
-        names = _class_names(number)
-        threat = config.load().threat if attack else None
-        for path in map(Path, pictures):
+    from sglr import config, predicting
+
+    model, shape, number = predicting.load(Path(folder))
+    names = _class_names(number)
+    threat = config.load().threat if attack else None
+    targets = predicting.targets(pictures, Path(output)) if attack else {}
+    with tqdm(list(map(Path, pictures)), desc="predict", unit="picture", disable=None, leave=False) as bar:
+        for path in bar:
             x, done = predicting.read_picture(path, shape)
-            click.echo(f"{path}{f' ({done})' if done else ''}: {_shown(predicting.predict(model, x), names)}")
+            lines = [f"{path}{f' ({done})' if done else ''}: {_shown(predicting.predict(model, x), names)}"]
             if threat is not None:
                 radius = threat.eps_255 if eps is None else eps
                 x_adv = predicting.attacked(model, x, norm=threat.norm, eps_255=radius, steps=steps)
-                target = Path(output) / f"{path.stem}.png"
-                predicting.save_picture(x_adv, target)
+                predicting.save_picture(x_adv, targets[path])
                 shown = _shown(predicting.predict(model, x_adv), names)
-                click.echo(f"  under PGD-{steps}, {threat.norm} {radius:g}/255: {shown} -> {target}")
-    except (config.ConfigError, files.FileError) as error:
-        raise click.ClickException(str(error)) from None
+                lines.append(f"  under PGD-{steps}, {threat.norm} {radius:g}/255: {shown} -> {targets[path]}")
+            with bar.external_write_mode():
+                click.echo("\n".join(lines))
 
 
 def _class_names(number: int) -> list[str]:
@@ -123,73 +193,13 @@ def _shown(found: Any, names: list[str]) -> str:
     return ", ".join(f"{names[c]} {p:.1%}" for c, p in zip(found.classes, found.probabilities, strict=True))
 
 
-@main.command()
-@click.argument("item", metavar="METHOD-SEED")
-@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option("--name", help="Of the registered model; default: <experiment>-<method>.")
-def register(item: str, checkpoint: str, name: str | None) -> None:
-    """Put a trained model into MLflow's model registry, with signature and input example, loadable without pickle."""
-    from pathlib import Path
-
-    from sglr import config, files, tracking
-
-    try:
-        settings = config.load()
-        version = tracking.register(
-            Path(),
-            settings.experiment.name,
-            item,
-            checkpoint,
-            name or f"{settings.experiment.name}-{item.rsplit('-', 1)[0]}",
-        )
-    except (config.ConfigError, files.FileError, tracking.RegistryError) as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(version)
-
-
-@main.command()
-def sync() -> None:
-    """Send to MLflow what could not be sent while runs went on."""
-    from pathlib import Path
-
-    from sglr import tracking
-
-    click.echo(str(tracking.sync(Path())))
-
-
-@main.command()
-@click.argument("name", required=False)
-@click.option("--dry-run", is_flag=True, help="Show the difference, write nothing.")
-@click.option("--force", is_flag=True, help="Write without asking.")
-def preset(name: str | None, dry_run: bool, force: bool) -> None:
-    """List the presets, or make params.yaml the preset NAME after showing the difference."""
-    from pathlib import Path
-
-    from sglr import files, presets
-
-    try:
-        if name is None:
-            click.echo(presets.listing())
-            return
-        change = presets.Change.to(name, Path("params.yaml"))
-        if change.is_none:
-            click.echo(f"params.yaml is the preset {name} already.")
-            return
-        for line in change.diff():
-            click.secho(line, fg={"+": "green", "-": "red"}.get(line[:1]))
-        if dry_run:
-            return
-        if change.objection and not force:
-            if not sys.stdin.isatty():
-                raise click.ClickException(f"{change.objection} Say --force to write it all the same.")
-            click.confirm(f"{change.objection} Write it all the same?", abort=True)
-        change.write()
-    except (presets.PresetError, files.FileError) as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"params.yaml is now the preset {name}; `dvc repro` runs it.")
-
-
-@main.command()
+@main.of(
+    USE,
+    epilog=examples(
+        "sglr evaluate --weights theirs.pt --model resnet18",
+        "sglr evaluate --weights theirs.pt --model wrn --option depth=28 --option width=10 --n-examples 1000",
+    ),
+)
 @click.option("--weights", required=True, type=click.Path(), help="safetensors, or what torch.save wrote; never run.")
 @click.option("--model", "name", help="Architecture, as in params.yaml; not needed for a model of this project.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the architecture: --option depth=28.")
@@ -207,18 +217,23 @@ def evaluate(weights: str, name: str | None, output: str | None, **given: Any) -
     """Measure the robustness of a model from elsewhere with the suite in params.yaml."""
     from pathlib import Path
 
-    from sglr import config, files, processes
     from sglr.evaluation import foreign, foreign_options
 
     target = Path(output or Path("artifacts/foreign", Path(weights).stem))
     try:
         metrics = foreign_options.run(Path(weights), name, target, **given)
-    except (config.ConfigError, files.FileError, processes.ProcessError, ImportError) as error:
+    except ImportError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{foreign.table(metrics)}\nwritten to {target}")
 
 
-@main.command()
+@main.of(
+    USE,
+    epilog=examples(
+        "sglr export artifacts/train/sglr-0 --output to-share",
+        "sglr export artifacts/train/sglr-0 --checkpoint last --name Mine2026Robust --output to-share",
+    ),
+)
 @click.argument("path", type=click.Path())
 @click.option("--output", required=True, type=click.Path(), help="Folder to write into.")
 @click.option("--name", help="Of the model and its files; default: from the folder and the checkpoint.")
@@ -228,14 +243,44 @@ def export(path: str, output: str, name: str | None, checkpoint: str | None) -> 
 
     PATH is a training folder (artifacts/train/<method>-<seed>), a checkpoint in it, or what `sglr evaluate` wrote.
     """
-    from sglr import files
     from sglr.evaluation import export
 
-    try:
-        written = export.export(path, output, name=name, checkpoint=checkpoint)
-    except files.FileError as error:
-        raise click.ClickException(str(error)) from None
+    written = export.export(path, output, name=name, checkpoint=checkpoint)
     click.echo("\n".join(map(str, written)))
+
+
+@main.of(TRACK, epilog=examples("sglr register sglr-0", "sglr register sglr-0 --checkpoint last --name robust-digits"))
+@click.argument("item", metavar="METHOD-SEED")
+@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option("--name", help="Of the registered model; default: <experiment>-<method>.")
+def register(item: str, checkpoint: str, name: str | None) -> None:
+    """Put a trained model into MLflow's model registry, with signature and input example, loadable without pickle."""
+    from pathlib import Path
+
+    from sglr import config, tracking
+
+    experiment = config.load().experiment.name
+    called = name or f"{experiment}-{item.rsplit('-', 1)[0]}"
+    click.echo(tracking.register(Path(), experiment, item, checkpoint, called))
+
+
+@main.of(TRACK, epilog=examples("sglr sync", "sglr sync --end-interrupted"))
+@click.option(
+    "--end-interrupted", is_flag=True, help="Mark runs KILLED whose process died without a word; resuming reopens them."
+)
+def sync(end_interrupted: bool) -> None:
+    """Send to MLflow what could not be sent while runs went on.
+
+    Exit status 1 if something is still missing.
+    """
+    from pathlib import Path
+
+    from sglr import tracking
+
+    report = tracking.sync(Path(), end_interrupted=end_interrupted)
+    click.echo(str(report))
+    if report.failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

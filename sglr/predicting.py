@@ -1,5 +1,8 @@
 """Classifying pictures from files with a trained model, and attacking them."""
 
+import itertools
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,13 +55,44 @@ def predict(model: nn.Module, x: Tensor, top: int = 3) -> Prediction:
 
 
 def attacked(model: nn.Module, x: Tensor, *, norm: str, eps_255: float, steps: int, seed: int = 0) -> Tensor:
-    """An adversarial picture (1, C, H, W): PGD away from the class that is predicted, step size a quarter of eps."""
+    """An adversarial picture (1, C, H, W): PGD away from the class that is predicted, step size a quarter of eps.
+
+    Its pixels, like those of x, are 255ths, so that an image file holds exactly this picture.
+    """
     ball = threat.build(norm, eps_255 / 255)
     with torch.no_grad():
         label = model(x).argmax(1)
-    return pgd(
+    x_adv = pgd(
         model, x, label, threat=ball, step_size=ball.eps / 4, steps=steps, generator=torch_stream(seed, "predict")
     )
+    return _in_255ths(x, x_adv, norm, eps_255)
+
+
+def _in_255ths(x: Tensor, x_adv: Tensor, norm: str, eps_255: float) -> Tensor:
+    """The change from x, which is in 255ths, rounded to whole ones and kept within the radius."""
+    change = 255 * (x_adv - x)
+    if norm == "linf":
+        rounded = change.round().clamp(-math.floor(eps_255), math.floor(eps_255))
+    else:
+        # Rounding may lengthen the change: it is shortened until it does not.
+        scales = (percent / 100 for percent in range(100, -1, -1))
+        rounded = next(shorter for scale in scales if (shorter := (scale * change).round()).norm() <= eps_255)
+    return ((255 * x).round() + rounded) / 255
+
+
+def targets(pictures: Iterable[str], folder: Path) -> dict[Path, Path]:
+    """Where in ``folder`` the adversarial picture of each file goes: no two to the same place, and over no input.
+
+    Raises FileError for a folder that would put one over an input.
+    """
+    found: dict[Path, Path] = {}
+    for picture in map(Path, pictures):
+        names = itertools.chain([picture.stem], (f"{picture.stem}-{number}" for number in itertools.count(2)))
+        found[picture] = next(path for name in names if (path := folder / f"{name}.png") not in found.values())
+    over = {path.resolve() for path in found} & {path.resolve() for path in found.values()}
+    if over:
+        raise files.FileError(f"{min(over)} would be written over: choose another folder with --output.")
+    return found
 
 
 def save_picture(x: Tensor, path: Path) -> None:

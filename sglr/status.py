@@ -39,13 +39,32 @@ class Item:
     outs: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a running item has come: seconds since its process started; of a training that is tracked the last epoch
+    that ended, of how many, and an estimate of the seconds left. None where it cannot be told."""
+
+    seconds: float | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    seconds_left: float | None = None
+
+    def __str__(self) -> str:
+        if self.epoch is None:
+            return "" if self.seconds is None else f"for {_duration(self.seconds)}"
+        text = f"epoch {self.epoch}" + (f" of {self.epochs}" if self.epochs else "")
+        return text + ("" if self.seconds_left is None else f", about {_duration(self.seconds_left)} left")
+
+
 @dataclass
 class Status:
-    """The state of an item; ``reasons`` of being out of date or waiting, or how far a running one has come."""
+    """The state of an item; ``reasons`` of being out of date or waiting; how far a running one has come, in ``reasons``
+    as text and in ``progress``."""
 
     item: str
     state: State
     reasons: list[str] = field(default_factory=list)
+    progress: Progress | None = None
 
 
 def status(root: Path) -> list[Status]:
@@ -62,7 +81,8 @@ def status(root: Path) -> list[Status]:
     for item in _in_order(items, makers):
         if item.name in running:
             alone, progress = running[item.name]
-            found[item.name] = Status(item.name, "orphaned" if alone else "running", progress)
+            said = [str(progress)] if str(progress) else []
+            found[item.name] = Status(item.name, "orphaned" if alone else "running", said, progress)
             continue
         pending = sorted(name for name in _upstream(item, makers) if found[name].state != "done")
         if _SAME_EVERY_TIME in locked:
@@ -206,14 +226,14 @@ def _ignored(path: Path) -> bool:
     return bool(_IGNORED_FOLDERS & set(path.parts)) or path.suffix == _IGNORED_SUFFIX or path.name == _IGNORED_NAME
 
 
-def _running(root: Path) -> dict[str, tuple[bool, list[str]]]:
+def _running(root: Path) -> dict[str, tuple[bool, Progress]]:
     """Items that a process works on now: whether the pipeline that started it is gone, and how far it is."""
     found = {}
     for path in sorted((root / ".sglr" / "locks").glob("*.lock")):
         if _held(path):
             item = path.name.removesuffix(".lock")
             process = _process(root, item)
-            found[item] = (process is not None and _left_alone(process), list(_progress(root, item)))
+            found[item] = (process is not None and _left_alone(process), _progress(root, item, process))
     return found
 
 
@@ -252,29 +272,29 @@ def _left_alone(process: Any) -> bool:
     return False
 
 
-def _progress(root: Path, item: str) -> Iterator[str]:
-    """Epoch and time left of a training, from its journal."""
+def _progress(root: Path, item: str, process: Any) -> Progress:
+    """How far an item is, from its process and, of a training, its journal."""
+    elapsed = None if process is None else max(0.0, time.time() - process.create_time())
+    stage = item.partition("@")[0]
     folders = sorted((root / ".sglr" / "journal").glob(f"{item}-*"), key=os.path.getmtime)
-    if not folders:
-        return
-    epochs, total, moments = 0, 0, []
+    if stage not in ("warmup", "train") or not folders:
+        return Progress(elapsed)
+    epoch, epochs, moments = 0, 0, []
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         for line in (folders[-1] / "journal.jsonl").read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if record["kind"] == "params":
-                stage = item.partition("@")[0]
-                total = int(record["values"].get("train.epochs" if stage == "train" else "warmup.epochs", 0))
+                epochs = int(record["values"].get("train.epochs" if stage == "train" else "warmup.epochs", 0))
             elif record["kind"] == "metrics" and "train/loss" in record["values"]:
-                epochs = max(epochs, int(record["step"]))
+                epoch = max(epoch, int(record["step"]))
                 moments.append(record["t"])
-    if not epochs:
-        return
-    text = f"epoch {epochs}" + (f" of {total}" if total else "")
-    if len(moments) > 1 and total:
+    if not epoch:
+        return Progress(elapsed)
+    left = None
+    if len(moments) > 1 and epochs:
         each = (moments[-1] - moments[0]) / (len(moments) - 1) / 1000
-        left = each * (total - epochs) - max(0.0, time.time() - moments[-1] / 1000)
-        text += f", about {_duration(max(0.0, left))} left"
-    yield text
+        left = max(0.0, each * (epochs - epoch) - max(0.0, time.time() - moments[-1] / 1000))
+    return Progress(elapsed, epoch, epochs or None, left)
 
 
 def _duration(seconds: float) -> str:

@@ -1,7 +1,12 @@
 """The sglr command as a user meets it."""
 
+import json
+
+import click
+import pytest
 from click.testing import CliRunner
 
+from sglr import doctor, presets, status, tracking
 from sglr.cli import main
 
 
@@ -33,3 +38,72 @@ def test_sync_has_nothing_to_send_in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call("sync")
     assert result.exit_code == 0, result.output
+
+
+def test_help_lists_commands_in_the_order_of_use_under_headings():
+    lines = call("--help").output.splitlines()
+    shown = [line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] in main.commands]
+    assert shown == list(main.list_commands(click.Context(main)))
+    assert shown[:3] == ["preset", "check", "doctor"]
+    assert set(shown) == set(main.commands)
+    assert lines.index("Set up:") < lines.index("Follow a study:") < lines.index("Use the models:")
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_has_examples_that_name_options_it_has(name):
+    text = call(name, "--help").output
+    examples = [line.split() for line in text.split("Examples:")[1].splitlines() if " sglr " in f" {line} "]
+    assert examples
+    options = {option for parameter in main.commands[name].params for option in parameter.opts}
+    for words in examples:
+        assert words[words.index("sglr") + 1] == name
+        assert {word for word in words if word.startswith("--")} <= options
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_ends_politely(monkeypatch):
+    monkeypatch.setattr(tracking, "sync", interrupt)
+    result = call("sync")
+    assert result.exit_code == 130
+    assert result.output.strip() == "stopped by Ctrl-C"
+
+
+def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(presets, "listing", lambda: 1 / 0)
+    assert isinstance(call("preset").exception, ZeroDivisionError)
+
+
+def test_sync_fails_where_something_is_missing(monkeypatch):
+    report = tracking.SyncReport(missing=3, failed={"train@at-0": "no server"})
+    monkeypatch.setattr(tracking, "sync", lambda root, end_interrupted: report)
+    result = call("sync")
+    assert result.exit_code == 1
+    assert "train@at-0: not sent: no server" in result.output
+
+
+def test_colours_on_a_terminal_only_and_not_where_they_are_not_wanted(monkeypatch):
+    monkeypatch.setattr(status, "status", lambda root: [status.Status("train@at-0", "done")])
+    assert "\x1b[32m" in CliRunner().invoke(main, ["status"], color=True).output
+    assert "\x1b" not in call("status").output
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in CliRunner().invoke(main, ["status"], color=True).output
+
+
+def test_json_for_scripts(monkeypatch, tmp_path):
+    progress = status.Progress(30.0, 2, 60, 290.0)
+    found = [status.Status("train@at-0", "running", [str(progress)], progress), status.Status("report", "waiting")]
+    monkeypatch.setattr(status, "status", lambda root: found)
+    first, second = json.loads(call("status", "--json").output)
+    assert first["progress"] == {"seconds": 30.0, "epoch": 2, "epochs": 60, "seconds_left": 290.0}
+    assert (second["item"], second["state"], second["progress"]) == ("report", "waiting", None)
+    monkeypatch.setattr(doctor, "examine", lambda root: [doctor.Finding("problem", "disk", "full")])
+    result = call("doctor", "--json")
+    assert json.loads(result.output) == [{"level": "problem", "about": "disk", "text": "full"}]
+    assert result.exit_code == 1
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts/report").mkdir(parents=True)
+    (tmp_path / "artifacts/report/results.json").write_text('{"format": 1}')
+    assert json.loads(call("results", "--json").output) == {"format": 1}

@@ -105,6 +105,43 @@ def test_attacked_pictures_are_saved_within_the_ball(project):
     assert 0 < np.abs(change).max() <= 4
 
 
+def bright(path, level):
+    """A picture that needs no rounding and leaves no room for some changes."""
+    Image.fromarray(np.full((8, 8), level, dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 25.5), ("linf", 1.2), ("l2", 40.0), ("l2", 2.5)])
+def test_what_is_predicted_under_attack_is_what_is_saved(project, params, norm, eps):
+    params["threat"] = {"norm": norm, "eps_255": eps}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    model = models.load_model(project / "artifacts/train/at-0/last")
+    for path in (picture(project / "a.png"), bright(project / "b.png", 250)):
+        result = call("predict", path, "--model", "artifacts/train/at-0/last", "--attack", "--output", "out")
+        assert result.exit_code == 0, result.output
+        x, x_adv = (predicting.read_picture(found, (1, 8, 8))[0] for found in (path, project / "out" / path.name))
+        change = 255 * (x_adv - x).double()
+        length = change.abs().max() if norm == "linf" else change.norm()
+        assert 0.5 * eps < length < eps + 1e-3
+        (shown,) = (line for line in result.output.splitlines() if "under PGD" in line)
+        best = predicting.predict(model, x_adv, top=1)
+        assert f"/255: {best.classes[0]} {best.probabilities[0]:.1%}" in shown
+
+
+def test_pictures_of_the_same_name_do_not_replace_each_other(project):
+    for folder, level in (("one", 10), ("two", 200)):
+        (project / folder).mkdir()
+        bright(project / folder / "a.png", level)
+    arguments = ("predict", "one/a.png", "two/a.png", "--model", "artifacts/train/at-0/last", "--attack", "--eps", "2")
+    assert call(*arguments, "--output", "out").exit_code == 0
+    levels = [int(np.asarray(Image.open(project / "out" / name)).mean()) for name in ("a.png", "a-2.png")]
+    assert abs(levels[0] - 10) <= 2
+    assert abs(levels[1] - 200) <= 2
+    result = call(*arguments, "--output", "two")
+    assert (result.exit_code, "two/a.png would be written over" in result.output) == (1, True)
+    assert np.asarray(Image.open(project / "two/a.png")).max() == 200
+
+
 @pytest.mark.parametrize("content", [b"no picture", b""])
 def test_what_is_no_picture_is_said(project, content):
     (project / "c.png").write_bytes(content)

@@ -132,6 +132,10 @@ class Journal:
         target = values.name(folder) if folder else None
         self.append("artifact", copy=str(copy), source=str(path.absolute()), folder=target)
 
+    def worked(self) -> float:
+        """Seconds at work up to now, without pauses between a kill and a resumption."""
+        return self.seconds + (now() - self._last) / 1000
+
     def close(self) -> None:
         """Give the file back; the journal stays."""
         self._file.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sglr import files
-from sglr.tracking import records, settings
+from sglr.tracking import costs, records, settings
 from sglr.tracking.delivery import Progress, remove_if_done
 from sglr.tracking.journal import SENDER, Journal, claim, now, survey
 from sglr.tracking.parents import ParentQuery
@@ -100,9 +100,10 @@ def run(
 
     Leaving waits for what is still to be sent, ``SGLR_TRACKING_WAIT`` seconds (30) at most, 3 when the server has
     failed, 5 when KILLED; what is missing then is said in one warning and sent by ``sync``. ``record`` (device, library
-    versions) is added to ``.sglr/records/<item>.json``. With ``SGLR_TRACKING=off`` or without MLflow only that record
-    is written. Tracking problems are warnings, never exceptions. ``copy`` names the DVC experiment whose copy of the
-    project this is: it becomes a tag, and the record lies in a folder of that name.
+    versions), time and peak memory are added to ``.sglr/records/<item>.json``; a finished run has them as metrics too.
+    With ``SGLR_TRACKING=off`` or without MLflow only that record is written. Tracking problems are warnings, never
+    exceptions. ``copy`` names the DVC experiment whose copy of the project this is: it becomes a tag, and the record
+    lies in a folder of that name.
     """
     root = Path(root).absolute()
     labels = texts({"stage": stage, **(tags or {}), **({"dvc_experiment": copy} if copy else {})}, TAG_LENGTH)
@@ -129,7 +130,7 @@ def run(
             status = _status(error)
             raise
         finally:
-            facts["status"] = status
+            facts |= {"status": status, **costs.peak_memory()}
             if journal is not None and sender is not None:
                 _end(root, header, journal, sender, facts)
             else:
@@ -164,6 +165,9 @@ def _status(error: BaseException) -> str:
 
 def _end(root: Path, header: dict[str, Any], journal: Journal, sender: Sender, facts: dict[str, Any]) -> None:
     """Close the journal, leave the record, wait for the sender, say what is missing."""
+    if facts["status"] == "FINISHED":
+        peaks = {f"memory/{name}": facts[name] for name in ("peak_mib", "peak_gpu_mib") if name in facts}
+        journal.metrics({"seconds/total": round(journal.worked(), 3), **peaks})
     journal.append("end", status=facts["status"])
     facts |= {"run_id": Progress.read(journal.folder).run_id, "journal": journal.id}
     records.write(root, header, facts, started=journal.started, ended=now(), seconds=journal.seconds)

@@ -18,7 +18,8 @@ from sglr.config.fields import ROOMS
 STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze", "report")
 ORDER = (
     "config", "files", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights",
-    "training", "evaluation", "information", "report", "tracking", "presets", "status", "doctor", "predicting", "cli",
+    "training", "evaluation", "information", "report", "tracking", "presets", "status", "doctor", "predicting",
+    "terminal", "cli",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch")

@@ -1,5 +1,6 @@
 """`sglr status` on real studies: what it says, held against what DVC then runs."""
 
+import json
 import os
 import signal
 import time
@@ -92,12 +93,14 @@ def test_a_training_that_runs_and_one_whose_pipeline_is_gone(first_run: tuple[Pr
     dvc = project.start("dvc", "repro", "train@at-0")
     try:
         deadline = time.monotonic() + 120
-        while states(project)["train@at-0"].state != "running" or not states(project)["train@at-0"].reasons:
+        while (one := states(project)["train@at-0"]).state != "running" or not one.progress or not one.progress.epoch:
             assert time.monotonic() < deadline, project.said()
             assert dvc.poll() is None, project.said()
             time.sleep(0.2)
-        one = states(project)["train@at-0"]
         assert one.reasons[0].startswith("epoch ")
+        found = {each["item"]: each for each in json.loads(project.call("sglr", "status", "--json").output)}
+        assert found["train@at-0"]["progress"]["epochs"] == 3000
+        assert found["train@at-0"]["progress"]["seconds"] > 0
         assert " of 3000" in one.reasons[0]
         assert states(project)["evaluate@at-0"].state == "waiting"
         os.kill(dvc.pid, signal.SIGKILL)
@@ -110,3 +113,9 @@ def test_a_training_that_runs_and_one_whose_pipeline_is_gone(first_run: tuple[Pr
     finally:
         dvc.kill()
         dvc.wait(30)
+
+
+def test_how_far_a_running_item_is_in_words():
+    assert str(status.Progress(seconds=12.4)) == "for 12 s"
+    assert str(status.Progress(seconds=400, epoch=3, epochs=60, seconds_left=570)) == "epoch 3 of 60, about 10 min left"
+    assert str(status.Progress(epoch=1, epochs=60)) == "epoch 1 of 60"

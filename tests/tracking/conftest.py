@@ -11,6 +11,8 @@ import pytest
 from sglr import tracking
 from sglr.tracking import server
 
+COST = ("seconds/", "memory/")
+
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -81,6 +83,10 @@ class Database:
     def points(self, run: Any, metric: str) -> list[tuple[int, float]]:
         """(step, value) of every stored point of a metric, by step."""
         return sorted((point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, metric))
+
+    def metrics(self, run: Any) -> dict[str, float]:
+        """The last values of a run's metrics, without what it cost."""
+        return {name: value for name, value in run.data.metrics.items() if not name.startswith(COST)}
 
     def artifacts(self, run: Any, folder: str | None = None) -> set[str]:
         """Paths of artifacts in a folder."""

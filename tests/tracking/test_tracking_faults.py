@@ -157,7 +157,7 @@ def test_a_dead_server_neither_blocks_nor_loses(
     first, last = (record.getMessage() for record in caplog.records)
     assert first.count("Connection refused") == last.count("Connection refused") == 1
     assert "tracking at http://127.0.0.1" in first
-    assert last.startswith("train@sglr-0: 60 points and 1 files are not on the tracking server")
+    assert last.startswith("train@sglr-0: 62 points and 1 files are not on the tracking server")
     assert last.endswith("`sglr sync` sends them.")
     record = root / ".sglr" / "records" / "train@sglr-0.json"
     assert json.loads(record.read_text())["run_id"] is None
@@ -167,7 +167,7 @@ def test_a_dead_server_neither_blocks_nor_loses(
     (root / "a.txt").unlink()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     report = tracking.sync(root)
-    assert (report.sent, report.missing, report.items, report.failed) == (61, 0, ["train@sglr-0"], {})
+    assert (report.sent, report.missing, report.items, report.failed) == (63, 0, ["train@sglr-0"], {})
     run = database.run()
     assert (run.info.status, run.data.params) == ("FINISHED", {"lr": "0.1"})
     assert database.points(run, "loss") == EVERY
@@ -190,7 +190,7 @@ def test_a_server_that_never_answers_does_not_hold_the_run_up(
         with train() as tracker:
             log_all(tracker)
         assert time.monotonic() - began < 3
-    assert "60 points and 0 files are not on the tracking server (not done after 1 s)" in caplog.text
+    assert "62 points and 0 files are not on the tracking server (not done after 1 s)" in caplog.text
 
 
 @pytest.mark.parametrize("stored_first", [False, True])
@@ -425,7 +425,7 @@ def test_progress_that_cannot_be_written_is_a_failure_like_any_other(
     monkeypatch.setattr(Progress, "write", full)
     with train() as tracker:
         tracker.metrics({"loss": 1.0}, step=1)
-    assert "1 points and 0 files are not on the tracking server (cannot write sent.json" in caplog.text
+    assert "3 points and 0 files are not on the tracking server (cannot write sent.json" in caplog.text
 
 
 def test_a_damaged_note_of_what_was_sent_makes_no_second_run(

@@ -53,8 +53,8 @@ def test_a_child_below_its_training_run(train: Callable[..., Any], evaluate: Cal
     parent = database.client.get_run(child.data.tags["mlflow.parentRunId"])
     assert (parent.info.run_name, parent.info.status) == ("train@sglr-0", "FINISHED")
     assert parent.data.tags["weights_md5"] == "w1"
-    assert parent.data.metrics == {"test/pgd20": 0.5}
-    assert child.data.metrics == {"test/pgd20": 0.5, "test/fgsm": 0.75}
+    assert database.metrics(parent) == {"test/pgd20": 0.5}
+    assert database.metrics(child) == {"test/pgd20": 0.5, "test/fgsm": 0.75}
     assert len(database.runs()) == 5
 
 
@@ -67,7 +67,7 @@ def test_a_later_evaluation_overrides_the_parents_headline(
         with evaluate(key=key) as tracker:
             tracker.headline({"test/pgd20": value})
     (parent,) = named(database, "train@sglr-0")
-    assert parent.data.metrics == {"test/pgd20": 0.25}
+    assert database.metrics(parent) == {"test/pgd20": 0.25}
     assert len(named(database, "evaluate@sglr-0")) == 2
 
 

@@ -1,0 +1,72 @@
+"""How the ``sglr`` command behaves on a terminal: commands in the order of use, errors in one message, a polite end."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+INTERRUPTED = 130
+# Errors whose message alone tells a user what to do. By name, because importing their modules takes seconds.
+_USER_ERRORS = {
+    "sglr.config.errors": ("ConfigError",),
+    "sglr.files": ("FileError",),
+    "sglr.presets.overlays": ("PresetError",),
+    "sglr.processes": ("ProcessError",),
+    "sglr.tracking.registering": ("RegistryError",),
+}
+
+
+class Group(click.Group):
+    """Commands listed by section in the order they were defined.
+
+    An error that a user can cause ends in one message and status 1, Ctrl-C in one line and status 130; anything else
+    keeps its traceback. NO_COLOR switches colours off on a terminal too.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections: dict[str, list[str]] = {}
+
+    def of(self, section: str, **options: Any) -> Callable[[Callable[..., Any]], click.Command]:
+        """Decorator: a command under a heading of the help."""
+
+        def register(function: Callable[..., Any]) -> click.Command:
+            command = click.command(**options)(function)
+            self.add_command(command)
+            self.sections.setdefault(section, []).append(str(command.name))
+            return command
+
+        return register
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for names in self.sections.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, names in self.sections.items():
+            with formatter.section(section):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(200)) for name in names])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nstopped by Ctrl-C", err=True)
+            ctx.exit(INTERRUPTED)
+        except Exception as error:
+            if isinstance(error, _user_errors()):
+                raise click.ClickException(str(error)) from None
+            raise
+
+
+def _user_errors() -> tuple[type[BaseException], ...]:
+    loaded = {name: sys.modules[name] for name in _USER_ERRORS if name in sys.modules}
+    return tuple(getattr(module, name) for place, module in loaded.items() for name in _USER_ERRORS[place])
+
+
+def examples(*lines: str) -> str:
+    """Commands to copy, as an epilog that click leaves as it stands."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
