@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import torch
 
 
+# Compressed pictures shrink to a half, labels to a twentieth; what unfolds to more than this is made to fill memory.
+_MOST_UNFOLDING = 100
+_NEVER_TOO_MUCH = 2**28
 # Read once, here: reading the mask means setting it for a moment, which would meet the writes of another thread.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -71,7 +75,7 @@ def read_json(path: str | Path) -> Any:
     """The value in a JSON file; FileError when it is missing or damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"cannot read {path}: {error}") from None
 
 
@@ -102,9 +106,13 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
 
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
-            return [{key: value(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
         raise FileError(f"cannot read {path}: {error}") from None
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise FileError(f"cannot read {path}: row {number} has not one cell for each column")
+    return [{key: value(cell) for key, cell in row.items()} for row in rows]
 
 
 def write_arrays(path: str | Path, arrays: "dict[str, np.ndarray]") -> None:
@@ -115,6 +123,40 @@ def write_arrays(path: str | Path, arrays: "dict[str, np.ndarray]") -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stub lacks **arrays
 
 
+def require_honest(path: str | Path) -> None:
+    """FileError for an .npz that would fill the memory: one that unfolds to far more than its size, or in which an
+    array's header claims more bytes than there are. Only its directory and headers are read; the rest is not judged.
+    """
+    import zipfile
+    import zlib
+
+    from numpy.lib import format as npy
+
+    try:
+        size = Path(path).stat().st_size
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            unfolded = sum(member.file_size for member in members)
+            if unfolded > max(_MOST_UNFOLDING * size, _NEVER_TOO_MUCH):
+                raise FileError(f"cannot read {path}: its {size:,} bytes unfold to {unfolded:,}; it is refused.")
+            for member in members:
+                with archive.open(member) as file:
+                    version = npy.read_magic(file)
+                    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+                    shape, _, dtype = read(file)
+                claimed = math.prod(shape) * dtype.itemsize
+                if claimed > member.file_size and not dtype.hasobject:
+                    name = member.filename.removesuffix(".npy")
+                    raise FileError(
+                        f"cannot read {path}: {name} claims {claimed:,} bytes, {member.file_size:,} are there; it is"
+                        " refused."
+                    )
+    except FileError:
+        raise
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return  # damaged, or no archive at all: whoever reads it says so
+
+
 def read_arrays(path: str | Path) -> "dict[str, np.ndarray]":
     """The named arrays of an .npz; FileError when it is missing or damaged. Nothing is unpickled."""
     import zipfile
@@ -122,6 +164,7 @@ def read_arrays(path: str | Path) -> "dict[str, np.ndarray]":
 
     import numpy as np
 
+    require_honest(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -177,20 +220,26 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: str | Path, device: "torch.device | str" = "cpu") -> dict[str, Any]:
-    """Read what ``save_state`` wrote; FileError when the checksum does not match."""
+    """Read what ``save_state`` wrote; FileError when it is missing, damaged or of another form."""
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error}") from None
+    except (OSError, MemoryError) as error:
+        raise FileError(f"cannot read {path}: {error or 'it is larger than the memory'}") from None
     payload = content[32:]
     if hashlib.sha256(payload).digest() != content[:32]:
         raise FileError(f"{path} is damaged (its checksum does not match); delete it to go on without it.")
-    tensors = {name: tensor.to(device) for name, tensor in load(payload).items()}
-    header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
-    state = _unpack(json.loads(header["__metadata__"]["state"]), tensors)
-    assert isinstance(state, dict)
+    try:
+        tensors = {name: tensor.to(device) for name, tensor in load(payload).items()}
+        header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
+        state = _unpack(json.loads(header["__metadata__"]["state"]), tensors)
+    # The checksum is right, and yet save_state did not write it.
+    except (SafetensorError, LookupError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise FileError(f"{path} is damaged (it is no state: {error}); delete it to go on without it.") from None
+    if not isinstance(state, dict):
+        raise FileError(f"{path} is damaged (it is no state); delete it to go on without it.")
     return state
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ from torch import Tensor, nn
 from sglr import files, models, threat
 from sglr.attacks import pgd
 from sglr.random import torch_stream
+
+# Others have readers that start programs (EPS) or have seen few hostile files.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+# Unfolded, a picture takes up to eight bytes for each: this many are half a gigabyte.
+_MOST_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,15 @@ def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
     if channels not in (1, 3):
         raise files.FileError(f"the model takes pictures of {channels} channels: image files have 1 or 3.")
     try:
-        with Image.open(path) as found:
+        with Image.open(path, formats=_FORMATS) as found:
+            if found.width * found.height > _MOST_PIXELS:
+                raise files.FileError(
+                    f"{path} has {found.width}x{found.height} pixels; up to {_MOST_PIXELS:,} are read. Make it smaller."
+                )
             picture = found.convert("L" if channels == 1 else "RGB")
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+    # Of a broken PNG, Pillow says SyntaxError; a damaged one of another format breaks its reader in other ways.
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, LookupError, EOFError, struct.error, MemoryError,
+            Image.DecompressionBombError) as error:  # fmt: skip
         raise files.FileError(f"cannot read {path} as a picture: {error}") from None
     done = ""
     if picture.size != (width, height):
@@ -107,6 +119,7 @@ def save_picture(x: Tensor, path: Path) -> None:
 
 def load(path: Path) -> tuple[nn.Module, tuple[int, int, int], int]:
     """A trained model, the shape (C, H, W) of its pictures, and its number of classes."""
+    model = models.load_model(path)
     spec = files.read_json(path / "model.json")
     channels, height, width = spec["shape"]
-    return models.load_model(path), (channels, height, width), int(spec["num_classes"])
+    return model, (channels, height, width), int(spec["num_classes"])

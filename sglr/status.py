@@ -280,7 +280,8 @@ def _progress(root: Path, item: str, process: Any) -> Progress:
     if stage not in ("warmup", "train") or not folders:
         return Progress(elapsed)
     epoch, epochs, moments = 0, 0, []
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    # Half a line, or a damaged one: what came before it counts.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         for line in (folders[-1] / "journal.jsonl").read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if record["kind"] == "params":

@@ -123,7 +123,8 @@ class Definition:
     def prune_snapshots() -> None:
         """Remove the snapshots of items whose outs DVC has committed, and those that nobody came back to for weeks."""
         for path in _snapshots().glob(f"*/*/{_FINISHED}"):
-            with contextlib.suppress(files.FileError):  # another stage may remove it at this moment
+            # Damaged, or removed by another stage at this moment: these snapshots wait until they are old.
+            with contextlib.suppress(files.FileError, LookupError, TypeError):
                 done = files.read_json(path)
                 if committed(done["item"], done["path"], done["md5"]):
                     _remove(path.parent)

@@ -18,6 +18,10 @@ def unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+# Far above what a machine has, and low enough that torch starts none in vain.
+Threads = Annotated[int, Field(ge=1, le=1024)]
+# Beyond it most crops of the pictures this is for show nothing; the padded copies of a batch would fill the memory.
+Padding = Annotated[int, Field(ge=0, le=64)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]

@@ -11,6 +11,10 @@ from sglr.config.errors import ConfigError, suggest
 from sglr.config.lookup import section_type
 from sglr.config.whole import Config
 
+# The largest params file of a study has a few hundred values.
+_MOST_VALUES = 100_000
+_MOST_SHOWN = 200
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2 scalars, as DVC reads them (``1e-4`` is a number, ``no`` a word), and no duplicate keys."""
@@ -50,7 +54,11 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 def parse(text: str, source: str = "params.yaml") -> dict[str, Any]:
     """The mapping that a YAML text holds; ConfigError when it is not valid YAML or not a mapping."""
     try:
-        values = yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _unfolded(node, {})
+        values = loader.construct_document(node) if node is not None else None
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -58,6 +66,22 @@ def parse(text: str, source: str = "params.yaml") -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{source} must hold a mapping of sections, found {type(values).__name__}.")
     return values
+
+
+def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node holds once its anchors are written out; ConfigError for too many, or one without end."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 0
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
+    line = node.start_mark.line + 1
+    if known[id(node)] == 0:
+        raise ConfigError(f"line {line}: an anchor holds itself.")
+    if known[id(node)] > _MOST_VALUES:
+        raise ConfigError(f"line {line}: with its anchors written out it holds more than {_MOST_VALUES:,} values.")
+    return known[id(node)]
 
 
 def validate(values: dict[str, Any], source: str = "params.yaml") -> Config:
@@ -93,8 +117,13 @@ def _describe(problem: Any, values: dict[str, Any]) -> str:
         return f"{key}: missing."
     message = problem["msg"].removeprefix("Value error, ")
     found, present = _lookup(where, values)
-    shown = f" (found {found!r})" if present and where and not isinstance(found, dict) else ""
+    shown = f" (found {_short(found)})" if present and where and not isinstance(found, dict) else ""
     return f"{key}: {message}{shown}" if key else message
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} ..."
 
 
 def _place(problem: Any, values: Any) -> list[Any]:

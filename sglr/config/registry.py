@@ -9,16 +9,20 @@ default.
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from sglr.config.errors import ConfigError, suggest
 
+# The largest number that float32, in which everything is trained, can hold.
+_LARGEST = float.fromhex("0x1.fffffep+127")
+
 
 class Section(BaseModel):
-    """Base of everything read from params.yaml: frozen, strict, no unknown keys, no NaN or infinity."""
+    """Base of everything read from params.yaml: frozen, strict, no unknown keys, no NaN, infinity or number that
+    float32 cannot hold."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -28,6 +32,14 @@ class Section(BaseModel):
         protected_namespaces=(),
         hide_input_in_errors=True,
     )
+
+    @model_validator(mode="after")
+    def _held_by_float32(self) -> Self:
+        for name, value in self:
+            values = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, float) and abs(number) > _LARGEST for number in values):
+                raise ValueError(f"{name}: numbers must lie within {_LARGEST:g}, the largest of float32")
+        return self
 
 
 class Options(Section):

@@ -11,10 +11,12 @@ from sglr.config.fields import (
     LabelPolicy,
     Name,
     Objective,
+    Padding,
     Positive,
     PositiveFloat,
     Seed,
     Source,
+    Threads,
     WeightPolicy,
     unique,
 )  # fmt: skip
@@ -27,7 +29,7 @@ class Experiment(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
     methods: Annotated[tuple[Name, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
     seeds: Annotated[tuple[Seed, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
-    threads: Positive
+    threads: Threads
 
 
 class Noise(Section):
@@ -52,7 +54,7 @@ class Noise(Section):
 class Augment(Section):
     """Random crop after zero padding, and random horizontal flip, per example."""
 
-    crop_padding: Count
+    crop_padding: Padding
     flip: bool
 
 
@@ -66,6 +68,24 @@ class Data(Section):
     noise: Noise
     noise_per_seed: bool
     augment: Augment
+
+    @property
+    def training_examples(self) -> int | None:
+        """How many examples are trained on; None where only the data can tell (your own arrays)."""
+        if self.train_size is not None:
+            return self.train_size
+        whole = self.source.training_examples()
+        return None if whole is None else whole - self.validation_size
+
+    @model_validator(mode="after")
+    def _splits_fit_the_source(self) -> Self:
+        whole = self.source.training_examples()
+        if whole is not None and self.validation_size + (self.train_size or 1) > whole:
+            raise ValueError(
+                f"validation_size {self.validation_size} and train_size {self.train_size or 'null, at least one,'} are"
+                f" more than the {whole} training examples of the source {self.source.name!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _asymmetric_noise_has_a_map(self) -> Self:

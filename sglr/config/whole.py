@@ -33,10 +33,11 @@ class Config(Section):
                     f"method {name!r} is used but not declared under methods.{suggest(name, self.methods)}"
                     f" Declared: {', '.join(self.methods)}."
                 )
-        if self.data.train_size is not None and self.train.batch_size > self.data.train_size:
+        examples = self.data.training_examples
+        if examples is not None and self.train.batch_size > examples:
             raise ValueError(
                 f"train.batch_size {self.train.batch_size} is larger than the training set"
-                f" (data.train_size {self.data.train_size})"
+                f" (data.train_size {'null: ' if self.data.train_size is None else ''}{examples})"
             )
         if self.warmup.objective == "adversarial" and self.warmup.epochs >= self.train.epochs:
             raise ValueError(

@@ -21,6 +21,9 @@ class DigitsOptions(SourceOptions):
 
     test_size: Annotated[int, Field(ge=10, le=1787)] = 800
 
+    def training_examples(self) -> int:
+        return 1797 - self.test_size
+
     def read(self, root: Path | None = None) -> Arrays:
         """Float32 pictures (N, 1, 8, 8): the data set's sixteen grey levels divided by 16."""
         from sklearn.datasets import load_digits

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sglr.data.arrays import Array, Arrays, check_labels
 from sglr.data.registry import REGISTRY, SourceOptions
-from sglr.files import FileError
+from sglr.files import FileError, require_honest
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 
@@ -57,6 +57,7 @@ class NpzOptions(SourceOptions):
 
 def _load(path: Path) -> dict[str, Array]:
     """The four arrays; FileError that says which are missing or unreadable. Pickled objects are never loaded."""
+    require_honest(path)
     try:
         archive = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile) as error:

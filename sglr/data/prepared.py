@@ -67,9 +67,7 @@ def open_folder(folder: str | Path) -> "Prepared":
     Raises FileError when meta.json or an array is missing, or is not of the form that meta.json says.
     """
     folder = Path(folder)
-    meta = files.read_json(folder / "meta.json")
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT or set(meta.get("arrays", {})) != set(ARRAYS):
-        raise files.FileError(f"{folder / 'meta.json'} is not of format {FORMAT}; run the prepare stage again.")
+    meta = _meta(folder / "meta.json")
     arrays = {}
     for name, stated in meta["arrays"].items():
         path = folder / f"{name}.npy"
@@ -81,6 +79,24 @@ def open_folder(folder: str | Path) -> "Prepared":
             raise _damaged(path)
         arrays[name] = array
     return Prepared(folder, meta, arrays)
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    """What meta.json holds; FileError when it is not what ``prepare`` writes."""
+    meta = files.read_json(path)
+    try:
+        whole = meta["format"] == FORMAT and set(meta["arrays"]) == set(ARRAYS)
+        for stated in meta["arrays"].values():
+            whole = whole and isinstance(stated["shape"], list) and {"dtype", "sha256"} <= set(stated)
+        whole = whole and len(meta["shape"]) == 3 and all(type(side) is int and side > 0 for side in meta["shape"])
+        whole = whole and type(meta["num_classes"]) is int and meta["num_classes"] > 1
+        whole = whole and (meta["classes"] is None or len(meta["classes"]) == meta["num_classes"])
+        whole = whole and {"kind", "rate", "seed", "map", "per_seed"} <= set(meta["noise"])
+    except (LookupError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise files.FileError(f"{path} is not of format {FORMAT}; run the prepare stage again.")
+    return dict(meta)
 
 
 class Prepared:

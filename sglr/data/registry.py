@@ -22,6 +22,10 @@ class SourceOptions(Options):
         """
         raise NotImplementedError
 
+    def training_examples(self) -> int | None:
+        """How many training examples the source has, before any are cut; None where only reading it tells."""
+        return None
+
     def asymmetric_map(self) -> dict[int, int] | None:
         """Which class asymmetric label noise turns into which, where the literature has a custom for this source."""
         return self.asymmetric_maps.get(self.name)

@@ -45,6 +45,9 @@ class TorchvisionOptions(SourceOptions):
         "cifar100": class_maps.CIFAR100,
     }
 
+    def training_examples(self) -> int:
+        return 73257 if self.name == "svhn" else 50000
+
     def read(self, root: Path | None) -> Arrays:
         root = DEFAULT_ROOT if root is None else root
         for download in _downloads(self.name):

@@ -73,6 +73,7 @@ def read_test(path: str | Path, num_classes: int | None = None) -> GivenPictures
 
 
 def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    files.require_honest(path)
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):

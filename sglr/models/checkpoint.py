@@ -81,7 +81,8 @@ def _header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         with safe_open(path, framework="pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
             return {name: (_dtype(part.get_dtype()), tuple(part.get_shape())) for name, part in slices.items()}
-    except (OSError, SafetensorError) as error:
+    # RuntimeError: a file larger than what can be mapped.
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise _damaged(path, error) from None
 
 

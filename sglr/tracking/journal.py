@@ -32,6 +32,16 @@ JOURNALS = Path(".sglr") / "journal"
 LINES = "journal.jsonl"
 OWNER, SENDER = "owner.lock", "sender.lock"
 _CLAIM_WAIT = 1.0
+_FIELDS: dict[str, set[str]] = {
+    "header": {"journal", "experiment", "stage", "item", "tags", "parent"},
+    "open": set(),
+    "params": {"values"},
+    "tags": {"values"},
+    "metrics": {"values", "step"},
+    "headline": {"values"},
+    "artifact": {"copy", "source", "folder"},
+    "end": {"status"},
+}
 # So many journals of one item, all unsent or held by others, are not credible; then something else is wrong.
 _MOST = 20
 
@@ -214,10 +224,22 @@ def read(folder: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            try:
-                yield json.loads(line), offset
-            except ValueError:
+            record = _record(line)
+            if record is not None:
+                yield record, offset
+            else:
                 LOG.warning("%s: a damaged line before byte %d is skipped", folder / LINES, offset)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line of a journal; None when it is none that a Journal writes."""
+    try:
+        record = json.loads(line)
+        whole = type(record["t"]) is int and _FIELDS[record["kind"]] <= record.keys()
+        whole = whole and isinstance(record.get("values", {}), dict) and type(record.get("step", 0)) is int
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    return record if whole else None
 
 
 def folders(root: Path) -> list[Path]:
