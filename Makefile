@@ -8,12 +8,13 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro test test-slow bench pictures ui lint lock clean help
+.PHONY: repro test test-slow test-versions bench pictures ui lint lock clean help
 
 help:
 	@echo "make repro      run the whole study (only what changed) and print its results"
 	@echo "make test       lint, types and the fast tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-versions  the fast tests with the lowest and with the newest versions (12 GB, half an hour)"
 	@echo "make bench      time a training step against a plain implementation (minutes)"
 	@echo "make pictures   renew the README's pictures from the last report"
 	@echo "make ui         open the MLflow UI on the run database (http://127.0.0.1:5000)"
@@ -29,6 +30,10 @@ test: lint
 
 test-slow: $(INSTALLED)
 	python -m pytest -m slow
+
+test-versions:
+	tests/environments.sh lowest -n auto --dist loadfile
+	tests/environments.sh newest -n auto --dist loadfile
 
 bench: $(INSTALLED)
 	cd benchmarks && python step.py && python step.py --model resnet18 --batch 16 --threads 2 --rounds 5 --steps 1

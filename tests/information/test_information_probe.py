@@ -4,6 +4,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import trapezoid
 from sklearn.linear_model import LogisticRegression
 
 from sglr.information.probe import TooFewExamplesError, fit, probe_information, stratified_folds
@@ -41,7 +42,7 @@ def test_two_gaussians_by_numerical_integration(known, shift):
     # T ~ N(+-m, 1): I = log 2 - E log(1 + exp(-2 m T)) under N(m, 1); a logistic probe is the true posterior.
     t = np.linspace(shift - 10, shift + 10, 200_001)
     density = np.exp(-((t - shift) ** 2) / 2) / math.sqrt(2 * math.pi)
-    exact = math.log(2) - float(np.trapezoid(density * np.logaddexp(0, -2 * shift * t), t))
+    exact = math.log(2) - float(trapezoid(density * np.logaddexp(0, -2 * shift * t), t))
     quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / 2000) for i in range(2000)])
     x = np.concatenate([quantiles + shift, quantiles - shift])[:, None]
     y = np.repeat([1, 0], 2000)

@@ -296,6 +296,7 @@ def test_killed_inside(study_of: Callable[[str], Study], capsys: pytest.CaptureF
     else:
         pytest.fail(f"not once seen from outside: {aim}")
     newest = study.snapshots()[-1] if study.snapshots() else None
+    hit = f"SIGKILL to {'DVC' if aim == 'DVC commits' else 'the stage'}, epoch {study.epoch()}"
     said = check_ended(study, resumed_after=newest)
     with capsys.disabled():
-        print(f"\n  seed {SEED}, {aim}: epoch {study.epoch() or epoch}; then {said}", end="", flush=True)
+        print(f"\n  seed {SEED}, {aim}: {hit}; then {said}", end="", flush=True)
