@@ -27,6 +27,10 @@ class FileError(RuntimeError):
     """A file that is missing, damaged or cannot be written; the message names it and says what to do."""
 
 
+class DamagedError(FileError):
+    """A file that was read and is not what was written."""
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
@@ -48,7 +52,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
         temporary = None
     except OSError as error:
-        reason = error.strerror or error
+        # NumPy counts what a full disk took and does not say why it was not more.
+        reason = error.strerror or f"{error}; the disk is probably full"
         raise FileError(f"cannot write {path}: {reason}. What was there before is unchanged.") from error
     finally:
         if temporary is not None:
@@ -220,26 +225,26 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: str | Path, device: "torch.device | str" = "cpu") -> dict[str, Any]:
-    """Read what ``save_state`` wrote; FileError when it is missing, damaged or of another form."""
+    """Read what ``save_state`` wrote; FileError when it cannot be read, DamagedError when it is another."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         content = Path(path).read_bytes()
-    except (OSError, MemoryError) as error:
-        raise FileError(f"cannot read {path}: {error or 'it is larger than the memory'}") from None
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error}") from None
     payload = content[32:]
     if hashlib.sha256(payload).digest() != content[:32]:
-        raise FileError(f"{path} is damaged (its checksum does not match); delete it to go on without it.")
+        raise DamagedError(f"{path} is damaged (its checksum does not match); delete it to go on without it.")
     try:
         tensors = {name: tensor.to(device) for name, tensor in load(payload).items()}
         header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
         state = _unpack(json.loads(header["__metadata__"]["state"]), tensors)
     # The checksum is right, and yet save_state did not write it.
-    except (SafetensorError, LookupError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise FileError(f"{path} is damaged (it is no state: {error}); delete it to go on without it.") from None
+    except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged (it is no state: {error}); delete it to go on without it.") from None
     if not isinstance(state, dict):
-        raise FileError(f"{path} is damaged (it is no state); delete it to go on without it.")
+        raise DamagedError(f"{path} is damaged (it is no state); delete it to go on without it.")
     return state
 
 

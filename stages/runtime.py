@@ -40,7 +40,9 @@ class Run:
     def loop(self) -> dict[str, Any]:
         """Keywords of ``sglr.training``'s items: processes, snapshots, a row's way to the tracker, when to stop."""
         from sglr.training import Snapshots
+        from stages import space
 
+        space.require(self.config, ARTIFACTS / "data", Path(), partial(click.echo, err=True))
         snapshots = Snapshots(self.definition.snapshots, _snapshot_seconds(), warn=partial(click.echo, err=True))
         self.watch.graceful = True
         quiet = {} if self.leads else {"on_resume": lambda epoch, step: None}

@@ -171,8 +171,6 @@ def test_weights_in_a_file_of_terabytes_without_content_are_not_read(tmp_path: P
         models.load_model(tmp_path)
     with pytest.raises(files.FileError, match="of up to 8,589,934,592 are read"):
         read_tensors(tmp_path / "foreign.pt")
-    with pytest.raises(files.FileError, match=r"cannot read .*foreign\.pt"):
-        files.load_state(tmp_path / "foreign.pt")
     assert grown() < ALLOWED
 
 

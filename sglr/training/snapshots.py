@@ -41,7 +41,7 @@ class Snapshots:
         for path in reversed(self._all()):
             try:
                 return files.load_state(path)
-            except files.FileError:
+            except files.DamagedError:
                 self._warn(f"the snapshot {path} is damaged and removed; the one before it is used if there is one.")
                 path.unlink(missing_ok=True)
         return None

@@ -22,7 +22,7 @@ ORDER = (
     "terminal", "cli",
 )  # fmt: skip
 # What surrounds the library call of every stage.
-GLUE = ("runtime", "pipeline", "watch")
+GLUE = ("runtime", "pipeline", "watch", "space")
 # config reads the options of components from their rooms' registries when params.yaml is loaded, whatever the stage.
 COMPONENT_ROOMS = sorted(room.removeprefix("sglr.") for room in set(ROOMS.values()))
 
@@ -108,8 +108,8 @@ def code_deps(stage: str) -> set[str]:
 def test_a_stage_depends_on_the_code_it_imports(stage):
     """Beyond the imports of the stage's file, every stage reads params through config.
 
-    Left out on both sides: stages/runtime.py, pipeline.py and watch.py, which only surround the library call, tracking,
-    which reaches no output, and files that only export the names of a room of which one module is used.
+    Left out on both sides: stages/runtime.py, pipeline.py, watch.py and space.py, which only surround the library call,
+    tracking, which reaches no output, and files that only export the names of a room of which one module is used.
     """
     modules_needed = closure(REPOSITORY / "stages" / f"{stage}.py") | of_room("config")
     expected = {f"stages/{stage}.py"}
