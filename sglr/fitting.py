@@ -1,0 +1,157 @@
+"""Training a method on arrays, without a pipeline: ``sglr.train``."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sglr import models
+from sglr.config import Config, ConfigError, parse
+from sglr.config.reader import validate
+from sglr.data import Split
+from sglr.data.arrays import check_labels, check_pictures
+from sglr.files import FileError
+from sglr.random import derive
+from sglr.training import Plan, Trained, fit
+
+SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
+NAME = "trained"
+Pictures = Tensor | np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What ``train`` returns: the models, on the CPU and in eval mode, and how they came about.
+
+    ``best`` is the model of the epoch with the highest robust accuracy on the validation split, None without one.
+    ``history`` has one row per epoch of training, with the columns of history.csv (docs/architecture.md). ``targets``
+    (n, C) are the training targets after the last epoch.
+    """
+
+    last: nn.Module
+    best: nn.Module | None
+    best_epoch: int | None
+    history: list[dict[str, Any]]
+    targets: Tensor
+    spec: dict[str, Any]
+    """From which ``sglr.models.from_spec`` builds the untrained model."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``last`` and ``best`` into folders of these names, for ``sglr.load_model``."""
+        for name, model in (("last", self.last), ("best", self.best)):
+            if model is not None:
+                models.save(model, Path(folder) / name, self.spec)
+
+
+def train(
+    x: Pictures,
+    y: Pictures,
+    *,
+    method: str | Mapping[str, Any] = "sglr",
+    validation: tuple[Pictures, Pictures] | None = None,
+    true: Pictures | None = None,
+    num_classes: int | None = None,
+    seed: int = 0,
+    params: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    device: str | torch.device = "cpu",
+) -> Fitted:
+    """Train a method on pictures ``x`` with the given labels ``y``, as the pipeline would.
+
+    x: (n, C, H, W), uint8 or float in [0, 1], NumPy or torch; y: (n,) whole numbers from 0. ``validation``: pictures
+    and labels on which the best epoch is chosen. ``true``: the right labels, where ``y`` may hold wrong ones; they are
+    measured against, never trained on. ``num_classes``: default the largest label plus one.
+
+    ``method`` is a name declared under ``methods`` of the params, or a mapping of objective, labels and weights.
+    ``params`` is the path of a params file; default: the shipped one, whose model, radius and learning rate are made
+    for 300 pictures of 8x8 pixels. ``changes`` go on top of it, by dotted key: ``{"train.epochs": 20,
+    "threat.eps_255": 8}``. Label noise, sizes of splits and everything about evaluation in the params play no part.
+
+    Raises ConfigError for params, ValueError for arrays that cannot be used, TrainingError as ``sglr.training.fit``.
+    """
+    splits = [_split(x, y, y if true is None else true, device, "x", "y")]
+    if validation is not None:
+        splits.append(_split(*validation, validation[1], device, "validation[0]", "validation[1]"))
+        if splits[0].x.shape[1:] != splits[1].x.shape[1:]:
+            raise ValueError("the pictures for validation have another shape than those for training")
+    found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
+    num_classes = found if num_classes is None else num_classes
+    if found > num_classes:
+        raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
+    config, chosen = _config(method, params, changes or {})
+    channels, height, width = splits[0].x.shape[1:]
+    shape = (channels, height, width)
+    model = models.build(config.model, num_classes=num_classes, shape=shape, generator_seed=derive(seed, "init"))
+    continue_from = None
+    if config.methods[chosen].start == "warmup":
+        warm = fit(Plan.warm_up(config, seed), model.to(device), *splits, title="warm-up")
+        continue_from = warm.state if config.warmup.objective == "adversarial" else None
+    plan = Plan.training(config, config.methods[chosen], seed)
+    result = fit(plan, model.to(device), *splits, continue_from=continue_from, title=chosen)
+    return _fitted(result, model, models.spec(config.model, num_classes=num_classes, shape=shape))
+
+
+def _fitted(result: Trained, model: nn.Module, spec: dict[str, Any]) -> Fitted:
+    def holding(weights: dict[str, Tensor]) -> nn.Module:
+        one = copy.deepcopy(model).cpu().eval()
+        one.load_state_dict(weights)
+        return one
+
+    best = None if result.best is None else holding(result.best)
+    return Fitted(holding(result.last), best, result.best_epoch, result.history, result.targets, spec)
+
+
+def _config(method: str | Mapping[str, Any], path: str | Path | None, changes: Mapping[str, Any]) -> tuple[Config, str]:
+    """The validated params with the changes in them, and the name of the one method that is trained."""
+    source = SHIPPED if path is None else Path(path)
+    try:
+        values = parse(source.read_text(encoding="utf-8"), str(source))
+    except OSError as error:
+        raise ConfigError(f"cannot read {source}: {error}") from None
+    name = method if isinstance(method, str) else NAME
+    for key, value in changes.items():
+        _set(values, key, value)
+    if not isinstance(method, str):
+        values.setdefault("methods", {})[name] = dict(method)
+    # Of the data, only augmentation concerns arrays that are there already.
+    _set(values, "data.source", "digits")
+    _set(values, "data.train_size", None)
+    _set(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
+    _set(values, "experiment.methods", [name])
+    return validate(values, str(source)), name
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value at a dotted key; a section on the way that is missing is made, and refused later if unknown."""
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{key}: {section} is not a section")
+    values[last] = value
+
+
+def _split(
+    x: Pictures, given: Pictures, true: Pictures, device: str | torch.device, pictures: str, labels: str
+) -> Split:
+    arrays = [np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array) for array in (x, given, true)]
+    arrays[0] = arrays[0].astype(np.float32) if np.issubdtype(arrays[0].dtype, np.floating) else arrays[0]
+    for position in (1, 2):
+        if np.issubdtype(arrays[position].dtype, np.integer):
+            arrays[position] = arrays[position].astype(np.int64)
+    try:
+        check_pictures(arrays[0], pictures)
+        check_labels(arrays[1], labels)
+        check_labels(arrays[2], "true")
+    except FileError as error:
+        raise ValueError(str(error)) from None
+    if not len(arrays[0]) == len(arrays[1]) == len(arrays[2]):
+        raise ValueError(
+            f"{len(arrays[0])} pictures ({pictures}), {len(arrays[1])} labels ({labels}), {len(arrays[2])} true labels"
+        )
+    return Split(*(torch.from_numpy(np.array(array)).to(device) for array in arrays))

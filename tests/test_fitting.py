@@ -1,0 +1,117 @@
+"""Training on arrays: the pipeline's own result, and what it says about arrays it cannot use."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import sglr
+from sglr import data, training
+from sglr.config.reader import validate
+from sglr.files import write_text
+
+SMALL = {
+    "train.epochs": 3, "train.batch_size": 20, "train.attack.steps": 2, "train.selection.steps": 2,
+    "train.schedule": {"name": "step", "milestones": [3], "factor": 0.1},
+    "model.channels": [2, 4], "model.hidden": 8, "methods.sglr.labels.start_epoch": 2,
+}  # fmt: skip
+
+
+def pictures(n: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (n, 1, 6, 6), dtype=np.uint8), np.arange(n) % 4
+
+
+def small(params: dict) -> dict:
+    """The params with SMALL in them, as somebody would edit the file."""
+    for key, value in SMALL.items():
+        section, (*way, last) = params, key.split(".")
+        for part in way:
+            section = section[part]
+        section[last] = value
+    return params
+
+
+@pytest.mark.parametrize("warmup", ["standard", "adversarial"])
+def test_it_is_what_the_pipeline_trains(params: dict, tmp_path: Path, warmup: str):
+    small(params)["warmup"]["objective"] = warmup
+    np.savez(tmp_path / "own.npz", **dict(zip(data.npz.NAMES, (*pictures(60), *pictures(20, 1)), strict=True)))
+    params["data"] |= {
+        "source": {"name": "npz", "path": str(tmp_path / "own.npz")}, "train_size": 40, "validation_size": 20,
+    }  # fmt: skip
+    config = validate(params)
+    data.prepare(config.data, tmp_path / "data")
+    prepared, cpu = data.open_folder(tmp_path / "data"), torch.device("cpu")
+    training.warm_up(config, 3, prepared, tmp_path / "warmup", device=cpu)
+    training.train(config, "sglr", 3, prepared, tmp_path / "warmup", tmp_path / "train", device=cpu)
+
+    split, val = prepared.train(3), prepared.validation()
+    assert split.noisy.any()
+    found = sglr.train(
+        split.x, split.given, true=split.true, validation=(val.x.numpy(), val.true.numpy()), method="sglr", seed=3,
+        changes=SMALL | {"warmup.objective": warmup},
+    )  # fmt: skip
+    found.save(tmp_path / "found")
+    for name in ("best", "last"):
+        for file in ("model.safetensors", "model.json"):
+            expected = tmp_path / "train" / name / file
+            assert (tmp_path / "found" / name / file).read_bytes() == expected.read_bytes(), (name, file)
+    assert np.array_equal(found.targets.numpy(), np.load(tmp_path / "train/labels.npz")["p"])
+
+
+def test_the_models_are_ready_for_use(tmp_path: Path):
+    x, y = pictures()
+    found = sglr.train(x, y, changes=SMALL, num_classes=5)
+    assert found.best is None
+    assert not found.last.training
+    assert [row["epoch"] for row in found.history] == [1, 2, 3]
+    probabilities = torch.from_numpy(x).float() / 255
+    assert found.last(probabilities).shape == (40, 5)
+    found.save(tmp_path)
+    assert torch.equal(sglr.load_model(tmp_path / "last")(probabilities), found.last(probabilities))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last"]
+
+
+def test_a_method_of_ones_own_and_a_params_file_of_ones_own(params: dict, tmp_path: Path):
+    del params["methods"]["sglr"]
+    params["experiment"]["methods"] = ["at"]
+    write_text(tmp_path / "params.yaml", yaml.safe_dump(params))
+    own = {"objective": "trades", "labels": {"name": "smoothing", "smoothing": 0.4}, "weights": "none"}
+    changes = {key: value for key, value in SMALL.items() if not key.startswith("methods")}
+    found = sglr.train(*pictures(), method=own, params=tmp_path / "params.yaml", changes=changes)
+    assert found.targets[0].tolist() == pytest.approx([0.7, 0.1, 0.1, 0.1])
+    with pytest.raises(sglr.config.ConfigError, match="method 'sglr' is used but not declared"):
+        sglr.train(*pictures(), method="sglr", params=tmp_path / "params.yaml", changes=changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.full((40, 1, 6, 6), 2.0)}, r"x has values from 2 to 2; .* \[0, 1\]"),
+        ({"x": np.zeros((40, 6, 6), np.uint8)}, "x has shape .*four axes"),
+        ({"y": np.zeros(40)}, "y is float64; labels must be whole numbers"),
+        ({"y": np.zeros(39, int)}, r"40 pictures \(x\), 39 labels \(y\)"),
+        ({"true": np.zeros(3, int)}, "3 true labels"),
+        ({"num_classes": 3}, "label 3, but num_classes is 3"),
+        ({"validation": (np.zeros((4, 1, 5, 5), np.uint8), np.zeros(4, int))}, "validation have another shape"),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_named(change: dict, message: str):
+    x, y = pictures()
+    with pytest.raises(ValueError, match=message):
+        sglr.train(**({"x": x, "y": y} | change))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.epoch": 3}, r"train\.epoch: unknown key\. Did you mean 'epochs'"),
+        ({"train.epochs.many": 3}, "train.epochs.many: epochs is not a section"),
+        ({"threat.eps_255": -1}, r"threat\.eps_255: .*greater than 0 \(found -1"),
+    ],
+)
+def test_changes_that_cannot_be_used_are_named(changes: dict, message: str):
+    with pytest.raises(sglr.config.ConfigError, match=message):
+        sglr.train(*pictures(), changes=changes)
