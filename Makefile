@@ -8,7 +8,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro test test-slow test-versions bench pictures ui lint lock clean help
+.PHONY: repro test test-slow test-versions bench docs pictures ui lint lock clean help
 
 help:
 	@echo "make repro      run the whole study (only what changed) and print its results"
@@ -16,7 +16,8 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-versions  the fast tests with the lowest and with the newest versions (12 GB, half an hour)"
 	@echo "make bench      time a training step against a plain implementation (minutes)"
-	@echo "make pictures   renew the README's pictures from the last report"
+	@echo "make docs       build the documentation into build/docs, warnings as errors"
+	@echo "make pictures   renew the pictures of README and documentation, from the last report and dvc.yaml"
 	@echo "make ui         open the MLflow UI on the run database (http://127.0.0.1:5000)"
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       renew constraints.txt with the newest versions"
@@ -38,8 +39,13 @@ test-versions:
 bench: $(INSTALLED)
 	cd benchmarks && python step.py && python step.py --model resnet18 --batch 16 --threads 2 --rounds 5 --steps 1
 
+docs: $(INSTALLED)
+	python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
+	@echo "The documentation: build/docs/index.html"
+
 pictures: repro
 	cp artifacts/report/figures/validation-pgd.svg docs/images/
+	python docs/pictures.py
 
 ui: $(INSTALLED)
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000}
