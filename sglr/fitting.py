@@ -118,8 +118,8 @@ def _config(method: str | Mapping[str, Any], path: str | Path | None, changes: M
         _set(values, key, value)
     if not isinstance(method, str):
         values.setdefault("methods", {})[name] = dict(method)
-    # Of the data, only augmentation concerns arrays that are there already.
-    _set(values, "data.source", "digits")
+    # Of the data, only augmentation concerns arrays that are there already; their source is never read.
+    _set(values, "data.source", {"name": "npz", "path": NAME})
     _set(values, "data.train_size", None)
     _set(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
     _set(values, "experiment.methods", [name])

@@ -115,3 +115,9 @@ def test_arrays_that_cannot_be_used_are_named(change: dict, message: str):
 def test_changes_that_cannot_be_used_are_named(changes: dict, message: str):
     with pytest.raises(sglr.config.ConfigError, match=message):
         sglr.train(*pictures(), changes=changes)
+
+
+def test_sizes_are_those_of_the_arrays():
+    """Not those of the shipped data set, which has fewer pictures than this batch."""
+    with pytest.raises(training.TrainingError, match=r"train\.batch_size 1500 is larger than .* \(40 examples\)"):
+        sglr.train(*pictures(), changes=SMALL | {"train.batch_size": 1500})

@@ -19,7 +19,7 @@ STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze",
 ORDER = (
     "config", "files", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights",
     "training", "evaluation", "information", "report", "tracking", "presets", "status", "doctor", "predicting",
-    "terminal", "cli",
+    "fitting", "terminal", "cli",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch", "space")
