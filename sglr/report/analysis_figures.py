@@ -1,51 +1,59 @@
 """Figures of the analyses: information over the kept epochs, reliability diagrams, the loss along a direction."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sglr.report.curves import Curve, from_rows
-from sglr.report.drawing import GRID, INK, Picture, canvas, colour, dashes, svg
-from sglr.report.study import Item, Study
+from sglr.report.drawing import GRID, INK, Picture, canvas, colour, dashes, marker, svg
+from sglr.report.study import Study
 from sglr.report.wording import quoted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# name: (table, quantity, title, unit)
+_FULL = "full_gradient/adversarial"
+# name: (group, table, quantity, title, unit)
 OVER_EPOCHS = {
-    "label-information": ("memorization", "label_information", "Label information in the weights, bound", "nats"),
-    "information": ("quantities", "adversarial/information", "I(T; Y), adversarial, probe bound", "nats"),
+    "gradient-noisy": ("gradients", "quantities", f"{_FULL}/noisy", "Gradient norm, noisy examples", "mean norm"),
+    "gradient-clean": ("gradients", "quantities", f"{_FULL}/clean", "Gradient norm, clean examples", "mean norm"),
+    "gradient-share": ("gradients", "quantities", f"{_FULL}/noisy_share", "Share of the norm, noisy examples", "share"),
+    "label-information": (
+        "information", "memorization", "label_information", "Label information in the weights, bound", "nats",
+    ),
+    "information": (
+        "information", "quantities", "adversarial/information", "I(T; Y), adversarial, probe bound", "nats",
+    ),
     "index-information": (
-        "quantities", "adversarial/index_information/upper", "I(index; T), adversarial, upper bound", "nats",
+        "information", "quantities", "adversarial/index_information/upper", "I(index; T), adversarial, upper bound",
+        "nats",
     ),
-    "weights-information": ("quantities", "weights/information", "Information in the weights", "nats"),
-    "gradient-share": (
-        "quantities", "full_gradient/adversarial/noisy_share", "Share of the gradient norm, noisy", "share",
+    "weights-information": ("information", "quantities", "weights/information", "Information in the weights", "nats"),
+    "sharpness": (
+        "sharpness", "quantities", "sharpness/adversarial", "Largest Hessian eigenvalue, adversarial", "nats",
     ),
-    "sharpness": ("quantities", "sharpness/adversarial", "Largest Hessian eigenvalue, adversarial", "nats"),
 }  # fmt: skip
 INPUTS = ("natural", "adversarial")
+Points = dict[str, list[tuple[int, float]]]
 
 
-def draw_analyses(study: Study) -> list[Picture]:
-    """Those figures that have something to show."""
-    pictures = [
-        picture
-        for name, (table, quantity, title, unit) in OVER_EPOCHS.items()
-        for picture in _over_epochs(study, name, table, quantity, title, unit)
-    ]
-    for kind in INPUTS:
-        pictures += _reliability(study, kind)
-        pictures += _landscape(study, kind)
-    return pictures
+def draw_analyses(study: Study) -> dict[str, list[Picture]]:
+    """Those figures that have something to show, by group: gradients, information, calibration, sharpness."""
+    groups: dict[str, list[Picture]] = {}
+    for name, (group, table, quantity, title, unit) in OVER_EPOCHS.items():
+        drawn = _every_epoch if table == "memorization" else _every_checkpoint
+        groups.setdefault(group, []).extend(drawn(study, name, quantity, title, unit))
+    groups["calibration"] = [picture for kind in INPUTS for picture in _reliability(study, kind)]
+    groups["sharpness"] += [picture for kind in INPUTS for picture in _landscape(study, kind)]
+    return groups
 
 
-def _over_epochs(study: Study, name: str, table: str, quantity: str, title: str, unit: str) -> list[Picture]:
-    """One quantity by epoch, all methods; a seed's values are joined where it was measured."""
+def _every_epoch(study: Study, name: str, quantity: str, title: str, unit: str) -> list[Picture]:
+    """One quantity that is known for every epoch, all methods: thin lines for the seeds, a thick one for their mean."""
     found = {}
     for method in study.methods:
-        line = from_rows([_by_epoch(item, table) for item in study.of(method)], quantity)
+        line = from_rows([item.tables.get("memorization", []) for item in study.of(method)], quantity)
         if line and len(line.epochs) > 1:
             found[method] = line
     if not found:
@@ -53,36 +61,59 @@ def _over_epochs(study: Study, name: str, table: str, quantity: str, title: str,
     with canvas(title) as (figure, axes):
         for position, method in enumerate(study.methods):
             if method in found:
-                _line(axes, found[method], method, position, marked=table == "quantities")
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(unit)
-        figure.legend(loc="outside lower center", ncols=2)
+                line = found[method]
+                for values in line.values if len(line.values) > 1 else ():
+                    axes.plot(line.epochs, values, linewidth=0.7, alpha=0.45, color=colour(position))
+                axes.plot(line.epochs, line.mean, label=method, color=colour(position), linestyle=dashes(position))
+        _label(figure, axes, unit)
         return [Picture(name, title, " ".join(_path(*pair, unit) for pair in found.items()), svg(figure))]
 
 
-def _by_epoch(item: Item, table: str) -> list[dict[str, Any]]:
-    """Rows with an epoch and a column per quantity."""
-    rows = item.tables.get(table, [])
-    if table != "quantities":
-        return rows
-    wide: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        wide.setdefault(row["epoch"], {"epoch": row["epoch"]})[row["quantity"]] = row["value"]
-    return list(wide.values())
+def _every_checkpoint(study: Study, name: str, quantity: str, title: str, unit: str) -> list[Picture]:
+    """One quantity of the checkpoints, all methods. Best epochs differ between seeds: the mean over seeds of a
+    checkpoint stands at the mean of its epochs."""
+    found = {method: points for method in study.methods if len(points := _points(study, method, quantity)) > 1}
+    if not found:
+        return []
+    described = []
+    with canvas(title) as (figure, axes):
+        for position, method in enumerate(study.methods):
+            if method not in found:
+                continue
+            mine, points = colour(position), found[method]
+            for seed in zip(*points.values(), strict=True) if len(study.of(method)) > 1 else ():
+                axes.plot(*zip(*sorted(seed), strict=True), linewidth=0.7, alpha=0.45, color=mine)
+            means = {checkpoint: np.mean(seeds, axis=0) for checkpoint, seeds in points.items()}
+            # A checkpoint that is best and kept at once has one place.
+            ordered = sorted(means.items(), key=lambda pair: float(pair[1][0]))
+            axes.plot(
+                *np.array([mean for _, mean in ordered]).T, label=method, color=mine, linestyle=dashes(position),
+                marker=marker(position), markersize=4,
+            )  # fmt: skip
+            told = ", ".join(f"{mean[1]:.3g} {unit} at {_place(checkpoint, mean[0])}" for checkpoint, mean in ordered)
+            described.append(f"{quoted(method)}: {told}.")
+        _label(figure, axes, unit)
+        return [Picture(name, title, " ".join(described), svg(figure))]
 
 
-def _line(axes: "Axes", line: Curve, label: str, position: int, *, marked: bool) -> None:
-    mine = colour(position)
-    if len(line.values) > 1:
-        for values in line.values:
-            known = ~np.isnan(values)
-            axes.plot(line.epochs[known], values[known], linewidth=0.7, alpha=0.45, color=mine)
-    # Best epochs differ between seeds: a mean over those measured there would jump from one seed's level to another's.
-    everywhere = ~np.isnan(line.values).any(0)
-    axes.plot(
-        line.epochs[everywhere], line.mean[everywhere], label=label, color=mine, linestyle=dashes(position),
-        marker="o" if marked else "", markersize=3.5,
-    )  # fmt: skip
+def _points(study: Study, method: str, quantity: str) -> Points:
+    """(epoch, value) of every seed by checkpoint, for the checkpoints at which all seeds were measured."""
+    found: Points = {}
+    for item in study.of(method):
+        for row in item.tables.get("quantities", []):
+            if row["quantity"] == quantity and row["value"] is not None:
+                found.setdefault(str(row["checkpoint"]), []).append((row["epoch"], row["value"]))
+    return {checkpoint: points for checkpoint, points in found.items() if len(points) == len(study.of(method))}
+
+
+def _place(checkpoint: str, epoch: float) -> str:
+    return f"{checkpoint} (epoch {epoch:.3g})"
+
+
+def _label(figure: "Figure", axes: "Axes", unit: str) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(unit)
+    figure.legend(loc="outside lower center", ncols=2)
 
 
 def _path(method: str, line: Curve, unit: str) -> str:
@@ -110,7 +141,9 @@ def _reliability(study: Study, kind: str) -> list[Picture]:
         for (method, scaled), (position, points) in found.items():
             label = f"{method}, scaled" if scaled else method
             line = (0, (1, 1.2)) if scaled else "-"
-            axes.plot(*points.T, color=colour(position), linestyle=line, marker="o", markersize=3, label=label)
+            axes.plot(
+                *points.T, color=colour(position), linestyle=line, marker=marker(position), markersize=3.5, label=label
+            )
         axes.set_xlabel("confidence")
         axes.set_ylabel("accuracy")
         figure.legend(loc="outside lower center", ncols=2)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sglr.report.drawing import INK, Picture, canvas, colour, dashes, panels, svg
+from sglr.report.drawing import INK, Picture, canvas, colour, dashes, hatch, marker, panels, svg
 from sglr.report.study import Item, Study
 from sglr.report.wording import percent, quoted
 
@@ -54,8 +54,9 @@ def _radii(study: Study, checkpoint: str) -> list[Picture]:
             for seed in values if len(values) > 1 else ():
                 axes.plot(radii, 100 * seed, linewidth=0.7, alpha=0.45, color=colour(position))
             axes.plot(
-                radii, 100 * values.mean(0), "o", ms=4, color=colour(position), linestyle=dashes(position), label=method
-            )
+                radii, 100 * values.mean(0), marker(position), ms=4, color=colour(position),
+                linestyle=dashes(position), label=method,
+            )  # fmt: skip
         axes.axvline(study.config.threat.eps_255, color=INK, linewidth=1, linestyle=":", label="the threat model's eps")
         axes.set_ylim(0, 100)
         axes.set_xlabel("eps in 255ths")
@@ -107,7 +108,10 @@ def _by_class(study: Study) -> list[Picture]:
             if (method, "worst") not in found:
                 continue
             left = np.arange(len(names)) + (position + 0.5) * width - 0.4
-            axes.bar(left, 100 * found[method, "worst"], width, color=colour(position), label=f"{method}, worst case")
+            axes.bar(
+                left, 100 * found[method, "worst"], width, color=colour(position), hatch=hatch(position),
+                label=f"{method}, worst case",
+            )  # fmt: skip
             axes.plot(left, 100 * found[method, "natural"], "_", ms=8, color=INK, label=None if position else "natural")
         axes.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 2 else 0)
         axes.set_ylim(0, 100)

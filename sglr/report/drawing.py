@@ -1,5 +1,6 @@
 """How figures look: one style, a palette that colour-blind readers can tell apart, SVG that is the same every time."""
 
+import base64
 import io
 import re
 from collections.abc import Iterator
@@ -13,11 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID, PAPER = "#1b2026", "#d8dce1", "#ffffff"
-# Okabe and Ito (2008) without yellow and black, which vanish on white and on a dark page.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# The first three are Okabe and Ito's (2008). Each has a contrast of 3 to its page, and all differ under simulated
+# protanopia, deuteranopia and tritanopia: tests/report/test_report_colours.py.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#9e59fe", "#7c2e0d", "#4b02e9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
+MARKERS = "osD^v<>"
+HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
+# Drawn over filled shapes; not the paper's colour, which figures in the page have not.
+HATCH = "#fdfdfe"
 # Colours that the page replaces by its own, so that figures follow light and dark.
-_THEMED = {INK: "var(--ink)", GRID: "var(--line)", PAPER: "none", PALETTE[0]: "var(--blue)"}
+_THEMED = {
+    INK: "var(--ink)", GRID: "var(--line)", PAPER: "none",
+    **{colour: f"var(--series-{position})" for position, colour in enumerate(PALETTE)},
+}  # fmt: skip
 _STYLE = {
     "svg.hashsalt": "sglr", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
@@ -25,6 +34,7 @@ _STYLE = {
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "hatch.linewidth": 0.7, "hatch.color": HATCH,
     "legend.frameon": False, "legend.fontsize": 10, "lines.linewidth": 1.8,
 }  # fmt: skip
 
@@ -38,6 +48,10 @@ class Picture:
     description: str
     svg: str
     wide: bool = False
+
+    def file(self) -> str:
+        """The figure as the address of a file, for a link that saves it even where the page stands alone."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg.encode()).decode()}"
 
     def inline(self) -> str:
         """The same figure for inside a page: named for screen readers, in the page's colours, ids that no other has."""
@@ -59,6 +73,16 @@ def colour(position: int) -> str:
 def dashes(position: int) -> Any:
     """The line style of the n-th thing shown."""
     return DASHES[(position + position // len(PALETTE)) % len(DASHES)]
+
+
+def marker(position: int) -> str:
+    """The shape of points of the n-th thing shown."""
+    return MARKERS[position % len(MARKERS)]
+
+
+def hatch(position: int) -> str:
+    """The pattern on filled shapes of the n-th thing shown."""
+    return HATCHES[position % len(HATCHES)]
 
 
 @contextmanager

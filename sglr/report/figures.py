@@ -1,4 +1,4 @@
-"""Which figures there are: learning curves, memorisation, refined labels, and the differences with their intervals."""
+"""Which figures there are, and those over epochs: learning curves, memorisation, refined labels."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +8,9 @@ from sglr.report.analysis_figures import draw_analyses
 from sglr.report.closer import draw_closer
 from sglr.report.curves import Curve, curve, refinement_starts, warmup
 from sglr.report.drawing import GRID, INK, Picture, canvas, colour, dashes, svg
-from sglr.report.headline import headline_attacks
+from sglr.report.intervals import draw_differences, draw_gaps
 from sglr.report.study import Study
-from sglr.report.tables import DIFFERENCES
-from sglr.report.wording import interval, percent, quoted
+from sglr.report.wording import percent, quoted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,21 +31,23 @@ OVERLAYS = {
 }
 IN_NATS = "targets/entropy"
 METHOD_LINES = {"train/pgd": "training, PGD", "val/pgd": "validation, PGD", "val/natural": "validation, natural"}
-MARKERS = "osD^v<>"
 
 
 def draw(study: Study, results: dict[str, Any]) -> dict[str, list[Picture]]:
-    """The figures that have something to show, by group: differences, curves, memorisation, targets, analysis,
-    radii, classes, examples.
+    """The figures that have something to show, by group: gap, differences, curves, memorisation, targets, gradients,
+    information, calibration, sharpness, radii, classes, examples.
     """
-    groups: dict[str, list[Picture]] = {"differences": _differences(study, results)}
+    groups: dict[str, list[Picture]] = {
+        "gap": draw_gaps(study, results),
+        "differences": draw_differences(study, results),
+    }
     for name, (group, quantity, title) in OVERLAYS.items():
         groups.setdefault(group, []).extend(_overlay(study, name, quantity, title))
     for method in study.methods:
         groups["curves"] += _method(study, method)
-    groups["analysis"] = draw_analyses(study)
-    for group, pictures in draw_closer(study).items():
-        groups.setdefault(group, []).extend(pictures)
+    for drawn in (draw_analyses(study), draw_closer(study)):
+        for group, pictures in drawn.items():
+            groups.setdefault(group, []).extend(pictures)
     return groups
 
 
@@ -141,36 +142,3 @@ def _path(line: Curve, quantity: str) -> str:
         f"{value:.2f} nats" if quantity == IN_NATS else f"{percent(value)}%" for value in (mean[0], mean[-1], mean[top])
     )
     return f"goes from {first} to {last}, highest {high} at epoch {epochs[top]}"
-
-
-def _differences(study: Study, results: dict[str, Any]) -> list[Picture]:
-    """Every difference of the attacks in the headline as a point with its interval."""
-    shown = [row for row in results["comparisons"] if row["attack"] in headline_attacks(study)]
-    if not shown:
-        return []
-    baseline = quoted(shown[0]["baseline"])
-    title = f"Differences from {baseline}"
-    lanes = list(dict.fromkeys((row["attack"], row["quantity"]) for row in shown))
-    methods = list(dict.fromkeys(row["method"] for row in shown))
-    names = [f"{attack}: {DIFFERENCES[quantity].format(baseline=baseline)}" for attack, quantity in lanes]
-    with canvas(title, 1.4 + max(0.3, 0.13 * len(methods)) * len(lanes)) as (figure, axes):
-        for row in shown:
-            own = methods.index(row["method"])
-            lane = lanes.index((row["attack"], row["quantity"]))
-            height = lane + 0.7 * ((own + 0.5) / len(methods) - 0.5)
-            point, low, high = (100 * row[key] for key in ("estimate", "low", "high"))
-            mine = colour(study.methods.index(row["method"]))
-            axes.plot([low, high], [height, height], color=mine)
-            label = None if lane else row["method"]
-            axes.plot(point, height, MARKERS[own % len(MARKERS)], ls="none", ms=5, color=mine, label=label)
-        axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
-        axes.set_xlabel("points, with 95% intervals")
-        figure.legend(loc="outside lower center", ncols=3)
-        described = (
-            f"{quoted(row['method'])}, {names[lanes.index((row['attack'], row['quantity']))]}:"
-            f" {percent(row['estimate'])} {interval(row['low'], row['high'])}"
-            for row in shown
-        )
-        return [Picture("differences", title, "; ".join(described) + ".", svg(figure))]

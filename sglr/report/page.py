@@ -14,7 +14,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 @dataclass(frozen=True)
 class Section:
     """One part of the page. ``lead``: what must not be missed, and what adds to it; ``facts``: names and values;
-    ``folded`` opens on request: text or a table."""
+    ``folded`` opens on request: text or a table; ``calm``: flags that are none."""
 
     id: str
     title: str
@@ -25,6 +25,12 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     folded: dict[str, str | Table] = field(default_factory=dict)
+    calm: bool = False
+
+    @property
+    def alarming(self) -> bool:
+        """Whether it stands out."""
+        return self.id == "flags" and not self.calm
 
     def __bool__(self) -> bool:
         return any((self.lead, self.bullets, self.pictures, self.tables, self.facts, self.folded))
@@ -50,37 +56,35 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
     verdicts = {verdict["sentence"]: verdict["accuracy"] for verdict in results["headline"]["verdicts"]}
     details = results["headline"]["details"]
     baseline = quoted(results["experiment"]["baseline"])
+    notes = "\n\n".join(f"{key}: {note}" for key, note in results["notes"].items())
     return [
         Section(
             "result", "Does refinement close the robust overfitting gap?",
             lead=verdicts or {details[0]: ""}, text=details if verdicts else details[1:],
         ),
-        Section(
-            "flags", "Sanity flags: read before believing a number",
-            bullets=[f"{row['method']}-{row['seed']}: {row['flag']}" for row in results["flags"]],
-        ),
+        _flags(results),
         Section(
             "comparison", "Comparison",
             tables=[*_some(tables, "comparison"), *_some(tables, "published")],
             folded=_folded(tables, "seeds", "Every seed"),
         ),
         Section(
-            "differences", "Differences and controls",
+            "curves", "Learning curves",
+            text=["Robust overfitting is training accuracy that goes on rising while validation accuracy under the same"
+                  " attack falls. Thin lines are seeds, thick lines their mean; the band is the warm-up, the dotted"
+                  " line where refinement starts."],
+            pictures=pictures["curves"],
+        ),
+        Section(
+            "gap", "Robust overfitting gap, differences and controls",
             text=[
                 f"{baseline} can also be stopped at its best epoch, which costs no more than any method here: “last −"
                 f" best of {baseline}” is that control of equal budget; “best − best” stops both. Other controls (label"
                 f" smoothing, {baseline} with the extra natural forward pass) become rows here when they are listed as"
                 " methods."
             ],
-            pictures=pictures["differences"], tables=_some(tables, "differences"),
+            pictures=[*pictures["gap"], *pictures["differences"]], tables=_some(tables, "differences"),
             folded=_folded(tables, "paired", "Model against model (McNemar)"),
-        ),
-        Section(
-            "transfer", "Pictures made for another model",
-            text=["A model whose gradients lead attacks astray is broken by what was made for another one. Where that"
-                  " happens more often than by its own attacks, a flag says so. Every picture was scored again in a new"
-                  " process, its range and distance measured."],
-            tables=_some(tables, "transfer"),
         ),
         Section(
             "radii", "Accuracy against the radius",
@@ -100,10 +104,16 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
             pictures=pictures["examples"],
         ),
         Section(
-            "curves", "Learning curves",
-            text=["Robust overfitting is training accuracy that goes on rising while validation accuracy under the same"
-                  " attack falls. Thin lines are seeds, thick lines their mean."],
-            pictures=pictures["curves"],
+            "transfer", "Pictures made for another model",
+            text=["A model whose gradients lead attacks astray is broken by what was made for another one. Where that"
+                  " happens more often than by its own attacks, a flag says so. Every picture was scored again in a new"
+                  " process, its range and distance measured."],
+            tables=_some(tables, "transfer"),
+        ),
+        Section(
+            "labels", "What became of the labels",
+            text=["Refinement may put wrong labels right, and may corrupt right ones: the second is its price."],
+            pictures=pictures["targets"], tables=_some(tables, "labels"),
         ),
         Section(
             "memorisation", "Memorisation of wrong labels",
@@ -112,22 +122,60 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
             pictures=pictures["memorisation"], tables=_some(tables, "memorisation"),
         ),
         Section(
-            "labels", "What became of the labels",
-            text=["Refinement may put wrong labels right, and may corrupt right ones: the second is its price."],
-            pictures=pictures["targets"], tables=_some(tables, "labels"),
+            "gradients", "Gradient norms",
+            text=["Norms of the loss' gradient in all weights, example by example, on adversarial pictures: large ones"
+                  f" on noisy examples pull towards their wrong labels. {_CHECKPOINTS}"],
+            pictures=pictures["gradients"],
         ),
         Section(
-            "analysis", "Analyses",
-            text=["Estimators, assumptions and pitfalls of every quantity: docs/analysis. Points over epochs are the"
-                  " weights training began with, kept epochs, best and last."],
-            pictures=pictures["analysis"], tables=_some(tables, "analysis"),
-            folded=_folded(tables, "analysis-seeds", "Every run, with intervals"),
-            bullets=[f"{key}: {note}" for key, note in results["notes"].items()],
+            "information", "Information over epochs",
+            text=[f"Estimators, assumptions and pitfalls of every quantity: docs/analysis. {_CHECKPOINTS}"],
+            pictures=pictures["information"],
+        ),
+        Section(
+            "calibration", "Calibration",
+            text=["Above the diagonal a model is right more often than it is confident, below it less often."],
+            pictures=pictures["calibration"], tables=_some(tables, "calibration"),
+        ),
+        Section(
+            "sharpness", "Sharpness",
+            text=["The curvature of the training loss, and the loss along one random direction in the weights."],
+            pictures=pictures["sharpness"],
+        ),
+        Section(
+            "analysis", "All analyses in numbers",
+            folded=_folded(tables, "analysis", "Means over seeds")
+            | _folded(tables, "analysis-seeds", "Every run, with intervals")
+            | ({"What was assumed, and what is absent": notes} if notes else {}),
+        ),
+        Section(
+            "cost", "Cost",
+            text=["Seconds and memory differ from machine to machine and are not in this page, which is the same bytes"
+                  " wherever it is made. “sglr results --cost” prints those of the last runs here, and MLflow has them"
+                  " as metrics (seconds/total, memory/peak_mib)."],
+            tables=_some(tables, "cost"),
         ),
         Section("cautions", "Cautions", bullets=results["cautions"]),
         _data(results["data"]),
         _provenance(results),
     ]  # fmt: skip
+
+
+_CHECKPOINTS = (
+    "Points are the weights training began with, kept epochs, best and last; thin lines are seeds, and a thick point is"
+    " the mean over them, at the mean of their epochs."
+)
+
+
+def _flags(results: dict[str, Any]) -> Section:
+    """The flags, or that there are none; what was looked at either way."""
+    raised = [f"{row['method']}-{row['seed']}: {row['flag']}" for row in results["flags"]]
+    looked = "\n".join(results["checks"])
+    if raised:
+        title = "Sanity flags: read before believing a number"
+        return Section("flags", title, bullets=raised, folded={"What was looked at": looked})
+    text = ["No check raised a flag. That no sign of masked gradients was found does not prove that there are none."]
+    return Section("flags", "Sanity flags: none", text=text, folded={"What was looked at": looked}, calm=True)
 
 
 def _data(meta: dict[str, Any]) -> Section:
@@ -141,11 +189,16 @@ def _provenance(results: dict[str, Any]) -> Section:
     import yaml
 
     found = results["provenance"]
-    params = yaml.safe_dump(found["params"], sort_keys=False, allow_unicode=True)
+    folded: dict[str, str | Table] = {
+        "All params": yaml.safe_dump(found["params"], sort_keys=False, allow_unicode=True)
+    }
+    if found["weights"]:
+        folded["MD5 of the trained weights"] = "\n".join(f"{name}: {md5}" for name, md5 in found["weights"].items())
     return Section(
         "provenance", "Provenance",
-        facts={**found["versions"], "SHA-256 of the data's description": found["data_sha256"]},
-        folded={"All params": params},
+        text=["The commit is not in this page, which is part of what is committed: “git log dvc.lock” names it, and the"
+              " tag git_commit of the MLflow runs, whose tag weights_md5 is that of the last weights below."],
+        facts={**found["versions"], "SHA-256 of the data's description": found["data_sha256"]}, folded=folded,
     )  # fmt: skip
 
 

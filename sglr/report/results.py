@@ -15,7 +15,9 @@ one seed; nothing in it is a time):
 - ``labels``: per method: what became of the training labels;  ``memorisation``: per method: last values of the history
 - ``analysis``: per checkpoint, quantity and method: mean, deviation, runs [{seed, value, low, high}]
 - ``notes`` (of the analyses, by name), ``flags``, ``cautions``: sentences
-- ``provenance``: params, versions, data_sha256
+- ``checks``: what was looked at for the flags, by name: sentences
+- ``cost``: per method: passes through the network per training example and epoch, relative to the baseline's
+- ``provenance``: params, versions, data_sha256, weights (MD5 by item and checkpoint)
 """
 
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ from sglr.evaluation.statistics import mean_std
 from sglr.report.analysis import notes, summarise
 from sglr.report.cautions import cautions
 from sglr.report.comparisons import compare, gap, paired
+from sglr.report.cost import cost
 from sglr.report.headline import headline
 from sglr.report.provenance import provenance
 from sglr.report.published import published
@@ -63,6 +66,8 @@ def collect(study: Study) -> dict[str, Any]:
             for item in study.items
             for flag in _flags(study, item)
         ],
+        "checks": _checks(study),
+        "cost": cost(study.config),
         "provenance": provenance(study),
     }
     results["published"] = published(study, results["accuracy"])
@@ -117,6 +122,18 @@ def _flags(study: Study, item: Item) -> list[str]:
     name = f"{item.method}-{item.seed}/"
     audited = [flag.removeprefix(name) for flag in study.audited if flag.startswith(name)]
     return [*map(str, item.evaluation.get("flags", [])), *audited]
+
+
+def _checks(study: Study) -> list[str]:
+    """What would have raised a flag."""
+    sanity = study.config.evaluate.sanity
+    looked = [
+        "Attacks: every adversarial picture's range and distance, and whether an attack that should be stronger was.",
+        "Audit: every kept picture scored again in a new process, and shown to the other methods' models.",
+    ]
+    if sanity is None:
+        return [*looked, "Signs of masked gradients were not looked for (evaluate.sanity is null)."]
+    return [*looked, f"Signs of masked gradients, on {sanity.n_examples:,} test examples of every model."]
 
 
 def _transfer(study: Study) -> list[dict[str, Any]]:

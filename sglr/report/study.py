@@ -22,7 +22,8 @@ class Item:
     training, evaluation, analysis: the three metrics.json; history: rows of history.csv; outcomes: "last/pgd20" ->
     float64 (n,), 1 where the example was classified correctly; index: attack -> int64 (n,) test indices of those
     examples; labels: p (N, C), given (N,) and true (N,) after the last epoch; trace: index (t,) of the examples whose
-    labels were traced and their p (epochs, t, C); tables: the analysis' csv files by name.
+    labels were traced and their p (epochs, t, C); tables: the analysis' csv files by name; weights: MD5 of the weights
+    by checkpoint, of those that are there.
     """
 
     method: str
@@ -36,6 +37,7 @@ class Item:
     index: dict[str, np.ndarray]
     analysis: dict[str, Any]
     tables: dict[str, list[dict[str, Any]]]
+    weights: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,9 @@ def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]
         analysis=files.read_json(_present(analyze / "metrics.json")),
         tables={
             name: files.read_rows(analyze / f"{name}.csv") for name in TABLES if (analyze / f"{name}.csv").is_file()
+        },
+        weights={
+            name: files.md5(path) for name in CHECKPOINTS if (path := train / name / "model.safetensors").is_file()
         },
     )
     for checkpoint in CHECKPOINTS if "best" in item.evaluation else ("last",):

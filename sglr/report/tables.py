@@ -1,5 +1,8 @@
 """The tables, made from results.json's structure: text for people in ``rows``, exact values in ``records``."""
 
+import base64
+import csv
+import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +53,20 @@ class Table:
             text = text.replace(character, command)
         return text
 
+    def csv(self) -> str:
+        """The records for programs; columns in order of first appearance, None empty, floats exactly."""
+        columns = list(dict.fromkeys(key for record in self.records for key in record))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.records)
+        return text.getvalue()
+
+    def file(self, kind: str) -> str:
+        """The table as the address of a csv or tex file, for a link that saves it even where the page stands alone."""
+        text = self.latex() if kind == "tex" else self.csv()
+        return f"data:text/{'x-tex' if kind == 'tex' else 'csv'};base64,{base64.b64encode(text.encode()).decode()}"
+
     def groups(self) -> list[list[tuple[str, ...]]]:
         """The rows, those that share their first cell together; all in one group when the table is not grouped."""
         if not self.grouped:
@@ -58,7 +75,7 @@ class Table:
 
 
 # What LaTeX's usual fonts and packages do not have.
-_LATEX = {"−": "$-$", "±": r"$\pm$", "–": "--", "‘": "`", "’": "'", "λ": r"$\lambda$"}
+_LATEX = {"−": "$-$", "±": r"$\pm$", "–": "--", "‘": "`", "’": "'", "λ": r"$\lambda$", "×": r"$\times$"}
 
 
 def _escaped(text: str) -> str:
@@ -76,8 +93,10 @@ def tables(results: Row) -> dict[str, Table]:
         _seeds,
         _labels,
         _memorisation,
+        _calibration,
         _analysis,
         _analysis_seeds,
+        _cost,
     )
     made = (make(results) for make in makers)
     return {table.name: table for table in made if table.rows}
@@ -216,12 +235,61 @@ def _memorisation(results: Row) -> Table:
     )  # fmt: skip
 
 
+CALIBRATION = {
+    "ece": "calibration error", "ece_scaled": "calibration error, scaled", "nll": "cross-entropy, nats",
+    "nll_scaled": "cross-entropy, scaled", "brier": "Brier score",
+}  # fmt: skip
+
+
+def _calibration(results: Row) -> Table:
+    methods = results["experiment"]["methods"]
+    found = _by_quantity(results)
+    rows, records = [], []
+    for checkpoint in ("best", "last"):
+        for kind in ("natural", "adversarial"):
+            for key, name in CALIBRATION.items():
+                if entry := found.get((checkpoint, f"{kind}/{key}")):
+                    rows.append((f"{checkpoint}, {kind}", name, *_by_method(entry, methods)))
+                    records += [{name: row[name] for name in row if name != "runs"} for row in entry.values()]
+    return Table(
+        "calibration",
+        "Expected calibration error, cross-entropy and Brier score of test predictions, before and after one"
+        f" temperature fitted on the validation split (scaled){_deviations(results)}.",
+        ("model, input", "measure", *methods), tuple(rows), records, labels=2, grouped=True,
+    )  # fmt: skip
+
+
+def _cost(results: Row) -> Table:
+    columns = ("attack_forward", "attack_backward", "forward", "backward", "forwards", "backwards")
+    rows = tuple(
+        (
+            row["method"],
+            *(_passes(row["passes"][key]) if row["passes"] else ABSENT for key in columns),
+            ABSENT if row["relative"] is None else f"{row['relative']:.2f} ×",
+        )
+        for row in results["cost"]
+    )
+    return Table(
+        "cost",
+        "Passes of one training example through the network per epoch of training, mean over the epochs; relative: all"
+        f" passes, against those of {quoted(results['experiment']['baseline'])}.",
+        ("method", "attack, forward", "attack, backward", "learning, forward", "learning, backward", "all forward",
+         "all backward", "relative"),
+        rows, [_flat({**row, "passes": row["passes"] or {}}) for row in results["cost"]],
+    )  # fmt: skip
+
+
+def _passes(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _by_method(entry: Row, methods: list[str]) -> list[str]:
+    return [_spread(entry[method], number_spread) if method in entry else ABSENT for method in methods]
+
+
 def _analysis(results: Row) -> Table:
     methods = results["experiment"]["methods"]
-    rows = tuple(
-        (*key, *(_spread(entry[method], number_spread) if method in entry else ABSENT for method in methods))
-        for key, entry in _by_quantity(results).items()
-    )
+    rows = tuple((*key, *_by_method(entry, methods)) for key, entry in _by_quantity(results).items())
     return Table(
         "analysis", f"What the analyses measured, per checkpoint (run: the whole run){_deviations(results)}.",
         ("checkpoint", "quantity", *methods),

@@ -33,7 +33,7 @@ def write(config: Config, artifacts: Path, folder: Path) -> str:
     for picture in drawn:
         files.write_text(folder / "figures" / f"{picture.name}.svg", picture.svg)
     for table in shown.values():
-        files.write_rows(folder / "tables" / f"{table.name}.csv", table.records)
+        files.write_text(folder / "tables" / f"{table.name}.csv", table.csv())
         files.write_text(folder / "tables" / f"{table.name}.tex", table.latex())
     _keep_only(folder / "figures", {f"{picture.name}.svg" for picture in drawn}, "*.svg")
     for kind in ("csv", "tex"):

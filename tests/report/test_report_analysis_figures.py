@@ -2,8 +2,6 @@
 
 import csv
 
-import pytest
-
 from sglr.report.analysis_figures import draw_analyses
 from sglr.report.study import read
 
@@ -15,32 +13,40 @@ def table(path, *rows):
         writer.writerows(rows)
 
 
-def quantities(path, by_epoch):
+def quantities(path, by_checkpoint):
     rows = [
-        {"checkpoint": f"epoch-{epoch}", "epoch": epoch, "quantity": "weights/information", "value": value}
-        for epoch, value in by_epoch.items()
+        {"checkpoint": name, "epoch": epoch, "quantity": "weights/information", "value": value}
+        for name, (epoch, value) in by_checkpoint.items()
     ]
     table(path / "quantities.csv", *rows)
 
 
-@pytest.fixture
-def analysed(make):
-    """A made-up study whose two seeds of `at` have information in the weights; config and folder."""
-    config, folder = make()
-    quantities(folder / "analyze/at-0", {0: 0.0, 2: 1.0, 5: 4.0})
-    quantities(folder / "analyze/at-1", {0: 0.0, 3: 9.0, 5: 6.0})
-    return config, folder
+def drawn(study):
+    return [picture for pictures in draw_analyses(study).values() for picture in pictures]
 
 
 def test_without_tables_there_are_no_figures(make):
-    assert draw_analyses(read(*make())) == []
+    assert drawn(read(*make())) == []
 
 
-def test_a_quantity_over_epochs_is_described(analysed):
-    (picture,) = draw_analyses(read(*analysed))
+def test_a_quantity_over_checkpoints_is_the_mean_over_seeds_at_their_mean_epoch(make):
+    config, folder = make()
+    quantities(folder / "analyze/at-0", {"start": (0, 0.0), "4": (4, 7.0), "best": (2, 1.0), "last": (5, 4.0)})
+    quantities(folder / "analyze/at-1", {"start": (0, 0.0), "best": (3, 9.0), "last": (5, 6.0)})
+    (picture,) = drawn(read(config, folder))
     assert picture.name == "weights-information"
-    assert "goes from 0 nats at epoch 0 to 5 at epoch 5" in picture.description
+    expected = "‘at’: 0 nats at start (epoch 0), 5 nats at best (epoch 2.5), 5 nats at last (epoch 5)."
+    assert picture.description == expected, "a checkpoint that one seed lacks has no mean"
     assert picture.svg.count("<svg") == 1
+
+
+def test_a_quantity_of_every_epoch_is_described(make):
+    config, folder = make()
+    for seed, values in ((0, (0.0, 1.0, 2.0)), (1, (0.0, 2.0, 4.0))):
+        rows = [{"epoch": epoch, "label_information": value} for epoch, value in enumerate(values)]
+        table(folder / f"analyze/at-{seed}/memorization.csv", *rows)
+    (picture,) = drawn(read(config, folder))
+    assert picture.description == "‘at’ goes from 0 nats at epoch 0 to 3 at epoch 2."
 
 
 def test_reliability_pools_the_seeds_by_their_counts(make):
@@ -48,7 +54,7 @@ def test_reliability_pools_the_seeds_by_their_counts(make):
     row = {"checkpoint": "last", "epoch": 5, "input": "natural", "scaled": 0, "bin": 14}
     table(folder / "analyze/at-0/calibration.csv", row | {"count": 30, "confidence": 0.9, "accuracy": 0.5})
     table(folder / "analyze/at-1/calibration.csv", row | {"count": 10, "confidence": 0.9, "accuracy": 0.1})
-    (picture,) = draw_analyses(read(config, folder))
+    (picture,) = drawn(read(config, folder))
     assert picture.name == "reliability-natural"
     assert "mean confidence minus accuracy over the bins +0.50" in picture.description  # 0.9 - (15 + 1) / 40
 
@@ -60,5 +66,5 @@ def test_the_landscape_says_middle_and_ends(make):
         folder / "analyze/sglr-0/landscape.csv",
         *(row | {"radius": radius, "loss": loss} for radius, loss in ((-1.0, 3.0), (0.0, 1.0), (1.0, 2.5))),
     )
-    (picture,) = draw_analyses(read(config, folder))
+    (picture,) = drawn(read(config, folder))
     assert "1 nats in the middle, 3 and 2.5 at the ends" in picture.description

@@ -1,6 +1,8 @@
 """The files: same bytes for same inputs, nothing of what is no longer listed, pages and tables others can read."""
 
+import base64
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -103,10 +105,18 @@ def assert_whole(folder: Path) -> None:
     assert loaded == ["data:,"]
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
-    # What is linked lies beside the page or inside it.
+    # What is linked lies beside the page or inside it; what can be saved from it is the file of that name.
+    saved = set()
     for link in page.all("a"):
         target = link["href"] or ""
-        assert f'id="{target[1:]}"' in text if target.startswith("#") else (folder / target).is_file()
+        if target.startswith("data:"):
+            name = link["download"] or ""
+            (path,) = folder.glob(f"*/{name}")
+            assert base64.b64decode(target.partition(";base64,")[2]) == path.read_bytes()
+            saved.add(path)
+        else:
+            assert f'id="{target[1:]}"' in text if target.startswith("#") else (folder / target).is_file()
+    assert saved == {*folder.glob("figures/*.svg"), *folder.glob("tables/*.csv"), *folder.glob("tables/*.tex")}
     identifiers = [a["id"] for _, a in page.tags if "id" in a]
     assert len(identifiers) == len(set(identifiers))
 
@@ -164,8 +174,27 @@ def test_names_from_outside_are_escaped(make: Make, tmp_path: Path) -> None:
     assert_tables_parse(markdown)
 
 
-def test_no_flags_no_warning(written: Path) -> None:
-    assert 'class="flags"' not in (written / "index.html").read_text()
+def test_no_flags_no_warning_but_a_word_on_it(written: Path) -> None:
+    text = (written / "index.html").read_text()
+    assert 'class="flags"' not in text
+    assert "No check raised a flag" in text
+    assert "Signs of masked gradients were not looked for" in text
+
+
+def test_the_page_has_every_part_in_the_order_of_interest(written: Path) -> None:
+    found = [a["id"] for a in Page((written / "index.html").read_text()).all("section")]
+    order = "result flags comparison curves gap classes examples transfer labels memorisation calibration analysis cost"
+    assert found == [*order.split(), "cautions", "data", "provenance"]
+
+
+def test_provenance_has_the_weights(make: Make, tmp_path: Path) -> None:
+    study, artifacts = make()
+    (artifacts / "train/at-1/last").mkdir()
+    (artifacts / "train/at-1/last/model.safetensors").write_bytes(b"weights")
+    report.write(study, artifacts, tmp_path / "report")
+    results = json.loads((tmp_path / "report/results.json").read_text())
+    assert results["provenance"]["weights"] == {"at-1/last": hashlib.md5(b"weights").hexdigest()}
+    assert hashlib.md5(b"weights").hexdigest() in (tmp_path / "report/index.html").read_text()
 
 
 def assert_tables_parse(markdown: str) -> list[list[list[str]]]:

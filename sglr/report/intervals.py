@@ -1,0 +1,69 @@
+"""Figures of estimates with their intervals: the robust overfitting gap, and the differences between methods."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sglr.report.drawing import INK, Picture, canvas, colour, marker, svg
+from sglr.report.headline import headline_attacks
+from sglr.report.study import Study
+from sglr.report.tables import DIFFERENCES
+from sglr.report.wording import interval, percent, quoted
+
+Row = dict[str, Any]
+
+
+def draw_gaps(study: Study, results: Row) -> list[Picture]:
+    """Best minus last of every method under every attack."""
+    rows = [
+        {"method": row["method"], "lane": row["attack"], "estimate": row["gap"]["mean"], **_ends(row["gap"])}
+        for row in results["accuracy"]
+        if row["gap"]
+    ]
+    return _draw(study, "gap", "Robust overfitting gap: best − last", rows, str)
+
+
+def draw_differences(study: Study, results: Row) -> list[Picture]:
+    """Every difference from the baseline under the attacks in the headline."""
+    rows = [
+        {"method": row["method"], "lane": (row["attack"], row["quantity"]), "estimate": row["estimate"], **_ends(row)}
+        for row in results["comparisons"]
+        if row["attack"] in headline_attacks(study)
+    ]
+    baseline = quoted(study.config.report.baseline)
+
+    def name(lane: tuple[str, str]) -> str:
+        return f"{lane[0]}: {DIFFERENCES[lane[1]].format(baseline=baseline)}"
+
+    return _draw(study, "differences", f"Differences from {baseline}", rows, name)
+
+
+def _ends(row: Row) -> Row:
+    return {"low": row["low"], "high": row["high"]}
+
+
+def _draw(study: Study, name: str, title: str, rows: list[Row], lane_name: Callable[[Any], str]) -> list[Picture]:
+    """A lane per thing measured, in it a point with its interval per method; fractions are shown as points."""
+    if not rows:
+        return []
+    lanes = list(dict.fromkeys(row["lane"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    with canvas(title, 1.4 + max(0.3, 0.15 * len(methods)) * len(lanes)) as (figure, axes):
+        for row in rows:
+            lane, position = lanes.index(row["lane"]), study.methods.index(row["method"])
+            height = lane + 0.7 * ((methods.index(row["method"]) + 0.5) / len(methods) - 0.5)
+            axes.plot([100 * row["low"], 100 * row["high"]], [height, height], color=colour(position))
+            axes.plot(
+                100 * row["estimate"], height, marker(position), ls="none", ms=5, color=colour(position),
+                label=None if lane else row["method"],
+            )  # fmt: skip
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set_yticks(range(len(lanes)), [lane_name(lane) for lane in lanes])
+        axes.invert_yaxis()
+        axes.set_xlabel("points, with 95% intervals")
+        figure.legend(loc="outside lower center", ncols=3)
+        described = (
+            f"{quoted(row['method'])}, {lane_name(row['lane'])}: {percent(row['estimate'])}"
+            f" {interval(row['low'], row['high'])}"
+            for row in rows
+        )
+        return [Picture(name, title, "; ".join(described) + ".", svg(figure))]
