@@ -99,6 +99,19 @@ class Project:
         edit(params)
         file.write_text(yaml.safe_dump(params, sort_keys=False))
 
+    def forget(self, item: str) -> dict[str, Any]:
+        """Remove an item: its outs, its entries in dvc.lock (which is returned) and the run cache; nothing after it."""
+        stages = self.lock()
+        entry = stages.pop(item)
+        (self.path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
+        for out in entry["outs"]:
+            target = self.path / out["path"]
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        for run in list((self.path / ".dvc/cache/runs").glob("*/*/*")):
+            if yaml.safe_load(run.read_text())["cmd"] == entry["cmd"]:
+                shutil.rmtree(run.parent)  # an empty folder is an entry that DVC cannot read
+        return dict(entry)
+
     def call(self, *command: str, **environment: str) -> Ended:
         """Run a command in the project; stdout and stderr together."""
         done = subprocess.run(

@@ -19,7 +19,6 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 from study_project import EPOCHS, ITEMS, Ended, Project
 
 pytestmark = pytest.mark.slow
@@ -45,15 +44,7 @@ class Study(Project):
         for project in (self, self.quick):
             project.environment.pop("SGLR_TRACKING", None)
             project.environment |= {"SGLR_SNAPSHOT_SECONDS": "0", "SGLR_SYSTEM_METRICS": "off"}
-        stages = self.lock()
-        entry = stages.pop(item)
-        (path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
-        for out in entry["outs"]:
-            target = path / out["path"]
-            shutil.rmtree(target) if target.is_dir() else target.unlink()
-        for run in (path / ".dvc/cache/runs").glob("*/*/*"):
-            if yaml.safe_load(run.read_text())["cmd"] == entry["cmd"]:
-                shutil.rmtree(run.parent)  # an empty folder is an entry that DVC cannot read
+        self.forget(item)
         for old in ("snapshots", "journal", "locks"):
             shutil.rmtree(path / ".sglr" / old, ignore_errors=True)
         shutil.copy(database, path / "mlflow.db")
@@ -238,7 +229,9 @@ def test_killed_at_a_random_moment(study_of: Callable[[str], Study], capsys: pyt
         study = study_of(item)
         epoch = draw.randint(REFINING, EPOCHS - 1)
 
-        wait = partial(reach, study, epoch, draw.random() / 20) if refining else partial(timed, draw.uniform(0, latest))
+        wait = (
+            partial(reach, study, epoch, draw.random() / 20) if refining else partial(timed, draw.uniform(1.5, latest))
+        )
         hit = killed(study, draw, wait, draw.choice(WHOM))
         latest *= 0.7
         if hit:
