@@ -40,7 +40,7 @@ bench: $(INSTALLED)
 	cd benchmarks && python step.py && python step.py --model resnet18 --batch 16 --threads 2 --rounds 5 --steps 1
 
 docs: $(INSTALLED)
-	python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
+	python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --write-all -b html docs build/docs
 	@echo "The documentation: build/docs/index.html"
 
 pictures: repro

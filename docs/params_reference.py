@@ -58,7 +58,8 @@ def markdown() -> str:
     params = YAML().load(PARAMS.read_text(encoding="utf-8"))
     parts = []
     for name, field in Config.model_fields.items():
-        parts.append(f"## {name}\n\n{_comment(params, name)}")
+        about = _comment(params, name)
+        parts.append(f"## {name}\n\n{about[:1].upper()}{about[1:]}.")
         if name == "methods":
             parts.append(f"{HEADER}\n" + "\n".join(_rows(Method, CommentedMap(), "methods.<name>")))
         elif name == "model":
