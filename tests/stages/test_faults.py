@@ -80,7 +80,8 @@ def test_a_training_that_will_not_fit_the_disk_does_not_start(
     with disk(project.path / "tiny", 64):
         pass
     code = (
-        "import shutil, collections, runpy, sys; shutil.disk_usage = lambda path: collections.namedtuple('U', 'free')(9);"
+        "import shutil, collections, runpy, sys;"
+        "shutil.disk_usage = lambda path: collections.namedtuple('U', 'free')(9);"
         "sys.argv = ['train', 'sglr', '0']; runpy.run_module('stages.train', run_name='__main__')"
     )
     ended = project.call(sys.executable, "-c", code)
@@ -99,10 +100,7 @@ def test_a_disk_fills_while_a_pipeline_runs(
     """What was there stays whole; with room again, `dvc repro` ends in the undisturbed bytes."""
     whole = first_run[0]
     with disk(tmp_path / "disk", 64 * 1024) as small:
-        if what in ("a snapshot", "the outputs"):
-            project = forgotten(folder=small)
-        else:
-            project = forgotten()
+        project = forgotten(folder=small) if what in ("a snapshot", "the outputs") else forgotten()
         environment = {"SGLR_SNAPSHOT_SECONDS": "3600" if what == "the outputs" else "0"}
         snapshots = project.path / ".sglr/snapshots/train"
         if what == "DVC's cache":
