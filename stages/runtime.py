@@ -47,7 +47,8 @@ class Run:
         self.watch.graceful = True
         quiet = {} if self.leads else {"on_resume": lambda epoch, step: None}
         return {
-            "nproc": self._processes(),
+            # On its own it stays one process: how many GPUs a machine has is not to move the last bits of a training.
+            "nproc": 1 if _nproc() == "auto" else processes.count(_nproc(), self.device),
             "snapshots": snapshots,
             "on_resume": self._say_resumed,
             "on_epoch": self._log_row,
@@ -58,12 +59,9 @@ class Run:
         """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, a word on resuming."""
         return {
             "journal": self.definition.snapshots,
-            "nproc": self._processes(),
+            "nproc": processes.count(_nproc(), self.device),
             "on_resume": self._say_continued,
         }
-
-    def _processes(self) -> int:
-        return processes.count(os.environ.get("SGLR_NPROC", "auto"), self.device)
 
     def cost(self, part: str, seconds: float) -> None:
         """Record how long a part of the work took: a time belongs to no output."""
@@ -203,6 +201,11 @@ def _tracker(
         parent=query,
         record={"device": str(device), "threads": settings.experiment.threads},
     )
+
+
+def _nproc() -> str:
+    """How many processes are asked for: a number, or auto."""
+    return os.environ.get("SGLR_NPROC", "auto")
 
 
 def _snapshot_seconds() -> float:
