@@ -126,7 +126,8 @@ def together(
     """Within the block this process belongs to a team; yields it and this process's device.
 
     Under a launcher such as torchrun the team is the launcher's, whatever ``size`` says. Otherwise ``size`` - 1 more
-    processes are started on this machine, which run ``work(team, device, *arguments)``; this one leads.
+    processes are started on this machine, which run ``work(team, device, *arguments)``; this one leads. ConfigError
+    when there are fewer GPUs than processes; ProcessError when one of them fails.
     """
     launch = processes.launched()
     if launch is not None:
@@ -135,6 +136,7 @@ def together(
     elif size == 1:
         yield ALONE, device
     else:
+        _require_gpus(size, device)
         with tempfile.TemporaryDirectory(prefix="sglr-") as folder, contextlib.ExitStack() as stack:
             store = f"file://{Path(folder).resolve() / 'store'}"
             member = _member(0, size, processes.device_of(0, device), store)
@@ -142,6 +144,14 @@ def together(
                 yield stack.enter_context(member)
                 # In order: before the others are waited for. After an error they are ended first.
                 stack.close()
+
+
+def _require_gpus(size: int, device: torch.device) -> None:
+    if device.type != "cuda":
+        return
+    gpus = 1 if device.index is not None else torch.cuda.device_count()
+    if size > gpus:
+        raise ConfigError(f"{size} processes that train together need a GPU each, there is {gpus}: lower SGLR_NPROC.")
 
 
 def _join(

@@ -174,6 +174,16 @@ def test_batch_norm_on_gpus_is_that_of_all_and_folds():
     assert models.folding.Folded(model).folds == 2
 
 
+@pytest.mark.parametrize(("device", "size", "found"), [("cuda", 3, 2), ("cuda:1", 2, 1)])
+def test_more_processes_than_gpus_are_refused(monkeypatch, device, size, found):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with (
+        pytest.raises(ConfigError, match=f"{size} processes .* need a GPU each, there is {found}"),
+        together(size, torch.device(device), work),
+    ):
+        pass
+
+
 def test_a_batch_smaller_than_the_team_is_refused(params):
     with pytest.raises(TrainingError, match="4 processes cannot share a batch of 3, the last of an epoch of 24"):
         train(chosen(params, "sglr"), Team(0, 4))
