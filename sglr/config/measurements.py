@@ -28,7 +28,7 @@ class Evaluate(Section):
 
     n_examples: Positive | None
     batch_size: Positive
-    compile: Literal["auto", "on", "off"]
+    compile: Literal["auto", "always", "never"]
     seed: Seed
     attacks: dict[Name, Attack]
     sweep: Sweep | None

@@ -167,7 +167,7 @@ class Train(Section):
     attack: TrainAttack
     attack_bn: Literal["eval", "train"]
     precision: Literal["fp32", "tf32", "bf16"]
-    compile: Literal["auto", "on", "off"]
+    compile: Literal["auto", "always", "never"]
     selection: Selection
     keep_epochs: Epochs
 

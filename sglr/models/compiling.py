@@ -5,18 +5,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Compile = Literal["auto", "on", "off"]
+Compile = Literal["auto", "always", "never"]
 
 
 def compiled(network: nn.Module, device: torch.device, asked: Compile, *, any_size: bool = False) -> nn.Module:
-    """``network`` or, ``on`` any device and with ``auto`` on a GPU, a compiled one that shares its weights and modes.
+    """``network`` or, with ``always``, or ``auto`` on a GPU, a compiled one that shares its weights and modes.
 
     It is compiled anew for every batch size, mode (train, eval) and kind of gradient, at the first call of each, and on
     a GPU replayed as CUDA graphs; with ``any_size`` once for all batch sizes, without graphs. Of one network torch
     compiles eight variants and runs further ones as they are. The backward pass computes the gradients of all weights
     that require one, wanted or not.
     """
-    if asked == "off" or (asked == "auto" and device.type != "cuda"):
+    if asked == "never" or (asked == "auto" and device.type != "cuda"):
         return network
     torch.compiler.reset()  # what was compiled of an earlier network of the same class counts among the eight
     mode = "reduce-overhead" if device.type == "cuda" and not any_size else None

@@ -27,7 +27,7 @@ class Plan:
     selection: Selection
     augment: Augment
     precision: Precision = "fp32"
-    compile: Compile = "off"
+    compile: Compile = "never"
     keep_epochs: tuple[int, ...] = ()
     stream: str = "train"
     """Prefix of its random streams: equal for everything that must see the same numbers."""

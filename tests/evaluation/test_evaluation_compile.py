@@ -20,7 +20,7 @@ def test_a_compiled_evaluation_finds_the_same(params, tmp_path):
     params["threat"]["eps_255"] = 10.0
     study = make(params, tmp_path, attacks=ATTACKS)
     plain = evaluation.evaluate(*study, device=CPU)
-    section = study[0].evaluate.model_copy(update={"compile": "on"})
+    section = study[0].evaluate.model_copy(update={"compile": "always"})
     made = evaluation.evaluate(study[0].model_copy(update={"evaluate": section}), *study[1:], device=CPU)
     for name in ("best", "last"):
         for attack, correct in plain.correct[name].items():

@@ -22,10 +22,10 @@ def _forget() -> None:
 
 def test_where_it_compiles():
     network = nn.Linear(2, 2)
-    assert compiled(network, CPU, "off") is network
+    assert compiled(network, CPU, "never") is network
     assert compiled(network, CPU, "auto") is network
-    assert compiled(network, torch.device("cuda"), "off") is network
-    made = compiled(network, CPU, "on")
+    assert compiled(network, torch.device("cuda"), "never") is network
+    made = compiled(network, CPU, "always")
     assert made is not network
     assert models.checkpoint.unwrap(made) is network
 
@@ -53,7 +53,7 @@ def steps(params: dict, method: dict, kind: str, precision: str, attack_bn: str 
 )
 def test_a_compiled_step_is_the_plain_one(params, method, precision, attack_bn):
     """Up to rounding: 1e-4 in float32; 0.02 where bfloat16's rounding is elsewhere, as inductor fuses operations."""
-    plain, made = (steps(params, method, kind, precision, attack_bn) for kind in ("off", "on"))
+    plain, made = (steps(params, method, kind, precision, attack_bn) for kind in ("never", "always"))
     assert plain.keys() == made.keys()
     tolerance = 1e-4 if precision == "fp32" else 0.02
     for name, value in plain.items():
