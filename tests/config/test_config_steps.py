@@ -130,6 +130,7 @@ trains = st.fixed_dictionaries(
         "attack": section(TrainAttack, **steps, random_start=st.sampled_from([True, True, True, False])),
         "attack_bn": st.sampled_from(["eval", "train"]),
         "precision": st.sampled_from(["fp32", "tf32", "bf16"]),
+        "compile": st.sampled_from(["auto", "never"]),  # always: minutes of compiling
         "selection": section(Selection, **steps),
         "keep_epochs": st.sampled_from([[], [1], [2], [1, 2], [2, 1], [3]]),
     }
