@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sglr import files
+from sglr import config, files
 from sglr.tracking import costs, records, settings
 from sglr.tracking.delivery import Progress, remove_if_done
 from sglr.tracking.journal import SENDER, Journal, claim, now, survey
 from sglr.tracking.parents import ParentQuery
 from sglr.tracking.sender import Sender
+from sglr.tracking.server import connect
 from sglr.tracking.settings import LOG
 from sglr.tracking.values import TAG_LENGTH, texts
 
@@ -101,11 +102,14 @@ def run(
     Leaving waits for what is still to be sent, ``SGLR_TRACKING_WAIT`` seconds (30) at most, 3 when the server has
     failed, 5 when KILLED; what is missing then is said in one warning and sent by ``sync``. ``record`` (device, library
     versions), time and peak memory are added to ``.sglr/records/<item>.json``; a finished run has them as metrics too.
-    With ``SGLR_TRACKING=off`` or without MLflow only that record is written. Tracking problems are warnings, never
+    With ``SGLR_TRACKING=off`` or without MLflow only that record is written. With ``SGLR_TRACKING=required`` a server
+    that does not answer at the start is a ConfigError. Apart from that, tracking problems are warnings, never
     exceptions. ``copy`` names the DVC experiment whose copy of the project this is: it becomes a tag, and the record
     lies in a folder of that name.
     """
     root = Path(root).absolute()
+    if settings.required():
+        _require_server(root)
     labels = texts({"stage": stage, **(tags or {}), **({"dvc_experiment": copy} if copy else {})}, TAG_LENGTH)
     header = {
         "experiment": experiment,
@@ -135,6 +139,18 @@ def run(
                 _end(root, header, journal, sender, facts)
             else:
                 records.write(root, header, facts, started=started, ended=now(), seconds=(now() - started) / 1000)
+
+
+def _require_server(root: Path) -> None:
+    if not settings.installed():
+        raise config.ConfigError("SGLR_TRACKING=required, but MLflow is not installed; install mlflow, or unset it.")
+    try:
+        connect(root)
+    except Exception as error:  # whatever MLflow raises
+        raise config.ConfigError(
+            f"SGLR_TRACKING=required, but tracking at {settings.shown(settings.address(root))} fails"
+            f" ({settings.shown(error)}). Start it; or unset SGLR_TRACKING: points then wait here for `sglr sync`."
+        ) from None
 
 
 def _claim(stack: contextlib.ExitStack, root: Path, header: dict[str, Any], key: str) -> Journal | None:

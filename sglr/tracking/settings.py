@@ -29,6 +29,11 @@ def enabled() -> bool:
     return True
 
 
+def required() -> bool:
+    """Whether a run must not start without its tracking server: with ``SGLR_TRACKING=required``."""
+    return os.environ.get("SGLR_TRACKING", "").lower() == "required"
+
+
 def installed() -> bool:
     """Whether MLflow can be imported (it is not imported)."""
     return importlib.util.find_spec("mlflow") is not None
