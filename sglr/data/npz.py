@@ -1,17 +1,21 @@
 """Source ``npz``: your own arrays in one NumPy archive."""
 
+import os
+import struct
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from numpy.lib import format as npy
 from pydantic import Field
 
 from sglr.data.arrays import Array, Arrays, check_labels
 from sglr.data.registry import REGISTRY, SourceOptions
 from sglr.files import FileError, require_honest
 
+_PIECE = 2**20
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -72,20 +76,45 @@ def _load(path: Path) -> dict[str, Array]:
         arrays = {}
         for name in NAMES:
             try:
-                arrays[name] = archive[name]
+                arrays[name] = _mapped(path, archive, name)
             # RuntimeError: encrypted, or compressed in a way that zipfile does not know.
             except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
                 raise FileError(f"{path}: cannot read {name}: {error}") from None
     return arrays
 
 
+def _mapped(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> Array:
+    """An array of the archive: mapped where it is stored as it is (np.savez), read where it is compressed.
+
+    Its checksum, which only reading it through would compare, is compared in either case.
+    """
+    assert archive.zip is not None
+    member = archive.zip.getinfo(f"{name}.npy" if f"{name}.npy" in archive.zip.namelist() else name)
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        return np.asarray(archive[name])
+    with archive.zip.open(member) as content:
+        while content.read(_PIECE):
+            pass
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        *_, name_length, extra_length = struct.unpack("<4s5H3I2H", file.read(30))
+        file.seek(name_length + extra_length, os.SEEK_CUR)
+        if npy.read_magic(file) != (1, 0):
+            return np.asarray(archive[name])
+        shape, fortran, dtype = npy.read_array_header_1_0(file)
+        offset = file.tell()
+    if dtype.hasobject or 0 in shape or not shape:
+        return np.asarray(archive[name])
+    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+
+
 def _pictures(x: Array) -> Array:
     """Channels first, floating point as float32; what cannot be pictures is left for the checks to name."""
     if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
         x = x.transpose(0, 3, 1, 2)
-    return x.astype(np.float32) if np.issubdtype(x.dtype, np.floating) else x
+    return x.astype(np.float32, copy=False) if np.issubdtype(x.dtype, np.floating) else x
 
 
 def _labels(y: Array) -> Array:
     whole = np.issubdtype(y.dtype, np.integer) and (y.dtype != np.uint64 or not y.size or y.max() < 2**63)
-    return y.astype(np.int64) if whole else y
+    return y.astype(np.int64, copy=False) if whole else y

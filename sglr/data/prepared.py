@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from torch import Tensor
 
 from sglr import files
@@ -18,6 +19,8 @@ from sglr.data.registry import SourceOptions
 from sglr.data.split import split
 
 FORMAT = 1
+# Bytes that are picked and written at a time.
+_PIECE = 2**24
 ARRAYS = ("x_train", "true_train", "given_train", "x_val", "y_val", "x_test", "y_test")
 
 
@@ -37,14 +40,15 @@ def prepare(data: Data, folder: str | Path) -> None:
     described = noise.describe(data.noise, source, read.num_classes, per_seed=data.noise_per_seed)
     given = noise.draw_for(true, described, read.num_classes, run_seed=None)
     described["flipped"] = int((given != true).sum())
+    # Pictures are picked piece by piece while they are written: a copy of them all may not fit into memory.
     arrays = {
-        "x_train": read.x_train[train],
-        "true_train": true,
-        "given_train": given,
-        "x_val": read.x_train[validation],
-        "y_val": read.y_train[validation],
-        "x_test": read.x_test,
-        "y_test": read.y_test,
+        "x_train": (read.x_train, train),
+        "true_train": (true, None),
+        "given_train": (given, None),
+        "x_val": (read.x_train, validation),
+        "y_val": (read.y_train, validation),
+        "x_test": (read.x_test, None),
+        "y_test": (read.y_test, None),
     }
     folder = Path(folder)
     meta = {
@@ -56,7 +60,7 @@ def prepare(data: Data, folder: str | Path) -> None:
         "sizes": {"train": len(train), "validation": len(validation), "test": len(read.y_test)},
         "split_seed": data.split_seed,
         "noise": described,
-        "arrays": {name: _write(folder / f"{name}.npy", array) for name, array in arrays.items()},
+        "arrays": {name: _write(folder / f"{name}.npy", *array) for name, array in arrays.items()},
     }
     files.write_json(folder / "meta.json", meta)
 
@@ -175,16 +179,37 @@ class Split:
         return chosen.to(torch.float32).div_(255) if chosen.dtype == torch.uint8 else chosen
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """The first ``n`` pictures of a split, as float32 in [0, 1] only where they are looked at, by slices ``[a:b]``."""
+
+    split: Split
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, part: slice) -> Tensor:
+        start, stop, _ = part.indices(self.n)
+        return self.split.pictures(slice(start, stop))
+
+
 def _split(x: Array, given: Array, true: Array, device: torch.device | str) -> Split:
     # Copies: the maps are read-only, and training must not depend on files staying where they are.
     return Split(*(torch.from_numpy(np.array(array)).to(device) for array in (x, given, true)))
 
 
-def _write(path: Path, array: Array) -> dict[str, Any]:
-    array = np.ascontiguousarray(array)
+def _write(path: Path, array: Array, index: Array | None) -> dict[str, Any]:
+    """Write array, or array[index], as np.save does, in pieces."""
+    shape = (len(array) if index is None else len(index), *array.shape[1:])
+    header = {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+    rows = max(1, _PIECE // max(1, array[:1].nbytes))
     with files.atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    return {"sha256": _sha256(path), "shape": list(array.shape), "dtype": str(array.dtype)}
+        npy.write_array_header_1_0(file, header)
+        for start in range(0, shape[0], rows):
+            part = slice(start, start + rows)
+            file.write(np.ascontiguousarray(array[part if index is None else index[part]]).data)
+    return {"sha256": _sha256(path), "shape": list(shape), "dtype": str(array.dtype)}
 
 
 def _sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sglr.attacks import Attack, AttackOptions
 from sglr.attacks.accuracy import finite_logits, require_allowed
 from sglr.attacks.autoattack import captured_warnings, warn_of_square
+from sglr.data import Pictures
 from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.outcome import Outcome, joined
 from sglr.threat import Threat
@@ -28,7 +29,7 @@ class Measurement:
     """
 
     model: nn.Module
-    x: Tensor
+    x: Tensor | Pictures
     y: Tensor
     options: AttackOptions | None
     threat: Threat
@@ -56,7 +57,8 @@ class Measurement:
         Raises RuntimeError if the attack returned NaN or something outside [0, 1] or the ball, LogitsError where logits
         are not finite.
         """
-        x, y = (values[number * self.chunk : (number + 1) * self.chunk] for values in (self.x, self.y))
+        part = slice(number * self.chunk, (number + 1) * self.chunk)
+        x, y = self.x[part], self.y[part]
         keep = min(max(self.keep - number * self.chunk, 0), len(x))
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             # A model that draws random numbers draws the same ones whichever chunks came before.

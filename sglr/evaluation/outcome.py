@@ -26,7 +26,8 @@ class Outcome:
         cls, correct: Tensor, warnings: Sequence[str], pictures: Tensor, logits: Tensor, y: Tensor, k: int
     ) -> "Outcome":
         """From logits (n, classes) of pictures (n, C, H, W) with labels y (n,), of which the first k are kept."""
-        kept = pictures[:k].detach().cpu().numpy()
+        # A copy: a view, even of none, would hold the memory of them all.
+        kept = pictures[:k].detach().cpu().numpy().copy()
         return cls(correct.cpu().numpy(), tuple(warnings), kept, margins(logits[:k], y[:k]).cpu().numpy())
 
     def first(self, n: int) -> "Outcome":

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sglr import files, models, processes, threat
 from sglr.attacks.accuracy import LogitsError
 from sglr.config import Config
-from sglr.data import Prepared, Split
+from sglr.data import Pictures, Prepared, Split
 from sglr.evaluation.journal import Journal
 from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.outcome import Outcome
@@ -150,7 +150,7 @@ def _planned(
 
     def measurement(name: tuple[str, ...], options: Any, n: int, eps: float, keep: int = 0) -> Measurement:
         return Measurement(
-            model, test.pictures(slice(0, n)), test.true[:n], options, threat.build(config.threat.norm, eps),
+            model, Pictures(test, n), test.true[:n], options, threat.build(config.threat.norm, eps),
             section.seed, section.batch_size, journal.below(*name), keep,
         )  # fmt: skip
 
@@ -169,7 +169,7 @@ def _checkpoint(
     """Measure one checkpoint, called as its folder, and add what was found to ``result``."""
     section, name = config.evaluate, path.name
     size = _size(config, test, "natural")
-    doubts = inspect(model, test.pictures(slice(0, size)), num_classes, section.batch_size, path)
+    doubts = inspect(model, Pictures(test, size), num_classes, section.batch_size, path)
     result.flags += [f"{name}: {doubt}" for doubt in doubts]
     attacks: dict[str, Outcome] = {}
     swept: dict[str, Outcome] = {}

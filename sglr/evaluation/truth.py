@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sglr import files
+from sglr.data import Pictures
 
 # Pictures on which predictions at two batch sizes are compared; a batch size that divides nothing else in use.
 _COMPARED, _OTHER_BATCH = 256, 37
@@ -51,13 +52,13 @@ def unchanged(model: nn.Module, path: Path) -> Iterator[None]:
 
 
 @torch.no_grad()
-def inspect(model: nn.Module, x: Tensor, num_classes: int, batch_size: int, path: Path) -> list[str]:
-    """Sentences on what makes outcomes of this model doubtful, from its logits on the first 256 of x (N, C, H, W).
+def inspect(model: nn.Module, pictures: Tensor | Pictures, num_classes: int, batch_size: int, path: Path) -> list[str]:
+    """Sentences on what makes outcomes of this model doubtful, from its logits on the first 256 pictures (N, C, H, W).
 
     Raises FileError naming ``path`` where they cannot count at all: pictures outside [0, 1], another number of classes
     than the data's, logits that are NaN or infinite.
     """
-    x = x[:_COMPARED]
+    x = pictures[:_COMPARED]
     if not bool(((x >= -1e-6) & (x <= 1 + 1e-6)).all()):
         low, high = float(x.min()), float(x.max())
         raise files.FileError(f"the test pictures are not in [0, 1] (found {low:.3g} to {high:.3g}).")

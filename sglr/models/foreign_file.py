@@ -42,7 +42,16 @@ def read_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
             )
         return _safetensors(path)
     _refuse_packed(path, size)
-    return _tensors(path, _unpickled(path), key)
+    found = _tensors(path, _unpickled(path), key)
+    _refuse_unbacked(path, size, found)
+    return found
+
+
+def _refuse_unbacked(path: Path, size: int, found: dict[str, Tensor]) -> None:
+    """torch 2.6 believes what a file says of its tensors' sizes: what lies behind the file's own is not its."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in found.values()}
+    if sum(storages.values()) > size:
+        raise FileError(f"{path} is refused: its tensors claim {sum(storages.values()):,} bytes, it has {size:,}.")
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

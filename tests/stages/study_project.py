@@ -123,6 +123,7 @@ class Project:
     def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command in the project, as the leader of a process group of its own; see ``said``."""
         self._logs.append(self.path / f".sglr/said-{len(self._logs)}.txt")
+        self._logs[-1].parent.mkdir(exist_ok=True)
         with self._logs[-1].open("wb") as log:
             return subprocess.Popen(
                 command, cwd=self.path, env=self.environment | environment, stdin=subprocess.DEVNULL, stdout=log,

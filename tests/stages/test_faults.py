@@ -87,7 +87,7 @@ def test_a_training_that_will_not_fit_the_disk_does_not_start(
     ended = project.call(sys.executable, "-c", code)
     assert ended.status == 1
     assert re.search(r"Error: 0 MB are free in .*; this training writes up to \d+ MB\. Make room", ended.output)
-    assert not (project.path / "artifacts/train/sglr-0").exists()
+    assert list((project.path / "artifacts/train/sglr-0").iterdir()) == []
 
 
 @pytest.mark.slow
