@@ -82,6 +82,15 @@ def escape_bars(app: Any, what: str, name: str, thing: Any, options: Any, lines:
     lines[:] = [line if "``" in line else line.replace("|", r"\|") for line in lines]
 
 
+def show_examples(app: Any, context: Any, lines: list[str]) -> None:
+    """The examples below a command's help as a block of code."""
+    if any("Examples:" in line for line in lines):
+        commands = [line.strip("| ") for line in lines if line.strip("| ") and "Examples:" not in line]
+        lines[:] = [".. rubric:: Examples", "", ".. code-block:: sh", ""]
+        lines += [*(f"   {command}" for command in commands), ""]
+
+
 def setup(app: Any) -> None:
+    app.connect("sphinx-click-process-epilog", show_examples)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", read_source)

@@ -123,8 +123,7 @@ def commands(text: str, prompt: str = "") -> list[str]:
 
 def check_command(command: str) -> None:
     """Refuse what the programs' own parsers refuse; others (git, cp) are not looked at."""
-    for part in re.split(r"&&|\|\||[|;&]", command):
-        words = shlex.split(part, comments=True)
+    for words in _programs(command):
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             words.pop(0)
         if words[:1] == ["sglr"]:
@@ -134,6 +133,22 @@ def check_command(command: str) -> None:
         elif words[:1] == ["make"]:
             targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert set(words[1:]) <= set(targets), command
+
+
+def _programs(command: str) -> Iterator[list[str]]:
+    """The words of each program that a line of shell starts, without where it reads from and writes to."""
+    reader = shlex.shlex(command, posix=True, punctuation_chars=True)
+    reader.whitespace_split = True
+    words: list[str] = []
+    for word in reader:
+        if set(word) <= set("<>"):
+            next(reader, None)
+        elif set(word) <= set("();|&"):
+            yield words
+            words = []
+        else:
+            words.append(word)
+    yield words
 
 
 def _check_click(words: list[str]) -> None:
