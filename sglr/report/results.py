@@ -76,6 +76,21 @@ def collect(study: Study) -> dict[str, Any]:
     return results
 
 
+def headline_numbers(results: dict[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
+    """The means that the headline rests on: by method, natural and under ``attacks``, of best and last, and the gap;
+    and how much smaller than the baseline's the gap is."""
+    shown = ("natural", *attacks)
+    numbers: dict[str, Any] = {method: {} for method in results["experiment"]["methods"]}
+    for row in results["accuracy"]:
+        if row["attack"] in shown:
+            means = {key: row[key]["mean"] for key in ("best", "last", "gap") if row[key]}
+            numbers[row["method"]][row["attack"]] = means
+    for row in results["comparisons"]:
+        if row["attack"] in attacks and row["quantity"] == "gap_reduction":
+            numbers[row["method"]][row["attack"]]["gap_reduction"] = row["estimate"]
+    return numbers
+
+
 def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
     """Mean and sample deviation of one value per seed: {mean, deviation, seeds}; None where nothing was measured."""
     known = [float(value) for value in values if value is not None]

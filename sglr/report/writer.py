@@ -6,9 +6,10 @@ from sglr import files
 from sglr.config import Config
 from sglr.report.curves import quantities, wide
 from sglr.report.figures import draw
+from sglr.report.headline import headline_attacks
 from sglr.report.markdown import markdown, summary
 from sglr.report.page import page
-from sglr.report.results import collect
+from sglr.report.results import collect, headline_numbers
 from sglr.report.study import read
 from sglr.report.tables import tables
 
@@ -17,7 +18,8 @@ def write(config: Config, artifacts: Path, folder: Path) -> str:
     """Make the report of the methods and seeds listed in ``config.experiment``; return its headline and main tables.
 
     Reads ``artifacts/{data,train,evaluate,audit,analyze}``; writes into ``folder``: ``index.html`` (loads nothing),
-    ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``curves/*.csv`` (one history column
+    ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``metrics.json`` (the few numbers of it that
+    DVC shows and compares), ``curves/*.csv`` (one history column
     each: mean over seeds per epoch and method), ``figures/*.svg``, ``tables/*.csv`` and ``tables/*.tex``. Equal inputs
     and versions give equal bytes. Figures and tables of an earlier report that are not among the new ones are removed.
 
@@ -43,6 +45,7 @@ def write(config: Config, artifacts: Path, folder: Path) -> str:
         files.write_rows(folder / "curves" / name, wide(study, quantity))
     _keep_only(folder / "curves", set(names), "*.csv")
     files.write_json(folder / "results.json", results)
+    files.write_json(folder / "metrics.json", headline_numbers(results, headline_attacks(study)))
     files.write_text(folder / "results.md", markdown(results, shown))
     files.write_text(folder / "index.html", index)
     return summary(results, shown)
