@@ -15,7 +15,7 @@ help:
 	@echo "make test       lint, types and the fast tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-versions  the fast tests with the lowest and with the newest versions (12 GB, half an hour)"
-	@echo "make bench      time a training step against a plain implementation (minutes)"
+	@echo "make bench      time steps, attacks, evaluation and start-up against plain forms (minutes)"
 	@echo "make docs       build the documentation into build/docs, warnings as errors"
 	@echo "make pictures   renew the pictures of README and documentation, from the last report and dvc.yaml"
 	@echo "make ui         open the MLflow UI on the run database (http://127.0.0.1:5000)"
@@ -37,7 +37,7 @@ test-versions:
 	tests/environments.sh newest -n auto --dist loadfile
 
 bench: $(INSTALLED)
-	cd benchmarks && python step.py && python step.py --model resnet18 --batch 16 --threads 2 --rounds 5 --steps 1
+	python benchmarks/bench.py
 
 docs: $(INSTALLED)
 	python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --write-all -b html docs build/docs

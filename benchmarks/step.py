@@ -1,53 +1,38 @@
-"""Time of a training step against the plain one of reference_step.py, in turns in one process, parity first.
+"""A training step against the plain one of reference_step.py, in turns in one process, parity first.
 
     python benchmarks/step.py                             # the default experiment's step: small_cnn, 8x8, batch 100
     python benchmarks/step.py --model resnet18 --batch 16 --threads 2
 
-One row per method and precision: median seconds a step, throughput, and the ratio of medians reference / ours, with
-the range of the ratios of single rounds. `--profile FILE` writes torch's profile of ours as text.
+One row per method, precision and form of the reference. `--profile FILE` writes torch's profile of ours as text.
 """
 
 import argparse
 import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
+from layout import ROOT, Table, head, in_turns, require
+from matrix import Counted, rate
 from reference_step import Augmented, Reference, loader
 
 from sglr import models
 from sglr.config import load
-from sglr.config.sections import Augment
+from sglr.config.sections import Augment, Train
 from sglr.data import Split
-from sglr.training.loop import fit  # noqa: F401 (imported so that its cost is not timed)
 from sglr.training.plan import Plan
 from sglr.training.step import Learner, take
 
-ROOT = Path(__file__).parents[1]
 SHAPES = {"small_cnn": (1, 8, 8)}
 AUGMENT = {"small_cnn": (0, False)}
-METHODS = {"at": "at", "sglr": "sglr"}
 
 
 def main() -> None:
     asked = arguments()
     torch.set_num_threads(asked.threads)
     device = torch.device(asked.device)
-    print(
-        f"torch {torch.__version__}, Python {platform.python_version()}, {asked.threads} threads, {asked.device}"
-        f"{'' if device.type == 'cpu' else ' ' + torch.cuda.get_device_name(device)}; {asked.model}, batch"
-        f" {asked.batch}, {asked.rounds} rounds of {asked.steps} steps\n"
-    )
-    parity(asked, device)
-    print("| method | precision | reference, s | ours, s | pictures/s | ratio | of single rounds |")
-    print("|---|---|---:|---:|---:|---:|---:|")
-    for method in asked.methods.split(","):
-        for precision in asked.precisions.split(","):
-            row(asked, device, method, precision)
+    print(head(asked.threads, device))
+    section(asked, device)
 
 
 def arguments() -> argparse.Namespace:
@@ -59,33 +44,49 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--methods", default="at,sglr")
     parser.add_argument("--precisions", default="fp32,bf16")
+    parser.add_argument("--compile", default="off", help="off, auto or off,auto: ours eager, compiled, or both")
+    parser.add_argument("--references", default="grad,backward", help="forms of the reference's attack")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--profile", type=Path)
     return parser.parse_args()
 
 
+def section(asked: argparse.Namespace, device: torch.device) -> None:
+    """Parity, then the table of one model and batch size."""
+    print(f"\n{asked.model}, batch {asked.batch}, {asked.rounds} rounds of {asked.steps} steps.")
+    for method in asked.methods.split(","):
+        parity(asked, device, method)
+    rates = {precision: rate(precision, device) for precision in asked.precisions.split(",")}
+    said = ", ".join(f"{precision} {found / 1e12:.3g} TFLOP/s" for precision, found in rates.items())
+    print(f"Measured rate of matrix products: {said}.")
+    table = Table(f"Training step, {asked.model}, batch {asked.batch}")
+    for method in asked.methods.split(","):
+        for precision in asked.precisions.split(","):
+            for compiled in asked.compile.split(","):
+                row(table, asked, device, method, precision, compiled, rates[precision])
+
+
 class Case:
     """Both steps on the same data; ``random_start`` and augmentation off where results are to be compared."""
 
-    def __init__(self, asked, device, method: str, precision: str, *, exact: bool = False) -> None:
+    def __init__(
+        self, asked, device, method: str, precision: str, *, exact: bool = False, compiled: str = "off",
+        form: str = "grad", classes: int = 10, steps: int = 10,
+    ) -> None:  # fmt: skip
         shape = SHAPES.get(asked.model, (3, 32, 32))
         padding, flip = (0, False) if exact else AUGMENT.get(asked.model, (4, True))
         n = asked.batch * asked.steps * 4
         generator = torch.Generator().manual_seed(0)
         pictures = torch.randint(0, 256, (n, *shape), generator=generator, dtype=torch.uint8)
-        labels = torch.randint(0, 10, (n,), generator=generator)
+        labels = torch.randint(0, classes, (n,), generator=generator)
         config = load(ROOT / "params.yaml")
         eps, size = (25.5, 6.375) if asked.model == "small_cnn" else (8.0, 2.0)
-        section = config.train.model_copy(
-            update={
-                "batch_size": asked.batch,
-                "precision": precision,
-                "attack": config.train.attack.model_copy(
-                    update={"steps": 10, "step_size_255": size, "random_start": not exact}
-                ),
-            }
-        )
+        attack = {"steps": steps, "step_size_255": size, "random_start": not exact}
+        changes = {"batch_size": asked.batch, "precision": precision}
+        if "compile" in Train.model_fields:
+            changes["compile"] = compiled
+        section = config.train.model_copy(update={**changes, "attack": config.train.attack.model_copy(update=attack)})
         config = config.model_copy(
             update={
                 "train": section,
@@ -93,16 +94,16 @@ class Case:
                 "data": config.data.model_copy(update={"augment": Augment(crop_padding=padding, flip=flip)}),
             }
         )
-        kind = {"num_classes": 10, "shape": shape, "generator_seed": 0}
+        kind = {"num_classes": classes, "shape": shape, "generator_seed": 0}
         self.epoch = 50 if method == "sglr" else 1
         self.split = Split(*(values.to(device) for values in (pictures, labels, labels)))
         self.plan = Plan.training(config, config.methods[method], 0)
         dtype = torch.float64 if exact else torch.float32
         model, plain = (models.build(asked.model, **kind).to(device, dtype) for _ in range(2))
-        self.learner = Learner.build(self.plan, model, self.split.given, 10)
+        self.learner = Learner.build(self.plan, model, self.split.given, classes)
         self.reference = Reference(
-            plain, labels.to(device), 10, eps=eps / 255, step_size=size / 255,
-            steps=10, random_start=not exact, alpha=0.9 if method == "sglr" else None,
+            plain, labels.to(device), classes, eps=eps / 255, step_size=size / 255, steps=steps,
+            random_start=not exact, alpha=0.9 if method == "sglr" else None, form=form,
         )  # fmt: skip
         for group in self.learner.optimizer.param_groups:
             group["lr"] = 0.1
@@ -112,6 +113,7 @@ class Case:
         self.waiting = iter(self.batches)
 
     def ours(self, number: int = 0) -> torch.Tensor:
+        """One step of this project's; the loss, on the device."""
         start = number * self.batch % len(self.split)
         index = torch.arange(start, start + self.batch, device=self.device)
         split = self.split
@@ -119,6 +121,7 @@ class Case:
         return loss
 
     def plain(self) -> float:
+        """One step of the reference."""
         try:
             x, y, index = next(self.waiting)
         except StopIteration:
@@ -127,10 +130,10 @@ class Case:
         return self.reference.step(x.to(self.device), y.to(self.device), index.to(self.device))
 
 
-def parity(asked, device) -> None:
+def parity(asked, device, method: str) -> None:
     """One step from the same weights on the same batch in float64: loss and weights agree, but for rounding."""
-    for method in asked.methods.split(","):
-        case = Case(asked, device, method, "fp32", exact=True)
+    for form in asked.references.split(","):
+        case = Case(asked, device, method, "fp32", exact=True, form=form)
         x, y = case.split.pictures(slice(0, asked.batch)).double(), case.split.given[: asked.batch]
         index = torch.arange(asked.batch, device=device)
         case.reference.table = case.reference.table.double()
@@ -139,45 +142,52 @@ def parity(asked, device) -> None:
         other = case.reference.model.state_dict()
         worst = max(float((value - other[name]).abs().max()) for name, value in case.learner.model.state_dict().items())
         print(
-            f"parity in float64, {method}: loss {plain:.9f} and {ours:.9f}, largest difference of a weight {worst:.1e}"
+            f"Parity in float64, {method} against {form}: losses {plain:.9f} and {float(ours):.9f}, largest difference"
+            f" of a weight {worst:.1e}."
         )
         # The table of refined labels is float32 in both.
-        if abs(plain - float(ours)) > 1e-6 or worst > 1e-6:
-            raise SystemExit("the two steps do not agree: nothing is timed.")
-    print()
+        require(abs(plain - float(ours)) <= 1e-6 and worst <= 1e-6, f"step of {method}")
 
 
-def row(asked, device, method: str, precision: str) -> None:
-    case = Case(asked, device, method, precision)
-    pairs = [
-        (timed(lambda number: case.plain(), asked.steps, device), timed(case.ours, asked.steps, device))
-        for _ in range(asked.rounds + 1)
-    ][1:]
-    plain, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
-    ratios = sorted(a / b for a, b in pairs)
-    print(
-        f"| {method} | {precision} | {plain:.4f} | {ours:.4f} | {asked.batch / ours:,.0f} | {plain / ours:.2f} |"
-        f" {ratios[0]:.2f} to {ratios[-1]:.2f} |",
-        flush=True,
-    )
+def row(table: Table, asked, device, method: str, precision: str, compiled: str, matrix: float) -> None:
+    """One row for each form of the reference."""
+    for form in asked.references.split(","):
+        case = Case(asked, device, method, precision, compiled=compiled, form=form)
+        flops = operations(asked, method)
+        if device.type == "cuda":
+            case.ours()
+            torch.cuda.reset_peak_memory_stats(device)
+            case.ours()
+            memory = torch.cuda.max_memory_allocated(device) / 1e9
+        else:
+            memory = None
+        times = in_turns(
+            lambda case=case: [case.plain() for _ in range(asked.steps)],
+            lambda case=case: [case.ours(number) for number in range(asked.steps)],
+            asked.rounds,
+            device,
+        )
+        name = f"{method}, {precision}{', compiled' if compiled != 'off' else ''}"
+        table.row(
+            name, f'plain, "{form}"', times, each=asked.steps, pictures=asked.batch * asked.steps,
+            gflop=flops / asked.batch / 1e9, share=flops * asked.steps / times.ours / matrix, memory=memory,
+        )  # fmt: skip
     if asked.profile:
         from torch.profiler import profile
 
         with profile() as found:
             case.ours()
-        table = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40)
+        listing = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40)
         with asked.profile.open("a") as file:
-            file.write(f"{asked.model}, batch {asked.batch}, {method}, {precision}\n{table}\n")
+            file.write(f"{asked.model}, batch {asked.batch}, {method}, {precision}\n{listing}\n")
 
 
-def timed(step: Callable[[int], object], steps: int, device: torch.device) -> float:
-    """Seconds per step."""
-    started = time.perf_counter()
-    for number in range(steps):
-        step(number)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - started) / steps
+def operations(asked, method: str) -> int:
+    """Floating point operations of one step of ours, counted."""
+    case = Case(asked, torch.device("cpu"), method, "fp32")
+    with Counted() as counted:
+        case.ours()
+    return counted.total
 
 
 if __name__ == "__main__":

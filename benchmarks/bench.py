@@ -1,0 +1,91 @@
+"""All benchmarks, one after another, as text ready for RESULTS.md: `python benchmarks/bench.py [PART...]`.
+
+Parts: commands, step, augmentation, attack, evaluation, analysis, cost; all of them without any. Each compares with a
+stated reference in the same process, in turns, after both were found to give the same. On a GPU (`--device cuda`) the
+step is timed at several batch sizes and precisions, eager and compiled, and AutoAttack on 10,000 pictures; without one
+those rows are not there.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import commands
+import cost
+import parts
+import step
+import torch
+from layout import head
+
+SMALL = ("small_cnn", (1, 8, 8))
+LARGE = ("resnet18", (3, 32, 32))
+PARTS = ("commands", "step", "augmentation", "attack", "evaluation", "analysis", "cost")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    device = torch.device(asked.device)
+    print(head(asked.threads, device))
+    for part in asked.parts or PARTS:
+        if part == "commands":
+            commands.section(min(asked.rounds, 5))
+        elif part == "step":
+            steps(asked, device)
+        elif part == "augmentation":
+            parts.augmentation(asked.rounds, device)
+        elif part == "cost":
+            cost.counted()
+            cost.growth(device, asked.rounds)
+        else:
+            others(part, asked.rounds, device)
+
+
+def steps(asked: argparse.Namespace, device: torch.device) -> None:
+    """The default experiment's step and the ResNet's; on a GPU the ResNet's at several sizes."""
+    common = {
+        "methods": "at,sglr",
+        "workers": 1,
+        "references": "grad,backward",
+        "rounds": asked.rounds,
+        "profile": None,
+    }
+    if device.type == "cuda":
+        for batch in (128, 256, 512, 1024):
+            case = {
+                "model": LARGE[0],
+                "batch": batch,
+                "steps": 5,
+                "precisions": "fp32,tf32,bf16",
+                "compile": "off,auto",
+            }
+            step.section(argparse.Namespace(**common | case), device)
+        return
+    case = {"precisions": "fp32,bf16", "compile": "off"}
+    small = {"model": SMALL[0], "batch": 100, "steps": 5}
+    step.section(argparse.Namespace(**common | case | small), device)
+    large = {"model": LARGE[0], "batch": 16, "steps": 1, "rounds": min(asked.rounds, 3)}
+    step.section(argparse.Namespace(**common | case | large), device)
+
+
+def others(part: str, rounds: int, device: torch.device) -> None:
+    """Attack, evaluation or analysis, of the small network and, on a GPU, of the ResNet."""
+    gpu = device.type == "cuda"
+    for model, shape in (SMALL, LARGE) if gpu else (SMALL,):
+        if part == "attack":
+            parts.attack(rounds, device, model, shape, 100)
+        elif part == "evaluation":
+            parts.evaluation(min(rounds, 3), device, model, shape, 5000 if gpu else 500, 20)
+        else:
+            parts.analysis(rounds, device, model, shape, 64)
+    if gpu and part == "evaluation":
+        parts.autoattack_time(device)
+
+
+if __name__ == "__main__":
+    main()

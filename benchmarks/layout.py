@@ -1,0 +1,121 @@
+"""What all benchmarks share: the head of a report, timing in turns, and one layout of tables."""
+
+import datetime
+import math
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = (
+    "what", "against", "reference, s", "ours, s", "ratio", "of single rounds", "a second", "GFLOP each",
+    "share of matrix rate", "peak memory, GB",
+)  # fmt: skip
+_NOTHING = "–"
+
+
+def head(threads: int, device: torch.device) -> str:
+    """Date, versions, machine and command, as a paragraph for RESULTS.md."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "dvc", "mlflow"))
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return (
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {versions}, Python {platform.python_version()},"
+        f" {machine(device)}, {threads} thread{'s' if threads > 1 else ''}; `{command}`"
+    )
+
+
+def machine(device: torch.device) -> str:
+    """The class of hardware, without names of hosts."""
+    cpu = f"{os.cpu_count()}-core {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    if device.type != "cuda":
+        return cpu
+    return f"{torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda}), {cpu}"
+
+
+@dataclass(frozen=True)
+class Times:
+    """Medians of a reference and of ours, in seconds, and the ratios of single rounds, sorted."""
+
+    reference: float | None
+    ours: float
+    ratios: tuple[float, ...] = ()
+
+    @property
+    def ratio(self) -> float | None:
+        return None if self.reference is None else self.reference / self.ours
+
+
+def in_turns(
+    reference: Callable[[], object], ours: Callable[[], object], rounds: int, device: torch.device | None = None
+) -> Times:
+    """Time both, one after the other, ``rounds`` times after one round that does not count."""
+    pairs = [(seconds(reference, device), seconds(ours, device)) for _ in range(rounds + 1)][1:]
+    plain, own = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return Times(plain, own, tuple(sorted(first / second for first, second in pairs)))
+
+
+def seconds(work: Callable[[], object], device: torch.device | None = None) -> float:
+    """Seconds of one call, the device's included."""
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Table:
+    """A table in the one layout, printed row by row; columns without any value stay, so that tables can be joined."""
+
+    def __init__(self, title: str) -> None:
+        print(f"\n### {title}\n")
+        print(f"| {' | '.join(COLUMNS)} |")
+        print(f"|---|---|{'---:|' * (len(COLUMNS) - 2)}", flush=True)
+
+    def row(
+        self, what: str, against: str, times: Times, *, each: float = 1.0, pictures: float | None = None,
+        gflop: float | None = None, share: float | None = None, memory: float | None = None,
+    ) -> None:  # fmt: skip
+        """One row. ``each``: what times are divided by (steps in a call); ``pictures``: in a call, for the rate."""
+        plain = None if times.reference is None else times.reference / each
+        single = f"{times.ratios[0]:.2f} to {times.ratios[-1]:.2f}" if times.ratios else None
+        cells = (
+            what, against, _number(plain), _number(times.ours / each), _fixed(times.ratio, 2), single,
+            None if pictures is None else f"{pictures / times.ours:,.0f}", _fixed(gflop, 3),
+            None if share is None else f"{100 * share:.0f}%", _fixed(memory, 2),
+        )  # fmt: skip
+        print(f"| {' | '.join(cell or _NOTHING for cell in cells)} |", flush=True)
+
+    def empty(self, what: str, why: str) -> None:
+        """A row that could not be measured here, with the reason."""
+        print(f"| {what} | {why} |{f' {_NOTHING} |' * (len(COLUMNS) - 2)}", flush=True)
+
+
+def _fixed(value: float | None, digits: int) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"
+
+
+def _number(value: float | None) -> str | None:
+    """Three significant digits at least."""
+    if value is None:
+        return None
+    return f"{value:.{max(2, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
+
+
+def require(agree: bool, what: str) -> None:
+    """End where two forms do not give the same: then nothing is timed."""
+    if not agree:
+        raise SystemExit(f"{what}: the two forms do not agree; nothing is timed.")

@@ -1,0 +1,199 @@
+"""Augmentation, attacks, evaluation and per-example gradients, each against a plain form, parity first."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from layout import Table, in_turns, require, seconds
+from reference_step import Augmented, Reference
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sglr import models, threat
+from sglr.attacks import pgd
+from sglr.attacks.autoattack import AutoAttackOptions, run, runner
+from sglr.attacks.pgd import PgdOptions
+from sglr.data.batches import draw, transform
+from sglr.evaluation.measurement import Measurement
+from sglr.information.example_gradients import cross_entropy_loss, example_gradients
+from sglr.models.folding import Folded
+from sglr.random import torch_stream
+
+STEPS = 20
+
+
+def pictures(n: int, shape: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random pictures in [0, 1] (on the 255th grid) and labels."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randint(0, 256, (n, *shape), generator=generator).float() / 255
+    return x.to(device), torch.randint(0, 10, (n,), generator=generator).to(device)
+
+
+def trained(name: str, shape: tuple[int, int, int], device: torch.device) -> tuple[nn.Module, Tensor, Tensor]:
+    """A model in eval mode, with pictures that it was fitted to for a moment, so that attacks have something to do."""
+    model = models.build(name, num_classes=10, shape=shape, generator_seed=0).to(device)
+    x, y = pictures(200, shape, device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60 if name == "small_cnn" else 15):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model.eval().requires_grad_(False), x, y
+
+
+def augmentation(rounds: int, device: torch.device, n: int = 512) -> None:
+    """One batch of CIFAR-sized pictures: all at once against one by one, with the same draws."""
+    bytes_ = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8)
+    x = (bytes_.float() / 255).to(device)
+    draws = draw(n, crop_padding=4, flip=True, generator=torch_stream(0, "benchmark"))
+
+    class Drawn(Augmented):
+        """The plain form with given draws."""
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+            row, column, mirrored = draws[index].tolist()
+            padded = np.pad(self.pictures[index], ((0, 0), (4, 4), (4, 4)))
+            picture = padded[:, row : row + 32, column : column + 32]
+            picture = picture[:, :, ::-1] if mirrored else picture
+            return torch.from_numpy(picture.copy()).float() / 255, 0, index
+
+    labels = np.zeros(n, dtype=np.int64)
+    drawn, plain = Drawn(bytes_.numpy(), labels, 4, True), Augmented(bytes_.numpy(), labels, 4, True)
+    one_by_one = torch.stack([drawn[index][0] for index in range(n)])
+    ours = transform(x, draws, crop_padding=4)
+    require(torch.equal(ours.cpu(), one_by_one), "augmentation")
+    print(f"\nParity: {n} pictures augmented with the same draws are the same bytes.")
+
+    def once() -> Tensor:
+        stream = torch_stream(0, "benchmark", device=device)
+        return transform(x, draw(n, crop_padding=4, flip=True, generator=stream), crop_padding=4)
+
+    def host() -> Tensor:
+        return torch.stack([plain[index][0] for index in range(n)]).to(device)
+
+    Table(f"Augmentation, {n} pictures 3x32x32").row(
+        "crop and mirror", "one by one on the host", in_turns(host, once, rounds, device), pictures=n
+    )
+
+
+def attack(rounds: int, device: torch.device, name: str, shape: tuple[int, int, int], batch: int) -> None:
+    """PGD-20 on one batch: our pgd, on the network as it is and folded, against a plain eager loop."""
+    model, x, y = trained(name, shape, device)
+    x, y = x[:batch], y[:batch]
+    eps, size = 8 / 255, 2 / 255
+    wide = nn.Module.double(models.build(name, num_classes=10, shape=shape, generator_seed=0)).to(device).eval()
+    wide.load_state_dict(model.state_dict())
+    ball = threat.Linf(eps)
+    options = {"threat": ball, "step_size": size, "steps": STEPS}
+
+    def reference(of: nn.Module, start: bool) -> Reference:
+        return Reference(of, y, 10, eps=eps, step_size=size, steps=STEPS, random_start=start)
+
+    few, their = x[:16].double(), y[:16]
+    wanted = reference(wide, False).attack(few, their)
+    for network in (wide, Folded(wide)):
+        found = pgd(network, few, their, **options, random_start=False)
+        # A gradient that is zero but for rounding may have either sign.
+        require(float((found - wanted).abs().gt(1e-9).float().mean()) < 0.001, "attack")
+    print("\nParity in float64: at least 99.9% of the pixels of both adversarial pictures agree to 1e-9.")
+    table = Table(f"PGD-{STEPS}, {name}, batch {batch}")
+    folded = Folded(model)
+    for what, network in (("pgd", model), ("pgd, folded network", folded)):
+        ours = partial(pgd, network, x, y, **options)
+        times = in_turns(partial(reference(model, True).attack, x, y), ours, rounds, device)
+        table.row(what, "plain eager loop", times, pictures=batch)
+
+
+def evaluation(
+    rounds: int, device: torch.device, name: str, shape: tuple[int, int, int], n: int, autoattacked: int
+) -> None:
+    """PGD-20 and AutoAttack on n pictures as the suite runs them, and what other ways would save."""
+    model, x, y = trained(name, shape, device)
+    x, y = x.repeat(-(-n // len(x)), 1, 1, 1)[:n], y.repeat(-(-n // len(y)))[:n]
+    ball = threat.Linf(8 / 255)
+    options = PgdOptions(name="pgd", steps=STEPS)
+    plain = Reference(model, y, 10, eps=8 / 255, step_size=2 / 255, steps=STEPS)
+
+    def of_suite(network: nn.Module, chunk: int) -> np.ndarray:
+        return Measurement(network, x, y, options, ball, 0, chunk).whole().correct
+
+    def loop() -> np.ndarray:
+        found = []
+        for part, labels in zip(x.split(100), y.split(100), strict=True):
+            with torch.no_grad():
+                natural = model(part).argmax(1) == labels
+            attacked = plain.attack(part, labels)
+            with torch.no_grad():
+                found.append(natural & (model(attacked).argmax(1) == labels))
+        return torch.cat(found).cpu().numpy()
+
+    robust, other = of_suite(model, 100).mean(), loop().mean()
+    require(abs(robust - other) <= 0.05, "evaluation")
+    print(
+        f"\nParity: {100 * robust:.1f}% stay correct in the suite, {100 * other:.1f}% in the plain loop (other random"
+        " starts)."
+    )
+    table = Table(f"Evaluation by PGD-{STEPS}, {name}, {n} pictures")
+    chunks = [100, 500] if n >= 500 else [100]
+    for chunk in chunks:
+        times = in_turns(loop, partial(of_suite, model, chunk), rounds, device)
+        table.row(f"suite, chunks of {chunk}", "plain loop, batches of 100", times, pictures=n)
+    times = in_turns(partial(of_suite, model, chunks[-1]), partial(of_suite, Folded(model), chunks[-1]), rounds, device)
+    table.row("suite, folded network (not built in)", f"suite, chunks of {chunks[-1]}", times, pictures=n)
+    if not autoattacked:
+        return
+    few, labels = x[:autoattacked], y[:autoattacked]
+    whole = AutoAttackOptions(name="autoattack")
+
+    def members() -> np.ndarray:
+        return Measurement(model, few, labels, whole, ball, 0, autoattacked).whole().correct
+
+    def package() -> np.ndarray:
+        attacks = runner(model, few, threat=ball, seed=0, version="standard", verbose=False)
+        x_adv = run(attacks, few, labels, autoattacked)
+        with torch.no_grad():
+            return (model(x_adv).argmax(1) == labels).cpu().numpy()
+
+    ours, theirs = members(), package()
+    require(abs(int(ours.sum()) - int(theirs.sum())) <= 1, "AutoAttack")
+    print(f"\nParity: AutoAttack leaves {ours.sum()} and {theirs.sum()} of {autoattacked} correct.")
+    table = Table(f"Evaluation by AutoAttack, {name}, {autoattacked} pictures")
+    table.row("suite, member by member", "the package's own run", in_turns(package, members, 1, device),
+              pictures=autoattacked)  # fmt: skip
+
+
+def analysis(rounds: int, device: torch.device, name: str, shape: tuple[int, int, int], n: int) -> None:
+    """Norms of each example's gradient for all weights: vectorised against one backward pass an example."""
+    model, x, y = trained(name, shape, device)
+    model.requires_grad_(True)
+    x, targets = x[:n], F.one_hot(y[:n], 10).float()
+
+    def vectorised() -> np.ndarray:
+        return example_gradients(model, cross_entropy_loss, (x, targets), chunk=min(n, 64)).norms
+
+    def loop() -> np.ndarray:
+        norms = []
+        for index in range(n):
+            model.zero_grad()
+            loss = -(targets[index] * F.log_softmax(model(x[index : index + 1]), 1)).sum()
+            loss.backward()
+            norms.append(torch.stack([p.grad.double().norm() for p in model.parameters()]).norm().item())
+        return np.array(norms)
+
+    ours, plain = vectorised(), loop()
+    worst = float(np.abs(ours - plain).max() / np.abs(plain).max())
+    require(worst < 1e-4, "gradients of examples")
+    print(f"\nParity in float32: norms differ by at most {worst:.1e} of the largest.")
+    table = Table(f"Gradients of {n} examples, {name}")
+    table.row("torch.func vmap", "loss.backward() for each", in_turns(loop, vectorised, rounds, device), pictures=n)
+
+
+def autoattack_time(device: torch.device, n: int = 10_000) -> None:
+    """AutoAttack standard on n CIFAR-sized pictures, once."""
+    model, x, y = trained("resnet18", (3, 32, 32), device)
+    x, y = x.repeat(-(-n // len(x)), 1, 1, 1)[:n], y.repeat(-(-n // len(y)))[:n]
+    whole = AutoAttackOptions(name="autoattack")
+    work = Measurement(model, x, y, whole, threat.Linf(8 / 255), 0, 1000).whole
+    print(
+        f"\nAutoAttack, resnet18, {n} pictures (barely trained weights: few stay robust): {seconds(work, device):.0f} s"
+    )
