@@ -106,8 +106,9 @@ def test_peak_memory_on_ten_times_cifar10(tmp_path: Path, capsys: pytest.Capture
     pictures = int(np.prod(SHAPE)) * TEST
     with capsys.disabled():
         print("\n  anonymous memory at the peak:", {what: f"{n / MB:.0f} MB" for what, n in took.items()}, flush=True)
-    # Pieces and labels; and, evaluated, the test pictures as bytes, which are resident on the device.
-    assert took["prepare"] < 300 * MB
-    assert took["evaluate"] < pictures + 300 * MB
+    # Pieces and labels. Evaluated, the test pictures are resident as bytes; what comes on top is less than they would
+    # take as float32, and mostly does not grow with them.
+    assert took["prepare"] < 100 * MB
+    assert took["evaluate"] < pictures + 900 * MB < 4 * pictures
     meta = json.loads((tmp_path / "data/meta.json").read_text())
     assert meta["sizes"]["train"] + meta["sizes"]["validation"] == TRAIN
