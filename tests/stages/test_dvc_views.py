@@ -11,7 +11,7 @@ from study_project import EPOCHS, Ended, Project
 
 HEADLINE = "artifacts/report/metrics.json"
 # As in docs/how-to/command-line.md: columns of files and of single items.
-DROP = ".*/|items"
+DROP = ".*/|items|params.yaml"
 PLOTS = {
     "validation accuracy under PGD": ("Validation accuracy under PGD", "accuracy, mean over seeds"),
     "training accuracy under PGD": ("Training accuracy under PGD", "accuracy, mean over seeds"),
