@@ -1,11 +1,13 @@
 """A second look at all evaluated models: kept pictures scored anew, and shown to the other methods' models."""
 
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from sglr import files, models, threat
 from sglr.attacks import predictions
@@ -60,22 +62,21 @@ def audit(config: Config, data: Prepared, artifacts: Path, *, device: torch.devi
     FileError names a file that is missing or does not fit.
     """
     result = Audit()
+    models_of = list(product(config.experiment.seeds, CHECKPOINTS))
     with full_precision():
-        for seed in config.experiment.seeds:
-            for checkpoint in CHECKPOINTS:
-                paths = {
-                    method: artifacts / "train" / f"{method}-{seed}" / checkpoint
-                    for method in config.experiment.methods
-                }
-                # There is no best model without a validation split.
-                present = [method for method, path in paths.items() if checkpoint == "last" or any(path.iterdir())]
-                worst = {method: artifacts / "evaluate" / f"{method}-{seed}" / "worst.npz" for method in present}
-                kept = {
-                    method: _read(path, checkpoint, data.shape, data.meta["sizes"]["test"], device)
-                    for method, path in worst.items()
-                }
-                for method in present:
-                    _model(config, data, paths[method], method, seed, kept, result, device)
+        for seed, checkpoint in tqdm(models_of, desc="audit", unit="checkpoint", disable=None, leave=False):
+            paths = {
+                method: artifacts / "train" / f"{method}-{seed}" / checkpoint for method in config.experiment.methods
+            }
+            # There is no best model without a validation split.
+            present = [method for method, path in paths.items() if checkpoint == "last" or any(path.iterdir())]
+            worst = {method: artifacts / "evaluate" / f"{method}-{seed}" / "worst.npz" for method in present}
+            kept = {
+                method: _read(path, checkpoint, data.shape, data.meta["sizes"]["test"], device)
+                for method, path in worst.items()
+            }
+            for method in present:
+                _model(config, data, paths[method], method, seed, kept, result, device)
     return result
 
 

@@ -7,6 +7,7 @@ last checkpoints of the same seed, so the examples stay paired.
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from sglr import files
 from sglr.evaluation.statistics import hierarchical_bootstrap, mcnemar
@@ -31,14 +32,20 @@ def compare(study: Study) -> list[dict[str, Any]]:
     baseline = study.config.report.baseline
     if baseline not in study.methods:
         return []
-    return [
-        {"method": method, "baseline": baseline, "quantity": quantity, "attack": attack,
-         **_estimate(study, attack, method, own, baseline, others)}
+    wanted = [
+        (attack, method, quantity)
         for attack in study.attacks
-        for method in study.methods if method != baseline
-        for quantity, (own, others) in QUANTITIES.items()
-        if study.has_best or not {"best"} & {*own, *others}
-    ]  # fmt: skip
+        for method in study.methods
+        if method != baseline
+        for quantity, weights in QUANTITIES.items()
+        if study.has_best or not any("best" in side for side in weights)
+    ]
+    rows = []
+    for attack, method, quantity in tqdm(wanted, desc="report: intervals", unit="row", disable=None, leave=False):
+        own, others = QUANTITIES[quantity]
+        row = {"method": method, "baseline": baseline, "quantity": quantity, "attack": attack}
+        rows.append({**row, **_estimate(study, attack, method, own, baseline, others)})
+    return rows
 
 
 def paired(study: Study) -> list[dict[str, Any]]:

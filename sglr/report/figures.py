@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from sglr.report.analysis_figures import draw_analyses
 from sglr.report.closer import draw_closer
@@ -41,7 +42,8 @@ def draw(study: Study, results: dict[str, Any]) -> dict[str, list[Picture]]:
         "gap": draw_gaps(study, results),
         "differences": draw_differences(study, results),
     }
-    for name, (group, quantity, title) in OVERLAYS.items():
+    for name in tqdm(OVERLAYS, desc="report: figures", unit="figure", disable=None, leave=False):
+        group, quantity, title = OVERLAYS[name]
         groups.setdefault(group, []).extend(_overlay(study, name, quantity, title))
     for method in study.methods:
         groups["curves"] += _method(study, method)

@@ -35,6 +35,7 @@ train:
   attack: {steps: 10, step_size_255: 6.375, random_start: true}
   attack_bn: eval
   precision: fp32
+  compile: never
   selection: {steps: 10, every: 1}
   keep_epochs: []
 methods:
@@ -43,6 +44,7 @@ methods:
 evaluate:
   n_examples: null
   batch_size: 100
+  compile: never
   seed: 0
   attacks:
     fgsm: fgsm

@@ -59,7 +59,7 @@ def watched(config, name) -> tuple[float, float]:
     learner, counter = Learner.build(plan, model, y, 10), Counter()
     proxies = [learner.weights._proxy] if hasattr(learner.weights, "_proxy") else []
     averages = [learner.weights._average.module] if hasattr(learner.weights, "_average") else []
-    for module in (learner.model, *filter(None, [learner.attacked]), *proxies, *averages):
+    for module in (learner.model, *filter(None, [learner.networks.folded]), *proxies, *averages):
         counter.watch(module)
     for epoch in range(1, EPOCHS + 1):
         take(plan, learner, x, y, torch.arange(6), epoch, 0)
