@@ -62,11 +62,11 @@ def steps(asked: argparse.Namespace, device: torch.device) -> None:
                 "batch": batch,
                 "steps": 5,
                 "precisions": "fp32,tf32,bf16",
-                "compile": "off,auto",
+                "compile": "never,always",
             }
             step.section(argparse.Namespace(**common | case), device)
         return
-    case = {"precisions": "fp32,bf16", "compile": "off"}
+    case = {"precisions": "fp32,bf16", "compile": "never"}
     small = {"model": SMALL[0], "batch": 100, "steps": 5}
     step.section(argparse.Namespace(**common | case | small), device)
     large = {"model": LARGE[0], "batch": 16, "steps": 1, "rounds": min(asked.rounds, 3)}

@@ -34,7 +34,11 @@ def growth(device: torch.device, rounds: int, model: str = "small_cnn", batch: i
     print(f"\n### Seconds of an epoch, sglr, {model}, batch {batch}\n")
     print("| what grows | values | seconds, median | exponent | of the part that grows |\n|---|---|---|---:|---:|")
     base = {"n": 500, "steps": 10, "classes": 10}
-    for key, values in (("n", (1000, 2000, 4000, 8000)), ("steps", (5, 10, 20, 40)), ("classes", (10, 100, 1000, 10000))):
+    for key, values in (
+        ("n", (1000, 2000, 4000, 8000)),
+        ("steps", (5, 10, 20, 40)),
+        ("classes", (10, 100, 1000, 10000)),
+    ):
         cases = [_case(device, model, batch, **{**base, key: value}) for value in values]
         # In turns, so that what disturbs the machine disturbs all.
         measured = [[seconds(case, device) for case in cases] for _ in range(rounds + 1)][1:]
