@@ -14,7 +14,7 @@ def main() -> None:
         summary = report.write(run.config, ARTIFACTS, folder)
         run.tracker.artifact(folder)
     click.echo(summary)
-    click.echo(f"The report: {folder / 'index.html'}    The runs: make ui")
+    click.echo(f"The report: {folder / 'index.html'}    The runs: make ui    Their cost: sglr results --cost")
 
 
 if __name__ == "__main__":

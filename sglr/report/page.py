@@ -151,7 +151,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
         Section(
             "cost", "Cost",
             text=["Seconds and memory differ from machine to machine and are not in this page, which is the same bytes"
-                  " wherever it is made. “sglr results --cost” prints those of the last runs here, and MLflow has them"
+                  " for the same results. “sglr results --cost” prints those of the last runs here, and MLflow has them"
                   " as metrics (seconds/total, memory/peak_mib)."],
             tables=_some(tables, "cost"),
         ),

@@ -87,5 +87,18 @@ def test_small_files_are_with_their_runs(runs: Runs):
     assert {"report/index.html", "report/results.md", "report/figures"} <= runs.artifacts("report", "report")
 
 
+def test_every_figure_and_table_is_with_the_report(runs: Runs):
+    for folder in ("figures", "tables", "curves"):
+        made = {f"report/{folder}/{path.name}" for path in (runs.project.path / "artifacts/report" / folder).iterdir()}
+        assert made == runs.artifacts("report", f"report/{folder}")
+        assert len(made) > 5
+
+
+def test_every_run_says_what_it_cost(runs: Runs):
+    for run in runs.all:
+        assert run.data.metrics["seconds/total"] > 0
+        assert run.data.metrics["memory/peak_mib"] > 10
+
+
 def test_nothing_is_left_to_send(runs: Runs):
     assert runs.project.call("sglr", "sync").output == "0 points and files sent, 0 missing.\n"
