@@ -45,7 +45,7 @@ class Watched:
         def get(section: Any, name: str) -> Any:
             value = object.__getattribute__(section, name)
             path, _ = places.get(id(section), (None, None))
-            if path is not None and name in type(section).__pydantic_fields__ and children(value) is None:
+            if path is not None and name in type(section).model_fields and children(value) is None:
                 self.read.add(f"{path}.{name}")
             return value
 
