@@ -1,4 +1,4 @@
-"""Projected gradient descent (Madry et al. 2018), METHOD section 1."""
+"""Projected gradient descent (Madry et al. 2018)."""
 
 from typing import Literal
 

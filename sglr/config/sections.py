@@ -33,7 +33,7 @@ class Experiment(Section):
 
 
 class Noise(Section):
-    """Label noise injected into the training labels (METHOD: conventions in ``sglr.data.noise``)."""
+    """Label noise injected into the training labels (conventions: ``sglr.data.noise``)."""
 
     kind: Literal["none", "symmetric", "symmetric-other", "asymmetric"]
     rate: Fraction

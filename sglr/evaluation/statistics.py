@@ -97,7 +97,7 @@ def hierarchical_bootstrap(
     confidence: float = 0.95,
     shared_examples: bool = True,
 ) -> Interval:
-    """Percentile interval of a mean contrast that counts both training seeds and test examples (METHOD section 5).
+    """Percentile interval of a mean contrast that counts both training seeds and test examples.
 
     differences: one float array (n,) per training seed. An entry is one test example's contrast between two methods
     trained with that seed, so that methods stay paired: for gap(at) - gap(sglr) it is

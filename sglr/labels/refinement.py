@@ -1,4 +1,4 @@
-"""Self-guided label refinement (arXiv 2403.09101), METHOD section 2."""
+"""Self-guided label refinement (arXiv 2403.09101); formulas and sources: docs/methods.md."""
 
 from typing import Any, Literal, Self
 
@@ -135,7 +135,7 @@ class RefinementPolicy(LabelPolicy):
 
 @REGISTRY.register("refinement")
 class RefinementOptions(LabelOptions):
-    """Defaults are those of the authors' published code; see METHOD section 2 for the sources."""
+    """Defaults are those of the authors' published code; docs/methods.md has the sources."""
 
     start_epoch: int = Field(ge=1)
     alpha: float = Field(default=0.9, ge=0, le=1)

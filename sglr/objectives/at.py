@@ -6,7 +6,7 @@ from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outp
 
 
 class AdversarialTraining(Objective):
-    """loss = CE(f(x'), t); the attack maximises CE with the hard given label (METHOD section 1)."""
+    """loss = CE(f(x'), t); the attack maximises CE with the hard given label."""
 
     def forward(self, model: nn.Module, x: Tensor, x_adv: Tensor) -> Outputs:
         return Outputs(adversarial=model(x_adv))

@@ -1,4 +1,4 @@
-"""Differences between methods with intervals over seeds and test examples (METHOD section 5).
+"""Differences between methods with intervals over seeds and test examples.
 
 Every quantity is a sum, per test example, of outcomes (1 correct, 0 not) of the method's and the baseline's best and
 last checkpoints of the same seed, so the examples stay paired.

@@ -1,4 +1,4 @@
-"""Each label policy: whole steps against a transcription of its formula in float64 (METHOD sections 2 and 4)."""
+"""Each label policy: whole steps against a transcription of its formula in float64."""
 
 import copy
 import math

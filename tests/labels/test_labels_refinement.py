@@ -1,4 +1,4 @@
-"""Self-guided label refinement as a piece of its own: facts of METHOD section 2."""
+"""Self-guided label refinement as a piece of its own: facts that hold of it."""
 
 import pytest
 import torch

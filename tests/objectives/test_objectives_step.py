@@ -1,4 +1,4 @@
-"""Each objective: whole steps against a transcription of its formula in float64 (METHOD sections 1, 2 and 4)."""
+"""Each objective: whole steps against a transcription of its formula in float64."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""One whole training step against a transcription of METHOD sections 1 and 2 in float64, written independently."""
+"""One whole training step against a transcription of docs/methods.md in float64, written independently."""
 
 import copy
 
@@ -41,7 +41,7 @@ def transcribed_forward(w, buffers, x, train):
 
 
 def transcribed_step(model, momentum_buffers, x, y, start, p, *, s, epoch, natural_bn, attack_bn):
-    """METHOD: attack, z', z, q, p, t, loss, then SGD with weight decay and momentum. ``s``: the settings by symbol."""
+    """Attack, z', z, q, p, t, loss, then SGD with weight decay and momentum. ``s``: the settings by symbol."""
     w = {name: value.detach().clone().requires_grad_() for name, value in model.named_parameters()}
     buffers = {"mean": model.bn.running_mean.clone(), "var": model.bn.running_var.clone()}
     onehot = torch.eye(C, dtype=torch.float64)[y]

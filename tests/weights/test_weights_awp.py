@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation: whole steps against a transcription of its formula in float64 (METHOD section 4)."""
+"""Adversarial weight perturbation: whole steps against a transcription of its formula in float64."""
 
 import math
 
