@@ -1,6 +1,14 @@
 """`sglr status`, `doctor`, `predict` and `register` as a user meets them."""
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +150,22 @@ def test_pictures_of_the_same_name_do_not_replace_each_other(project):
     assert np.asarray(Image.open(project / "two/a.png")).max() == 200
 
 
+@pytest.mark.slow
+def test_progress_is_shown_on_a_terminal_only(project):
+    command = [sys.executable, "-m", "sglr.cli", "predict", "--model", "artifacts/train/at-0/last", "--attack"]
+    command += [str(picture(project / f"{number}.png")) for number in range(3)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    ended = subprocess.run(command, stderr=theirs, stdout=subprocess.PIPE, text=True, env=environment, check=True)
+    os.close(theirs)
+    assert b"predict:" in os.read(ours, 65536)
+    assert ended.stdout.count("under PGD-20") == 3
+    assert "predict:" not in ended.stdout
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "predict:" not in ended.stderr
+
+
 @pytest.mark.parametrize("content", [b"no picture", b""])
 def test_what_is_no_picture_is_said(project, content):
     (project / "c.png").write_bytes(content)
@@ -172,7 +196,7 @@ def test_a_registered_model_loads_without_pickle_and_takes_any_number(project):
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), models.load_model(project / "artifacts/train/at-0/best")(x))
     folder = mlflow.artifacts.download_artifacts("models:/robust/1")
-    kept = [path.name for path in __import__("pathlib").Path(folder).rglob("*") if path.is_file()]
+    kept = [path.name for path in Path(folder).rglob("*") if path.is_file()]
     assert not [name for name in kept if name.endswith((".pth", ".pkl"))]
     info = mlflow.models.get_model_info("models:/robust/1")
     assert info.signature is not None
