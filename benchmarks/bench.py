@@ -15,7 +15,7 @@ import cost
 import parts
 import step
 import torch
-from layout import head
+from layout import CLOCKS, head, use_clock
 
 SMALL = ("small_cnn", (1, 8, 8))
 LARGE = ("resnet18", (3, 32, 32))
@@ -28,8 +28,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a machine that others use")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    use_clock(asked.clock)
     device = torch.device(asked.device)
     print(head(asked.threads, device))
     for part in asked.parts or PARTS:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
-from layout import ROOT, Table, head, in_turns, require
+from layout import CLOCKS, ROOT, Table, head, in_turns, require, use_clock
 from matrix import Counted, rate
 from reference_step import Augmented, Reference, loader
 
@@ -30,6 +30,7 @@ AUGMENT = {"small_cnn": (0, False)}
 def main() -> None:
     asked = arguments()
     torch.set_num_threads(asked.threads)
+    use_clock(asked.clock)
     device = torch.device(asked.device)
     print(head(asked.threads, device))
     section(asked, device)
@@ -49,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--profile", type=Path)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a machine that others use")
     return parser.parse_args()
 
 

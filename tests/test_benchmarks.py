@@ -1,0 +1,55 @@
+"""The benchmarks find their parity and print their tables; what they measure is not looked at."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def rows(*call: str) -> list[list[str]]:
+    """The cells of all rows of all tables that a benchmark prints."""
+    done = subprocess.run([sys.executable, *call], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    return [cells for cells in lines if cells[0] != "what"]
+
+
+@pytest.mark.parametrize("part", ["augmentation", "attack", "analysis", "evaluation"])
+def test_a_part_compares_with_a_plain_form(part):
+    found = rows("bench.py", part, "--rounds", "1", "--device", "cpu")
+    assert found
+    for what, against, *numbers in found:
+        assert what
+        assert against
+        # Seconds of both, and their ratio.
+        plain, ours, ratio = map(float, numbers[:3])
+        assert ratio == pytest.approx(plain / ours, rel=0.02)
+
+
+def test_the_step_is_compared_with_both_forms_of_the_reference():
+    found = rows("step.py", "--rounds", "1", "--steps", "1", "--device", "cpu")
+    names = {(cells[0], cells[1]) for cells in found}
+    kinds = [f"{method}, {precision}" for method in ("at", "sglr") for precision in ("fp32", "bf16")]
+    assert names == {(kind, f'plain, "{form}"') for kind in kinds for form in ("grad", "backward")}
+    # Peak memory is a GPU's: not measured here, and not guessed.
+    assert {cells[-1] for cells in found} == {"–"}
+
+
+def test_two_forms_that_differ_are_not_timed(tmp_path):
+    for file in FOLDER.glob("*.py"):
+        text = file.read_text()
+        if file.name == "reference_step.py":
+            text = text.replace("momentum=0.9", "momentum=0.8").replace("weight_decay=5e-4", "weight_decay=5e-2")
+        if file.name == "layout.py":
+            text = re.sub(r"^ROOT = .*$", f"ROOT = Path({str(FOLDER.parent)!r})", text, flags=re.MULTILINE)
+        (tmp_path / file.name).write_text(text)
+    call = [sys.executable, str(tmp_path / "step.py"), "--rounds", "1", "--steps", "1", "--device", "cpu"]
+    done = subprocess.run(call, cwd=FOLDER.parent, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 1
+    assert "the two forms do not agree; nothing is timed" in done.stderr
+    assert "| what |" not in done.stdout
