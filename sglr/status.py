@@ -288,7 +288,7 @@ def _progress(root: Path, item: str, process: Any) -> Progress:
                 epochs = int(record["values"].get("train.epochs" if stage == "train" else "warmup.epochs", 0))
             elif record["kind"] == "metrics" and "train/loss" in record["values"]:
                 epoch = max(epoch, int(record["step"]))
-                moments.append(record["t"])
+                moments.append(int(record["t"]))
     if not epoch:
         return Progress(elapsed)
     left = None
