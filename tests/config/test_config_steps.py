@@ -196,7 +196,7 @@ def try_values(policy: str, **how: Any) -> collections.Counter[str]:
 @pytest.mark.parametrize("policy", labels.REGISTRY.names())
 def test_values_train_two_steps_or_are_refused(policy: str):
     outcomes = try_values(policy, max_examples=100, derandomize=True)
-    assert min(outcomes["ran"], outcomes["refused"]) >= 4, outcomes
+    assert min(outcomes["ran"], outcomes["refused"]) >= 1, outcomes
 
 
 @pytest.mark.slow
