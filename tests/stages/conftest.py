@@ -1,10 +1,13 @@
 """One tiny finished study per session; tests copy it and change one thing."""
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import warm_python
+from filelock import FileLock
 from study_project import Ended, Project
 
 
@@ -23,10 +26,22 @@ def blank(tmp_path_factory: pytest.TempPathFactory, warm: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def first_run(blank: Project, tmp_path_factory: pytest.TempPathFactory, warm: Path) -> tuple[Project, Ended]:
-    """A study that ``dvc repro`` made from nothing, tracked by MLflow, and what it said; not to be changed."""
-    project = blank.copy(tmp_path_factory.mktemp("first") / "study", warm)
+    """A study that ``dvc repro`` made from nothing, tracked by MLflow, and what it said; not to be changed.
+
+    The processes of pytest-xdist share one.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path, said = shared / "first" / "study", shared / "first" / "said.json"
+    with FileLock(shared / "first.lock"):
+        if not said.exists():
+            project = blank.copy(path, warm)
+            del project.environment["SGLR_TRACKING"]
+            ended = project.repro()
+            said.write_text(json.dumps([ended.status, ended.output]))
+    project = Project(path, warm)
     del project.environment["SGLR_TRACKING"]
-    return project, project.repro()
+    return project, Ended(*json.loads(said.read_text()))
 
 
 @pytest.fixture

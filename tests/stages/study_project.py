@@ -1,8 +1,10 @@
 """A small study in a temporary copy of the repository, and what a user does with it."""
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +67,7 @@ class Project:
     def __init__(self, path: Path, python: Path | None = None) -> None:
         self.path = path
         self._logs: list[Path] = []
+        self._groups: list[int] = []
         folders = [*([str(python)] if python else []), str(Path(sys.executable).parent), os.environ["PATH"]]
         hidden = ("DVC_", "MLFLOW_", "SGLR_DATA_ROOT", "SGLR_SNAPSHOT", "GIT_", "PYTHONPATH", "COV_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
@@ -125,10 +128,18 @@ class Project:
         self._logs.append(self.path / f".sglr/said-{len(self._logs)}.txt")
         self._logs[-1].parent.mkdir(exist_ok=True)
         with self._logs[-1].open("wb") as log:
-            return subprocess.Popen(
+            started = subprocess.Popen(
                 command, cwd=self.path, env=self.environment | environment, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
+        self._groups.append(started.pid)
+        return started
+
+    def end_all(self) -> None:
+        """End what ``start`` started and what that left behind, whatever state it is in."""
+        for group in self._groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
     def said(self, *, before: bool = False) -> str:
         """What the command started last (or the one before it) has said so far."""

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -54,8 +54,10 @@ class Killable(Project):
 
 
 @pytest.fixture
-def study(first_run: tuple[Project, Ended], tmp_path: Path, warm: Path) -> Killable:
-    return Killable(first_run[0], tmp_path / "study", warm)
+def study(first_run: tuple[Project, Ended], tmp_path: Path, warm: Path) -> Iterator[Killable]:
+    project = Killable(first_run[0], tmp_path / "study", warm)
+    yield project
+    project.end_all()
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:

@@ -116,6 +116,7 @@ def follow(team: Team, device: torch.device, one: Plan, folder: Path, killed_aft
         train(one, team, snapshots=Snapshots(folder), should_stop=end)
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_it_continues(params, tmp_path):
     """The other process is killed in the second epoch; then the first is asked to stop; then it goes to the end."""
     one = chosen(params, "sglr")
@@ -147,6 +148,7 @@ def elsewhere(team: Team, device: torch.device, one: Plan, folder: Path) -> None
         train(one, team, snapshots=Snapshots(folder / "of another machine"))
 
 
+@pytest.mark.slow
 def test_snapshots_that_not_all_see_are_refused(params, tmp_path):
     one = chosen(params, "sglr")
     calls = iter(range(1, 100))
