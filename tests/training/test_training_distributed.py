@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from tiny_training import plan
-from torch import Tensor
 
 from sglr import models, processes
 from sglr.config import ConfigError
@@ -53,7 +52,23 @@ def train(chosen: Plan, team: Team = ALONE, **loop: Any) -> Trained:
 
 
 def work(team: Team, device: torch.device, plans: list[Plan]) -> list[Trained]:
-    return [train(one, team) for one in plans]
+    found = [train(one, team) for one in plans]
+    compare(team, found[0])
+    return found
+
+
+def compare(team: Team, trained: Trained) -> None:
+    """What one process knows of the others: the very same bits, every flag, all rows."""
+    own = torch.stack([part.double().abs().sum() for part in (*trained.last.values(), trained.targets)])[None]
+    both = team.whole(own, team.size)
+    assert torch.equal(both[0], both[-1])
+    assert both.abs().sum() > 0
+    if team.size > 1:
+        assert team.any(False, team.leads) == (False, True)
+        assert team.agrees(7)
+        assert not team.agrees(team.rank)
+    rows = team.fill(torch.zeros(5, dtype=torch.int64), 2, lambda number, index: 10 * number + index)
+    assert rows.tolist() == [0, 1, 12, 13, 24]
 
 
 def test_two_processes_end_where_one_does(params):
@@ -61,7 +76,7 @@ def test_two_processes_end_where_one_does(params):
     plans = [chosen(params, method) for method in METHODS]
     with together(2, CPU, work, plans) as (team, device):
         found = work(team, device, plans)
-    for name, one, expected in zip(METHODS, found, [train(one) for one in plans], strict=True):
+    for name, one, expected in zip(METHODS, found, work(ALONE, CPU, plans), strict=True):
         torch.testing.assert_close(one.targets, expected.targets, rtol=1e-4, atol=1e-5, msg=name)
         for weight, value in expected.last.items():
             torch.testing.assert_close(one.last[weight], value, rtol=1e-3, atol=1e-5, msg=f"{name} {weight}")
@@ -71,28 +86,6 @@ def test_two_processes_end_where_one_does(params):
             assert [row[key] for key in known] == pytest.approx([wanted[key] for key in known], rel=1e-4, abs=1e-6), (
                 name
             )
-
-
-def digest(trained: Trained) -> Tensor:
-    parts = [*trained.last.values(), trained.targets]
-    return torch.stack([part.double().abs().sum() for part in parts])
-
-
-def compare(team: Team, device: torch.device, plans: list[Plan]) -> None:
-    both = team.whole(digest(train(plans[0], team))[None].repeat(2 if team.size == 1 else 1, 1), 2)
-    assert torch.equal(both[0], both[1])
-    assert both.abs().sum() > 0
-    assert team.any(False, team.leads) == (False, True)
-    assert team.agrees(7)
-    assert not team.agrees(team.rank)
-    rows = team.fill(torch.zeros(5, dtype=torch.int64), 2, lambda number, index: 10 * number + index)
-    assert rows.tolist() == [0, 1, 12, 13, 24]
-
-
-def test_both_processes_hold_the_same_bits(params):
-    plans = [chosen(params, "sglr")]
-    with together(2, CPU, compare, plans) as (team, device):
-        compare(team, device, plans)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
