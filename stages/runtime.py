@@ -45,7 +45,6 @@ class Run:
         space.require(self.config, ARTIFACTS / "data", Path(), partial(click.echo, err=True))
         snapshots = Snapshots(self.definition.snapshots, _snapshot_seconds(), warn=partial(click.echo, err=True))
         self.watch.graceful = True
-        quiet = {} if self.leads else {"on_resume": lambda epoch, step: None}
         return {
             # On its own it stays one process: how many GPUs a machine has is not to move the last bits of a training.
             "nproc": 1 if _nproc() == "auto" else processes.count(_nproc(), self.device),
@@ -53,7 +52,7 @@ class Run:
             "on_resume": self._say_resumed,
             "on_epoch": self._log_row,
             "should_stop": lambda: self.watch.reason is not None,
-        } | quiet
+        }
 
     def pieces(self) -> dict[str, Any]:
         """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, a word on resuming."""
@@ -68,7 +67,8 @@ class Run:
         self.tracker.metrics({f"seconds/{part}": seconds}, step=0)
 
     def _say_resumed(self, epoch: int, step: int) -> None:
-        click.echo(f"resuming {self.definition.item} from epoch {epoch}, step {step}", err=True)
+        if self.leads:
+            click.echo(f"resuming {self.definition.item} from epoch {epoch}, step {step}", err=True)
 
     def _say_continued(self, pieces: int) -> None:
         click.echo(f"resuming {self.definition.item}: {pieces} finished pieces of it are kept", err=True)

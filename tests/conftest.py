@@ -1,6 +1,7 @@
 """Settings of all tests: one thread, no tracking unless a test asks for it."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["SGLR_TRACKING"] = "off"
@@ -19,8 +20,18 @@ def _one_thread() -> None:
 @pytest.fixture
 def params() -> dict:
     """The shipped params.yaml as plain values, free to change."""
-    from pathlib import Path
-
     from sglr.config import parse
 
     return parse((Path(__file__).parents[1] / "params.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An initialised database without runs: making one takes MLflow two seconds, copying it none."""
+    from sglr.tracking import server
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        server.connect(folder)
+    return folder / "mlflow.db"

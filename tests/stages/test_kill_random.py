@@ -57,17 +57,6 @@ class Study(Project):
         return max((int(path.name.split("-")[1]) for path in self.snapshots()), default=0)
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from sglr.tracking import server
-
-    folder = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        server.connect(folder)
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def study_of(
     first_run: tuple[Project, Ended], tmp_path: Path, warm: Path, empty_database: Path

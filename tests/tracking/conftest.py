@@ -9,19 +9,8 @@ from typing import Any
 import pytest
 
 from sglr import tracking
-from sglr.tracking import server
 
 COST = ("seconds/", "memory/")
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An initialised database without runs: making one takes MLflow two seconds, copying it none."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        server.connect(folder)
-    return folder / "mlflow.db"
 
 
 @pytest.fixture
