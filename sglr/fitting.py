@@ -1,6 +1,5 @@
 """Training a method on arrays, without a pipeline: ``sglr.train``."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,14 +92,14 @@ def train(
         continue_from = warm.state if config.warmup.objective == "adversarial" else None
     plan = Plan.training(config, config.methods[chosen], seed)
     result = fit(plan, model.to(device), *splits, continue_from=continue_from, title=chosen)
-    return _fitted(result, model, models.spec(config.model, num_classes=num_classes, shape=shape))
+    return _fitted(result, models.spec(config.model, num_classes=num_classes, shape=shape))
 
 
-def _fitted(result: Trained, model: nn.Module, spec: dict[str, Any]) -> Fitted:
+def _fitted(result: Trained, spec: dict[str, Any]) -> Fitted:
     def holding(weights: dict[str, Tensor]) -> nn.Module:
-        one = copy.deepcopy(model).cpu().eval()
-        one.load_state_dict(weights)
-        return one
+        one = models.from_spec(spec, device="meta")
+        one.load_state_dict(weights, assign=True)
+        return one.eval()
 
     best = None if result.best is None else holding(result.best)
     return Fitted(holding(result.last), best, result.best_epoch, result.history, result.targets, spec)

@@ -1,5 +1,6 @@
 """Training on arrays: the pipeline's own result, and what it says about arrays it cannot use."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,9 @@ def test_the_models_are_ready_for_use(tmp_path: Path):
     found.save(tmp_path)
     assert torch.equal(sglr.load_model(tmp_path / "last")(probabilities), found.last(probabilities))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last"]
+    again = pickle.loads(pickle.dumps(found.last))  # as torch.save does
+    assert torch.equal(again(probabilities), found.last(probabilities))
+    assert all(weight.requires_grad for weight in found.last.parameters())
 
 
 def test_a_method_of_ones_own_and_a_params_file_of_ones_own(params: dict, tmp_path: Path):

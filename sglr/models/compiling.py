@@ -20,9 +20,21 @@ def compiled(network: nn.Module, device: torch.device, asked: Compile, *, any_si
         return network
     torch.compiler.reset()  # what was compiled of an earlier network of the same class counts among the eight
     mode = "reduce-overhead" if device.type == "cuda" and not any_size else None
-    made = torch.compile(network, mode=mode, dynamic=any_size)
+    made = torch.compile(_Called(network), mode=mode, dynamic=any_size)
     assert isinstance(made, nn.Module)
     return _Compiled(made)
+
+
+class _Called(nn.Module):
+    """Calls a network, whose own hooks torch would otherwise leave out of the compiled whole."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.module(x)
+        return logits
 
 
 class _Compiled(nn.Module):

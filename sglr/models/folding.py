@@ -1,6 +1,8 @@
 """The eval-mode network of a model with batch norm folded into the convolutions before it, kept up to date cheaply."""
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,9 +20,9 @@ class _Pair:
 class Folded(nn.Module):
     """A network that gives the logits ``model`` gives in eval mode, up to rounding, with fewer operations.
 
-    For gradients with respect to pictures only: what it folded takes no gradient. Layers that cannot be folded are the
-    model's own, and are used in the mode they are in. After the model's weights or statistics changed, call
-    ``refresh``. A model that torch.fx cannot trace (its operations depend on values) is used as it is.
+    For gradients with respect to pictures only: nothing in it takes a gradient. Layers that cannot be folded use the
+    model's weights and statistics where they lie in memory. After these changed, in place, call ``refresh``. A model
+    that torch.fx cannot trace (its operations depend on values) is used as it is, in the mode it is in.
 
     precision: of the folded convolutions but the first, which sees pictures, and stays in the model's.
     """
@@ -31,7 +33,7 @@ class Folded(nn.Module):
         modes = [(module, module.training) for module in model.modules()]
         model.eval()  # dropout is traced as it is in this mode
         try:
-            traced: nn.Module = fx.symbolic_trace(model)
+            traced: nn.Module = copy.deepcopy(fx.symbolic_trace(model), _frozen(model))
             self._fold(traced, precision)
         except Exception:
             # Whatever a model does that cannot be traced: it still works as it is.
@@ -88,6 +90,15 @@ class Folded(nn.Module):
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
         traced.recompile()
+
+
+def _frozen(model: nn.Module) -> dict[int, Any]:
+    """For a copy that shares the memory of all weights and statistics: by the identity of each what stands for it.
+
+    Weights without gradients: a compiled backward pass computes all that are required, wanted or not.
+    """
+    weights = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
+    return {**weights, **{id(buffer): buffer for buffer in model.buffers()}}
 
 
 def _convolution_like(convolution: nn.Conv2d, precision: torch.dtype | None) -> nn.Conv2d:

@@ -1,6 +1,6 @@
 """One training step: attack, forwards, targets, loss, update.
 
-Nothing in it waits for the device, except an average of the weights after each step, whose counter torch looks at.
+Nothing in it waits for the device.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,8 @@ class Networks:
         attacked, folded = model, None
         if plan.attack_bn == "eval" and plan.method.objective.build().attacks:
             folded = Folded(model, torch.bfloat16 if plan.precision == "bf16" else None)
-            exact_ends(folded)
+            if plan.precision == "bf16":
+                exact_ends(folded)
             attacked = compiled(folded, device, plan.compile)
         return cls(plain, team.trained(plain, device), attacked, folded)
 
@@ -70,7 +71,8 @@ class Learner:
         """
         sgd, method, device = plan.optimizer, plan.method, given.device
         model = shared(model, team.size, device).to(memory_format=memory_format(plan.precision, device))
-        exact_ends(model)
+        if plan.precision == "bf16":
+            exact_ends(model)
         optimizer = torch.optim.SGD(
             model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay,
             fused=True if device.type == "cuda" else None,
@@ -104,6 +106,8 @@ def _take(
 ) -> tuple[Tensor, Tensor]:
     model, objective, labels, weights = learner.model, learner.objective, learner.labels, learner.weights
     team, n = learner.team, len(index)
+    # Before the attack, which needs their memory; those of a CUDA graph lie where its replays write.
+    learner.optimizer.zero_grad(set_to_none=True)
     # Random numbers are drawn, and the label policy is asked, for the whole batch; the rest is done for this share.
     own = team.share(n)
     x = augment(
@@ -136,7 +140,6 @@ def _take(
         return team.total(torch.autograd.grad(loss / team.size, moved))
 
     model.train()
-    learner.optimizer.zero_grad(set_to_none=True)
     with weights.perturbed(model, epoch, ascent):
         outputs = objective.forward(learner.networks.trained, x, x_adv)
         seen = _seen(team, outputs, n)

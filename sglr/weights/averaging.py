@@ -1,17 +1,19 @@
-"""Averaged weights: exponential moving average and stochastic weight averaging (torch.optim.swa_utils)."""
+"""Averaged weights: exponential moving average and stochastic weight averaging."""
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import update_bn
 
 from sglr.weights.registry import REGISTRY, WeightOptions, WeightPolicy
 
 Buffers = Literal["average", "copy", "recompute"]
-Average = Callable[[Tensor, Tensor, Tensor | int], Tensor]
+Share = Callable[[int], float]
+"""Number of models averaged so far -> the share of the next one in the new average; 1 for 0."""
 
 
 class AveragedWeights(WeightPolicy):
@@ -20,51 +22,52 @@ class AveragedWeights(WeightPolicy):
     Before the start the live model is. The average shares no storage with it. Batch norm's statistics are averaged like
     weights (``average``), those of the live model (``copy``), or measured anew at the end of each epoch on the natural
     training pictures (``recompute``, Izmailov et al. 2018).
+
+    Not torch's AveragedModel: it asks a counter on the device at every update, and the host waits there.
     """
 
     def __init__(
-        self, model: nn.Module, start_epoch: int, buffers: Buffers, average: Average, *, every_epoch: bool
+        self, model: nn.Module, start_epoch: int, buffers: Buffers, share: Share, *, every_epoch: bool
     ) -> None:
         self._start_epoch, self._every_epoch, self._buffers = start_epoch, every_epoch, buffers
-        # The counter beside the weights, so that it is not copied to their device for each of them.
-        device = next(model.parameters()).device
-        self._average = AveragedModel(model, device, avg_fn=average, use_buffers=buffers == "average")
+        self._share, self._count = share, 0
+        self._average = copy.deepcopy(model)
 
     def after_step(self, model: nn.Module, epoch: int) -> None:
         if epoch >= self._start_epoch and not self._every_epoch:
-            self._average.update_parameters(model)
+            self._update(model)
 
     def after_epoch(self, model: nn.Module, epoch: int, pictures: Callable[[], Iterable[Tensor]]) -> None:
         if epoch < self._start_epoch:
             return
         if self._every_epoch:
-            self._average.update_parameters(model)
+            self._update(model)
         if self._buffers == "recompute":
             update_bn(pictures(), self._average)
 
     def evaluated(self, model: nn.Module) -> nn.Module:
-        averaged: nn.Module = self._average.module
-        return averaged if int(self._average.n_averaged) > 0 else model
+        return self._average if self._count else model
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": self._average.state_dict()}
+        return {"average": self._average.state_dict(), "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._average.load_state_dict(state["average"])
+        self._count = state["count"]
 
-
-def _exponential(decay: float) -> Average:
-    def average(averaged: Tensor, live: Tensor, count: Tensor | int) -> Tensor:
-        # Whole numbers (batch norm's counters) are taken over. lerp leaves equal values (normalisation) exactly equal.
-        return torch.lerp(averaged, live, 1 - decay) if averaged.is_floating_point() else live
-
-    return average
-
-
-def _equal(averaged: Tensor, live: Tensor, count: Tensor | int) -> Tensor:
-    if not averaged.is_floating_point():
-        return live
-    return averaged + (live - averaged) / (torch.as_tensor(count).to(averaged) + 1)
+    @torch.no_grad()
+    def _update(self, model: nn.Module) -> None:
+        pairs = list(zip(self._average.parameters(), model.parameters(), strict=True))
+        buffers = list(zip(self._average.buffers(), model.buffers(), strict=True))
+        # Whole numbers (batch norm's counters) are taken over.
+        averaged = [pair for pair in buffers if self._buffers == "average" and pair[0].is_floating_point()]
+        # lerp leaves equal values (normalisation) exactly equal.
+        ours, theirs = zip(*pairs, *averaged, strict=True)
+        torch._foreach_lerp_(ours, theirs, self._share(self._count))
+        for mine, live in buffers:
+            if self._buffers != "average" or not mine.is_floating_point():
+                mine.copy_(live)
+        self._count += 1
 
 
 class _AveragingOptions(WeightOptions):
@@ -82,7 +85,9 @@ class EmaOptions(_AveragingOptions):
     buffers: Buffers = "average"
 
     def build(self, model: nn.Module) -> AveragedWeights:
-        return AveragedWeights(model, self.start_epoch, self.buffers, _exponential(self.decay), every_epoch=False)
+        return AveragedWeights(
+            model, self.start_epoch, self.buffers, lambda count: 1 - self.decay if count else 1, every_epoch=False
+        )
 
 
 @REGISTRY.register("swa")
@@ -92,4 +97,4 @@ class SwaOptions(_AveragingOptions):
     buffers: Buffers = "recompute"
 
     def build(self, model: nn.Module) -> AveragedWeights:
-        return AveragedWeights(model, self.start_epoch, self.buffers, _equal, every_epoch=True)
+        return AveragedWeights(model, self.start_epoch, self.buffers, lambda count: 1 / (count + 1), every_epoch=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerator import DEVICE, accelerator
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
@@ -345,3 +346,13 @@ def test_a_start_without_warm_up_has_no_row_in_the_history(started):
     found = {row["quantity"] for row in result["tables"]["quantities"] if row["checkpoint"] == "start"}
     assert "natural/nll" in found
     assert not [name for name in found if name.startswith(("noisy/", "clean/"))]
+
+
+def test_it_finds_the_same_on_another_device(made):
+    """But for the curvature: the accelerator cannot do nested forward-mode derivatives."""
+    config, prepared, folder, _ = made
+    flat = config.model_copy(update={"analyze": config.analyze.model_copy(update={"sharpness": None})})
+    expected = analyze(flat, prepared, folder, METHOD, SEED, CPU)
+    with accelerator():
+        found = analyze(flat, prepared, folder, METHOD, SEED, DEVICE)
+    assert found == expected

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from tiny_training import plan
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 
 from sglr import models
 from sglr.models.compiling import compiled
@@ -28,6 +30,34 @@ def test_where_it_compiles():
     made = compiled(network, CPU, "always")
     assert made is not network
     assert models.checkpoint.unwrap(made) is network
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["small_cnn", "wrn"])
+def test_a_step_has_no_graph_breaks_and_its_attack_no_gradients_of_weights(params, monkeypatch, name, precision):
+    """A CUDA graph is made of what stands between two breaks. Pre-activation networks fold in part only."""
+    graphs: dict[str, list[torch.fx.GraphModule]] = {"forward": [], "backward": []}
+
+    def keep(kind):
+        def compiler(graph, example):
+            graphs[kind].append(graph)
+            return make_boxed_func(graph.forward)
+
+        return compiler
+
+    backend, real = aot_autograd(fw_compiler=keep("forward"), bw_compiler=keep("backward")), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **options: real(network, backend=backend))
+    chosen = plan(params, SGLR, compile="always", precision=precision)
+    options = {"depth": 10, "width": 1} if name == "wrn" else {}
+    model = models.build(name, num_classes=4, shape=(1, 8, 8), generator_seed=0, **options)
+    learner = Learner.build(chosen, model, torch.arange(8) % 4, 4)
+    x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    take(chosen, learner, x, torch.arange(8) % 4, torch.arange(8), 1, 0)
+    # Under attack, in training and, without a backward pass, on natural pictures.
+    assert {kind: len(found) for kind, found in graphs.items()} == {"forward": 3, "backward": 2}
+    for graph, wanted in zip(graphs["backward"], (False, True), strict=True):
+        nodes = [node for node in graph.graph.nodes if node.target is torch.ops.aten.convolution_backward.default]
+        assert {node.args[-1][1] for node in nodes} == {wanted}
 
 
 def steps(params: dict, method: dict, kind: str, precision: str, attack_bn: str = "eval") -> dict[str, torch.Tensor]:

@@ -154,7 +154,7 @@ def test_state_goes_through_a_file_and_back(params, name, buffers, tmp_path):
     for one in (policy, other):  # the count goes with it: the next update is the third, not the first
         epoch_of(one)
     assert equal(other.state_dict(), policy.state_dict())
-    assert int(other.state_dict()["average"]["n_averaged"]) == 3
+    assert other.state_dict()["count"] == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""Trainings on a device that is not the CPU (see ``accelerator``): every method that params.yaml declares."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerator import DEVICE, accelerator
+from by_hand import C
+from tiny_training import assert_same, plan, splits
+
+from sglr import models
+from sglr.config import parse
+from sglr.data import Split
+from sglr.training import fit
+from sglr.training.step import Learner, take
+
+METHODS = parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"]
+
+
+def early(method: dict) -> dict:
+    """The method with everything that begins later beginning with epoch 2."""
+    begun = {
+        key: {**policy, **{name: 2 for name in ("start_epoch", "natural_forward_from") if name in policy}}
+        for key, policy in method.items()
+        if isinstance(policy, dict)
+    }
+    return {**method, **begun}
+
+
+def network() -> torch.nn.Module:
+    options = {"channels": (4, 8), "hidden": 8, "normalization": {"mean": [0.4], "std": [0.2]}}
+    return models.build("small_cnn", num_classes=C, shape=(1, 4, 4), generator_seed=0, **options)
+
+
+def moved(split: Split) -> Split:
+    return Split(*(values.to(DEVICE) for values in (split.x, split.given, split.true)))
+
+
+@pytest.fixture(params=METHODS)
+def chosen(request, params):
+    """The plan of a method, with augmentation."""
+    params["data"]["augment"] = {"crop_padding": 1, "flip": True}
+    return plan(params, early(METHODS[request.param]))
+
+
+def test_every_method_trains_there_as_it_does_here(chosen):
+    expected = fit(chosen, network(), *splits())
+    with accelerator():
+        found = fit(chosen, network().to(DEVICE), *map(moved, splits()))
+    assert_same(found, expected)
+
+
+def test_no_step_waits_for_the_device(chosen):
+    with accelerator() as device:
+        train = moved(splits()[0])
+        learner = Learner.build(chosen, network().to(DEVICE), train.given, C)
+        index = torch.arange(8, device=DEVICE)
+        device.waits.clear()
+        for epoch in (1, 2, 3):
+            take(chosen, learner, train.pictures(index), train.given[index], index, epoch, 0)
+    assert device.waits == []
+
+
+def test_an_epoch_waits_as_often_however_many_steps_it_has(params):
+    def waits(batch_size: int) -> int:
+        one = plan(params, early(METHODS["sglr"]), epochs=2, batch_size=batch_size)
+        with accelerator() as device:
+            fit(one, network().to(DEVICE), *map(moved, splits()))
+        return len(device.waits)
+
+    assert waits(4) == waits(12)
+
+
+def test_what_the_accelerator_refuses_and_notes():
+    """It would be worth nothing if it took everything."""
+    with accelerator() as device:
+        there, here = torch.ones(3, device=DEVICE), torch.ones(3)
+        assert there.device == DEVICE
+        with pytest.raises(RuntimeError, match="two devices"):
+            there + here
+        assert device.waits == []
+        for number, wait in enumerate(
+            (there.sum().item, there.cpu, lambda: there[there > 0], lambda: here.to(DEVICE), lambda: there[[0, 1]])
+        ):
+            wait()
+            assert len(device.waits) == number + 1
+        assert torch.equal((there * 2).cpu(), here * 2)
