@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sglr import config, files
+from sglr import config, files, space
 
 Level = Literal["ok", "warning", "problem"]
 # What is needed for what; the first is the library itself.
@@ -21,9 +21,6 @@ PACKAGES = {
     "data sets": ("scikit-learn", "torchvision"),
 }
 _SOURCES = {"digits": "scikit-learn", "cifar10": "torchvision", "cifar100": "torchvision", "svhn": "torchvision"}
-_BYTES_PER_PARAMETER = 4
-# Of one training: model, best, averaged weights, momentum, two snapshots at a time, and DVC's cache.
-_COPIES = 12
 
 
 @dataclass(frozen=True)
@@ -141,25 +138,14 @@ def _data(root: Path, settings: config.Config | None) -> Iterator[Finding]:
 
 def _disk(root: Path, settings: config.Config | None) -> Iterator[Finding]:
     free = shutil.disk_usage(root).free
-    needed = _forecast(settings) if settings is not None else 0
-    text = f"{free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed for all runs"
+    try:
+        needed = space.of_study(settings, root / "artifacts" / "data") if settings is not None else 0
+    except (files.FileError, config.ConfigError):  # said where data and params are looked at
+        needed = 0
+    text = f"{free // 10**6:,} MB free, up to {space.megabytes(needed)} needed for all trainings"
     yield Finding("ok" if free > 2 * needed + 1e9 else "warning" if free > needed else "problem", "disk", text)
     if not os.access(root, os.W_OK):
         yield Finding("problem", "disk", f"{root.resolve()} cannot be written to")
-
-
-def _forecast(settings: config.Config) -> float:
-    """Bytes that the trainings of a study leave, roughly: weights, snapshots, kept epochs, and copies in the cache."""
-    from sglr import models
-
-    shape, classes = (1, 8, 8) if settings.data.source.name in ("digits", "npz") else (3, 32, 32), 100
-    try:
-        model = models.build(settings.model, num_classes=classes, shape=shape, generator_seed=0)
-    except config.ConfigError:
-        return 0.0
-    weights = sum(parameter.numel() for parameter in model.parameters()) * _BYTES_PER_PARAMETER
-    trainings = len(settings.experiment.methods) * len(settings.experiment.seeds)
-    return float(trainings * weights * (_COPIES + 2 * len(settings.train.keep_epochs)))
 
 
 def _tracking(root: Path) -> Iterator[Finding]:

@@ -39,8 +39,8 @@ class Run:
 
     def loop(self) -> dict[str, Any]:
         """Keywords of ``sglr.training``'s items: processes, snapshots, a row's way to the tracker, when to stop."""
+        from sglr import space
         from sglr.training import Snapshots
-        from stages import space
 
         space.require(self.config, ARTIFACTS / "data", Path(), partial(click.echo, err=True))
         snapshots = Snapshots(self.definition.snapshots, _snapshot_seconds(), warn=partial(click.echo, err=True))

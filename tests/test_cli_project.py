@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from sglr import data, doctor, files, models, predicting
+from sglr import data, doctor, files, models, predicting, space
 from sglr.cli import main
 from sglr.config.reader import validate
 
@@ -78,10 +79,24 @@ def test_doctor_names_packages_and_params(project, monkeypatch):
     assert "params" in found
 
 
-def test_doctor_forecasts_the_disk(project, params):
-    small = doctor._forecast(validate(params))
+def test_doctor_forecasts_the_disk(project):
+    text = next(finding.text for finding in doctor.examine(project) if finding.about == "disk")
+    assert re.fullmatch(r"[\d,]+ MB free, up to \d+ MB needed for all trainings", text)
+
+
+def test_the_forecast_grows_with_what_is_trained(params, tmp_path):
+    def forecast() -> int:
+        return space.of_study(validate(params), tmp_path)
+
+    small = forecast()
+    # Best and last with DVC's copy, six times; twelve copies of the weights in snapshots; and small files.
+    assert small > (6 * 4 + 12) * 71_900 * 4
+    assert small < 1.2 * ((6 * 4 + 12) * 71_900 * 4 + 6 * 2**21)
     params["experiment"]["seeds"] = [0, 1, 2, 3, 4, 5]
-    assert doctor._forecast(validate(params)) == pytest.approx(2 * small)
+    assert 1.5 * small < forecast() < 2 * small
+    params["model"] = {"name": "resnet18"}
+    params["data"]["source"] = {"name": "cifar10"}
+    assert forecast() > 12 * 2 * 2 * 11_173_962 * 4
 
 
 def picture(path, size=(8, 8)):

@@ -1,6 +1,7 @@
 """AutoAttack (Croce and Hein 2020) by its authors' package, pyautoattack."""
 
 import contextlib
+import importlib.util
 import logging
 from collections.abc import Iterator
 from functools import partial
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
+from sglr.config import ConfigError
 from sglr.threat import L2, Linf, Threat
 
 _LOGGER = "auto-attack"
+_MISSING = "AutoAttack needs the package pyautoattack: pip install pyautoattack"
 Version = Literal["standard", "plus", "rand"]
 # What each version runs, in its order.
 MEMBERS: dict[str, tuple[str, ...]] = {
@@ -80,12 +83,18 @@ class _Connected(nn.Module):
         return logits + 0 * x.flatten(1).sum(1, keepdim=True)
 
 
+def require_package() -> None:
+    """ConfigError where pyautoattack is not installed."""
+    if importlib.util.find_spec("pyautoattack") is None:
+        raise ConfigError(f"{_MISSING}, or take the attack out of evaluate.attacks.")
+
+
 def runner(model: nn.Module, x: Tensor, *, threat: Threat, seed: int, **options: Any) -> Any:
     """pyautoattack's AutoAttack for a threat model; ImportError that says how to install it."""
     try:
         from pyautoattack import AutoAttack
     except ImportError:
-        raise ImportError("AutoAttack needs the package pyautoattack: pip install pyautoattack") from None
+        raise ImportError(_MISSING) from None
     norms: dict[type, str] = {Linf: "Linf", L2: "L2"}
     return AutoAttack(model, norm=norms[type(threat)], eps=threat.eps, seed=seed, device=x.device, **options)
 
@@ -143,6 +152,7 @@ class AutoAttackOptions(AttackOptions):
         return {member: self._attack(threat, member) for member in MEMBERS[self.version]}
 
     def _attack(self, threat: Threat, member: str | None) -> Attack:
+        require_package()
         call = partial(autoattack, threat=threat, version=self.version, member=member)
 
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:

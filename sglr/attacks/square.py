@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from sglr.attacks.autoattack import run, runner
+from sglr.attacks.autoattack import require_package, run, runner
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
 
@@ -28,6 +28,8 @@ class SquareOptions(AttackOptions):
     restarts: int = Field(default=1, ge=1)
 
     def build(self, threat: Threat) -> Attack:
+        require_package()
+
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
             return square(model, x, y, threat=threat, seed=seed, queries=self.queries, restarts=self.restarts)
 

@@ -16,7 +16,7 @@ from sglr.config import Config
 from sglr.data import Prepared, Split
 from sglr.evaluation.sanity import stronger
 from sglr.evaluation.statistics import mcnemar, wilson
-from sglr.evaluation.suite import CHECKPOINTS
+from sglr.evaluation.suite import CHECKPOINTS, trained_models
 from sglr.evaluation.truth import full_precision, unchanged
 
 # Pictures at a time: no batch size that an evaluation is likely to use.
@@ -62,21 +62,24 @@ def audit(config: Config, data: Prepared, artifacts: Path, *, device: torch.devi
     FileError names a file that is missing or does not fit.
     """
     result = Audit()
-    models_of = list(product(config.experiment.seeds, CHECKPOINTS))
+    checkpoints = list(product(config.experiment.seeds, CHECKPOINTS))
     with full_precision():
-        for seed, checkpoint in tqdm(models_of, desc="audit", unit="checkpoint", disable=None, leave=False):
+        for seed, checkpoint in tqdm(checkpoints, desc="audit", unit="checkpoint", disable=None, leave=False):
             paths = {
-                method: artifacts / "train" / f"{method}-{seed}" / checkpoint for method in config.experiment.methods
+                method: path
+                for method in config.experiment.methods
+                for path in trained_models(artifacts / "train" / f"{method}-{seed}")
+                if path.name == checkpoint
             }
-            # There is no best model without a validation split.
-            present = [method for method, path in paths.items() if checkpoint == "last" or any(path.iterdir())]
-            worst = {method: artifacts / "evaluate" / f"{method}-{seed}" / "worst.npz" for method in present}
             kept = {
-                method: _read(path, checkpoint, data.shape, data.meta["sizes"]["test"], device)
-                for method, path in worst.items()
-            }
-            for method in present:
-                _model(config, data, paths[method], method, seed, kept, result, device)
+                method: _read(
+                    artifacts / "evaluate" / f"{method}-{seed}" / "worst.npz",
+                    checkpoint, data.shape, data.meta["sizes"]["test"], device,
+                )
+                for method in paths
+            }  # fmt: skip
+            for method, path in paths.items():
+                _model(config, data, path, method, seed, kept, result, device)
     return result
 
 

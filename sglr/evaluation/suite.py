@@ -81,7 +81,7 @@ def evaluate(
     kept = Journal(journal)
     if len(kept):
         on_resume(len(kept))
-    checkpoints = [trained / name for name in CHECKPOINTS if name == "last" or any((trained / name).iterdir())]
+    checkpoints = trained_models(trained)
     for path in checkpoints:
         models.load_model(path)  # before any work is done
     if nproc > 1:
@@ -100,6 +100,18 @@ def evaluate(
             except LogitsError as error:
                 raise files.FileError(f"the model at {path} cannot be evaluated: {error}.") from error
     return result
+
+
+def trained_models(trained: Path) -> list[Path]:
+    """The folders of a training's models: ``last`` and, where there was a validation split, ``best``.
+
+    FileError when the training is not there.
+    """
+    folders = [trained / name for name in CHECKPOINTS]
+    for folder in folders:
+        if not folder.is_dir():
+            raise files.FileError(f"{folder} is not there: the training has to run first.")
+    return [folder for folder in folders if folder.name == "last" or any(folder.iterdir())]
 
 
 def write(result: Evaluation, folder: Path) -> None:

@@ -1,10 +1,15 @@
-"""AutoAttack on a model that stops gradients."""
+"""AutoAttack on a model that stops gradients, and without the package it comes from."""
 
+import importlib.util
+
+import pytest
 import torch
 from torch import nn
 
+from sglr.attacks import REGISTRY
 from sglr.attacks.accuracy import require_allowed
 from sglr.attacks.autoattack import autoattack, captured_warnings
+from sglr.config import ConfigError
 from sglr.threat import Linf
 
 
@@ -29,3 +34,10 @@ def test_logits_without_a_gradient_are_warned_of_and_attacked_all_the_same():
     assert any("no gradient at the picture" in warning for warning in warnings)
     # The black-box member needs no gradient.
     assert (model(x_adv).argmax(1) != y).any()
+
+
+@pytest.mark.parametrize("name", ["autoattack", "square"])
+def test_without_its_package_nothing_is_begun(monkeypatch, name):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(ConfigError, match="pip install pyautoattack, or take the attack out"):
+        REGISTRY.options(name).build(Linf(0.1))

@@ -1,5 +1,7 @@
 """The audit of kept pictures: honest ones pass, and everything that is wrong with others is said."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -133,4 +135,10 @@ def test_files_that_do_not_go_together(audited, damage):
     else:
         change(audited[2], edit)
     with pytest.raises(files.FileError, match=r"at-0.worst\.npz"):
+        evaluation.audit(*audited, device=CPU)
+
+
+def test_a_training_that_is_not_there_is_named(audited):
+    shutil.rmtree(audited[2] / "train" / "sglr-0")
+    with pytest.raises(files.FileError, match=r"sglr-0.best is not there"):
         evaluation.audit(*audited, device=CPU)

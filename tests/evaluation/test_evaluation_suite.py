@@ -1,6 +1,7 @@
 """The suite: the file contract, outcomes against direct calls, AutoAttack's warnings as flags, eval mode."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -70,6 +71,12 @@ def test_without_a_best_model_there_is_only_the_last(study):
 def test_a_missing_model_is_named(study):
     (study[2] / "last" / "model.safetensors").unlink()
     with pytest.raises(files.FileError, match=r"last.model\.safetensors"):
+        run(study)
+
+
+def test_a_training_that_is_not_there_is_named(study):
+    shutil.rmtree(study[2] / "best")
+    with pytest.raises(files.FileError, match="best is not there: the training has to run first"):
         run(study)
 
 

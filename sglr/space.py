@@ -1,0 +1,99 @@
+"""The room on the disk that trainings need, forecast before they start."""
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sglr import config, files, models
+from sglr.models.registry import Shape
+
+_FLOAT = 4
+# Of the weights: the network, its momentum, the best so far, an average.
+_IN_A_SNAPSHOT = 4
+# Two are kept while a third is written.
+_SNAPSHOTS = 3
+# best and last.
+_MODELS = 2
+# History, logs, descriptions.
+_SMALL_FILES = 2**21
+_TRACED = 64
+# Tables of one probability per example and class: the targets, hard and refined.
+_TABLES = 2
+# What the sources hold: pictures, classes, shape. An npz file is taken for one like CIFAR-10 until it is prepared.
+_SOURCES: dict[str, tuple[int, int, Shape]] = {
+    "digits": (1_797, 10, (1, 8, 8)), "cifar10": (50_000, 10, (3, 32, 32)), "cifar100": (50_000, 100, (3, 32, 32)),
+    "svhn": (73_257, 10, (3, 32, 32)), "npz": (50_000, 10, (3, 32, 32)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that one training writes, at most."""
+
+    snapshots: int
+    outputs: int
+    """Without DVC's copy of them, which takes as much again."""
+
+    @property
+    def own(self) -> int:
+        """Of the training itself."""
+        return self.snapshots + self.outputs + _SMALL_FILES
+
+    @property
+    def with_copies(self) -> int:
+        """With DVC's copy of the outputs."""
+        return self.own + self.outputs
+
+
+def needed(settings: config.Config, data: Path) -> Need:
+    """Of one training on the prepared data in a folder, or on what the settings' source holds if there are none.
+
+    FileError when the folder is damaged, ConfigError when the model does not fit its pictures.
+    """
+    examples, classes, shape = _SOURCES[settings.data.source.name]
+    examples = min(examples, settings.data.train_size or examples)
+    if (data / "meta.json").exists():
+        meta = files.read_json(data / "meta.json")
+        examples, classes = int(meta["sizes"]["train"]), int(meta["num_classes"])
+        channels, height, width = map(int, meta["shape"])
+        shape = (channels, height, width)
+    model = models.from_spec(models.spec(settings.model, num_classes=classes, shape=shape), device="meta")
+    weights = sum(value.numel() for value in model.state_dict().values()) * _FLOAT
+    table = examples * classes * _FLOAT
+    kept = len(settings.train.keep_epochs) * weights
+    trace = settings.train.epochs * _TRACED * classes * _FLOAT
+    return Need(
+        snapshots=_SNAPSHOTS * (_IN_A_SNAPSHOT * weights + _TABLES * table + trace) + kept,
+        outputs=_MODELS * weights + kept + table + trace,
+    )
+
+
+def of_study(settings: config.Config, data: Path) -> int:
+    """Bytes that all trainings of a study leave, DVC's copies among them, and one of them needs meanwhile.
+
+    Errors as in ``needed``.
+    """
+    one = needed(settings, data)
+    trainings = len(settings.experiment.methods) * len(settings.experiment.seeds)
+    return trainings * (2 * one.outputs + _SMALL_FILES) + one.snapshots
+
+
+def require(settings: config.Config, data: Path, folder: Path, warn: Callable[[str], object]) -> None:
+    """FileError when the disk under ``folder`` has less room than a training writes; a warning when DVC's copy of its
+    outputs may find none."""
+    need = needed(settings, data)
+    free = shutil.disk_usage(folder).free
+    said = f"{free // 10**6:,} MB are free in {folder.absolute()}"
+    if free < need.own:
+        raise files.FileError(
+            f"{said}; this training writes up to {megabytes(need.own)}. Make room, then run it again."
+        )
+    if free < need.with_copies:
+        warn(f"{said}; with DVC's copy of its outputs this training takes up to {megabytes(need.with_copies)}.")
+
+
+def megabytes(size: int) -> str:
+    """A size in words, rounded up: '1,204 MB'."""
+    return f"{math.ceil(size / 1e6):,} MB"
