@@ -1,9 +1,9 @@
 """All benchmarks, one after another, as text ready for RESULTS.md: `python benchmarks/bench.py [PART...]`.
 
-Parts: commands, step, augmentation, attack, evaluation, analysis, cost; all of them without any. Each compares with a
-stated reference in the same process, in turns, after both were found to give the same. On a GPU (`--device cuda`) the
-step is timed at several batch sizes and precisions, eager and compiled, and AutoAttack on 10,000 pictures; without one
-those rows are not there.
+Parts: commands, step, processes, augmentation, attack, evaluation, analysis, cost. Each compares with a stated reference
+in the same process, in turns, after both were found to give the same. On a GPU (`--device cuda`) the step is timed at
+several batch sizes and precisions, eager and compiled, and AutoAttack on 10,000 pictures; without one those rows are
+not there.
 """
 
 import argparse
@@ -14,12 +14,13 @@ import commands
 import cost
 import parts
 import step
+import team
 import torch
 from layout import CLOCKS, head, use_clock
 
 SMALL = ("small_cnn", (1, 8, 8))
 LARGE = ("resnet18", (3, 32, 32))
-PARTS = ("commands", "step", "augmentation", "attack", "evaluation", "analysis", "cost")
+PARTS = ("commands", "step", "processes", "augmentation", "attack", "evaluation", "analysis", "cost")
 
 
 def main() -> None:
@@ -39,6 +40,8 @@ def main() -> None:
             commands.section(min(asked.rounds, 5))
         elif part == "step":
             steps(asked, device)
+        elif part == "processes":
+            team.section(asked.rounds, device)
         elif part == "augmentation":
             parts.augmentation(asked.rounds, device)
         elif part == "cost":

@@ -67,6 +67,10 @@ def section(asked: argparse.Namespace, device: torch.device) -> None:
         for precision in asked.precisions.split(","):
             for compiled in asked.compile.split(","):
                 row(table, asked, device, method, precision, compiled, rates[precision])
+    if {"at", "sglr"} <= set(asked.methods.split(",")):
+        for precision in asked.precisions.split(","):
+            for compiled in asked.compile.split(","):
+                extra(table, asked, device, precision, compiled)
 
 
 class Case:
@@ -193,6 +197,19 @@ def row(table: Table, asked, device, method: str, precision: str, compiled: str,
         listing = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40)
         with asked.profile.open("a") as file:
             file.write(f"{asked.model}, batch {asked.batch}, {method}, {precision}\n{listing}\n")
+
+
+def extra(table: Table, asked, device, precision: str, compiled: str) -> None:
+    """What SGLR costs: a row with our own step of AT as the reference."""
+    at, sglr = (Case(asked, device, method, precision, compiled=compiled) for method in ("at", "sglr"))
+    times = in_turns(
+        lambda: [at.ours(number) for number in range(asked.steps)],
+        lambda: [sglr.ours(number) for number in range(asked.steps)],
+        asked.rounds,
+        device,
+    )
+    name = f"sglr, {precision}{', compiled' if compiled != 'never' else ''}"
+    table.row(name, "ours, at", times, each=asked.steps, pictures=asked.batch * asked.steps)
 
 
 def operations(asked, method: str) -> int:

@@ -1,10 +1,9 @@
-"""What must hold of a checkpoint before its outcomes count: precision, weights left alone, logits that are logits."""
+"""What must hold of a checkpoint before its outcomes count: weights left alone, logits that are logits."""
 
 import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,28 +13,6 @@ from sglr.data import Pictures
 
 # Pictures on which predictions at two batch sizes are compared; a batch size that divides nothing else in use.
 _COMPARED, _OTHER_BATCH = 256, 37
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """Within the block float32 is float32 on CUDA: no TF32, no reduced-precision sums; afterwards all is as it was."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    settings: tuple[tuple[Any, str], ...] = (
-        (matmul, "allow_fp16_reduced_precision_reduction"),
-        (matmul, "allow_bf16_reduced_precision_reduction"),
-        (cudnn, "allow_tf32"),
-    )
-    before = [getattr(where, name) for where, name in settings]
-    precision = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("highest")
-        for where, name in settings:
-            setattr(where, name, False)
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        for (where, name), value in zip(settings, before, strict=True):
-            setattr(where, name, value)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from sglr.information.findings import Findings
 from sglr.information.on_predictions import predictions
 from sglr.information.on_training import training
 from sglr.information.subject import Subject, open_run
+from sglr.models.precision import full_precision
 
 TABLES = ("memorization", "gradients", "calibration", "quantities", "weights", "index_information", "landscape")
 # Checkpoints whose numbers stand in metrics.json; those of all are in quantities.csv.
@@ -52,9 +53,10 @@ def analyze(
         model = checkpoint.load(device)
         found = parts[checkpoint.name] = Findings(config.analyze.seed)
         began = time.perf_counter()
-        correct = predictions(subject, checkpoint, model, found)
-        between = time.perf_counter()
-        training(subject, checkpoint, model, found, correct)
+        with full_precision():
+            correct = predictions(subject, checkpoint, model, found)
+            between = time.perf_counter()
+            training(subject, checkpoint, model, found, correct)
         on_cost(f"{checkpoint.name}/predictions", between - began)
         on_cost(f"{checkpoint.name}/training", time.perf_counter() - between)
         for row in found.rows():

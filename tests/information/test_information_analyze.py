@@ -356,3 +356,19 @@ def test_it_finds_the_same_on_another_device(made):
     with accelerator():
         found = analyze(flat, prepared, folder, METHOD, SEED, DEVICE)
     assert found == expected
+
+
+def test_it_computes_in_full_precision(made, monkeypatch):
+    config, prepared, folder, _ = made
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen, load = set(), models.load_model
+
+    def watched(path):
+        model = load(path)
+        model.register_forward_pre_hook(lambda module, inputs: seen.add(torch.backends.cudnn.allow_tf32))
+        return model
+
+    monkeypatch.setattr(models, "load_model", watched)
+    analyze(config, prepared, folder, METHOD, SEED, CPU)
+    assert seen == {False}
+    assert torch.backends.cudnn.allow_tf32

@@ -81,6 +81,19 @@ def test_the_first_convolution_computes_in_float32():
     assert torch.equal(x.bfloat16(), (x + 1e-4).bfloat16())
 
 
+def test_what_is_measured_is_measured_in_full_precision(params, monkeypatch):
+    """By default torch lets convolutions on CUDA use TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen: dict[bool, set] = {True: set(), False: set()}
+    model = net()
+    model.register_forward_pre_hook(lambda module, inputs: seen[module.training].add(settings()[:3]))
+    fit(plan(params, SGLR, precision="tf32"), model, *splits())
+    assert seen[True] == {("high", True, False)}
+    assert ("highest", False, False) in seen[False]
+    # The other look at the model in eval mode is for the number of its classes.
+    assert len(seen[False]) <= 2
+
+
 @pytest.mark.parametrize("method", [SGLR, AWP])
 def test_weights_and_tables_stay_in_float32(params, method):
     chosen = plan(params, method, precision="bf16")
