@@ -1,9 +1,9 @@
 """All benchmarks, one after another, as text ready for RESULTS.md: `python benchmarks/bench.py [PART...]`.
 
-Parts: commands, step, processes, augmentation, attack, evaluation, analysis, cost. Each compares with a stated reference
-in the same process, in turns, after both were found to give the same. On a GPU (`--device cuda`) the step is timed at
-several batch sizes and precisions, eager and compiled, and AutoAttack on 10,000 pictures; without one those rows are
-not there.
+Parts: commands, step, processes, augmentation, attack, evaluation, analysis, cost. Each compares with a stated
+reference in the same process, in turns, after both were found to give the same. On a GPU (`--device cuda`) the step is
+timed at several batch sizes and precisions, eager and compiled, and AutoAttack on 10,000 pictures; without one those
+rows are not there.
 """
 
 import argparse

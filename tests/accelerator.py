@@ -5,6 +5,7 @@ and it is noted where the host would wait for the device. It shows nothing of a 
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,7 +81,9 @@ class Generator(torch.Generator):
 def accelerator() -> Iterator[Accelerator]:
     """The accelerator, in use within the block. Autocast, which meta has none of, does nothing on it."""
     asks, casts = torch.is_autocast_enabled, torch.autocast
-    with pytest.MonkeyPatch.context() as patch, Accelerator() as found:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), Accelerator() as found:
+        # A state dict goes into a meta tensor without effect, but into one There.
+        warnings.filterwarnings("ignore", message=".*to a meta parameter")
         patch.setattr(torch, "Generator", Generator)
         patch.setattr(torch, "is_autocast_enabled", lambda kind: kind != DEVICE.type and asks(kind))
         patch.setattr(

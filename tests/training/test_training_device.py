@@ -11,7 +11,7 @@ from tiny_training import assert_same, plan, splits
 from sglr import models
 from sglr.config import parse
 from sglr.data import Split
-from sglr.training import fit
+from sglr.training import Interrupted, Snapshots, fit
 from sglr.training.step import Learner, take
 
 METHODS = parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"]
@@ -59,6 +59,18 @@ def test_no_step_waits_for_the_device(chosen):
         for epoch in (1, 2, 3):
             take(chosen, learner, train.pictures(index), train.given[index], index, epoch, 0)
     assert device.waits == []
+
+
+def test_interrupted_it_ends_there_like_one_that_was_not(chosen, tmp_path):
+    expected = fit(chosen, network(), *splits())
+    calls = iter(range(1, 100))
+    with accelerator():
+        there = [moved(split) for split in splits()]
+        kept = Snapshots(tmp_path)
+        with pytest.raises(Interrupted):
+            fit(chosen, network().to(DEVICE), *there, snapshots=kept, should_stop=lambda: next(calls) == 5)
+        found = fit(chosen, network().to(DEVICE), *there, snapshots=kept)
+    assert_same(found, expected)
 
 
 def test_an_epoch_waits_as_often_however_many_steps_it_has(params):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerator import DEVICE, accelerator
 from by_hand import C, Net
 from tiny_training import assert_resumes, assert_same, equal, net, plan, splits
 
@@ -15,6 +16,8 @@ from sglr.config.sections import ConstantSchedule, CosineSchedule, StepSchedule
 from sglr.data import Split, batches, order
 from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, loop
 from sglr.training.schedules import learning_rate
+
+CPU = torch.device("cpu")
 
 AT = {"objective": "at", "labels": "hard", "weights": "none"}
 SGLR = {"objective": "at", "labels": {"name": "refinement", "start_epoch": 2}, "weights": "none"}
@@ -308,9 +311,11 @@ def digits(params, tmp_path) -> tuple[dict, Any]:
     return params, data.open_folder(tmp_path / "data")
 
 
-def _item(params: dict, prepared: Any, method: str, folder: Path) -> tuple[dict[str, bytes], list[dict]]:
+def _item(
+    params: dict, prepared: Any, method: str, folder: Path, device: torch.device = CPU
+) -> tuple[dict[str, bytes], list[dict]]:
     """Warm-up and training of one method as the stages do it: its weights and labels, and its history."""
-    settings, device = validate(params), torch.device("cpu")
+    settings = validate(params)
     training.warm_up(settings, 0, prepared, folder / "warmup", device=device)
     training.train(settings, method, 0, prepared, folder / "warmup", folder / "train", device=device)
     weights = [f"{part}/model.safetensors" for part in ("last", "best", "checkpoints/4")]
@@ -360,3 +365,12 @@ def test_snapshots_are_due_by_the_clock(tmp_path, monkeypatch):
     assert not snapshots.due()
     assert sorted(path.name[-3:] for path in tmp_path.iterdir()) == ["002", "003"], "the newest two stay"
     assert Snapshots(tmp_path).load() == {"step": 3}
+
+
+def test_the_items_of_a_study_on_another_device(digits, tmp_path):
+    """With an adversarial warm-up, which hands on everything a training consists of."""
+    params, prepared = digits
+    params["warmup"] |= {"objective": "adversarial", "epochs": 2}
+    here = _item(params, prepared, "sglr", tmp_path / "here")
+    with accelerator():
+        assert _item(params, prepared, "sglr", tmp_path / "there", DEVICE) == here
