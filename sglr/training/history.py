@@ -41,7 +41,7 @@ def measure(
         # Converted to floats a batch at a time: the split may be large.
         logits = torch.zeros(labels.table().shape, device=train.given.device)
         with torch.no_grad():
-            team.fill(logits, _EVALUATION_BATCH, lambda number, part: model(train.pictures(part)))
+            team.fill(logits, _EVALUATION_BATCH, lambda number, part: model(train.pictures(part)).float())
         natural = logits.argmax(1)
         row = {"train/natural": _share(natural == train.given), "train/pgd": None}
         row["train/natural_nll"] = F.cross_entropy(logits.double(), train.given).item()

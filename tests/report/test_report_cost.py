@@ -58,7 +58,7 @@ def watched(config, name) -> tuple[float, float]:
     x, y = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6)
     learner, counter = Learner.build(plan, model, y, 10), Counter()
     proxies = [learner.weights._proxy] if hasattr(learner.weights, "_proxy") else []
-    averages = [learner.weights._average.module] if hasattr(learner.weights, "_average") else []
+    averages = [learner.weights._average] if hasattr(learner.weights, "_average") else []
     for module in (learner.model, *filter(None, [learner.networks.folded]), *proxies, *averages):
         counter.watch(module)
     for epoch in range(1, EPOCHS + 1):
