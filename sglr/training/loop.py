@@ -256,7 +256,7 @@ class _Loop:
         state = copy.deepcopy(state)  # the optimiser and the history would go on writing into the caller's
         learner, device = self.learner, self.train.given.device
         learner.model.load_state_dict(state["model"])
-        learner.optimizer.load_state_dict(state["optimizer"])
+        _load(learner.optimizer, state["optimizer"])
         if state["labels"]:
             learner.labels.load_state_dict(state["labels"])
         if state["weights"]:
@@ -284,6 +284,21 @@ class _Loop:
             },
             state=copy.deepcopy(self._state()),
         )
+
+
+def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over a state, however its tensors lie in memory and whatever device it comes from.
+
+    A fused step wants momentum to lie as its weight does; and whether to take one is up to this device.
+    """
+    fused = [group["fused"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, fused, strict=True):
+        group["fused"] = own
+    for weight, of_weight in optimizer.state.items():
+        for name, value in of_weight.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                of_weight[name] = torch.empty_like(weight).copy_(value)
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -7,12 +7,12 @@ import torch
 from tiny_training import assert_resumes, net, plan, splits
 from torch import nn
 
-from sglr import models
+from sglr import files, models
 from sglr.attacks import attack_mode, pgd
 from sglr.models.folding import Folded
 from sglr.random import torch_stream
 from sglr.threat import L2, Linf
-from sglr.training import fit
+from sglr.training import fit, loop
 from sglr.training.precision import computing, exact_ends
 from sglr.training.step import Learner, take
 
@@ -111,6 +111,27 @@ def test_weights_and_tables_stay_in_float32(params, method):
 def test_a_training_in_bfloat16_resumes_bit_for_bit(params, tmp_path: Path):
     params["train"]["precision"] = "bf16"
     assert_resumes(params, SGLR, tmp_path)
+
+
+def test_momentum_lies_as_its_weight_does_after_a_file(params, tmp_path):
+    """Files hold tensors in one order; a fused step on a GPU refuses momentum in another than the weight's."""
+    chosen = plan(params, HARD, precision="bf16")
+    x, y = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
+    learners = []
+    for _ in range(2):
+        model = models.build("wrn", num_classes=4, shape=(3, 8, 8), generator_seed=0, depth=10, width=1)
+        learners.append(Learner.build(chosen, model, y, 4))
+    take(chosen, learners[0], x, y, torch.arange(8), 1, 0)
+    written = learners[0].optimizer.state_dict()
+    written["param_groups"][0]["fused"] = True
+    files.save_state(tmp_path / "state", written)
+    loop._load(learners[1].optimizer, files.load_state(tmp_path / "state"))
+    assert learners[1].optimizer.param_groups[0]["fused"] is None
+    pairs = [zip(one.model.parameters(), one.optimizer.state.values(), strict=True) for one in learners]
+    for (_, wanted), (weight, found) in zip(*pairs, strict=True):
+        assert torch.equal(found["momentum_buffer"], wanted["momentum_buffer"])
+        assert found["momentum_buffer"].stride() == weight.stride()
+    assert any(not weight.is_contiguous() for weight in learners[1].model.parameters())
 
 
 @pytest.mark.parametrize(("objective", "cosine"), [("standard", 0.93), ("at", 0.5)])
