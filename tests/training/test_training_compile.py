@@ -1,5 +1,7 @@
 """Compiled steps against the plain ones, on the CPU."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from functorch.compile import make_boxed_func
@@ -8,10 +10,12 @@ from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
 from sglr import models
+from sglr.config import parse
 from sglr.models.compiling import compiled
 from sglr.training.step import Learner, take
 
 CPU = torch.device("cpu")
+METHODS = parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"]
 SGLR = {"objective": "at", "labels": {"name": "refinement", "start_epoch": 1}, "weights": "none"}
 TRADES = {"objective": "trades", "labels": "hard", "weights": "awp"}
 
@@ -58,6 +62,29 @@ def test_a_step_has_no_graph_breaks_and_its_attack_no_gradients_of_weights(param
     for graph, wanted in zip(graphs["backward"], (False, True), strict=True):
         nodes = [node for node in graph.graph.nodes if node.target is torch.ops.aten.convolution_backward.default]
         assert {node.args[-1][1] for node in nodes} == {wanted}
+
+
+@pytest.mark.parametrize("method", ["sglr", "at_natural", "at_ensembling", "awp_sglr", "trades_sat"])
+def test_nothing_is_left_uncompiled_for_the_number_of_its_variants(params, monkeypatch, method):
+    """Torch gives up after eight: modes, gradients or none, and two sizes of batch, of all networks together.
+
+    These methods have the most, trades seven of them.
+    """
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **options: real(network, backend="eager"))
+    begun = {
+        key: {**policy, **{name: 2 for name in ("start_epoch", "natural_forward_from") if name in policy}}
+        for key, policy in METHODS[method].items()
+        if isinstance(policy, dict)
+    }
+    chosen = plan(params, {**METHODS[method], **begun}, compile="always", precision="bf16")
+    model = models.build("small_cnn", num_classes=4, shape=(1, 4, 4), generator_seed=0, channels=(4, 8), hidden=8)
+    x, y = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 4
+    learner = Learner.build(chosen, model, y, 4)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for epoch in (1, 2):
+            for step, index in enumerate((torch.arange(8), torch.arange(8, 12))):
+                take(chosen, learner, x[index], y[index], index, epoch, step)
 
 
 def steps(params: dict, method: dict, kind: str, precision: str, attack_bn: str = "eval") -> dict[str, torch.Tensor]:

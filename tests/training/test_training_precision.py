@@ -13,7 +13,7 @@ from sglr.models.folding import Folded
 from sglr.random import torch_stream
 from sglr.threat import L2, Linf
 from sglr.training import fit, loop
-from sglr.training.precision import computing, exact_ends
+from sglr.training.precision import computing, exact_ends, memory_format
 from sglr.training.step import Learner, take
 
 CPU = torch.device("cpu")
@@ -153,6 +153,15 @@ def test_a_step_in_bfloat16_is_near_the_exact_one(params, objective, cosine):
         updates.append(torch.cat([value.detach().flatten() for value in model.parameters()]) - before)
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
     assert float(nn.functional.cosine_similarity(*updates, dim=0)) > cosine
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "last"),
+    [("fp32", "cpu", False), ("tf32", "cpu", False), ("bf16", "cpu", True),
+     ("fp32", "cuda", False), ("tf32", "cuda", True), ("bf16", "cuda", True)],
+)  # fmt: skip
+def test_where_channels_come_last(precision, device, last):
+    assert (memory_format(precision, torch.device(device)) == torch.channels_last) == last
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(1.0)])
