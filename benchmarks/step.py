@@ -20,6 +20,8 @@ from sglr import models
 from sglr.config import load
 from sglr.config.sections import Augment
 from sglr.data import Split
+from sglr.models.precision import full_precision
+from sglr.training.history import measure
 from sglr.training.plan import Plan
 from sglr.training.step import Learner, take
 
@@ -67,10 +69,11 @@ def section(asked: argparse.Namespace, device: torch.device) -> None:
         for precision in asked.precisions.split(","):
             for compiled in asked.compile.split(","):
                 row(table, asked, device, method, precision, compiled, rates[precision])
-    if {"at", "sglr"} <= set(asked.methods.split(",")):
-        for precision in asked.precisions.split(","):
-            for compiled in asked.compile.split(","):
+    for precision in asked.precisions.split(","):
+        for compiled in asked.compile.split(","):
+            if {"at", "sglr"} <= set(asked.methods.split(",")):
                 extra(table, asked, device, precision, compiled)
+            measuring(table, asked, device, precision, compiled)
 
 
 class Case:
@@ -210,6 +213,22 @@ def extra(table: Table, asked, device, precision: str, compiled: str) -> None:
     )
     name = f"sglr, {precision}{', compiled' if compiled != 'never' else ''}"
     table.row(name, "ours, at", times, each=asked.steps, pictures=asked.batch * asked.steps)
+
+
+def measuring(table: Table, asked, device, precision: str, compiled: str) -> None:
+    """What is measured after an epoch, with one in 49 pictures for validation, beside the epoch's steps themselves."""
+    case = Case(asked, device, "at", precision, compiled=compiled)
+    train, some = case.split, slice(0, max(1, len(case.split) // 49))
+    validation, predicted = Split(train.x[some], train.given[some], train.true[some]), torch.zeros_like(train.given)
+
+    def measured() -> None:
+        with full_precision():
+            measure(case.plan, case.learner.model, case.learner.labels, train, validation, 1, predicted)
+
+    steps = len(train) // asked.batch
+    times = in_turns(lambda: [case.ours(number) for number in range(steps)], measured, asked.rounds, device)
+    name = f"measured after an epoch, weights of {precision}{', compiled' if compiled != 'never' else ''}"
+    table.row(name, "ours, at: its steps", times, pictures=len(train))
 
 
 def operations(asked, method: str) -> int:
