@@ -118,7 +118,7 @@ def end(whom: str, number: int, dvc: subprocess.Popen[bytes], stage: psutil.Proc
 
 
 def points(root: Path, item: str) -> tuple[list[str], collections.Counter[tuple[str, int, float]]]:
-    """Status of every run of an item, and every point: name, step, value (a duration's value left out)."""
+    """Status of every run of an item, and every point: name, step, value (left out of durations and of memory)."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{root}/mlflow.db")
@@ -130,7 +130,7 @@ def points(root: Path, item: str) -> tuple[list[str], collections.Counter[tuple[
         for name in run.data.metrics:
             if not name.startswith(("system/", "test/", "information/")) or item != REFINED:
                 for point in client.get_metric_history(run.info.run_id, name):
-                    found[name, point.step, 0.0 if name.startswith("seconds/") else point.value] += 1
+                    found[name, point.step, 0.0 if name.startswith(("seconds/", "memory/")) else point.value] += 1
     return [run.info.status for run in runs], found
 
 
