@@ -55,6 +55,7 @@ lint: $(INSTALLED)
 	ruff format --check .
 	mypy
 
+# With the lowest Python that is at hand: what is newest for a newer one may not install on it (a test looks).
 lock: pyproject.toml
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade ".[dev]"
