@@ -61,6 +61,7 @@ def test_no_step_waits_for_the_device(chosen):
     assert device.waits == []
 
 
+@pytest.mark.parametrize("chosen", ["sglr", "awp_sglr", "at_ema", "at_swa", "trades_sat"], indirect=True)
 def test_interrupted_it_ends_there_like_one_that_was_not(chosen, tmp_path):
     expected = fit(chosen, network(), *splits())
     calls = iter(range(1, 100))
