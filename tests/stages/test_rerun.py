@@ -55,8 +55,14 @@ ONE_METHOD = {
     ),
 }
 
+# What the others show in less time.
+LONG = ("one method more", "a longer warm-up", "other calibration bins")
 
-@pytest.mark.parametrize("change", [*TWO_METHODS, *ONE_METHOD])
+
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(one, marks=pytest.mark.slow if one in LONG else ()) for one in (*TWO_METHODS, *ONE_METHOD)],
+)
 def test_after_a_change_of_params(request: pytest.FixtureRequest, change: str):
     project: Project = request.getfixturevalue("finished" if change in TWO_METHODS else "small")
     edit, expected = (TWO_METHODS | ONE_METHOD)[change]
