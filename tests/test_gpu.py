@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_training import plan
+from tiny_training import early, plan
 
 from sglr import evaluation, models
 from sglr.attacks import attack_mode, pgd
@@ -59,16 +59,6 @@ def data(device: torch.device) -> Split:
 
 def network(name: str, device: torch.device, **options: Any) -> torch.nn.Module:
     return models.build(name, num_classes=CLASSES, shape=SHAPE, generator_seed=0, **options).to(device)
-
-
-def early(method: dict) -> dict:
-    """The method with everything that begins later beginning with epoch 2."""
-    begun = {
-        key: {**policy, **{name: 2 for name in ("start_epoch", "natural_forward_from") if name in policy}}
-        for key, policy in method.items()
-        if isinstance(policy, dict)
-    }
-    return {**method, **begun}
 
 
 @pytest.fixture(autouse=True)

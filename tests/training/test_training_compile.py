@@ -6,7 +6,7 @@ import pytest
 import torch
 from functorch.compile import make_boxed_func
 from packaging.version import Version
-from tiny_training import plan
+from tiny_training import early, plan
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
@@ -76,12 +76,7 @@ def test_nothing_is_left_uncompiled_for_the_number_of_its_variants(params, monke
     """
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network, **options: real(network, backend="eager"))
-    begun = {
-        key: {**policy, **{name: 2 for name in ("start_epoch", "natural_forward_from") if name in policy}}
-        for key, policy in METHODS[method].items()
-        if isinstance(policy, dict)
-    }
-    chosen = plan(params, {**METHODS[method], **begun}, compile="always", precision="bf16")
+    chosen = plan(params, early(METHODS[method]), compile="always", precision="bf16")
     model = models.build("small_cnn", num_classes=4, shape=(1, 4, 4), generator_seed=0, channels=(4, 8), hidden=8)
     x, y = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 4
     learner = Learner.build(chosen, model, y, 4)

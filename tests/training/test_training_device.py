@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerator import DEVICE, accelerator
 from by_hand import C
-from tiny_training import assert_same, plan, splits
+from tiny_training import assert_same, early, plan, splits
 
 from sglr import models
 from sglr.config import parse
@@ -15,16 +15,6 @@ from sglr.training import Interrupted, Snapshots, fit
 from sglr.training.step import Learner, take
 
 METHODS = parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"]
-
-
-def early(method: dict) -> dict:
-    """The method with everything that begins later beginning with epoch 2."""
-    begun = {
-        key: {**policy, **{name: 2 for name in ("start_epoch", "natural_forward_from") if name in policy}}
-        for key, policy in method.items()
-        if isinstance(policy, dict)
-    }
-    return {**method, **begun}
 
 
 def network() -> torch.nn.Module:
