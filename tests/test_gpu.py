@@ -61,13 +61,11 @@ def network(name: str, device: torch.device, **options: Any) -> torch.nn.Module:
     return models.build(name, num_classes=CLASSES, shape=SHAPE, generator_seed=0, **options).to(device)
 
 
-@pytest.fixture(autouse=True)
-def _same_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def same_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU draws other numbers than a CPU: here both begin the attack where the CPU does."""
 
-    def start(plan: Plan, x: torch.Tensor, epoch: int, number: int) -> torch.Tensor | None:
-        if not plan.attack.random_start:
-            return None
+    def start(plan: Plan, x: torch.Tensor, epoch: int, number: int) -> torch.Tensor:
         return plan.threat.random_start(x.cpu(), torch_stream(plan.seed, "start", epoch, number)).to(x.device)
 
     monkeypatch.setattr(step, "_start", start)
@@ -120,6 +118,7 @@ def chosen(params: dict, method: dict, **train: Any) -> Plan:
     return plan(params, early(method), **{"batch_size": 10} | train)
 
 
+@pytest.mark.usefixtures("same_starts")
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_steps_as_on_the_cpu(params, method):
     one = chosen(params, METHODS[method])
@@ -127,6 +126,7 @@ def test_every_method_steps_as_on_the_cpu(params, method):
     compare(here, there, 1e-3, 0.99)
 
 
+@pytest.mark.usefixtures("same_starts")
 @pytest.mark.parametrize(("name", "options"), [("wrn", {"depth": 10, "width": 2}), ("resnet18", {})])
 @pytest.mark.parametrize(
     ("precision", "kind", "loss", "cosine"),
@@ -247,8 +247,7 @@ def work(team: Team, device: torch.device, one: Plan) -> Trained:
 @pytest.mark.skipif(not CUDA or torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.parametrize("kind", ["never", "always"])
 def test_two_gpus_train_as_one_does(params, kind):
-    """With batch norm, whose statistics they share; from the pictures themselves, since both draw for themselves."""
-    params["train"]["attack"]["random_start"] = False
+    """With batch norm, whose statistics they share."""
     one, plain = (chosen(params, SGLR, compile=compiled) for compiled in (kind, "never"))
     with together(2, torch.device("cuda"), work, one) as (team, device):
         found = work(team, device, one)
