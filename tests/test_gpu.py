@@ -23,7 +23,7 @@ from sglr.data import Split
 from sglr.models.folding import Folded
 from sglr.random import torch_stream
 from sglr.threat import Linf
-from sglr.training import Interrupted, Plan, Snapshots, Trained, fit, step
+from sglr.training import Interrupted, Plan, Snapshots, Trained, fit, loop, step
 from sglr.training.distributed import ALONE, Team, together
 from sglr.training.precision import computing, exact_ends
 from sglr.training.step import Learner, take
@@ -85,7 +85,7 @@ class Side:
         """Take over the other's weights, momentum and targets, each in the memory where this one's are."""
         learner, theirs = self.learner, other.learner
         learner.model.load_state_dict(theirs.model.state_dict())
-        learner.optimizer.load_state_dict(copy.deepcopy(theirs.optimizer.state_dict()))
+        loop._load(learner.optimizer, copy.deepcopy(theirs.optimizer.state_dict()))
         learner.labels.load_state_dict(copy.deepcopy(theirs.labels.state_dict()))
 
     def step(self, epoch: int, number: int) -> tuple[float, torch.Tensor]:
