@@ -85,7 +85,7 @@ class Side:
         """Take over the other's weights, momentum and targets, each in the memory where this one's are."""
         learner, theirs = self.learner, other.learner
         learner.model.load_state_dict(theirs.model.state_dict())
-        loop._load(learner.optimizer, copy.deepcopy(theirs.optimizer.state_dict()))
+        loop.take_over(learner.optimizer, copy.deepcopy(theirs.optimizer.state_dict()))
         learner.labels.load_state_dict(copy.deepcopy(theirs.labels.state_dict()))
 
     def step(self, epoch: int, number: int) -> tuple[float, torch.Tensor]:

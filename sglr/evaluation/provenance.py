@@ -9,9 +9,7 @@ from typing import Any
 import yaml
 
 from sglr import files
-from sglr.models.checkpoint import SPEC, WEIGHTS
-
-CHECKPOINTS = ("best", "last")
+from sglr.models.checkpoint import CHECKPOINTS, SPEC, WEIGHTS
 
 
 @dataclass(frozen=True)

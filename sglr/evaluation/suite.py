@@ -21,10 +21,10 @@ from sglr.evaluation.sanity import Subject, sanity
 from sglr.evaluation.statistics import wilson
 from sglr.evaluation.sweep import curve, radii
 from sglr.evaluation.truth import inspect, unchanged
+from sglr.models.checkpoint import CHECKPOINTS
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
 
-CHECKPOINTS = ("best", "last")
 # Key of the worst case per example over the attacks that were run on as many examples as the suite.
 WORST = "worst"
 # Of so many test examples, the first ones, the worst-case pictures are kept.

@@ -256,7 +256,7 @@ class _Loop:
         state = copy.deepcopy(state)  # the optimiser and the history would go on writing into the caller's
         learner, device = self.learner, self.train.given.device
         learner.model.load_state_dict(state["model"])
-        _load(learner.optimizer, state["optimizer"])
+        take_over(learner.optimizer, state["optimizer"])
         if state["labels"]:
             learner.labels.load_state_dict(state["labels"])
         if state["weights"]:
@@ -286,7 +286,7 @@ class _Loop:
         )
 
 
-def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def take_over(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Take over a state, however its tensors lie in memory and whatever device it comes from.
 
     A fused step wants momentum to lie as its weight does; and whether to take one is up to this device.

@@ -125,7 +125,7 @@ def test_momentum_lies_as_its_weight_does_after_a_file(params, tmp_path):
     written = learners[0].optimizer.state_dict()
     written["param_groups"][0]["fused"] = True
     files.save_state(tmp_path / "state", written)
-    loop._load(learners[1].optimizer, files.load_state(tmp_path / "state"))
+    loop.take_over(learners[1].optimizer, files.load_state(tmp_path / "state"))
     assert learners[1].optimizer.param_groups[0]["fused"] is None
     pairs = [zip(one.model.parameters(), one.optimizer.state.values(), strict=True) for one in learners]
     for (_, wanted), (weight, found) in zip(*pairs, strict=True):
