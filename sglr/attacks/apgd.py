@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sglr.attacks.losses import Loss, named
 from sglr.attacks.pgd import gradient_of
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
+from sglr.attacks.restarts import worst_case
 from sglr.random import torch_stream
 from sglr.threat import Linf, Threat
 
@@ -33,17 +34,17 @@ def apgd(
 
     x: (N, C, H, W) in [0, 1]; y: (N,); ``loss`` as in ``pgd`` ("dlr" needs at least 3 classes). Every run starts on
     the sphere of radius eps. Returns for each example the last misclassified point that was met, else the point of
-    highest loss, detached. ValueError for an unknown loss, or steps or restarts below 1.
+    highest loss, detached; restarts go on with the examples that are not misclassified yet. ValueError for an unknown
+    loss, or steps or restarts below 1.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
     criterion, x = named(loss), x.detach()
-    found, found_score = x, torch.full_like(x.flatten(1)[:, 0], -torch.inf)
-    for _ in range(restarts):
-        point, score = _run(model, x, y, threat, criterion, steps, _on_sphere(threat, x, generator))
-        better = score > found_score
-        found, found_score = torch.where(_like(better, x), point, found), torch.where(better, score, found_score)
-    return found
+
+    def attempt(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return _run(model, x, y, threat, criterion, steps, _on_sphere(threat, x, generator))
+
+    return worst_case(attempt, x, y, restarts)
 
 
 def _run(

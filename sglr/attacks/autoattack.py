@@ -112,6 +112,8 @@ def warn_of_square(shares: dict[str, float]) -> None:
 
     shares: robust share of the examples after "clean" and each member that ran, in order.
     """
+    if "square" not in shares:
+        return
     from pyautoattack.checks import check_square_sr
 
     check_square_sr(shares, logger=logging.getLogger(_LOGGER))

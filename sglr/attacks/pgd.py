@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sglr.attacks.losses import Loss, named
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
+from sglr.attacks.restarts import worst_case
 from sglr.random import torch_stream
 from sglr.threat import Threat
 
@@ -29,10 +30,11 @@ def pgd(
     """Ascend the loss inside the ball around x.
 
     x: (N, C, H, W) in [0, 1]; y: (N,) labels, passed to the loss; step_size: in [0, 1] units. ``loss`` is "ce", "cw",
-    "dlr" or a function (logits, y) -> (N,). With several restarts each example keeps its worst case: the first restart
-    that is misclassified, else the one of highest loss. ``start``: points of the ball (N, C, H, W) to ascend from
-    instead; there is then one restart, and nothing is drawn. The model is used in the mode it is in (see
-    ``attack_mode``), its parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and dtype.
+    "dlr" or a function (logits, y) -> (N,). With several restarts each example keeps its worst case: the first that is
+    misclassified, after which it is left alone, else the one of highest loss. ``start``: points of the ball
+    (N, C, H, W) to ascend from instead; there is then one restart, and nothing is drawn. The model is used in the mode
+    it is in (see ``attack_mode``), its parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and
+    dtype.
 
     Raises ValueError for an unknown loss, steps or restarts below 1, or a start with restarts.
     """
@@ -42,9 +44,9 @@ def pgd(
         raise ValueError(f"{restarts} restarts from one start would be one attack made {restarts} times")
     criterion = named(loss)
     x = x.detach()
-    project = threat.projection(x)
 
-    def ascend() -> Tensor:
+    def ascend(x: Tensor, y: Tensor) -> Tensor:
+        project = threat.projection(x)
         if start is not None:
             x_adv = start.detach()
         else:
@@ -54,18 +56,13 @@ def pgd(
             x_adv = project(x_adv + threat.step(gradient, step_size))
         return x_adv
 
-    if restarts == 1:
-        return ascend()
-    worst, worst_score = x, torch.full_like(x.flatten(1)[:, 0], -torch.inf)
-    for _ in range(restarts):
-        x_adv = ascend()
+    def scored(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        x_adv = ascend(x, y)
         with torch.no_grad():
             logits = model(x_adv)
-            score = criterion(logits, y).masked_fill(logits.argmax(1) != y, torch.inf)
-        better = score > worst_score
-        worst = torch.where(better.view(-1, *[1] * (x.dim() - 1)), x_adv, worst)
-        worst_score = torch.where(better, score, worst_score)
-    return worst
+            return x_adv, criterion(logits, y).masked_fill(logits.argmax(1) != y, torch.inf)
+
+    return ascend(x, y) if restarts == 1 else worst_case(scored, x, y, restarts)
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> Tensor:

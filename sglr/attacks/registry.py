@@ -29,8 +29,5 @@ class AttackOptions(Options):
         raise NotImplementedError
 
     def members(self, threat: Threat) -> dict[str, Attack]:
-        """For an attack made of several: each by its name, in order, to be run on what the ones before left correct.
-
-        Empty for an attack that is one.
-        """
-        return {}
+        """The attacks it is made of, by name, in order: each is to be run on what the ones before left correct."""
+        return {"attack": self.build(threat)}

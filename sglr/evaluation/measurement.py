@@ -1,11 +1,12 @@
 """One attack on one model, in fixed chunks of examples in data set order.
 
 A chunk's outcome depends on its examples, the attack and the seed + its number, and on no other chunk: it may be
-computed in any process, in any order, or be read from the journal.
+computed in any process, in any order, or be read from the journal. An example that is misclassified already is not
+attacked.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -25,7 +26,9 @@ from sglr.threat import Threat
 class Measurement:
     """An attack (None: the pictures as they are) on examples x (N, C, H, W) in [0, 1] with labels y (N,).
 
-    chunk: examples per chunk; keep: of how many, the first ones, the adversarial pictures are kept.
+    chunk: examples per chunk; keep: of how many, the first ones, the adversarial pictures are kept. before: what was
+    measured on the same model and the same chunks or more: the attack goes on from there, and its outcome is that of
+    both together; None: it starts from the natural predictions.
     """
 
     model: nn.Module
@@ -37,6 +40,8 @@ class Measurement:
     chunk: int
     journal: Journal = NOWHERE
     keep: int = 0
+    before: "Measurement | None" = None
+    _known: dict[int, Outcome] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def chunks(self) -> int:
@@ -57,47 +62,41 @@ class Measurement:
         Raises RuntimeError if the attack returned NaN or something outside [0, 1] or the ball, LogitsError where logits
         are not finite.
         """
-        part = slice(number * self.chunk, (number + 1) * self.chunk)
-        x, y = self.x[part], self.y[part]
+        if number not in self._known:
+            part = slice(number * self.chunk, (number + 1) * self.chunk)
+            x, y = self.x[part], self.y[part]
+            with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+                # A model that draws random numbers draws the same ones whichever chunks came before.
+                torch.manual_seed(self.seed + number)
+                self._known[number] = self._measured(number, x, y)
+        return self._known[number]
+
+    def _measured(self, number: int, x: Tensor, y: Tensor) -> Outcome:
+        """Each member of the attack on the examples that are still correct; each is a piece of the journal."""
         keep = min(max(self.keep - number * self.chunk, 0), len(x))
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-            # A model that draws random numbers draws the same ones whichever chunks came before.
-            torch.manual_seed(self.seed + number)
-            return self._part(x, y, self.seed + number, keep, f"{number:06d}")
-
-    def _part(self, x: Tensor, y: Tensor, seed: int, keep: int, piece: str) -> Outcome:
+        natural = partial(self._scored, x, y, keep)
         if self.options is None:
-            return self.journal.once(piece, len(x), lambda: self._natural(x, y, keep))
-        members = self.options.members(self.threat)
-        if not members:
-            attack = self.options.build(self.threat)
-            return self.journal.once(piece, len(x), partial(self._attacked, x, y, attack, seed, keep))
-        return self._members(x, y, members, seed, keep, piece)
-
-    def _natural(self, x: Tensor, y: Tensor, keep: int) -> Outcome:
-        logits = finite_logits(self.model, x, len(x))
-        return Outcome.of(logits.argmax(1) == y, (), x, logits, y, keep)
+            return self.journal.once(f"{number:06d}", len(x), natural)
+        found = natural() if self.before is None else self.before.part(number).first(len(x), keep)
+        shares = {"clean": float(found.correct.mean())}
+        for member, attack in self.options.members(self.threat).items():
+            still = np.flatnonzero(found.correct)
+            if len(still) == 0:
+                break
+            index, kept = torch.from_numpy(still).to(x.device), int((still < keep).sum())
+            work = partial(self._attacked, x[index], y[index], attack, self.seed + number, kept)
+            found = found.worse(self.journal.once(f"{number:06d}-{member}", len(still), work), still)
+            shares[member] = float(found.correct.mean())
+        with captured_warnings() as warnings:
+            warn_of_square(shares)
+        return found.warned(warnings)
 
     def _attacked(self, x: Tensor, y: Tensor, attack: Attack, seed: int, keep: int) -> Outcome:
         with captured_warnings() as warnings:
             x_adv = attack(self.model, x, y, seed=seed)
         require_allowed(x_adv, x, self.threat)
-        natural, logits = finite_logits(self.model, x, len(x)), finite_logits(self.model, x_adv, len(x))
-        correct = (natural.argmax(1) == y) & (logits.argmax(1) == y)
-        return Outcome.of(correct, warnings, x_adv, logits, y, keep)
+        return self._scored(x_adv, y, keep).warned(warnings)
 
-    def _members(self, x: Tensor, y: Tensor, members: dict[str, Attack], seed: int, keep: int, piece: str) -> Outcome:
-        """Each member on the examples that those before it left correct; each is a piece of the journal."""
-        found = self._natural(x, y, keep)
-        shares = {"clean": float(found.correct.mean())}
-        for member, attack in members.items():
-            still = np.flatnonzero(found.correct)
-            if len(still) == 0:
-                break
-            index, kept = torch.from_numpy(still).to(x.device), int((still < keep).sum())
-            work = partial(self._attacked, x[index], y[index], attack, seed, kept)
-            found = found.worse(self.journal.once(f"{piece}-{member}", len(still), work), still)
-            shares[member] = float(found.correct.mean())
-        with captured_warnings() as warnings:
-            warn_of_square(shares)
-        return found.warned(warnings)
+    def _scored(self, x: Tensor, y: Tensor, keep: int) -> Outcome:
+        logits = finite_logits(self.model, x, len(x))
+        return Outcome.of(logits.argmax(1) == y, (), x, logits, y, keep)

@@ -30,9 +30,10 @@ class Outcome:
         kept = pictures[:k].detach().cpu().numpy().copy()
         return cls(correct.cpu().numpy(), tuple(warnings), kept, margins(logits[:k], y[:k]).cpu().numpy())
 
-    def first(self, n: int) -> "Outcome":
-        """The outcome of the first n examples."""
-        return Outcome(self.correct[:n], self.warnings, self.pictures[:n], self.margin[:n])
+    def first(self, n: int, keep: int | None = None) -> "Outcome":
+        """The outcome of the first n examples, with the pictures of the first ``keep`` (None: n) of them."""
+        keep = n if keep is None else keep
+        return Outcome(self.correct[:n], self.warnings, self.pictures[:keep], self.margin[:keep])
 
     def warned(self, warnings: Sequence[str]) -> "Outcome":
         """The same with further warnings."""

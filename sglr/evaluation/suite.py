@@ -11,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from sglr import files, models, processes, threat
+from sglr.attacks import REGISTRY
 from sglr.attacks.accuracy import LogitsError
 from sglr.config import Config
 from sglr.data import Pictures, Prepared, Split
@@ -19,7 +20,6 @@ from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.sanity import Subject, sanity
 from sglr.evaluation.statistics import wilson
-from sglr.evaluation.sweep import curve, radii
 from sglr.evaluation.truth import inspect, unchanged
 from sglr.models.checkpoint import CHECKPOINTS
 from sglr.models.compiling import compiled
@@ -158,21 +158,32 @@ def _take_chunks(
 def _planned(
     config: Config, test: Split, model: nn.Module, journal: Journal
 ) -> Iterator[tuple[tuple[str, ...], Measurement]]:
-    """The attacks and then the radii of the sweep, by name: ("pgd20",), ("sweep", "12.75")."""
+    """The attacks and then the rising radii of the sweep, by name: ("pgd20",), ("sweep", "12.75").
+
+    The smaller balls lie within the larger: an example that is broken at one radius counts as broken at every larger
+    one, so that the curve never rises.
+    """
     section, size = config.evaluate, _size(config, test, "natural")
 
-    def measurement(name: tuple[str, ...], options: Any, n: int, eps: float, keep: int = 0) -> Measurement:
+    def measurement(name: tuple[str, ...], n: int, eps_255: float, **more: Any) -> Measurement:
         return Measurement(
-            model, Pictures(test, n), test.true[:n], options, threat.build(config.threat.norm, eps),
-            section.seed, section.batch_size, journal.below(*name), keep,
+            model, Pictures(test, n), test.true[:n], threat=threat.build(config.threat.norm, eps_255 / 255),
+            seed=section.seed, chunk=section.batch_size, journal=journal.below(*name), **more,
         )  # fmt: skip
 
-    for attack in ("natural", *section.attacks):
-        n, eps = _size(config, test, attack), config.threat.eps_255 / 255
-        yield (attack,), measurement((attack,), section.attacks.get(attack), n, eps, KEPT)
-    for eps_255, (options, eps) in (radii(section.sweep) if section.sweep else {}).items():
-        name = ("sweep", eps_255)
-        yield name, measurement(name, options, size, eps)
+    natural = measurement(("natural",), size, 0, options=None, keep=KEPT)
+    yield ("natural",), natural
+    for attack, options in section.attacks.items():
+        n, eps_255 = _size(config, test, attack), config.threat.eps_255
+        yield (attack,), measurement((attack,), n, eps_255, options=options, keep=KEPT, before=natural)
+    if section.sweep is None:
+        return
+    options = REGISTRY.options("pgd", steps=section.sweep.steps)
+    yield ("sweep", "0"), (smaller := natural)
+    for eps_255 in sorted(section.sweep.eps_255):
+        name = ("sweep", f"{eps_255:g}")
+        smaller = measurement(name, size, eps_255, options=options, before=smaller)
+        yield name, smaller
 
 
 def _checkpoint(
@@ -198,7 +209,7 @@ def _checkpoint(
     if len(whole) >= 2:
         found[WORST] = np.logical_and.reduce(whole)
     if swept:
-        result.sweep[name] = dict(zip(swept, curve(list(swept.values())), strict=True))
+        result.sweep[name] = {eps: outcome.correct for eps, outcome in swept.items()}
     if section.sanity:
         n = min(size, section.sanity.n_examples)
         subject = Subject(

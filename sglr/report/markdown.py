@@ -3,7 +3,7 @@
 import html
 from typing import Any
 
-from sglr.report.tables import Table
+from sglr.report.table import Table
 from sglr.report.wording import plain
 
 SHOWN = ("comparison", "differences", "seeds", "labels", "memorisation", "analysis")

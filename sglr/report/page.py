@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sglr.report.drawing import Picture
-from sglr.report.tables import Table
+from sglr.report.table import Table
 from sglr.report.wording import plain, quoted
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -1,14 +1,9 @@
 """The tables, made from results.json's structure: text for people in ``rows``, exact values in ``records``."""
 
-import base64
-import csv
-import io
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
+from sglr.report.table import Table
 from sglr.report.wording import ABSENT, count, interval, joined, number, number_spread, percent, quoted, spread
 
 Row = dict[str, Any]
@@ -18,68 +13,6 @@ DIFFERENCES = {
     "last_over_best": "last − best of {baseline}",
     "best_gain": "best − best of {baseline}",
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table. The first ``labels`` columns name a row, the rest are numbers.
-
-    ``grouped``: rows that share their first cell stand together and show it once.
-    """
-
-    name: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    records: list[Row]
-    labels: int = 1
-    grouped: bool = False
-
-    def latex(self) -> str:
-        """The rows as a LaTeX table (booktabs): text is escaped, the caption is the table's."""
-        import pandas
-
-        frame = pandas.DataFrame(list(self.rows), columns=list(self.columns))
-        shown = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
-        text: str = shown.to_latex(
-            hrules=True,
-            column_format="l" * self.labels + "r" * (len(self.columns) - self.labels),
-            caption=_escaped(self.caption),
-            label=f"tab:{self.name}",
-            position="htbp",
-            position_float="centering",
-        )
-        for character, command in _LATEX.items():
-            text = text.replace(character, command)
-        return text
-
-    def csv(self) -> str:
-        """The records for programs; columns in order of first appearance, None empty, floats exactly."""
-        columns = list(dict.fromkeys(key for record in self.records for key in record))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.records)
-        return text.getvalue()
-
-    def file(self, kind: str) -> str:
-        """The table as the address of a csv or tex file, for a link that saves it even where the page stands alone."""
-        text = self.latex() if kind == "tex" else self.csv()
-        return f"data:text/{'x-tex' if kind == 'tex' else 'csv'};base64,{base64.b64encode(text.encode()).decode()}"
-
-    def groups(self) -> list[list[tuple[str, ...]]]:
-        """The rows, those that share their first cell together; all in one group when the table is not grouped."""
-        if not self.grouped:
-            return [list(self.rows)]
-        return [list(rows) for _, rows in groupby(self.rows, key=lambda row: row[0])]
-
-
-# What LaTeX's usual fonts and packages do not have.
-_LATEX = {"−": "$-$", "±": r"$\pm$", "–": "--", "‘": "`", "’": "'", "λ": r"$\lambda$", "×": r"$\times$"}
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([&%$#_{}])", r"\\\1", text)
 
 
 def tables(results: Row) -> dict[str, Table]:

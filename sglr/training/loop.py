@@ -289,7 +289,8 @@ class _Loop:
 def take_over(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Take over a state, however its tensors lie in memory and whatever device it comes from.
 
-    A fused step wants momentum to lie as its weight does; and whether to take one is up to this device.
+    A fused step wants momentum to lie as its weight does; and whether to take one is up to this device. ValueError,
+    torch's own, for the state of another optimizer.
     """
     fused = [group["fused"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state)

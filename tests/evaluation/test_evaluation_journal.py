@@ -224,5 +224,8 @@ def test_a_journal_changes_nothing(params, tmp_path):
     for _ in range(2):
         kept = evaluation.evaluate(*study, device=CPU, journal=tmp_path / "journal")
         assert kept.metrics() == plain.metrics()
-    piece = files.read_arrays(tmp_path / "journal/last/pgd3/000001.npz")
-    assert len(piece["correct"]) == len(piece["pictures"]) == 8
+    natural = files.read_arrays(tmp_path / "journal/last/natural/000001.npz")
+    attacked = files.read_arrays(tmp_path / "journal/last/pgd3/000001-attack.npz")
+    assert len(natural["correct"]) == len(natural["pictures"]) == 16
+    # Of the second chunk's eight examples those that are correct without an attack.
+    assert len(attacked["correct"]) == len(attacked["pictures"]) == natural["correct"][:8].sum()

@@ -41,7 +41,8 @@ def test_resuming_is_said(params, tmp_path):
     said = []
     for _ in range(2):
         evaluation.evaluate(*study, device=CPU, journal=tmp_path / "journal", on_resume=said.append)
-    assert said == [2 * (3 + 3 + 2)]
+    assert said == [len(list((tmp_path / "journal").rglob("*.npz")))]
+    assert said > [2 * 3]  # the natural predictions, and attacks
 
 
 def say_and_fail(rank, message):

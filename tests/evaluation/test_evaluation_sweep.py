@@ -7,10 +7,9 @@ import torch
 from evaluation_study import CPU, Output, make
 
 from sglr import evaluation, files
-from sglr.config.measurements import Sweep
+from sglr.attacks import REGISTRY
 from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.statistics import wilson
-from sglr.evaluation.sweep import curve, radii
 from sglr.threat import Linf
 
 
@@ -21,15 +20,13 @@ def test_the_curve_of_a_linear_model_is_the_closed_form():
     logits = model(x).detach()
     y = logits.argmax(1)
     reach = (logits[:, 0] - logits[:, 1]).abs() / (model.weight[:, 0] - model.weight[:, 1]).abs().sum().detach()
-    planned = radii(Sweep(eps_255=(4.0, 1.0, 2.5), steps=10))
-    assert list(planned) == ["0", "1", "2.5", "4"]
-    outcomes = [Measurement(model, x, y, attack, Linf(eps), 0, 70).whole() for attack, eps in planned.values()]
-    found = dict(zip(planned, curve(outcomes), strict=True))
-    for name, correct in found.items():
-        clear = ((reach - float(name) / 255).abs() > 1e-5).numpy()
-        np.testing.assert_array_equal(correct[clear], (reach > float(name) / 255).numpy()[clear])
-    assert found["0"].all()
-    assert 0 < found["2.5"].sum() < 200
+    attack, smaller, found = REGISTRY.options("pgd", steps=10), None, {}
+    for eps_255 in (1.0, 2.5, 4.0):
+        smaller = Measurement(model, x, y, attack, Linf(eps_255 / 255), seed=0, chunk=70, before=smaller)
+        found[eps_255] = smaller.whole().correct
+        clear = ((reach - eps_255 / 255).abs() > 1e-5).numpy()
+        np.testing.assert_array_equal(found[eps_255][clear], (reach > eps_255 / 255).numpy()[clear])
+    assert 0 < found[2.5].sum() < 200
 
 
 def test_the_sweep_reaches_the_files_and_survives_in_the_journal(params, tmp_path):
@@ -49,7 +46,7 @@ def test_the_sweep_reaches_the_files_and_survives_in_the_journal(params, tmp_pat
                 assert correct.mean() == value
                 low, high = wilson(int(correct.sum()), len(correct))
                 assert metrics["sweep"]["interval"][name][eps] == {"low": low, "high": high}
-    assert (tmp_path / "journal/last/sweep/25.5/000002.npz").exists()
+    assert (tmp_path / "journal/last/sweep/25.5/000002-attack.npz").exists()
 
 
 def test_signs_become_flags_of_the_checkpoint(params, tmp_path, monkeypatch):
