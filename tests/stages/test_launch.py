@@ -3,9 +3,11 @@
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
+import hosts
 import psutil
 import pytest
 from safetensors.torch import load_file
@@ -14,6 +16,7 @@ from torch.testing import assert_close
 
 pytestmark = pytest.mark.slow
 TRAIN = ("-m", "stages.train", "sglr", "0")
+two_machines = pytest.mark.skipif(not hosts.available(), reason="network namespaces are needed")
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +110,41 @@ def test_batch_norm_on_a_cpu_is_refused(study: Project, tmp_path):
     assert ended.status == 1
     assert "2 processes cannot train a model with batch norm on a CPU" in ended.output
     assert "Traceback" not in ended.output
+
+
+def start_on(machines: tuple[hosts.Host, ...], project: Project, **environment: str) -> list[subprocess.Popen[bytes]]:
+    """The training under torchrun on every machine, as the how-to page says; what each says is in said-0, said-1."""
+    launch = ("torchrun", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint",
+              f"{machines[0].address}:29500")  # fmt: skip
+    return [project.start(*host.command(*launch, *TRAIN), **environment) for host in machines]
+
+
+def said_of_both(project: Project) -> tuple[str, str]:
+    return project.said(before=True), project.said()
+
+
+@two_machines
+def test_on_two_machines_it_is_one_training(study: Project, tmp_path):
+    project = again(study, tmp_path / "study")
+    with hosts.two_hosts() as machines:
+        running = start_on(machines, project)
+        assert [process.wait(120) for process in running] == [0, 0], said_of_both(project)
+    check(project, study)
+
+
+@two_machines
+@pytest.mark.parametrize("lost", [0, 1], ids=["one", "two"])
+def test_a_machine_that_is_lost_ends_the_training_which_continues(study: Project, tmp_path, lost):
+    project = again(study, tmp_path / "study")
+    snapshots = project.path / ".sglr/snapshots/train"
+    with hosts.two_hosts() as machines:
+        running = start_on(machines, project, SGLR_SNAPSHOT_SECONDS="0")
+        until(lambda: list(snapshots.glob("*/snapshot-00000[4-9]-*")) or running[0].poll() is not None, "epoch 4")
+        machines[lost].end_all()
+        assert running[1 - lost].wait(120) != 0, said_of_both(project)
+    until(lambda: not trainings(project), "the others to end")
+    with hosts.two_hosts() as machines:
+        running = start_on(machines, project)
+        assert [process.wait(120) for process in running] == [0, 0], said_of_both(project)
+    assert any("resuming train@sglr-0 from epoch" in text for text in said_of_both(project))
+    check(project, study)
