@@ -154,7 +154,7 @@ def _tracking(root: Path) -> Iterator[Finding]:
         return
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri and uri.startswith("http"):
-        yield _server(uri)
+        yield _server(root, uri)
     else:
         yield Finding("ok", "tracking", "a local file" if uri else f"{root / 'mlflow.db'}")
     left = [path for path in (root / ".sglr" / "journal").glob("*") if path.is_dir()]
@@ -164,20 +164,27 @@ def _tracking(root: Path) -> Iterator[Finding]:
         )
 
 
-def _server(uri: str) -> Finding:
+def _server(root: Path, uri: str) -> Finding:
+    """Whether it is there, and then whether it answers a question of MLflow's, with the credentials at hand."""
     import socket
     from urllib.parse import urlsplit
 
+    from sglr.tracking import server, settings
+
     parts = urlsplit(uri)
-    place = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        with socket.create_connection(
-            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 3
-        ):
-            return Finding("ok", "tracking", f"a server answers at {place}")
-    except OSError as error:
+        with socket.create_connection((host, port), 3):
+            pass
+        server.connect(root)
+    except Exception as error:
+        what = f"no server at {host}:{port}" if isinstance(error, OSError) else f"the server at {host}:{port} fails"
         todo = "runs go on without it, and `sglr sync` sends later what is missing"
-        return Finding("warning", "tracking", f"no server at {place} ({error}): {todo}")
+        if settings.required():
+            todo = "no run starts without it (SGLR_TRACKING=required)"
+        level: Level = "problem" if settings.required() else "warning"
+        return Finding(level, "tracking", f"{what} ({settings.shown(error)}): {todo}")
+    return Finding("ok", "tracking", f"an MLflow server answers at {host}:{port}")
 
 
 def _repository(root: Path) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """`sglr status`, `doctor`, `predict` and `register` as a user meets them."""
 
 import fcntl
+import http.server
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,24 @@ def test_doctor_finds_what_is_wrong(project, monkeypatch):
     assert any(line.startswith("warning") and "no server at 127.0.0.1:9" in line for line in lines)
     assert any(line.startswith("problem") and "there is no dvc.yaml" in line for line in lines)
     assert "secret" not in result.output
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_doctor_asks_the_server_as_a_run_does(project, monkeypatch, required):
+    """One that is there and refuses, as for a wrong password."""
+    refuse = {method: lambda self: self.send_error(401) for method in ("do_GET", "do_POST")}
+    handler = type("Refusing", (http.server.BaseHTTPRequestHandler,), refuse)
+    monkeypatch.setattr(handler, "log_message", lambda *_: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("SGLR_TRACKING", "required" if required else "")
+        (said,) = [finding for finding in doctor.examine(project) if finding.about == "tracking"]
+        server.shutdown()
+    assert said.text.startswith(f"the server at 127.0.0.1:{server.server_port} fails (")
+    assert "401" in said.text
+    assert said.level == ("problem" if required else "warning")
+    assert said.text.endswith("(SGLR_TRACKING=required)" if required else "sends later what is missing")
 
 
 def test_doctor_names_packages_and_params(project, monkeypatch):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from study_project import Project
 
@@ -81,6 +82,25 @@ def test_a_killed_experiment_continues_in_another_copy(versioned, finished):
     # One run, reopened, and tagged with where it ended.
     trainings = [run for run in runs(versioned) if run[0] == "train@sglr-0" and run[2]]
     assert trainings == [("train@sglr-0", "FINISHED", "again")]
+
+
+@pytest.mark.slow
+def test_own_data_that_git_does_not_track_reach_the_copy(versioned):
+    """As the how-to page says; DVC refuses the whole folder, of which git tracks a part."""
+    x, y = np.arange(200, dtype=np.uint8).repeat(64).reshape(200, 1, 8, 8), np.arange(200) % 10
+    np.savez(versioned.path / "data/own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    versioned.change(lambda params: params["data"].update(source={"name": "npz", "path": "data/own.npz"}))
+    asked = ("dvc", "exp", "run", "--temp")
+    ended = versioned.call(*asked, "prepare")
+    assert ended.status != 0
+    assert "there is no file" in ended.output
+    assert "File exists" in versioned.call(*asked, "--copy-paths", "data", "prepare").output
+    for ended in (
+        versioned.call(*asked, "--copy-paths", "data/own.npz", "prepare"),
+        versioned.call(*asked, "--name", "from-root", "prepare", SGLR_DATA_ROOT=str(versioned.path)),
+    ):
+        assert ended.status == 0, ended.output
+        assert "Running stage 'prepare'" in ended.output
 
 
 def kill_all(process: "subprocess.Popen[bytes]") -> None:
