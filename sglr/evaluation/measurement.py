@@ -2,7 +2,7 @@
 
 A chunk's outcome depends on its examples, the attack and the seed + its number, and on no other chunk: it may be
 computed in any process, in any order, or be read from the journal. An example that is misclassified already is not
-attacked.
+attacked, unless its picture is kept: that one is shown to other models.
 """
 
 from collections.abc import Callable
@@ -72,21 +72,25 @@ class Measurement:
         return self._known[number]
 
     def _measured(self, number: int, x: Tensor, y: Tensor) -> Outcome:
-        """Each member of the attack on the examples that are still correct; each is a piece of the journal."""
+        """Each member of the attack on the examples that are still correct, the first on those that are kept, too.
+
+        Each is a piece of the journal.
+        """
         keep = min(max(self.keep - number * self.chunk, 0), len(x))
         natural = partial(self._scored, x, y, keep)
         if self.options is None:
             return self.journal.once(f"{number:06d}", len(x), natural)
         found = natural() if self.before is None else self.before.part(number).first(len(x), keep)
         shares = {"clean": float(found.correct.mean())}
+        chosen = found.correct | (np.arange(len(x)) < keep)
         for member, attack in self.options.members(self.threat).items():
-            still = np.flatnonzero(found.correct)
-            if len(still) == 0:
+            attacked = np.flatnonzero(chosen)
+            if len(attacked) == 0:
                 break
-            index, kept = torch.from_numpy(still).to(x.device), int((still < keep).sum())
+            index, kept = torch.from_numpy(attacked).to(x.device), int((attacked < keep).sum())
             work = partial(self._attacked, x[index], y[index], attack, self.seed + number, kept)
-            found = found.worse(self.journal.once(f"{number:06d}-{member}", len(still), work), still)
-            shares[member] = float(found.correct.mean())
+            found = found.worse(self.journal.once(f"{number:06d}-{member}", len(attacked), work), attacked)
+            chosen, shares[member] = found.correct, float(found.correct.mean())
         with captured_warnings() as warnings:
             warn_of_square(shares)
         return found.warned(warnings)

@@ -11,20 +11,33 @@ from sglr.evaluation.measurement import Measurement
 from sglr.threat import Linf, Threat
 
 
+def shift(by: float, seen: list[list[int]]):
+    """Adds ``by`` to the first pixel; notes whom it was run on by the second one, an example's number / 100."""
+
+    def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
+        seen.append((x[:, 0, 0, 1] * 100).round().int().tolist())
+        x = x.clone()
+        x[:, 0, 0, 0] = (x[:, 0, 0, 0] + by).clamp(0, 1)
+        return x
+
+    return attack
+
+
 class Shift(AttackOptions):
-    """Adds ``by`` to every pixel; notes whom it was run on by their second pixel, an example's number / 100."""
+    """One attack."""
 
     by: float = 0.0
     seen: list[list[int]] = []  # noqa: RUF012 (pydantic copies it)
 
     def build(self, threat: Threat):
-        def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
-            self.seen.append((x[:, 0, 0, 1] * 100).round().int().tolist())
-            x = x.clone()
-            x[:, 0, 0, 0] += self.by
-            return x
+        return shift(self.by, self.seen)
 
-        return attack
+
+class Shifts(Shift):
+    """An attack of two members, the second stronger."""
+
+    def members(self, threat: Threat):
+        return {"weak": shift(0.06, self.seen), "strong": shift(0.15, self.seen)}
 
 
 class FirstPixel(nn.Module):
@@ -47,26 +60,44 @@ def measured(options: AttackOptions | None, keep: int = 0, n: int = 6, before: M
 @pytest.mark.parametrize("given", [True, False], ids=["natural predictions given", "made"])
 def test_what_is_misclassified_is_not_attacked(given):
     options = Shift(name="shift", by=0.15)
-    natural = measured(None, keep=4)
-    found = measured(options, keep=4, before=natural if given else None).whole()
+    found = measured(options, before=measured(None, keep=6) if given else None).whole()
     assert options.seen == [[0, 1], [4, 5]]
     assert found.correct.tolist() == [True, False, False, False, True, False]
-    # The worst picture: the attack's where it was run, the picture itself elsewhere.
-    np.testing.assert_allclose(found.pictures[:, 0, 0, 0], [0.25, 0.55, 0.6, 0.7], atol=1e-6)
-    np.testing.assert_allclose(found.margin, [-0.5, 0.1, 0.2, 0.4], atol=1e-6)
+
+
+def test_unless_its_picture_is_kept():
+    """Of the two that are misclassified as they are the worse picture is kept, and they stay misclassified."""
+    options, back = Shift(name="shift", by=0.15), Shift(name="shift", by=-0.3)
+    found = measured(options, keep=4, before=measured(None, keep=4)).whole()
+    assert options.seen == [[0, 1, 2], [3, 4, 5]]
+    assert found.correct.tolist() == [True, False, False, False, True, False]
+    np.testing.assert_allclose(found.pictures[:, 0, 0, 0], [0.25, 0.55, 0.75, 0.85], atol=1e-6)
+    np.testing.assert_allclose(found.margin, [-0.5, 0.1, 0.5, 0.7], atol=1e-6)
+    found = measured(back, keep=4).whole()
+    assert found.correct.tolist() == [True, True, False, False, True, True]
+    np.testing.assert_allclose(found.pictures[:, 0, 0, 0], [0.1, 0.4, 0.6, 0.7], atol=1e-6)
 
 
 def test_a_measurement_goes_on_from_the_one_before():
     weak, strong = Shift(name="shift", by=0.06), Shift(name="shift", by=0.15)
-    first = measured(weak, keep=6, before=measured(None, keep=6))
-    second = measured(strong, keep=2, n=5, before=first)
+    first = measured(weak, before=measured(None, keep=6))
+    second = measured(strong, n=5, before=first)
     assert second.whole().correct.tolist() == [True, False, False, False, True]
     assert weak.seen == [[0, 1], [4, 5]]
     assert strong.seen == [[0, 1], [4]]
-    assert len(second.whole().pictures) == 2
+    assert len(second.whole().pictures) == 0
     assert first.whole().correct.tolist() == [True, True, False, False, True, False]
     # Asked again, nothing is done again.
     assert len(weak.seen) == len(strong.seen) == 2
+
+
+def test_later_members_are_run_on_what_is_still_correct():
+    """As AutoAttack is, whose members skip by themselves what is misclassified without an attack."""
+
+    options = Shifts(name="shifts")
+    found = measured(options, keep=4).whole()
+    assert options.seen == [[0, 1, 2], [0, 1], [3, 4, 5], [4]]
+    assert found.correct.tolist() == [True, False, False, False, True, False]
 
 
 def test_where_nothing_is_left_nothing_is_run():
