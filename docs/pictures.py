@@ -59,7 +59,7 @@ def draw(path: Path) -> None:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(-0.5, columns - 0.5), ylim=(-1, 1))
         axes.axis("off")
-        for start, end in found.edges:
+        for start, end in sorted(found.edges):
             axes.annotate(
                 "", (place[end][0] - WIDTH / 2, place[end][1]), (place[start][0] + WIDTH / 2, place[start][1]),
                 arrowprops={"arrowstyle": "-|>", "color": EDGE, "shrinkA": 0, "shrinkB": 0},

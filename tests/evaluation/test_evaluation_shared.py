@@ -42,7 +42,7 @@ def test_resuming_is_said(params, tmp_path):
     for _ in range(2):
         evaluation.evaluate(*study, device=CPU, journal=tmp_path / "journal", on_resume=said.append)
     assert said == [len(list((tmp_path / "journal").rglob("*.npz")))]
-    assert said > [2 * 3]  # the natural predictions, and attacks
+    assert said[0] > 2 * 3  # the natural predictions, and attacks
 
 
 def say_and_fail(rank, message):

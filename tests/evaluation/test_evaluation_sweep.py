@@ -30,7 +30,7 @@ def test_the_curve_of_a_linear_model_is_the_closed_form():
 
 
 def test_the_sweep_reaches_the_files_and_survives_in_the_journal(params, tmp_path):
-    study = make(params, tmp_path, sweep={"eps_255": [5.0, 25.5], "steps": 3})
+    study = make(params, tmp_path, sweep={"eps_255": [25.5, 5.0], "steps": 3})
     for _ in range(2):
         result = evaluation.evaluate(*study, device=CPU, journal=tmp_path / "journal")
         evaluation.write(result, tmp_path / "out")
