@@ -7,8 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sglr.evaluation.hierarchical import hierarchical_bootstrap
     from sglr.evaluation.second_look import Audit, audit, write_audit
-    from sglr.evaluation.statistics import hierarchical_bootstrap, mcnemar, mean_std, wilson
+    from sglr.evaluation.statistics import mcnemar, mean_std, wilson
     from sglr.evaluation.suite import Evaluation, evaluate, write
 
 _EXPORTS = {
@@ -18,7 +19,7 @@ _EXPORTS = {
     "Evaluation": "suite",
     "evaluate": "suite",
     "write": "suite",
-    "hierarchical_bootstrap": "statistics",
+    "hierarchical_bootstrap": "hierarchical",
     "mcnemar": "statistics",
     "mean_std": "statistics",
     "wilson": "statistics",

@@ -21,9 +21,8 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
         yield "One seed: no deviation can be given, and another training run may differ by more than any interval here."
     elif seeds < FEW_SEEDS:
         yield (
-            f"Only {counted(seeds, 'seed')}: intervals from so few are too narrow. Of the variance between S seeds the"
-            " bootstrap sees (S − 1)/S; where that variance dominates, a 95% interval covers about 50% with 2 seeds and"
-            " 85% with 5."
+            f"Only {counted(seeds, 'seed')}: how much seeds differ is poorly known from so few. Intervals are wide for"
+            " that, and right only as far as seeds scatter like a normal distribution."
         )
     if len({row["method"] for row in results["comparisons"]}) > 1:
         yield "Several methods are compared with the baseline; the intervals are not corrected for that."

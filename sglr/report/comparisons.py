@@ -10,7 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from sglr import files
-from sglr.evaluation.statistics import hierarchical_bootstrap, mcnemar
+from sglr.evaluation.hierarchical import hierarchical_bootstrap
+from sglr.evaluation.statistics import mcnemar
 from sglr.report.study import Item, Study
 
 # quantity: (weights of the method's checkpoints, weights of the baseline's)

@@ -7,8 +7,7 @@ from sglr.report.wording import counted, interval, joined, percent, quoted
 
 Row = dict[str, Any]
 CLAIMS = {
-    "closes": "{method} closes the robust overfitting gap of {baseline} {under}",
-    "narrows": "{method} narrows the robust overfitting gap of {baseline} {under} but does not close it",
+    "narrows": "{method} narrows the robust overfitting gap of {baseline} {under}",
     "unchanged": "{method} does not measurably change the robust overfitting gap of {baseline} {under}",
     "widens": "{method} widens the robust overfitting gap of {baseline} {under}",
     "no_gap": "{baseline} has no robust overfitting gap {under} that could be told from none; with {method} it changes",
@@ -18,8 +17,9 @@ CLAIMS = {
 def headline(study: Study, results: Row) -> Row:
     """The attack it is about, one verdict per method (a sentence on the gap, one on accuracy), and what qualifies them.
 
-    Verdicts: closes (the gap shrinks, and what is left cannot be told from 0), narrows, unchanged, widens, no_gap (the
-    baseline does not overfit), no_best (no validation split, so no best epoch).
+    Verdicts: narrows, unchanged, widens, no_gap (the baseline does not overfit), no_best (no validation split, so no
+    best epoch). That a gap is closed is no verdict: what is left is given with its interval, and where that holds 0,
+    too few seeds or examples may be why.
     """
     attack = headline_attack(study)
     baseline = study.config.report.baseline
@@ -69,11 +69,12 @@ def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
     change = _comparison(results, attack, method, "gap_reduction")
     verdict = _judge(ours, theirs, change)
     claim = CLAIMS[verdict].format(method=quoted(method), baseline=quoted(baseline), under=_under(attack))
+    sentence = f"{claim}: from {percent(theirs['mean'])} to {percent(ours['mean'])} points, {_change(change)}."
     stopped = _comparison(results, attack, method, "last_over_best")
     return {
         "method": method,
         "verdict": verdict,
-        "sentence": f"{claim}: from {percent(theirs['mean'])} to {percent(ours['mean'])} points, {_change(change)}.",
+        "sentence": f"{sentence} {_left(ours)}" if verdict == "narrows" else sentence,
         "accuracy": (
             f"At the last epoch {quoted(method)} is {_against(last, quoted(baseline))}; set against {quoted(baseline)}"
             f" stopped at its best epoch, the control of equal budget, it is {_against(stopped, 'that')}."
@@ -86,7 +87,13 @@ def _judge(ours: Row, theirs: Row, change: Row) -> str:
         return "no_gap"
     if change["low"] <= 0:
         return "widens" if change["high"] < 0 else "unchanged"
-    return "closes" if ours["low"] <= 0 else "narrows"
+    return "narrows"
+
+
+def _left(ours: Row) -> str:
+    """What is left of a gap that was narrowed."""
+    told = "can" if ours["low"] > 0 else "cannot"
+    return f"What is left, {percent(ours['mean'])} {interval(ours['low'], ours['high'])}, {told} be told from none."
 
 
 def _change(row: Row) -> str:
@@ -153,7 +160,7 @@ def _how_counted(study: Study, results: Row, attack: str) -> str:
         )
     return (
         f"{counted(seeds, 'seed')} × {counted(examples, 'test example')}; in brackets 95% intervals of a hierarchical"
-        " bootstrap over both."
+        " bootstrap over both, widened as Student's t is where few seeds differ more than examples do."
     )
 
 

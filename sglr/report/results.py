@@ -6,6 +6,8 @@ one seed; nothing in it is a time):
 - ``experiment``: name, methods, seeds, baseline;  ``attacks``: names in order;  ``data``: the data's meta.json
 - ``headline``: attack, verdicts [{method, verdict, sentence, accuracy}], details [sentence]
 - ``accuracy``: per attack and method: best, last, gap as {mean, deviation} (gap also low, high), seeds, examples
+- ``same_examples``: where an attack saw fewer examples than the headline's: rows as in ``accuracy`` of the headline's
+  attack (``reference``) on those examples
 - ``published``: figures of other publications of this setting beside ours (``published.published``)
 - ``comparisons``: per attack, method and quantity (``comparisons.QUANTITIES``): estimate, low, high, seeds, examples
 - ``paired``: per attack, method, seed and checkpoint McNemar's test against the baseline (``comparisons.paired``)
@@ -31,6 +33,7 @@ from sglr.report.cost import cost
 from sglr.report.headline import headline
 from sglr.report.provenance import provenance
 from sglr.report.published import published
+from sglr.report.same_examples import same_examples
 from sglr.report.study import Item, Study
 
 MEMORISATION = (
@@ -52,6 +55,7 @@ def collect(study: Study) -> dict[str, Any]:
         },
         "attacks": list(study.attacks),
         "accuracy": [_accuracy(study, attack, method) for attack in study.attacks for method in study.methods],
+        "same_examples": same_examples(study),
         "comparisons": compare(study),
         "paired": paired(study),
         "transfer": _transfer(study),

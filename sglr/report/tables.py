@@ -1,6 +1,6 @@
 """The tables, made from results.json's structure: text for people in ``rows``, exact values in ``records``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sglr.report.table import Table
@@ -38,11 +38,11 @@ def tables(results: Row) -> dict[str, Table]:
 def _accuracy(results: Row) -> Table:
     has_best = any(row["best"] for row in results["accuracy"])
     rows, records = [], []
-    for row in results["accuracy"]:
+    for row in _like_for_like(results):
         shown = [spread(**row[key]) for key in ("best", "last") if row[key]]
         if has_best:
             gap = row["gap"]
-            shown += [spread(gap["mean"], gap["deviation"]), interval(gap["low"], gap["high"])]
+            shown += [spread(gap["mean"], gap["deviation"]), interval(gap.get("low"), gap.get("high"))]
         rows.append((row["attack"], row["method"], *shown, *_counts(row)))
         records.append(_flat(row))
     measured = ("best", "last", "gap", "95% of gap") if has_best else ("last",)
@@ -51,6 +51,16 @@ def _accuracy(results: Row) -> Table:
         "comparison", f"Test accuracy in percent{_deviations(results)}{definition}.",
         ("attack", "method", *measured, "seeds", "examples"), tuple(rows), records, labels=2, grouped=True,
     )  # fmt: skip
+
+
+def _like_for_like(results: Row) -> Iterator[Row]:
+    """Accuracies by attack; before an attack on fewer examples, the headline's attack on those."""
+    for attack in results["attacks"]:
+        for row in results["same_examples"]:
+            if row["attack"] == attack:
+                name = f"{row['reference']}, same {row['examples']:,}"
+                yield {**{key: value for key, value in row.items() if key != "reference"}, "attack": name}
+        yield from (row for row in results["accuracy"] if row["attack"] == attack)
 
 
 def _deviations(results: Row) -> str:

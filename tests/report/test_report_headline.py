@@ -1,5 +1,6 @@
 """The headline says what the numbers say, and no more."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def results_of(made: tuple[config.Config, Path]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("baseline", "method", "verdict"),
     [
-        (FALLING, {"best": (142, 148), "last": (140, 150)}, "closes"),
+        (FALLING, {"best": (142, 148), "last": (140, 150)}, "narrows"),
         (FALLING, {"best": (140, 150), "last": (124, 134)}, "narrows"),
         (FALLING, {"best": (142, 148), "last": (103, 107)}, "unchanged"),
         (FALLING, {"best": (140, 150), "last": (60, 70)}, "widens"),
@@ -37,12 +38,19 @@ def test_verdict(make: Make, baseline: dict[str, Any], method: dict[str, Any], v
 def test_sentences_carry_the_numbers(make: Make) -> None:
     results = results_of(make())
     verdict, text = results["headline"]["verdicts"][0], " ".join(results["headline"]["details"])
-    claim = "‘sglr’ closes the robust overfitting gap of ‘at’ under pgd20: from 20.0 to 0.0 points, 20.0 less ["
+    claim = "‘sglr’ narrows the robust overfitting gap of ‘at’ under pgd20: from 20.0 to 0.0 points, 20.0 less ["
     assert verdict["sentence"].startswith(claim)
+    assert re.search(r" What is left, 0\.0 \[−\d+\.\d, \d+\.\d\], cannot be told from none\.$", verdict["sentence"])
     assert "‘sglr’ is 20.0 points above ‘at’ [" in verdict["accuracy"]
     assert "not distinguishable from that (0.0 points [0.0, 0.0])" in verdict["accuracy"]
     assert "Under autoattack (20 test examples), ‘sglr’" in text
     assert "2 seeds × 200 test examples" in text
+
+
+def test_what_is_left_of_a_gap_is_told_from_none(make: Make) -> None:
+    made = make(correct={"at": FALLING, "sglr": {"best": (140, 150), "last": (124, 134)}})
+    sentence = results_of(made)["headline"]["verdicts"][0]["sentence"]
+    assert re.search(r" What is left, 8\.0 \[\d+\.\d, \d+\.\d\], can be told from none\.$", sentence)
 
 
 def test_worse_is_called_worse(make: Make) -> None:

@@ -215,7 +215,7 @@ def test_markdown_tables_parse_and_hold_the_numbers(written: Path) -> None:
     at = next(row for row in comparison if row[:2] == ["pgd20", "at"])
     assert at[2:5] == ["72.5 ± 3.5", "52.5 ± 3.5", "20.0 ± 0.0"]
     assert at[6:] == ["2", "200"]
-    assert markdown.index("closes the robust overfitting gap") < markdown.index("| attack |")
+    assert markdown.index("narrows the robust overfitting gap") < markdown.index("| attack |")
 
 
 def test_tables_for_programs(written: Path) -> None:
