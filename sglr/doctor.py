@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sglr import config, files, space
+from sglr import config, files, processes, space
 
 Level = Literal["ok", "warning", "problem"]
 # What is needed for what; the first is the library itself.
@@ -20,6 +20,8 @@ PACKAGES = {
     "AutoAttack": ("pyautoattack",),
     "data sets": ("scikit-learn", "torchvision"),
 }
+# Of all trainings on a CPU, in seconds.
+_LONG = 24 * 3600
 _SOURCES = {"digits": "scikit-learn", "cifar10": "torchvision", "cifar100": "torchvision", "svhn": "torchvision"}
 
 
@@ -33,14 +35,15 @@ class Finding:
 
 
 def examine(root: Path) -> list[Finding]:
-    """Everything that can be told without running anything: versions, params, device, data, disk, tracking, git."""
+    """What can be told without running a stage: versions, params, device, data, time, disk, tracking, the project."""
     settings, params = _params(root)
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _python,
         lambda: _packages(settings),
         lambda: iter(params),
         lambda: _device(settings),
-        lambda: _data(root, settings),
+        lambda: _data(settings),
+        lambda: _time(root, settings),
         lambda: _disk(root, settings),
         lambda: _tracking(root),
         lambda: _repository(root),
@@ -96,20 +99,22 @@ def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
 def _device(settings: config.Config | None) -> Iterator[Finding]:
     import torch
 
-    asked, gpus = os.environ.get("SGLR_DEVICE", "auto"), torch.cuda.device_count()
+    from sglr.training.snapshots import interval
+
+    gpus = torch.cuda.device_count()
+    try:
+        device = processes.device(os.environ.get("SGLR_DEVICE", "auto"))
+        processes.count(os.environ.get("SGLR_NPROC", "auto"), device)
+        interval(os.environ.get("SGLR_SNAPSHOT_SECONDS", "30"))
+    except config.ConfigError as error:
+        yield Finding("problem", "device", str(error))
     if gpus:
         for number in range(gpus):
             free, total = torch.cuda.mem_get_info(number)
             name = torch.cuda.get_device_name(number)
             yield Finding("ok", "device", f"cuda:{number} {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
-    elif asked.startswith("cuda"):
-        yield Finding(
-            "problem", "device", f"SGLR_DEVICE={asked}, but torch sees no GPU: unset it, or install CUDA's torch"
-        )
     else:
         yield Finding("ok", "device", f"CPU, {os.cpu_count()} cores")
-        if settings is not None and settings.model.name != "small_cnn":
-            yield Finding("warning", "device", f"{settings.model.name} on a CPU takes days: use a GPU, or small_cnn")
     if settings is not None and settings.train.precision == "tf32" and not gpus:
         yield Finding("warning", "device", "train.precision tf32 is float32 on a CPU")
     if settings is not None and settings.experiment.threads > (os.cpu_count() or 1):
@@ -118,22 +123,40 @@ def _device(settings: config.Config | None) -> Iterator[Finding]:
         )
 
 
-def _data(root: Path, settings: config.Config | None) -> Iterator[Finding]:
+def _data(settings: config.Config | None) -> Iterator[Finding]:
     if settings is None:
         return
-    source = settings.data.source
-    if source.name == "npz":
-        path = root / source.path
-        if not path.is_file():
-            yield Finding("problem", "data", f"data.source.path {source.path} is not there; see data/README.md")
-            return
-    if _SOURCES.get(source.name) == "torchvision":
-        folder = Path(os.environ.get("SGLR_DATA_ROOT") or root / ".sglr" / "data")
-        there = folder.is_dir() and any(folder.iterdir())
-        text = f"{source.name} in {folder}" if there else f"{source.name} will be downloaded into {folder}"
-        yield Finding("ok" if there else "warning", "data", text)
+    asked = os.environ.get("SGLR_DATA_ROOT")
+    try:
+        there, text = settings.data.source.look(Path(asked) if asked else None)
+    except files.FileError as error:
+        yield Finding("problem", "data", str(error))
     else:
-        yield Finding("ok", "data", source.name)
+        yield Finding("ok" if there else "warning", "data", text)
+
+
+def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
+    if settings is None:
+        return
+    import torch
+
+    from sglr import duration
+    from sglr.status import duration as in_words
+
+    try:
+        device = processes.device(os.environ.get("SGLR_DEVICE", "auto"))
+        seconds = duration.of_study(settings, root / "artifacts" / "data", device)
+    except (files.FileError, config.ConfigError):  # said where device, data and params are looked at
+        return
+    except torch.OutOfMemoryError as error:
+        yield Finding("problem", "time", f"an attack step of {settings.model.name} does not fit the GPU: {error}")
+        return
+    trainings = len(settings.experiment.methods) * len(settings.experiment.seeds)
+    text = f"about {in_words(seconds)} for all {trainings} trainings, by an attack step of {settings.model.name} here"
+    if seconds > _LONG and device.type == "cpu":
+        yield Finding("warning", "time", f"{text}: a GPU, a smaller model or fewer seeds take less")
+    else:
+        yield Finding("ok", "time", text)
 
 
 def _disk(root: Path, settings: config.Config | None) -> Iterator[Finding]:

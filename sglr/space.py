@@ -21,11 +21,19 @@ _SMALL_FILES = 2**21
 _TRACED = 64
 # Tables of one probability per example and class: the targets, hard and refined.
 _TABLES = 2
-# What the sources hold: pictures, classes, shape. An npz file is taken for one like CIFAR-10 until it is prepared.
-_SOURCES: dict[str, tuple[int, int, Shape]] = {
-    "digits": (1_797, 10, (1, 8, 8)), "cifar10": (50_000, 10, (3, 32, 32)), "cifar100": (50_000, 100, (3, 32, 32)),
-    "svhn": (73_257, 10, (3, 32, 32)), "npz": (50_000, 10, (3, 32, 32)),
-}  # fmt: skip
+# What sources hold: classes and shape of a picture, as in CIFAR-10 where only reading it tells; and how many then.
+_USUAL: tuple[int, Shape] = (10, (3, 32, 32))
+_KINDS: dict[str, tuple[int, Shape]] = {"digits": (10, (1, 8, 8)), "cifar100": (100, (3, 32, 32))}
+_EXAMPLES = 50_000
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How many training examples, of how many classes, of which shape."""
+
+    examples: int
+    classes: int
+    shape: Shape
 
 
 @dataclass(frozen=True)
@@ -47,23 +55,33 @@ class Need:
         return self.own + self.outputs
 
 
+def expected(settings: config.Config, data: Path) -> Pictures:
+    """The prepared data in a folder, or what the settings' source is known to hold, or taken for, if there are none.
+
+    FileError when the folder is damaged.
+    """
+    if (data / "meta.json").exists():
+        meta = files.read_json(data / "meta.json")
+        channels, height, width = map(int, meta["shape"])
+        return Pictures(int(meta["sizes"]["train"]), int(meta["num_classes"]), (channels, height, width))
+    source = settings.data.source
+    examples = source.training_examples() or _EXAMPLES
+    classes, shape = _KINDS.get(source.name, _USUAL)
+    return Pictures(min(examples, settings.data.train_size or examples), classes, shape)
+
+
 def needed(settings: config.Config, data: Path) -> Need:
-    """Of one training on the prepared data in a folder, or on what the settings' source holds if there are none.
+    """Of one training on the data that ``expected`` finds.
 
     FileError when the folder is damaged, ConfigError when the model does not fit its pictures.
     """
-    examples, classes, shape = _SOURCES[settings.data.source.name]
-    examples = min(examples, settings.data.train_size or examples)
-    if (data / "meta.json").exists():
-        meta = files.read_json(data / "meta.json")
-        examples, classes = int(meta["sizes"]["train"]), int(meta["num_classes"])
-        channels, height, width = map(int, meta["shape"])
-        shape = (channels, height, width)
-    model = models.from_spec(models.spec(settings.model, num_classes=classes, shape=shape), device="meta")
+    pictures = expected(settings, data)
+    spec = models.spec(settings.model, num_classes=pictures.classes, shape=pictures.shape)
+    model = models.from_spec(spec, device="meta")
     weights = sum(value.numel() for value in model.state_dict().values()) * _FLOAT
-    table = examples * classes * _FLOAT
+    table = pictures.examples * pictures.classes * _FLOAT
     kept = len(settings.train.keep_epochs) * weights
-    trace = settings.train.epochs * _TRACED * classes * _FLOAT
+    trace = settings.train.epochs * _TRACED * pictures.classes * _FLOAT
     return Need(
         snapshots=_SNAPSHOTS * (_IN_A_SNAPSHOT * weights + _TABLES * table + trace) + kept,
         outputs=_MODELS * weights + kept + table + trace,

@@ -48,9 +48,9 @@ class Progress:
 
     def __str__(self) -> str:
         if self.epoch is None:
-            return "" if self.seconds is None else f"for {_duration(self.seconds)}"
+            return "" if self.seconds is None else f"for {duration(self.seconds)}"
         text = f"epoch {self.epoch}" + (f" of {self.epochs}" if self.epochs else "")
-        return text + ("" if self.seconds_left is None else f", about {_duration(self.seconds_left)} left")
+        return text + ("" if self.seconds_left is None else f", about {duration(self.seconds_left)} left")
 
 
 @dataclass
@@ -287,7 +287,8 @@ def _progress(root: Path, item: str, process: Any) -> Progress:
     return Progress(elapsed, epoch, epochs or None, left)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in words: '45 s', '12 min', '2.5 h'."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

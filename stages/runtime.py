@@ -41,9 +41,11 @@ class Run:
         """Keywords of ``sglr.training``'s items: processes, snapshots, a row's way to the tracker, when to stop."""
         from sglr import space
         from sglr.training import Snapshots
+        from sglr.training.snapshots import interval
 
         space.require(self.config, ARTIFACTS / "data", Path(), partial(click.echo, err=True))
-        snapshots = Snapshots(self.definition.snapshots, _snapshot_seconds(), warn=partial(click.echo, err=True))
+        seconds = interval(os.environ.get("SGLR_SNAPSHOT_SECONDS", "30"))
+        snapshots = Snapshots(self.definition.snapshots, seconds, warn=partial(click.echo, err=True))
         self.watch.graceful = True
         return {
             # On its own it stays one process: how many GPUs a machine has is not to move the last bits of a training.
@@ -206,15 +208,6 @@ def _tracker(
 def _nproc() -> str:
     """How many processes are asked for: a number, or auto."""
     return os.environ.get("SGLR_NPROC", "auto")
-
-
-def _snapshot_seconds() -> float:
-    """Seconds between two snapshots, from SGLR_SNAPSHOT_SECONDS."""
-    asked = os.environ.get("SGLR_SNAPSHOT_SECONDS", "30")
-    try:
-        return float(asked)
-    except ValueError:
-        raise config.ConfigError(f"SGLR_SNAPSHOT_SECONDS={asked!r} is not a number of seconds.") from None
 
 
 def _prepare_torch(threads: int) -> "torch.device":

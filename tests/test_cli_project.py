@@ -1,16 +1,13 @@
 """`sglr status`, `doctor`, `predict` and `register` as a user meets them."""
 
 import fcntl
-import http.server
 import json
 import os
 import pty
-import re
 import struct
 import subprocess
 import sys
 import termios
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +17,7 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from sglr import data, doctor, files, models, predicting, space
+from sglr import data, files, models, predicting
 from sglr.cli import main
 from sglr.config.reader import validate
 
@@ -55,68 +52,6 @@ def test_status_outside_a_project(tmp_path, monkeypatch):
     result = call("status")
     assert result.exit_code == 1
     assert "run this in the project's root folder" in result.output
-
-
-def test_doctor_finds_what_is_wrong(project, monkeypatch):
-    monkeypatch.setenv("SGLR_DEVICE", "cuda:3")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9/path")
-    monkeypatch.delenv("SGLR_TRACKING")
-    result = call("doctor")
-    assert result.exit_code == 1
-    lines = result.output.splitlines()
-    assert any(line.startswith("problem") and "SGLR_DEVICE=cuda:3, but torch sees no GPU" in line for line in lines)
-    assert any(line.startswith("warning") and "no server at 127.0.0.1:9" in line for line in lines)
-    assert any(line.startswith("problem") and "there is no dvc.yaml" in line for line in lines)
-    assert "secret" not in result.output
-
-
-@pytest.mark.parametrize("required", [False, True])
-def test_doctor_asks_the_server_as_a_run_does(project, monkeypatch, required):
-    """One that is there and refuses, as for a wrong password."""
-    refuse = {method: lambda self: self.send_error(401) for method in ("do_GET", "do_POST")}
-    handler = type("Refusing", (http.server.BaseHTTPRequestHandler,), refuse)
-    monkeypatch.setattr(handler, "log_message", lambda *_: None)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("SGLR_TRACKING", "required" if required else "")
-        (said,) = [finding for finding in doctor.examine(project) if finding.about == "tracking"]
-        server.shutdown()
-    assert said.text.startswith(f"the server at 127.0.0.1:{server.server_port} fails (")
-    assert "401" in said.text
-    assert said.level == ("problem" if required else "warning")
-    assert said.text.endswith("(SGLR_TRACKING=required)" if required else "sends later what is missing")
-
-
-def test_doctor_names_packages_and_params(project, monkeypatch):
-    versions = {"mlflow": None, "scikit-learn": None, "torch": "2.9.0"}
-    monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, "1.0"))
-    found = {finding.text: finding.level for finding in doctor.examine(project)}
-    assert found["scikit-learn is missing, which data.source digits needs"] == "problem"
-    assert any("mlflow missing, needed for the pipeline" in text for text in found)
-    (project / "params.yaml").write_text("experiment: {}\n")
-    found = {finding.about: finding.level for finding in doctor.examine(project) if finding.level == "problem"}
-    assert "params" in found
-
-
-def test_doctor_forecasts_the_disk(project):
-    text = next(finding.text for finding in doctor.examine(project) if finding.about == "disk")
-    assert re.fullmatch(r"[\d,]+ MB free, up to \d+ MB needed for all trainings", text)
-
-
-def test_the_forecast_grows_with_what_is_trained(params, tmp_path):
-    def forecast() -> int:
-        return space.of_study(validate(params), tmp_path)
-
-    small = forecast()
-    # Best and last with DVC's copy, six times; twelve copies of the weights in snapshots; and small files.
-    assert small > (6 * 4 + 12) * 71_900 * 4
-    assert small < 1.2 * ((6 * 4 + 12) * 71_900 * 4 + 6 * 2**21)
-    params["experiment"]["seeds"] = [0, 1, 2, 3, 4, 5]
-    assert 1.5 * small < forecast() < 2 * small
-    params["model"] = {"name": "resnet18"}
-    params["data"]["source"] = {"name": "cifar10"}
-    assert forecast() > 12 * 2 * 2 * 11_173_962 * 4
 
 
 def picture(path, size=(8, 8)):

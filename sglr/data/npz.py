@@ -46,6 +46,9 @@ class NpzOptions(SourceOptions):
         x_train, y_train, x_test, y_test = (found[name] for name in NAMES)
         return Arrays(x_train, y_train, x_test, y_test, num_classes=len(labels)).checked(str(path))
 
+    def look(self, root: Path | None) -> tuple[bool, str]:
+        return True, f"npz {self._find(root)}"
+
     def _find(self, root: Path | None) -> Path:
         places = [Path(self.path)]
         if root is not None and not places[0].is_absolute():

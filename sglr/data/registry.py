@@ -22,6 +22,13 @@ class SourceOptions(Options):
         """
         raise NotImplementedError
 
+    def look(self, root: Path | None) -> tuple[bool, str]:
+        """Whether the data is there, and where it is or would come from, without reading it.
+
+        ``root`` and FileError, when it is nowhere and nothing would bring it, as in ``read``.
+        """
+        return True, self.name
+
     def training_examples(self) -> int | None:
         """How many training examples the source has, before any are cut; None where only reading it tells."""
         return None

@@ -48,6 +48,14 @@ class TorchvisionOptions(SourceOptions):
     def training_examples(self) -> int:
         return 73257 if self.name == "svhn" else 50000
 
+    def look(self, root: Path | None) -> tuple[bool, str]:
+        root = DEFAULT_ROOT if root is None else root
+        there = all(
+            (root / wanted.filename).is_file() or all((root / name).is_file() for name, _ in wanted.contents)
+            for wanted in _downloads(self.name)
+        )
+        return there, f"{self.name} in {root}" if there else f"{self.name} will be downloaded into {root}"
+
     def read(self, root: Path | None) -> Arrays:
         root = DEFAULT_ROOT if root is None else root
         for download in _downloads(self.name):

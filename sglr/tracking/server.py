@@ -52,12 +52,13 @@ class Server:
     def experiment(self, name: str) -> str:
         """Id of the experiment, created when it is new."""
         with _creation_lock(self.uri):
-            found = self._client.get_experiment_by_name(name)
-            if found is not None:
-                return str(found.experiment_id)
             database = _database(self.uri)
             # Left to itself MLflow would write artifacts of a local database into the working directory.
             location = (database.parent / "mlartifacts" / safe(name)).as_uri() if database else None
+            found = self._client.get_experiment_by_name(name)
+            if found is not None:
+                self._say_if_moved(found, location)
+                return str(found.experiment_id)
             try:
                 return str(self._client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT))
             except Exception:
@@ -65,6 +66,17 @@ class Server:
                 if (found := self._client.get_experiment_by_name(name)) is None:
                     raise
                 return str(found.experiment_id)
+
+    def _say_if_moved(self, experiment: Any, location: str | None) -> None:
+        """Warn where files go beside a database that this one is a copy of; a place the user chose is none of ours."""
+        kept = str(experiment.artifact_location)
+        ours = f"/mlartifacts/{safe(experiment.name)}"
+        if location and kept != location and kept.startswith("file:") and kept.endswith(ours):
+            LOG.warning(
+                "files of the experiment %s go to %s, because %s was copied or moved and MLflow keeps the place."
+                " Another experiment.name, or a new database, gets a place of its own.",
+                experiment.name, shown(kept), _database(self.uri),
+            )  # fmt: skip
 
     def create(self, experiment_id: str, name: str, started: int, tags: Mapping[str, str]) -> str:
         """Id of a new run in the status RUNNING."""

@@ -1,13 +1,23 @@
 """Snapshots of a training under way, so that a killed one continues."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sglr import files
+from sglr.config import ConfigError
 
 _KEEP = 2
+
+
+def interval(asked: str) -> float:
+    """The seconds between two snapshots that SGLR_SNAPSHOT_SECONDS asks for; ConfigError where it is no such number."""
+    with contextlib.suppress(ValueError):
+        if (seconds := float(asked)) >= 0:
+            return seconds
+    raise ConfigError(f"SGLR_SNAPSHOT_SECONDS={asked!r} is not a number of seconds.")
 
 
 class Snapshots:

@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -51,6 +52,21 @@ def test_a_server_that_must_be_there_and_is_not(root: Path, train: Train, monkey
     assert "`sglr sync`" in str(said.value)
     assert "s3cret" not in str(said.value)
     assert journal.folders(root) == []
+
+
+def test_a_database_that_was_copied_says_where_files_go(
+    root: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    with train():
+        pass
+    assert "copied or moved" not in caplog.text
+    (tmp_path / "copy").mkdir()
+    shutil.copy(root / "mlflow.db", tmp_path / "copy")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'copy' / 'mlflow.db'}")
+    with train(item="train@at-0", key="k2"):
+        pass
+    assert f"files of the experiment digits go to {(root / 'mlartifacts' / 'digits').as_uri()}" in caplog.text
+    assert f"{tmp_path / 'copy' / 'mlflow.db'} was copied or moved" in caplog.text
 
 
 class Answering(http.server.BaseHTTPRequestHandler):

@@ -1,0 +1,181 @@
+"""What `sglr doctor` finds, and what it forecasts."""
+
+import http.server
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from sglr import doctor, duration, space
+from sglr.cli import main
+from sglr.config.reader import validate
+from sglr.data.registry import SourceOptions
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+@pytest.fixture
+def project(params, tmp_path, monkeypatch):
+    """A folder with the params of digits, before anything ran."""
+    monkeypatch.chdir(tmp_path)
+    params["data"] |= {"source": {"name": "digits", "test_size": 40}, "train_size": 60, "validation_size": 20}
+    params["train"]["batch_size"] = 60
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    return tmp_path
+
+
+def about(what: str, root: Path) -> list[tuple[str, str]]:
+    return [(finding.level, finding.text) for finding in doctor.examine(root) if finding.about == what]
+
+
+def test_doctor_finds_what_is_wrong(project, monkeypatch):
+    monkeypatch.setenv("SGLR_DEVICE", "cuda:3")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9/path")
+    monkeypatch.delenv("SGLR_TRACKING")
+    result = call("doctor")
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert any(line.startswith("problem") and "SGLR_DEVICE='cuda:3' asks for a GPU" in line for line in lines)
+    assert any(line.startswith("warning") and "no server at 127.0.0.1:9" in line for line in lines)
+    assert any(line.startswith("problem") and "there is no dvc.yaml" in line for line in lines)
+    assert "secret" not in result.output
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_doctor_asks_the_server_as_a_run_does(project, monkeypatch, required):
+    """One that is there and refuses, as for a wrong password."""
+    refuse = {method: lambda self: self.send_error(401) for method in ("do_GET", "do_POST")}
+    handler = type("Refusing", (http.server.BaseHTTPRequestHandler,), refuse)
+    monkeypatch.setattr(handler, "log_message", lambda *_: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("SGLR_TRACKING", "required" if required else "")
+        (said,) = [finding for finding in doctor.examine(project) if finding.about == "tracking"]
+        server.shutdown()
+    assert said.text.startswith(f"the server at 127.0.0.1:{server.server_port} fails (")
+    assert "401" in said.text
+    assert said.level == ("problem" if required else "warning")
+    assert said.text.endswith("(SGLR_TRACKING=required)" if required else "sends later what is missing")
+
+
+def test_doctor_names_packages_and_params(project, monkeypatch):
+    versions = {"mlflow": None, "scikit-learn": None, "torch": "2.9.0"}
+    monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, "1.0"))
+    found = {finding.text: finding.level for finding in doctor.examine(project)}
+    assert found["scikit-learn is missing, which data.source digits needs"] == "problem"
+    assert any("mlflow missing, needed for the pipeline" in text for text in found)
+    (project / "params.yaml").write_text("experiment: {}\n")
+    found = {finding.about: finding.level for finding in doctor.examine(project) if finding.level == "problem"}
+    assert "params" in found
+
+
+def test_doctor_forecasts_the_disk(project):
+    text = next(finding.text for finding in doctor.examine(project) if finding.about == "disk")
+    assert re.fullmatch(r"[\d,]+ MB free, up to \d+ MB needed for all trainings", text)
+
+
+def test_the_forecast_grows_with_what_is_trained(params, tmp_path):
+    def forecast() -> int:
+        return space.of_study(validate(params), tmp_path)
+
+    small = forecast()
+    # Best and last with DVC's copy, six times; twelve copies of the weights in snapshots; and small files.
+    assert small > (6 * 4 + 12) * 71_900 * 4
+    assert small < 1.2 * ((6 * 4 + 12) * 71_900 * 4 + 6 * 2**21)
+    params["experiment"]["seeds"] = [0, 1, 2, 3, 4, 5]
+    assert 1.5 * small < forecast() < 2 * small
+    params["model"] = {"name": "resnet18"}
+    params["data"]["source"] = {"name": "cifar10"}
+    assert forecast() > 12 * 2 * 2 * 11_173_962 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SGLR_DEVICE", "banana", "SGLR_DEVICE='banana' is no device"),
+        ("SGLR_NPROC", "abc", "SGLR_NPROC='abc' is no number of processes"),
+        ("SGLR_SNAPSHOT_SECONDS", "nan", "SGLR_SNAPSHOT_SECONDS='nan' is not a number of seconds"),
+    ],
+)
+def test_doctor_reads_the_environment_as_a_stage_does(project, monkeypatch, name, value, said):
+    monkeypatch.setenv(name, value)
+    level, text = about("device", project)[0]
+    assert level == "problem"
+    assert text.startswith(said)
+
+
+def other_source(project: Path, params: dict, source: dict) -> None:
+    params["data"] |= {"source": source, "validation_size": 0}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_doctor_looks_for_an_archive_where_the_stage_does(project, params, tmp_path, monkeypatch):
+    other_source(project, params, {"name": "npz", "path": "own.npz"})
+    ((level, text),) = about("data", project)
+    assert level == "problem"
+    assert "there is no file" in text
+    monkeypatch.setenv("SGLR_DATA_ROOT", str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    np.savez(tmp_path / "elsewhere/own.npz", x_train=np.zeros(3))
+    assert about("data", project) == [("ok", f"npz {tmp_path / 'elsewhere/own.npz'}")]
+
+
+def test_doctor_takes_no_other_file_for_a_data_set(project, params, monkeypatch):
+    other_source(project, params, {"name": "cifar10"})
+    folder = project / "sets"
+    folder.mkdir()
+    monkeypatch.setenv("SGLR_DATA_ROOT", str(folder))
+    (folder / "notes.txt").touch()
+    assert about("data", project) == [("warning", f"cifar10 will be downloaded into {folder}")]
+    (folder / "cifar-10-python.tar.gz").touch()
+    assert about("data", project) == [("ok", f"cifar10 in {folder}")]
+
+
+def test_a_source_of_ones_own_is_forecast_too(params, tmp_path):
+    """Like CIFAR-10 until it is prepared."""
+
+    class OwnOptions(SourceOptions):
+        """None."""
+
+    settings = validate(params)
+    own = settings.data.model_copy(update={"source": OwnOptions(name="own"), "train_size": None})
+    found = space.expected(settings.model_copy(update={"data": own}), tmp_path)
+    assert found == space.Pictures(50_000, 10, (3, 32, 32))
+
+
+def test_doctor_forecasts_the_time(project):
+    ((level, text),) = about("time", project)
+    assert level == "ok"
+    assert re.fullmatch(r"about \d+ s for all 6 trainings, by an attack step of small_cnn here", text)
+
+
+def test_the_time_is_that_of_the_epochs_and_steps_asked_for(params, tmp_path, monkeypatch):
+    monkeypatch.setattr(duration, "_gradient", lambda *_: 1e-3)
+    params["experiment"] |= {"methods": ["at", "standard"], "seeds": [0, 1]}
+    params["data"] |= {"source": {"name": "digits", "test_size": 800}, "train_size": 500, "validation_size": 0}
+    params["warmup"] = {"objective": "standard", "epochs": 3, "lr": 0.05}
+    params["train"] |= {"epochs": 20, "attack": {"steps": 10, "step_size_255": 2, "random_start": True}}
+
+    def seconds() -> float:
+        return duration.of_study(validate(params), tmp_path, torch.device("cpu"))
+
+    assert seconds() == pytest.approx(1e-3 * 500 * 2 * (3 * 2 + 20 * 12 + 20 * 2))
+    params["experiment"]["methods"] = ["at", "sglr"]
+    params["warmup"] |= {"objective": "adversarial", "epochs": 5}
+    params["methods"]["sglr"]["labels"]["start_epoch"] = 6
+    assert seconds() == pytest.approx(1e-3 * 500 * 2 * 12 * (5 + 15 + 15))
+
+
+def test_a_long_study_on_a_cpu_is_warned_of(project, monkeypatch):
+    monkeypatch.setattr(duration, "of_study", lambda *_: 40 * 3600.0)
+    ((level, text),) = about("time", project)
+    assert level == "warning"
+    assert text.startswith("about 40.0 h for all 6 trainings")
