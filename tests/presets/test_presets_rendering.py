@@ -77,6 +77,16 @@ def test_every_value_is_the_last_overlays_or_the_bases(preset):
         assert set(parse(text)["methods"]) == set(listed)
 
 
+def test_the_sweep_is_around_the_radius_of_the_threat(preset):
+    _, text = preset
+    config = validate(parse(text))
+    if config.evaluate.sweep is not None:
+        radii, eps = config.evaluate.sweep.eps_255, config.threat.eps_255
+        assert eps in radii
+        assert list(radii) == sorted(radii)
+        assert min(radii) < eps < max(radii) <= 3 * eps
+
+
 def test_comments_survive(preset):
     _, text = preset
     base, found = comments(BASE), comments(text)
