@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from sglr.config.fields import Attack, Name, Positive, PositiveFloat, Seed, unique
+from sglr.config.names import WORST
 from sglr.config.registry import Section
 from sglr.config.sections import TrainAttack
 
@@ -36,7 +37,7 @@ class Evaluate(Section):
 
     @model_validator(mode="after")
     def _names_free(self) -> Self:
-        for taken, what in (("natural", "is always measured"), ("worst", "is the worst case over the attacks")):
+        for taken, what in (("natural", "is always measured"), (WORST, "is the worst case over the attacks")):
             if taken in self.attacks:
                 raise ValueError(f"{taken!r} {what} and cannot name an attack")
         return self

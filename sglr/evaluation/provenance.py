@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from sglr import files
-from sglr.models.checkpoint import CHECKPOINTS, SPEC, WEIGHTS
+from sglr.config.names import CHECKPOINTS
+from sglr.models.checkpoint import SPEC, WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from sglr import files, models, threat
 from sglr.attacks import predictions
 from sglr.attacks.accuracy import require_allowed
 from sglr.config import Config
+from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared, Split
 from sglr.evaluation.sanity import stronger
 from sglr.evaluation.statistics import mcnemar, wilson
 from sglr.evaluation.suite import trained_models
 from sglr.evaluation.truth import unchanged
-from sglr.models.checkpoint import CHECKPOINTS
 from sglr.models.precision import full_precision
 
 # Pictures at a time: no batch size that an evaluation is likely to use.

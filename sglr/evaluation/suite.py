@@ -14,6 +14,7 @@ from sglr import files, models, processes, threat
 from sglr.attacks import REGISTRY
 from sglr.attacks.accuracy import LogitsError
 from sglr.config import Config
+from sglr.config.names import CHECKPOINTS, WORST
 from sglr.data import Pictures, Prepared, Split
 from sglr.evaluation.journal import Journal
 from sglr.evaluation.measurement import Measurement
@@ -21,12 +22,9 @@ from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.sanity import Subject, sanity
 from sglr.evaluation.statistics import wilson
 from sglr.evaluation.truth import inspect, unchanged
-from sglr.models.checkpoint import CHECKPOINTS
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
 
-# Key of the worst case per example over the attacks that were run on as many examples as the suite.
-WORST = "worst"
 # Of so many test examples, the first ones, the worst-case pictures are kept.
 KEPT = 1000
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals (Efron 1979) over the examples of one run: of means, ratios, differences, any statistic."""
+"""Bootstrap intervals (Efron 1979) over the examples of one run: of means, ratios, differences, plug-in statistics."""
 
 from collections.abc import Callable, Iterator
 
@@ -54,25 +54,6 @@ def difference_interval(
         for values in (first, second)
     ]
     return _percentiles(means[0] - means[1], confidence)
-
-
-def statistic_interval(
-    statistic: Callable[[Integers], float], n: int, generator: np.random.Generator, *, resamples: int = RESAMPLES,
-    confidence: float = 0.95, basic: bool = False,
-) -> dict[str, float]:  # fmt: skip
-    """``low`` and ``high`` of any statistic of n >= 1 examples, called with the indices (n,) of a resample.
-
-    basic: mirrored at the estimate, for biased statistics (see ``_reflected``). ValueError when the statistic of some
-    resample is not finite, which makes percentiles meaningless.
-    """
-    values = [float(statistic(index)) for chunk in _resampled(n, generator, resamples) for index in chunk]
-    replicates = np.array(values, dtype=np.float64)
-    if not np.isfinite(replicates).all():
-        count = int((~np.isfinite(replicates)).sum())
-        raise ValueError(f"the statistic is not finite in {count} of {resamples} resamples: it has no interval")
-    if basic:
-        return _reflected(replicates, float(statistic(np.arange(n))), confidence)
-    return _percentiles(replicates, confidence)
 
 
 def counts_interval(

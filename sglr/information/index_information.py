@@ -40,11 +40,6 @@ class IndexInformation:
         """Whether the upper bound is within 1% of log N: the sample is too small, or the noise too weak, to tell."""
         return self.upper >= (1 - SATURATED) * math.log(len(self.upper_contributions))
 
-    @property
-    def lower_saturated(self) -> bool:
-        """The same of the lower bound: then I(index; T) itself is log N, and all examples can be told apart."""
-        return self.lower >= (1 - SATURATED) * math.log(len(self.lower_contributions))
-
 
 def spread(features: ArrayLike) -> float:
     """Root mean squared distance of features (N, D) from their mean; dimensions that are constant add nothing."""

@@ -42,13 +42,6 @@ def channel_entropy(rows: Floats, true: ArrayLike) -> float:
     return float(entropy(rows)[labels].mean())
 
 
-def channel_information(rows: Floats, true: ArrayLike) -> float:
-    """I(given; true) = H(given) - H(given | true) in nats, with the frequencies of the true labels (n,), n >= 1."""
-    labels = classes(true, len(np.asarray(true)), len(rows), "true")
-    marginal = rows[labels].mean(0)
-    return float(entropy([marginal])[0]) - channel_entropy(rows, labels)
-
-
 def drawn_entropy(
     kind: str, rate: float, num_classes: int, true: ArrayLike, class_map: Mapping[Any, int] | None = None
 ) -> float:

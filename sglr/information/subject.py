@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sglr import files, models
 from sglr.config import Config
+from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared, Split
 from sglr.information import label_noise
 from sglr.information.checks import Floats, Integers
@@ -105,7 +106,7 @@ def _checkpoints(
         if not any(row.get("epoch") == epoch for row in trained.history):
             raise files.FileError(f"{path}: history.csv has no epoch {epoch}; run the training again.")
         found.append(Checkpoint(f"epoch-{epoch}", epoch, path))
-    for name in ("best", "last"):
+    for name in CHECKPOINTS:
         at = trained.epoch_of(name)
         if at is not None:
             found.append(Checkpoint(name, at, folder / name))

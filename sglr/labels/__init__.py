@@ -2,8 +2,8 @@
 
 from sglr.config import discover
 from sglr.labels.refinement import SelfGuidedRefinement
-from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step
+from sglr.labels.registry import NEVER, REGISTRY, LabelOptions, LabelPolicy, NaturalForward, Step
 
 discover(__name__, __path__)
 
-__all__ = ["REGISTRY", "LabelOptions", "LabelPolicy", "SelfGuidedRefinement", "Step"]
+__all__ = ["NEVER", "REGISTRY", "LabelOptions", "LabelPolicy", "NaturalForward", "SelfGuidedRefinement", "Step"]

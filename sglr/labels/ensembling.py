@@ -9,7 +9,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sglr.labels.registry import REGISTRY, BatchNormMode, LabelOptions, LabelPolicy, Penalty, restore
+from sglr.labels.registry import (
+    REGISTRY,
+    BatchNormMode,
+    LabelOptions,
+    LabelPolicy,
+    NaturalForward,
+    Penalty,
+    restore,
+)
 from sglr.objectives import ObjectiveOptions
 
 
@@ -81,6 +89,9 @@ class EnsemblingOptions(LabelOptions):
     def check_objective(self, objective: ObjectiveOptions) -> None:
         if not objective.build().attacks:
             raise ValueError(f"temporal ensembling regularises adversarial predictions; {objective.name!r} makes none")
+
+    def natural_forward(self) -> NaturalForward:
+        return NaturalForward(self.start_epoch, "eval", before_attack=True)
 
     def same_until(self, epoch: int) -> bool:
         return self.start_epoch > epoch

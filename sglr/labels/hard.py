@@ -4,7 +4,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step
+from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, NaturalForward, Step
 from sglr.objectives import ObjectiveOptions
 
 
@@ -52,6 +52,9 @@ class HardOptions(LabelOptions):
                 f"natural_forward_from adds nothing to objective {objective.name!r}, which forwards natural pictures"
                 " itself"
             )
+
+    def natural_forward(self) -> NaturalForward:
+        return NaturalForward(self.natural_forward_from, "train")
 
     def same_until(self, epoch: int) -> bool:
         return self.natural_forward_from is None or self.natural_forward_from > epoch

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step, restore
+from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, NaturalForward, Step, restore
 from sglr.objectives import ObjectiveOptions
 
 
@@ -171,6 +171,9 @@ class RefinementOptions(LabelOptions):
                 f"natural_bn eval does not go with objective {objective.name!r}, which forwards natural pictures in"
                 " train mode itself: refinement uses that prediction"
             )
+
+    def natural_forward(self) -> NaturalForward:
+        return NaturalForward(self.start_epoch, self.natural_bn)
 
     def same_until(self, epoch: int) -> bool:
         return self.start_epoch > epoch

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from sglr.config import Options, Registry
-from sglr.objectives import ObjectiveOptions, Outputs
+from sglr.objectives import Objective, ObjectiveOptions, Outputs
 
 REGISTRY = Registry("label policy")
 
@@ -28,6 +28,25 @@ class Step:
     """The forwards the objective made."""
     natural: Callable[[BatchNormMode], Tensor]
     """Natural logits (N, C) without gradient: the objective's if it made some, else a forward in the mode asked for."""
+
+
+@dataclass(frozen=True)
+class NaturalForward:
+    """What a policy says of the natural logits it asks for, once in each of its steps."""
+
+    start_epoch: int | None
+    """The first epoch with such steps, counted from 1; None: it never asks."""
+    bn: BatchNormMode = "train"
+    """The mode it asks for."""
+    before_attack: bool = False
+    """Whether it asks in ``before_attack``, when the objective has forwarded nothing yet."""
+
+    def is_added_to(self, objective: Objective) -> bool:
+        """Whether it is one more forward than the objective makes, and not the objective's own looked at again."""
+        return self.start_epoch is not None and (self.before_attack or not objective.forwards_natural)
+
+
+NEVER = NaturalForward(None)
 
 
 class LabelPolicy(ABC):
@@ -82,6 +101,14 @@ class LabelOptions(Options):
 
     def check_objective(self, objective: ObjectiveOptions) -> None:
         """ValueError when the policy does not go with an objective."""
+
+    def natural_forward(self) -> NaturalForward | None:
+        """When natural logits are asked for (``NEVER``, where they are not).
+
+        What the report says of cost and of batch norm follows from it. None, where a policy does not say: the report
+        then counts no passes of its methods.
+        """
+        return None
 
     def same_until(self, epoch: int) -> bool:
         """Whether the epochs up to ``epoch`` equal hard labels, so that a warm-up can be shared."""

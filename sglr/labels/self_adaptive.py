@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, Step, restore
+from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, NaturalForward, Step, restore
 from sglr.objectives import ObjectiveOptions
 
 
@@ -60,6 +60,9 @@ class SelfAdaptiveOptions(LabelOptions):
     def check_objective(self, objective: ObjectiveOptions) -> None:
         if objective.name != "trades":
             raise ValueError(f"self-adaptive training is defined on objective 'trades', not on {objective.name!r}")
+
+    def natural_forward(self) -> NaturalForward:
+        return NaturalForward(self.start_epoch, "train")
 
     def same_until(self, epoch: int) -> bool:
         return self.start_epoch > epoch

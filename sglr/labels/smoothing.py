@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sglr.labels.hard import FixedLabels
-from sglr.labels.registry import REGISTRY, LabelOptions
+from sglr.labels.registry import NEVER, REGISTRY, LabelOptions, NaturalForward
 
 
 @REGISTRY.register("smoothing")
@@ -17,3 +17,6 @@ class SmoothingOptions(LabelOptions):
     def build(self, given: Tensor, num_classes: int, epochs: int) -> FixedLabels:
         onehot = F.one_hot(given, num_classes).float()
         return FixedLabels((1 - self.smoothing) * onehot + self.smoothing / num_classes)
+
+    def natural_forward(self) -> NaturalForward:
+        return NEVER

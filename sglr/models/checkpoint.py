@@ -13,8 +13,6 @@ from sglr import files
 from sglr.models.factory import from_spec
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
-CHECKPOINTS = ("best", "last")
-"""The folders of a training that hold a model; ``best`` where there is validation data."""
 _DTYPES = {"F32": torch.float32, "I64": torch.int64}
 
 

@@ -2,8 +2,10 @@
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sglr.config import Options, Registry
 from sglr.models.normalize import Normalization, layer
@@ -25,6 +27,12 @@ class ModelOptions(Options):
         Initial weights come from torch's global random state.
         """
         raise NotImplementedError
+
+    def has_batch_norm(self, num_classes: int, shape: Shape) -> bool:
+        """Whether the model that ``build`` makes keeps running statistics of the pictures it sees in train mode."""
+        with torch.device("meta"):
+            modules = list(self.build(num_classes, shape).modules())
+        return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in modules)
 
 
 class Classifier(nn.Module):

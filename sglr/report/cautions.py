@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sglr.config.sections import Method
 from sglr.report.headline import headline_attack
 from sglr.report.study import Study
 from sglr.report.wording import counted, percent, quoted
@@ -76,16 +77,31 @@ def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
 
 
 def _sources(study: Study) -> Iterator[str]:
+    batch_norm = study.config.model.has_batch_norm(study.meta["num_classes"], tuple(study.meta["shape"]))
     for method in study.methods:
-        labels = study.config.methods[method].labels
+        chosen = study.config.methods[method]
+        labels = chosen.labels
         if getattr(labels, "refinement_ratio", 1.0) < 1:
             yield (
                 f"{quoted(method)} mixes refined and given labels with ratio {labels.refinement_ratio}: a"
                 " reconstruction of the paper's formula; the authors' published code has no such ratio."
             )
-        if getattr(labels, "natural_bn", "eval") == "train":
+        if batch_norm and _feeds_batch_norm(chosen):
+            published = ", as the published code does," if labels.name == "refinement" else ""
             yield (
-                f"{quoted(method)} forwards natural pictures in train mode, as the published code does, so they enter"
+                f"{quoted(method)} forwards natural pictures in train mode{published} so they enter"
                 " the batch-norm statistics: part of its effect may come from that and not from the labels."
             )
     yield "The analyses of information are reconstructions: the paper's estimators are not published."
+
+
+def _feeds_batch_norm(method: Method) -> bool:
+    """Whether natural pictures are in batch norm's statistics because of a method's labels.
+
+    Not where the objective forwards them anyway, with hard labels too; nor of the control, whose labels are hard and
+    which is there to show that effect.
+    """
+    natural = method.labels.natural_forward()
+    if natural is None or method.labels.name == "hard":
+        return False
+    return natural.bn == "train" and bool(natural.is_added_to(method.objective.build()))

@@ -7,49 +7,43 @@ from typing import Any
 
 from sglr.config import Config
 
-# Labels that look at the natural pictures in every step, from which epoch on ("start_epoch" of their options).
-_LOOK_AT_NATURAL = ("refinement", "ensembling", "self_adaptive")
-# Labels whose look comes before the attack, so that no prediction of the objective can be used.
-_BEFORE = ("ensembling",)
+_OBJECTIVES = ("at", "trades", "mart", "standard")
+_WEIGHTS = ("none", "awp", "ema", "swa")
 
 
 def passes(config: Config, method: str) -> dict[str, float] | None:
     """Passes of one training example through the network in one epoch of training, mean over the epochs.
 
     ``attack_forward``, ``attack_backward``: to make its adversarial picture; ``forward``, ``backward``: to learn from
-    it; ``forwards`` and ``backwards``: both together. Measurements after the epoch are the same for all methods and not
-    in it. None for a method with components that this does not know.
+    it, a natural forward that the labels make included; ``forwards`` and ``backwards``: both together. Measurements
+    after the epoch are the same for all methods and not in it. None for a method with an objective or weights that this
+    does not know, or with labels that do not say when they forward natural pictures.
     """
     chosen, epochs = config.methods[method], config.train.epochs
-    names = (chosen.objective.name, chosen.labels.name, chosen.weights.name)
-    known = (
-        ("at", "trades", "mart", "standard"),
-        ("hard", "smoothing", *_LOOK_AT_NATURAL),
-        ("none", "awp", "ema", "swa"),
-    )
-    if any(name not in some for name, some in zip(names, known, strict=True)):
+    natural = chosen.labels.natural_forward()
+    if chosen.objective.name not in _OBJECTIVES or chosen.weights.name not in _WEIGHTS or natural is None:
         return None
     objective = chosen.objective.build()
     steps = config.train.attack.steps if objective.attacks else 0
     own = int(objective.attacks) + int(objective.forwards_natural)
     forward, backward = float(own), float(own)
-    if names[1] in _LOOK_AT_NATURAL and (names[1] in _BEFORE or not objective.forwards_natural):
-        forward += _share(chosen.labels, epochs)
-    if names[2] == "awp":
+    if natural.is_added_to(objective):
+        forward += _share(natural, epochs)
+    if chosen.weights.name == "awp":
         forward, backward = (once + own * _share(chosen.weights, epochs) for once in (forward, backward))
-    if names[2] in ("ema", "swa") and chosen.weights.model_dump().get("buffers") == "recompute":
+    if getattr(chosen.weights, "buffers", None) == "recompute":
         forward += _share(chosen.weights, epochs)
     # TRADES compares with the natural prediction, made once.
-    attack_forward = steps + int(names[0] == "trades")
+    attack_forward = steps + int(chosen.objective.name == "trades")
     return {
         "attack_forward": float(attack_forward), "attack_backward": float(steps), "forward": forward,
         "backward": backward, "forwards": attack_forward + forward, "backwards": steps + backward,
     }  # fmt: skip
 
 
-def _share(options: Any, epochs: int) -> float:
+def _share(policy: Any, epochs: int) -> float:
     """The share of the epochs from ``start_epoch`` on."""
-    start: int = getattr(options, "start_epoch", 1)
+    start: int = getattr(policy, "start_epoch", 1)
     return max(0, epochs - start + 1) / epochs
 
 

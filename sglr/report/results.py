@@ -25,6 +25,7 @@ one seed; nothing in it is a time):
 from collections.abc import Sequence
 from typing import Any
 
+from sglr.config.names import CHECKPOINTS
 from sglr.evaluation.statistics import mean_std
 from sglr.report.analysis import notes, summarise
 from sglr.report.cautions import cautions
@@ -128,7 +129,7 @@ def _item(item: Item, attack: str) -> dict[str, Any]:
         "epochs": item.training.get("epochs"),
         "examples": len(item.index[attack]),
     }
-    for checkpoint in ("best", "last"):
+    for checkpoint in CHECKPOINTS:
         bounds = item.evaluation.get("interval", {}).get(checkpoint, {}).get(attack, {})
         row[checkpoint] = item.evaluation.get(checkpoint, {}).get(attack)
         row[f"{checkpoint}_low"], row[f"{checkpoint}_high"] = bounds.get("low"), bounds.get("high")

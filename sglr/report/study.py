@@ -8,9 +8,8 @@ import numpy as np
 
 from sglr import files
 from sglr.config import Config
+from sglr.config.names import CHECKPOINTS, WORST
 
-CHECKPOINTS = ("best", "last")
-WORST = "worst"
 # Tables of the analysis that figures are drawn from.
 TABLES = ("memorization", "quantities", "calibration", "landscape")
 

@@ -42,7 +42,6 @@ def test_points_far_apart_saturate_and_equal_ones_hold_nothing():
     (apart,) = index_information(np.arange(50.0)[:, None], [0.001])
     assert apart.lower == pytest.approx(math.log(50))
     assert apart.saturated is True
-    assert apart.lower_saturated is True
     (equal,) = index_information(np.ones((50, 3)), [0.1])
     assert (equal.lower, equal.upper, equal.saturated) == (0, 0, False)
     (close,) = index_information(np.arange(50.0)[:, None], [2.0])

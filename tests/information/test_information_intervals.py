@@ -1,4 +1,4 @@
-"""Bootstrap intervals of statistics that are not means, and those of biased ones."""
+"""Bootstrap intervals of means, and of biased statistics."""
 
 import math
 
@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sglr.information.bootstrap import (
-    counts_interval,
-    difference_interval,
-    groups_interval,
-    mean_interval,
-    statistic_interval,
-)  # fmt: skip
+from sglr.information.bootstrap import counts_interval, difference_interval, groups_interval, mean_interval
 from sglr.information.calibration import ece, residuals
 from sglr.information.entropy import contingency, mutual_information
 from sglr.random import numpy_stream
@@ -23,30 +17,19 @@ def skewed():
     return np.random.default_rng(0).exponential(size=200)
 
 
-@pytest.mark.parametrize(("basic", "method"), [(False, "percentile"), (True, "basic")])
-def test_any_statistic_as_scipy_does_it(skewed, basic, method):
-    found = statistic_interval(
-        lambda index: float(np.var(skewed[index])), len(skewed), numpy_stream(0, "a"), resamples=2000, basic=basic
-    )
-    reference = stats.bootstrap(
-        (skewed,), np.var, n_resamples=2000, method=method, vectorized=True, rng=np.random.default_rng(1)
+def test_means_as_scipy_does_them(skewed):
+    found = mean_interval(skewed, numpy_stream(0, "a"), resamples=2000)
+    reference = scipys(lambda index: skewed[index].mean(), len(skewed), "percentile")
+    # Ends of 2000 replicates vary by 1 or 2% of the width.
+    assert found == pytest.approx(reference, abs=0.05 * (reference["high"] - reference["low"]))
+
+
+def scipys(statistic, n, method):
+    """Ends of scipy's interval of 2000 resamples, of a statistic of indices (n,)."""
+    found = stats.bootstrap(
+        (np.arange(n),), statistic, n_resamples=2000, method=method, vectorized=False, rng=np.random.default_rng(1)
     ).confidence_interval
-    # Ends of 2000 replicates vary by 1 or 2% of the width; percentile and basic are 11% of it apart here.
-    width = reference.high - reference.low
-    assert found["low"] == pytest.approx(reference.low, abs=0.05 * width)
-    assert found["high"] == pytest.approx(reference.high, abs=0.05 * width)
-
-
-def test_a_mean_as_statistic_is_the_interval_of_means(skewed):
-    found = statistic_interval(lambda index: float(skewed[index].mean()), len(skewed), numpy_stream(0, "a"))
-    assert found == pytest.approx(mean_interval(skewed, numpy_stream(0, "a")), abs=1e-12)
-
-
-def test_a_statistic_without_a_value_in_some_resample_is_refused():
-    with pytest.raises(ValueError, match="not finite in"):
-        statistic_interval(lambda index: 1.0 if 0 in index else math.nan, 3, numpy_stream(0, "a"))
-    with pytest.raises(ValueError, match="no values"):
-        statistic_interval(lambda index: 0.0, 0, numpy_stream(0, "a"))
+    return {"low": found.low, "high": found.high}
 
 
 def test_difference_of_independent_means_has_the_width_of_both(skewed):
@@ -70,10 +53,11 @@ def test_calibration_error_many_resamples_at_a_time_is_the_plain_one(predictions
     probs, labels = predictions
     values, bins = residuals(probs, labels)
     found = groups_interval(values, bins, numpy_stream(0, "a"), resamples=300)
-    plain = statistic_interval(
-        lambda index: ece(probs[index], labels[index]), 400, numpy_stream(0, "a"), resamples=300, basic=True
-    )
-    assert found == pytest.approx(plain, abs=1e-12)
+    stream = numpy_stream(0, "a")
+    errors = [ece(probs[index], labels[index]) for index in (stream.integers(400, size=400) for _ in range(300))]
+    low, high = np.quantile(errors, [0.025, 0.975])
+    # Mirrored at the estimate.
+    assert found == pytest.approx({"low": 2 * ece(*predictions) - high, "high": 2 * ece(*predictions) - low}, abs=1e-12)
 
 
 def test_information_from_a_table_is_that_from_examples():
@@ -81,10 +65,7 @@ def test_information_from_a_table_is_that_from_examples():
     true = rng.integers(0, 4, 500)
     given = np.where(rng.random(500) < 0.6, true, rng.integers(0, 4, 500))
     by_table = counts_interval(contingency(given, true, 4), mutual_information, numpy_stream(0, "a"), resamples=2000)
-    by_example = statistic_interval(
-        lambda index: mutual_information(contingency(given[index], true[index], 4)),
-        500, numpy_stream(0, "b"), resamples=2000, basic=True,
-    )  # fmt: skip
+    by_example = scipys(lambda index: mutual_information(contingency(given[index], true[index], 4)), 500, "basic")
     # Ends of 2000 replicates: about 4% of the width each.
     assert by_table == pytest.approx(by_example, abs=0.15 * (by_table["high"] - by_table["low"]))
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from by_hand import C, N, Pair, ce, kl
 from tiny_training import equal, net, plan, splits
 
 from sglr import objectives, weights
-from sglr.labels import REGISTRY
+from sglr.labels import REGISTRY, Step
 from sglr.training import fit
 
 GIVEN = torch.arange(N) % C
@@ -18,6 +19,35 @@ GIVEN = torch.arange(N) % C
 
 def at(**labels) -> dict:
     return {"objective": "at", "labels": labels, "weights": "none"}
+
+
+SAYING = (
+    {"name": "hard"}, {"name": "hard", "natural_forward_from": 3}, {"name": "smoothing"},
+    {"name": "refinement", "start_epoch": 3}, {"name": "refinement", "start_epoch": 2, "natural_bn": "eval"},
+    {"name": "ensembling", "start_epoch": 2}, {"name": "self_adaptive", "start_epoch": 3},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", SAYING, ids=lambda labels: "-".join(map(str, labels.values())))
+def test_a_policy_says_when_and_how_it_asks_for_natural_logits(labels):
+    options = REGISTRY.options(**labels)
+    policy, said, index, asked = options.build(GIVEN, C, 4), options.natural_forward(), torch.arange(N), []
+    logits = torch.zeros(N, C)
+
+    def natural(where, bn):
+        asked.append((where, bn))
+        return logits
+
+    for epoch in (1, 2, 3, 4):
+        asked.clear()
+        policy.before_attack(epoch, index, partial(natural, "before"))
+        policy.targets(Step(epoch, index, objectives.Outputs(adversarial=logits), partial(natural, "after")))
+        asks = said.start_epoch is not None and epoch >= said.start_epoch
+        assert asked == [("before" if said.before_attack else "after", said.bn)] * asks
+
+
+def test_every_policy_is_asked_what_it_says():
+    assert {labels["name"] for labels in SAYING} == set(REGISTRY.names())
 
 
 def test_steps_with_label_smoothing_are_the_formula(params):

@@ -114,6 +114,8 @@ def test_normalization_is_the_first_layer():
 def test_batch_norm_is_an_option_of_the_small_network(batch_norm):
     model = models.build("small_cnn", num_classes=3, shape=(1, 8, 8), batch_norm=batch_norm)
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) is batch_norm
+    options = models.REGISTRY.options("small_cnn", batch_norm=batch_norm)
+    assert options.has_batch_norm(3, (1, 8, 8)) is batch_norm
     assert (model.conv1.bias is None) is batch_norm
 
 

@@ -77,6 +77,16 @@ def test_every_value_is_the_last_overlays_or_the_bases(preset):
         assert set(parse(text)["methods"]) == set(listed)
 
 
+def test_the_sweep_is_around_the_radius_of_the_threat(preset):
+    _, text = preset
+    config = validate(parse(text))
+    if config.evaluate.sweep is not None:
+        radii, eps = config.evaluate.sweep.eps_255, config.threat.eps_255
+        assert eps in radii
+        assert list(radii) == sorted(radii)
+        assert min(radii) < eps < max(radii) <= 3 * eps
+
+
 def test_comments_survive(preset):
     _, text = preset
     base, found = comments(BASE), comments(text)
@@ -138,12 +148,24 @@ def test_the_authors_setting_is_theirs():
 
 def test_variants_differ_only_in_what_they_are_named_for():
     val, wrn, c100 = "cifar10-resnet18-sglr-val", "cifar10-wrn34", "cifar100-resnet18"
-    assert different(val, "cifar10-resnet18-sglr") == {"experiment.name": val, "data.validation_size": 1000}
+    assert different(val, "cifar10-resnet18-sglr") == {
+        "experiment.name": val, "data.validation_size": 1000, "experiment.methods": ["at", "sglr", "at_natural"],
+        "methods.at_natural.objective.name": "at", "methods.at_natural.weights.name": "none",
+        "methods.at_natural.labels.name": "hard", "methods.at_natural.labels.natural_forward_from": 90,
+    }  # fmt: skip
     assert different(wrn, val) == {
         "experiment.name": wrn, "model.name": "wrn", "model.depth": 34, "model.width": 10, "evaluate.batch_size": 250,
         "analyze.batch_size": 250, "analyze.gradients.chunk": 4,
     }  # fmt: skip
     assert different(c100, val) == {"experiment.name": c100, "data.source.name": "cifar100", "analyze.n_examples": 5000}
+
+
+def test_the_control_forwards_natural_pictures_as_refinement_does(preset):
+    """From the same epoch on, in the same mode: it shows what refinement does to batch norm without its labels."""
+    _, text = preset
+    methods = validate(parse(text)).methods
+    if "at_natural" in methods and "sglr" in methods:
+        assert methods["at_natural"].labels.natural_forward() == methods["sglr"].labels.natural_forward()
 
 
 def test_rice_et_al_are_followed():

@@ -1,5 +1,6 @@
 """The passes that the report counts, held against a training step that is watched."""
 
+from importlib import import_module
 from itertools import product
 
 import pytest
@@ -8,6 +9,9 @@ from torch import nn
 
 from sglr import models
 from sglr.config.reader import validate
+from sglr.config.sections import Method
+from sglr.labels.hard import HardOptions
+from sglr.labels.registry import NEVER, NaturalForward
 from sglr.report.cost import cost, passes
 from sglr.training.plan import Plan
 from sglr.training.step import Learner, take
@@ -15,9 +19,13 @@ from sglr.training.step import Learner, take
 STEPS, EPOCHS = 3, 4
 OBJECTIVES = ({"name": "at"}, {"name": "trades"}, {"name": "mart"}, {"name": "standard"})
 LABELS = (
-    {"name": "hard"}, {"name": "smoothing", "factor": 0.1}, {"name": "refinement", "start_epoch": 3},
+    {"name": "hard"}, {"name": "hard", "natural_forward_from": 3}, {"name": "smoothing", "smoothing": 0.1},
+    {"name": "refinement", "start_epoch": 3}, {"name": "refinement", "start_epoch": 2, "natural_bn": "eval"},
     {"name": "ensembling", "start_epoch": 2}, {"name": "self_adaptive", "start_epoch": 3},
 )  # fmt: skip
+# Objectives that each of LABELS goes with: refinement and ensembling need adversarial predictions, natural_bn eval and
+# the control a step that does not forward natural pictures anyway, self-adaptive training is defined on trades.
+ALLOWED = (4, 1, 4, 3, 1, 3, 1)
 WEIGHTS = ({"name": "none"}, {"name": "awp", "start_epoch": 2}, {"name": "ema"}, {"name": "swa", "start_epoch": 4})
 
 
@@ -69,14 +77,51 @@ def watched(config, name) -> tuple[float, float]:
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=lambda options: options["name"])
 def test_passes_are_those_that_training_makes(params, weights):
-    seen = 0
-    for objective, labels in product(OBJECTIVES, LABELS):
+    seen = [0] * len(LABELS)
+    for objective, (position, labels) in product(OBJECTIVES, enumerate(LABELS)):
         config = method(params, objective, labels, weights)
         if config is not None:
             found = passes(config, "own")
             assert (found["forwards"], found["backwards"]) == watched(config, "own"), (objective, labels, weights)
-            seen += 1
-    assert seen > 8
+            seen[position] += 1
+    assert tuple(seen) == ALLOWED
+
+
+@pytest.mark.parametrize(("room", "watched"), [("objectives", OBJECTIVES), ("labels", LABELS), ("weights", WEIGHTS)])
+def test_every_registered_component_is_among_them(room, watched):
+    assert {options["name"] for options in watched} == set(import_module(f"sglr.{room}").REGISTRY.names())
+
+
+def test_the_control_costs_what_refinement_costs(params):
+    refined = method(params, {"name": "at"}, {"name": "refinement", "start_epoch": 3}, {"name": "none"})
+    control = method(params, {"name": "at"}, {"name": "hard", "natural_forward_from": 3}, {"name": "none"})
+    assert cost(control)[1] == cost(refined)[1]
+    assert cost(control)[1]["relative"] == 8.5 / 8
+
+
+class Curious(HardOptions):
+    """A policy that somebody adds, which looks at the natural pictures; ``said``: what it says of that."""
+
+    said: NaturalForward | None = None
+
+    def natural_forward(self) -> NaturalForward | None:
+        return self.said
+
+
+def test_a_new_policy_is_counted_by_what_it_says(params):
+    config = method(params, {"name": "at"}, {"name": "hard"}, {"name": "none"})
+    for objective, said, forward in (
+        ("at", NEVER, 1), ("at", NaturalForward(2), 1.75), ("at", NaturalForward(5), 1),
+        ("trades", NaturalForward(2), 2), ("trades", NaturalForward(2, before_attack=True), 2.75),
+    ):  # fmt: skip
+        own = {"objective": objective, "labels": Curious(name="curious", said=said), "weights": "none"}
+        assert passes(with_own(config, own), "own")["forward"] == forward
+    silent = {"objective": "at", "labels": Curious(name="curious"), "weights": "none"}
+    assert cost(with_own(config, silent))[1] == {"method": "own", "passes": None, "relative": None}
+
+
+def with_own(config, own):
+    return config.model_copy(update={"methods": config.methods | {"own": Method.model_validate(own)}})
 
 
 def test_a_method_is_set_against_the_baseline(params):

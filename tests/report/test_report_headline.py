@@ -111,3 +111,36 @@ def test_cautions_follow_from_the_facts(make: Make) -> None:
     assert "autoattack was run on" not in said
     assert "train mode" not in said
     assert "ratio 0.7: a reconstruction" in said
+
+
+def test_batch_norm_is_cautioned_about_only_where_labels_feed_it(make: Make) -> None:
+    """Methods whose labels forward natural pictures in train mode beside an objective that does not, on batch norm."""
+    refined = {"name": "refinement", "start_epoch": 4}
+    methods = {
+        "at": ("at", "hard"),
+        "sglr": ("at", refined),
+        "eval": ("at", refined | {"natural_bn": "eval"}),
+        "trades_sglr": ("trades", refined),
+        "mart_sglr": ("mart", refined),
+        "trades": ("trades", "hard"),
+        "control": ("at", {"name": "hard", "natural_forward_from": 4}),
+        "ensembling": ("at", {"name": "ensembling", "start_epoch": 4}),
+        "sat": ("trades", {"name": "self_adaptive", "start_epoch": 4}),
+    }
+
+    def declare(values: dict[str, Any], batch_norm: bool = True) -> None:
+        values["model"] |= {"batch_norm": batch_norm}
+        values["methods"] = {
+            name: {"objective": objective, "labels": labels, "weights": "none"}
+            for name, (objective, labels) in methods.items()
+        }
+
+    def warned(change: Callable[[dict[str, Any]], None]) -> list[str]:
+        made = make(tuple(methods), correct=dict.fromkeys(methods, FALLING), change=change)
+        return [caution for caution in results_of(made)["cautions"] if "batch-norm statistics" in caution]
+
+    (caution,) = warned(declare)
+    assert caution.startswith(
+        "‘sglr’ forwards natural pictures in train mode, as the published code does, so they enter"
+    )
+    assert warned(lambda values: declare(values, batch_norm=False)) == []

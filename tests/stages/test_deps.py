@@ -131,6 +131,21 @@ def test_rooms_import_only_rooms_above_them():
                 assert ORDER.index(room_of(other)) <= ORDER.index(room_of(name)), f"{path} imports {other}"
 
 
+def test_names_that_rooms_share_have_one_home():
+    home = modules()["sglr.config.names"]
+    shared = assigned(home)
+    assert {"CHECKPOINTS", "WORST"} <= shared
+    for path in modules().values():
+        assert path == home or not assigned(path) & shared, path
+
+
+def assigned(path: Path) -> set[str]:
+    """Names given a value at a file's top level."""
+    statements = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    return {node.id for one in statements for node in ast.walk(one) if isinstance(node, ast.Name)
+            and isinstance(node.ctx, ast.Store)}  # fmt: skip
+
+
 def test_what_may_be_imported_where():
     for name, path in modules().items():
         packages = {other.split(".")[0] for other in imported(path)}

@@ -1,0 +1,6 @@
+"""Names in files that one stage writes and another reads, where the two share no other room."""
+
+CHECKPOINTS = ("best", "last")
+"""The folders of a training that hold a model; ``best`` where there is validation data."""
+WORST = "worst"
+"""Key of the worst case per example over the attacks that were run on as many examples as the suite."""
