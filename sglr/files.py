@@ -217,6 +217,31 @@ def md5(path: str | Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def dvc_digest(path: str | Path, md5: Callable[[Path], str] = md5) -> str | None:
+    """What DVC records for a file (its MD5) or a folder (the MD5 of a listing of its files); None for neither.
+
+    What .dvcignore leaves out of folders (bytecode, .gitignore) is left out. ``md5`` is asked for each file, by default
+    the function of this name: whoever looks at many folders may give one that remembers.
+    """
+    path = Path(path)
+    if path.is_file():
+        return md5(path)
+    if not path.is_dir():
+        return None
+    members = {
+        member.relative_to(path).as_posix(): member
+        for member in path.rglob("*")
+        if member.is_file() and not _ignored_by_dvc(member.relative_to(path))
+    }
+    # In the order of the names as texts: b.txt before b/x.txt.
+    listing = [{"md5": md5(members[name]), "relpath": name} for name in sorted(members)]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _ignored_by_dvc(path: Path) -> bool:
+    return "__pycache__" in path.parts or path.suffix == ".pyc" or path.name == ".gitignore"
+
+
 def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """Write nested state (dicts, lists, tuples, tensors, plain values) as one checksummed file.
 

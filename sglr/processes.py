@@ -1,4 +1,4 @@
-"""Helper processes on this machine: started together, ended together; and those that a launcher started."""
+"""Helper processes on this machine: started together, ended together; those that a launcher started; their device."""
 
 import contextlib
 import multiprocessing
@@ -55,6 +55,27 @@ def launched() -> Launch | None:
     if not 0 <= rank < size or not 0 <= local < size:
         raise ConfigError(f"RANK={found[0]}, WORLD_SIZE={found[1]}, LOCAL_RANK={found[2]} are no place in a launch")
     return Launch(rank, size, local) if size > 1 else None
+
+
+def device(asked: str, called: str = "SGLR_DEVICE") -> "torch.device":
+    """The device that ``asked`` stands for: cpu, cuda, cuda:1 ..., or "auto", a GPU where there is one, else the CPU.
+
+    Raises ConfigError for any other, and for a GPU that is not there; ``called``: where the user said it.
+    """
+    import torch
+
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(asked)
+    except RuntimeError:
+        raise ConfigError(f"{called}={asked!r} is no device; use auto, cpu, cuda or cuda:<number>.") from None
+    if found.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{called}={asked!r} is not supported; use auto, cpu, cuda or cuda:<number>.")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise ConfigError(f"{called}={asked!r} asks for a GPU, but torch sees {there}. Use {called}=cpu or auto.")
+    return found
 
 
 def count(asked: str, device: "torch.device") -> int:

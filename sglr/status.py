@@ -4,7 +4,6 @@ Worked out from dvc.yaml, params.yaml, dvc.lock and the files, without DVC, whos
 """
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -20,8 +19,6 @@ import yaml
 from sglr import config, files
 
 State = Literal["done", "running", "orphaned", "out of date", "waiting", "not run"]
-# What .dvcignore leaves out of folders.
-_IGNORED_FOLDERS, _IGNORED_SUFFIX, _IGNORED_NAME = {"__pycache__"}, ".pyc", ".gitignore"
 _MOST_REASONS = 3
 _ATTEMPTS = 10
 # It runs again after any edit of params.yaml and writes what it wrote before: nothing waits for that.
@@ -75,6 +72,7 @@ def status(root: Path) -> list[Status]:
     items = read_items(root)
     locked = _locked(root)
     _digest.cache_clear()
+    _md5.cache_clear()
     found: dict[str, Status] = {}
     running = _running(root)
     makers = {out: item.name for item in items for out in item.outs}
@@ -209,21 +207,12 @@ def _changed(key: str, before: Any, now: Any) -> Iterator[str]:
 
 @cache
 def _digest(path: Path) -> str | None:
-    """What DVC records for a file, or for a folder (the MD5 of a listing of its files); None for neither."""
-    if path.is_file():
-        return files.md5(path)
-    if not path.is_dir():
-        return None
-    listing = [
-        {"md5": _digest(member), "relpath": member.relative_to(path).as_posix()}
-        for member in sorted(path.rglob("*"))
-        if member.is_file() and not _ignored(member.relative_to(path))
-    ]
-    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+    return files.dvc_digest(path, _md5)
 
 
-def _ignored(path: Path) -> bool:
-    return bool(_IGNORED_FOLDERS & set(path.parts)) or path.suffix == _IGNORED_SUFFIX or path.name == _IGNORED_NAME
+@cache
+def _md5(path: Path) -> str:
+    return files.md5(path)
 
 
 def _running(root: Path) -> dict[str, tuple[bool, Progress]]:

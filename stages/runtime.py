@@ -222,20 +222,7 @@ def _prepare_torch(threads: int) -> "torch.device":
     import torch
 
     torch.set_num_threads(threads)
-    asked = os.environ.get("SGLR_DEVICE", "auto")
-    if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(asked)
-    except RuntimeError:
-        raise config.ConfigError(f"SGLR_DEVICE={asked!r} is no device; use auto, cpu, cuda or cuda:<number>.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise config.ConfigError(f"SGLR_DEVICE={asked!r} is not supported; use auto, cpu, cuda or cuda:<number>.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        message = f"SGLR_DEVICE={asked!r} asks for a GPU, but torch sees {found}. Use SGLR_DEVICE=cpu or auto."
-        raise config.ConfigError(message)
-    return device
+    return processes.device(os.environ.get("SGLR_DEVICE", "auto"))
 
 
 def _git_commit() -> str:

@@ -173,7 +173,8 @@ REFUSED = {
     "normalization": (lambda p: ("--weights", "author.tar", *OPTIONS, "--normalization", "1"), "is not MEAN/STD"),
     "no file": (lambda p: ("--weights", "absent.pt", *OPTIONS), "absent.pt: No such file"),
     "no params": (lambda p: ("--weights", "author.tar", *OPTIONS, "--params", "no.yaml"), "cannot read no.yaml"),
-    "device": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "tpu"), "no such device"),
+    "device": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "tpu"), "--device='tpu' is no device"),
+    "no such GPU": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "cuda:9"), "but torch sees"),
 }  # fmt: skip
 
 

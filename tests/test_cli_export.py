@@ -192,6 +192,12 @@ def test_records_of_other_weights_are_not_taken_for_these(study):
     assert "milestones" not in card
 
 
+def test_what_dvc_does_not_look_at_changes_no_record(study):
+    (study / "artifacts" / "train" / "sglr-0" / "best" / ".gitignore").write_text("/model.json\n")
+    assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
+    assert "milestones" in (study / "out" / "README.md").read_text()
+
+
 def test_a_model_from_elsewhere_keeps_its_origin(study):
     x = np.zeros((4, 1, 8, 8), dtype=np.uint8)
     np.savez("own.npz", x_test=x, y_test=np.arange(4))

@@ -131,6 +131,27 @@ def test_digest_sees_names_and_contents_but_no_bytecode(tmp_path):
     assert files.digest(tmp_path / "a") != before
 
 
+def test_a_folders_digest_is_dvcs(tmp_path):
+    """Files in folders and empty folders as DVC counts them; what .dvcignore names is not counted."""
+    from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.db import HashFileDB
+    from dvc_objects.fs.local import LocalFileSystem
+
+    folder, filesystem = tmp_path / "a", LocalFileSystem()
+    (folder / "b").mkdir(parents=True)
+    (folder / "empty").mkdir()
+    (folder / "b" / "x.txt").write_text("1")
+    (folder / "b.txt").write_text("2")
+    store = HashFileDB(filesystem, str(tmp_path / "store"))
+    _, _, expected = build(store, str(folder), filesystem, "md5", dry_run=True)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "x.pyc").write_text("3")
+    (folder / ".gitignore").write_text("/b")
+    assert files.dvc_digest(folder) == expected.hash_info.value
+    assert files.dvc_digest(folder / "b.txt") == hashlib.md5(b"2").hexdigest()
+    assert files.dvc_digest(tmp_path / "absent") is None
+
+
 def test_streams_depend_on_every_coordinate_and_on_nothing_else():
     names = [
         (0, "a", 0, 0),

@@ -47,7 +47,7 @@ def run(
     model = load_weights(
         weights, name, data, key=key, normalization=parse_normalization(normalization), options=parse_options(options)
     )
-    chosen = _device(device)
+    chosen = processes.device(device, "--device")
     count = processes.count(nproc, chosen)
     try:
         return evaluate_foreign(settings, data, model, output, weights=weights, device=chosen, nproc=count)
@@ -78,17 +78,3 @@ def parse_normalization(text: str | None) -> dict[str, list[float]] | None:
             f"--normalization {text!r} is not MEAN/STD with one number per channel (0.49,0.48,0.45/0.25,0.24,0.26)."
         ) from None
     return {"mean": mean, "std": std}
-
-
-def _device(asked: str) -> torch.device:
-    if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(asked)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda") or (
-        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
-    ):
-        raise ConfigError(f"--device {asked}: there is no such device here; use auto, cpu, cuda or cuda:<number>.")
-    return device

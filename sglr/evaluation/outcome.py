@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from sglr.attacks import losses
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Outcome:
         """From logits (n, classes) of pictures (n, C, H, W) with labels y (n,), of which the first k are kept."""
         # A copy: a view, even of none, would hold the memory of them all.
         kept = pictures[:k].detach().cpu().numpy().copy()
-        return cls(correct.cpu().numpy(), tuple(warnings), kept, margins(logits[:k], y[:k]).cpu().numpy())
+        return cls(correct.cpu().numpy(), tuple(warnings), kept, losses.margin(logits[:k], y[:k]).cpu().numpy())
 
     def first(self, n: int, keep: int | None = None) -> "Outcome":
         """The outcome of the first n examples, with the pictures of the first ``keep`` (None: n) of them."""
@@ -64,13 +65,6 @@ def joined(parts: Sequence[Outcome]) -> Outcome:
         np.concatenate([part.pictures for part in parts]),
         np.concatenate([part.margin for part in parts]),
     )
-
-
-def margins(logits: Tensor, y: Tensor) -> Tensor:
-    """The largest logit of another class minus that of the label, (n,), from logits (n, classes)."""
-    own = logits.gather(1, y[:, None])
-    others = logits.scatter(1, y[:, None], -torch.inf)
-    return others.amax(1) - own[:, 0]
 
 
 def _once(*said: Sequence[str]) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """What is known about a trained model from the files around it: its params, its data, its results."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,18 +94,8 @@ def _locked(path: Path, outputs: Path) -> dict[str, dict[str, Any]]:
         stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
         recorded = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
         known = recorded.get(outputs.relative_to(path.parent).as_posix())
-        if known != _dvc_digest(outputs):
+        if known != files.dvc_digest(outputs):
             return {}
         return {name: stage.get("params", {}).get("params.yaml", {}) for name, stage in stages.items()}
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
         return {}
-
-
-def _dvc_digest(folder: Path) -> str:
-    """What DVC records for a folder: the MD5 of a listing of its files."""
-    listing = [
-        {"md5": files.md5(path), "relpath": path.relative_to(folder).as_posix()}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
-    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sglr.evaluation.outcome import Outcome, joined, margins
+from sglr.evaluation.outcome import Outcome, joined
 
 
 def outcome(correct, margin, value, warnings=()):
@@ -12,8 +12,10 @@ def outcome(correct, margin, value, warnings=()):
 
 
 def test_margins_are_those_of_the_largest_other_class():
-    logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.5], [1.0, 1.0, 1.0]])
-    assert margins(logits, torch.tensor([0, 2, 1])).tolist() == [-1.0, 0.5, 0.0]
+    logits, y = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.5], [1.0, 1.0, 1.0]]), torch.tensor([0, 2, 1])
+    found = Outcome.of(logits.argmax(1) == y, (), torch.zeros(3, 1, 1, 1), logits, y, 3)
+    assert found.margin.tolist() == [-1.0, 0.5, 0.0]
+    assert Outcome.of(logits.argmax(1) == y, (), torch.zeros(3, 1, 1, 1), logits, y, 0).margin.shape == (0,)
 
 
 def test_a_broken_example_is_worse_then_the_larger_margin():
