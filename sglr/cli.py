@@ -143,15 +143,16 @@ def results(cost: bool, as_json: bool) -> None:
 )
 @click.argument("pictures", nargs=-1, required=True, type=click.Path())
 @click.option(
-    "--model", "folder", required=True, type=click.Path(), help="artifacts/train/<method>-<seed>/last, or like."
+    "--model", "trained", required=True, type=click.Path(), help="artifacts/train/<method>-<seed>/last, or like."
 )
 @click.option("--attack", is_flag=True, help="Attack each picture too, and save what comes out in --output.")
 @click.option("--eps", type=click.FloatRange(min=0, min_open=True), help="Radius in 255ths; default: params.yaml's.")
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Of PGD.")
 @click.option("--output", default="adversarial", show_default=True, type=click.Path(), help="Folder of the PNG files.")
-def predict(pictures: tuple[str, ...], folder: str, attack: bool, eps: float | None, steps: int, output: str) -> None:
+def predict(pictures: tuple[str, ...], trained: str, attack: bool, eps: float | None, steps: int, output: str) -> None:
     """Classify PICTURES (files) with a trained model, with its confidence; on request, attack them.
 
+    The model is a folder with model.safetensors and model.json, or a .safetensors file with its .json beside it.
     The prediction under attack is that of the saved PNG file: its pixels are whole numbers, and still in the ball.
     """
     from pathlib import Path
@@ -160,7 +161,7 @@ def predict(pictures: tuple[str, ...], folder: str, attack: bool, eps: float | N
 
     from sglr import config, predicting
 
-    model, shape, number = predicting.load(Path(folder))
+    model, shape, number = predicting.load(Path(trained))
     names = _class_names(number)
     threat = config.load().threat if attack else None
     targets = predicting.targets(pictures, Path(output)) if attack else {}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sglr import files, models, threat
 from sglr.attacks import pgd
+from sglr.models.checkpoint import saved_as
 from sglr.random import torch_stream
 
 # Others have readers that start programs (EPS) or have seen few hostile files.
@@ -118,8 +119,8 @@ def save_picture(x: Tensor, path: Path) -> None:
 
 
 def load(path: Path) -> tuple[nn.Module, tuple[int, int, int], int]:
-    """A trained model, the shape (C, H, W) of its pictures, and its number of classes."""
+    """A trained model, the shape (C, H, W) of its pictures, and its number of classes; ``path`` as ``load_model``'s."""
     model = models.load_model(path)
-    spec = files.read_json(path / "model.json")
+    spec = files.read_json(saved_as(path)[1])
     channels, height, width = spec["shape"]
     return model, (channels, height, width), int(spec["num_classes"])

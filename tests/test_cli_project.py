@@ -133,6 +133,18 @@ def test_pictures_are_classified(project):
     assert f"a.png: {best} {float(probabilities.max()):.1%}" in result.output
 
 
+def test_a_model_is_a_folder_or_a_file(project):
+    """As ``load_model`` takes it, whatever the file is called."""
+    trained = project / "artifacts/train/at-0/last"
+    for one in trained.iterdir():
+        (project / f"mine{one.suffix}").write_bytes(one.read_bytes())
+    picture(project / "a.png")
+    expected = call("predict", "a.png", "--model", trained)
+    for path in (trained / "model.safetensors", "mine.safetensors"):
+        found = call("predict", "a.png", "--model", path)
+        assert (found.exit_code, found.output) == (0, expected.output)
+
+
 def test_pictures_of_another_size_and_colour_are_changed_and_that_is_said(project):
     Image.new("RGB", (20, 10), (200, 10, 10)).save(project / "b.jpg")
     result = call("predict", project / "b.jpg", "--model", "artifacts/train/at-0/best")

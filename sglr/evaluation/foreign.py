@@ -14,6 +14,7 @@ from sglr.config import Config, ConfigError
 from sglr.data import Prepared, Split
 from sglr.evaluation.second_look import rescore
 from sglr.evaluation.suite import KEPT, evaluate, write
+from sglr.models.checkpoint import saved_as
 
 
 def load_weights(
@@ -41,7 +42,7 @@ def load_weights(
             normalization=normalization,
             **options or {},
         )
-    described = path / "model.json" if path.is_dir() else path.with_suffix(".json")
+    described = saved_as(path)[1]
     if not described.is_file():
         raise files.FileError(f"{path} does not say which architecture it is for: name it with --model.")
     if key or normalization or options:
@@ -130,6 +131,5 @@ def table(metrics: dict[str, Any]) -> str:
 
 
 def _sha256(path: Path) -> str:
-    path = path / "model.safetensors" if path.is_dir() else path
-    with path.open("rb") as file:
+    with saved_as(path)[0].open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
