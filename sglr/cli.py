@@ -211,16 +211,20 @@ def _shown(found: Any, names: list[str]) -> str:
 @click.option("--npz", type=click.Path(), help="Test pictures from elsewhere instead: x_test and y_test.")
 @click.option("--params", default="params.yaml", show_default=True, type=click.Path(), help="Threat model and suite.")
 @click.option("--n-examples", type=click.IntRange(min=1), help="The first so many test examples; default: the params'.")
-@click.option("--output", type=click.Path(), help="Folder of the results; default: artifacts/foreign/<file name>.")
+@click.option("--output", type=click.Path(), help="Folder of the results; default: in artifacts/foreign, by name.")
 @click.option("--device", default="auto", envvar="SGLR_DEVICE", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--nproc", default="auto", envvar="SGLR_NPROC", show_default=True, help="Processes that share the work.")
 def evaluate(weights: str, name: str | None, output: str | None, **given: Any) -> None:
-    """Measure the robustness of a model from elsewhere with the suite in params.yaml."""
+    """Measure the robustness of a model from elsewhere with the suite in params.yaml.
+
+    The results go to artifacts/foreign/<file name>, those of a checkpoint's folder to <training>-<checkpoint> there,
+    such as at-0-last. A folder that holds results of other weights is refused.
+    """
     from pathlib import Path
 
     from sglr.evaluation import foreign, foreign_options
 
-    target = Path(output or Path("artifacts/foreign", Path(weights).stem))
+    target = Path(output) if output else foreign.default_folder(Path(weights))
     try:
         metrics = foreign_options.run(Path(weights), name, target, **given)
     except ImportError as error:
