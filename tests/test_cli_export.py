@@ -129,9 +129,15 @@ def test_the_python_file_needs_nothing_of_this_project(tmp_path):
     expected, lines = {}, ["import sys", "sys.modules['sglr'] = sys.modules['pydantic'] = None", "import torch"]
     for name, options in ARCHITECTURES:
         checkpoint = cifar(tmp_path / name, name, **options)
-        assert call(checkpoint, "--output", tmp_path / "out", "--name", f"mine_{name}").exit_code == 0
+        folder = tmp_path / "out" / name
+        assert call(checkpoint, "--output", folder, "--name", f"mine_{name}").exit_code == 0
         expected[name] = models.load_model(checkpoint)(x)
-        lines += [f"import mine_{name}", f"model = mine_{name}.load()", "assert not model.training"]
+        lines += [
+            f"sys.path.insert(0, {name!r})",
+            f"import mine_{name}",
+            f"model = mine_{name}.load()",
+            "assert not model.training",
+        ]
         lines += [f"torch.save(model(torch.load('../x.pt')).detach(), '{name}.logits')"]
     lines.insert(3, "torch.set_num_threads(1)")
     subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path / "out", check=True, timeout=120)
@@ -222,6 +228,30 @@ def test_without_validation_last_is_exported(study):
     result = call("artifacts/train/sglr-0", "--output", "out", "--checkpoint", "best")
     assert result.exit_code == 1
     assert "there is no best model" in result.output
+
+
+def test_a_folder_that_holds_another_export_is_refused(study):
+    arguments = ("artifacts/train/sglr-0", "--output", "out")
+    assert call(*arguments).exit_code == 0
+    before = files.digest(study / "out")
+    for more, message in (
+        (("--checkpoint", "last"), "out holds another model (sglr_0_best): name another folder with --output"),
+        (("--checkpoint", "last", "--name", "sglr_0_best"), "out holds another model (sglr_0_best)"),
+        (("--name", "mine"), "out holds an export by the name sglr_0_best"),
+    ):
+        result = call(*arguments, *more)
+        assert (result.exit_code, message in result.output) == (1, True), result.output
+        assert files.digest(study / "out") == before
+    (study / "out" / "README.md").unlink()
+    assert call(*arguments).exit_code == 0
+    assert files.digest(study / "out") == before
+
+
+def test_no_other_checkpoint_is_written_over(study):
+    before = files.digest(study / "artifacts")
+    result = call("artifacts/train/sglr-0/best", "--output", "artifacts/train/sglr-0/last")
+    assert (result.exit_code, "artifacts/train/sglr-0/last holds another model" in result.output) == (1, True)
+    assert files.digest(study / "artifacts") == before
 
 
 @pytest.mark.parametrize("name", ["torch", "class", "json", "a-b", "../x", "1a", "sglr"])
