@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sglr import files, models, threat
 from sglr.attacks import pgd
+from sglr.config import ConfigError
 from sglr.models.checkpoint import saved_as
 from sglr.random import torch_stream
 
@@ -67,10 +68,24 @@ def predict(model: nn.Module, x: Tensor, top: int = 3) -> Prediction:
     return Prediction(tuple(best.indices.tolist()), tuple(best.values.tolist()))
 
 
+def radius(norm: str, eps_255: float) -> float:
+    """The radius, in 255ths, of a ball that picture files can show: under linf a whole number, what is over is cut off.
+
+    Raises ConfigError below 1, within which no picture file differs from another.
+    """
+    if eps_255 < 1:
+        raise ConfigError(
+            f"a radius of {eps_255:g}/255 changes no picture file, whose pixels are whole 255ths: give 1 or more with"
+            " --eps, or as threat.eps_255 in params.yaml."
+        )
+    return math.floor(eps_255) if norm == "linf" else eps_255
+
+
 def attacked(model: nn.Module, x: Tensor, *, norm: str, eps_255: float, steps: int, seed: int = 0) -> Tensor:
     """An adversarial picture (1, C, H, W): PGD away from the class that is predicted, step size a quarter of eps.
 
-    Its pixels, like those of x, are 255ths, so that an image file holds exactly this picture.
+    Its pixels, like those of x, are 255ths, so that an image file holds exactly this picture. ``eps_255`` as ``radius``
+    gives it; of a smaller change than half a 255th in every pixel nothing is left.
     """
     ball = threat.build(norm, eps_255 / 255)
     with torch.no_grad():
@@ -85,12 +100,18 @@ def _in_255ths(x: Tensor, x_adv: Tensor, norm: str, eps_255: float) -> Tensor:
     """The change from x, which is in 255ths, rounded to whole ones and kept within the radius."""
     change = 255 * (x_adv - x)
     if norm == "linf":
-        rounded = change.round().clamp(-math.floor(eps_255), math.floor(eps_255))
+        rounded = change.round().clamp(-eps_255, eps_255)
     else:
         # Rounding may lengthen the change: it is shortened until it does not.
         scales = (percent / 100 for percent in range(100, -1, -1))
         rounded = next(shorter for scale in scales if (shorter := (scale * change).round()).norm() <= eps_255)
     return ((255 * x).round() + rounded) / 255
+
+
+def changed_by(x: Tensor, x_adv: Tensor, norm: str) -> float:
+    """The distance of two pictures in 255ths, which both are in."""
+    change = (255 * x_adv).round().double() - (255 * x).round().double()
+    return float(change.abs().max() if norm == "linf" else change.norm())
 
 
 def targets(pictures: Iterable[str], folder: Path) -> dict[Path, Path]:

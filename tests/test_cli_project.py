@@ -155,7 +155,7 @@ def test_attacked_pictures_are_saved_within_the_ball(project):
     path = picture(project / "a.png")
     result = call("predict", path, "--model", "artifacts/train/at-0/last", "--attack", "--eps", "4", "--output", "out")
     assert result.exit_code == 0, result.output
-    assert "under PGD-20, linf 4/255" in result.output
+    assert "under PGD-20, linf 4/255, changed by 4/255: " in result.output
     change = np.asarray(Image.open(project / "out/a.png"), dtype=int) - np.asarray(Image.open(path), dtype=int)
     assert 0 < np.abs(change).max() <= 4
 
@@ -180,7 +180,36 @@ def test_what_is_predicted_under_attack_is_what_is_saved(project, params, norm, 
         assert 0.5 * eps < length < eps + 1e-3
         (shown,) = (line for line in result.output.splitlines() if "under PGD" in line)
         best = predicting.predict(model, x_adv, top=1)
-        assert f"/255: {best.classes[0]} {best.probabilities[0]:.1%}" in shown
+        stated = f"{norm} {int(eps) if norm == 'linf' else eps:g}/255, changed by {length:.4g}/255: "
+        assert f"{stated}{best.classes[0]} {best.probabilities[0]:.1%}" in shown
+
+
+def test_a_radius_no_picture_file_can_show_is_refused(project, params):
+    arguments = ("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last", "--attack")
+    result = call(*arguments, "--eps", "0.5")
+    assert (result.exit_code, "0.5/255 changes no picture file" in result.output) == (1, True), result.output
+    params["threat"] = {"norm": "l2", "eps_255": 0.9}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    result = call(*arguments)
+    assert (result.exit_code, "0.9/255 changes no picture file" in result.output) == (1, True), result.output
+    assert not (project / "adversarial").exists()
+
+
+def test_a_change_that_rounding_leaves_nothing_of_is_said(project, params):
+    """Within an l2 radius of 1/255 a change spread over 64 pixels is less than half a 255th in each."""
+    params["threat"] = {"norm": "l2", "eps_255": 1.0}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    path = bright(project / "a.png", 100)
+    result = call("predict", path, "--model", "artifacts/train/at-0/last", "--attack", "--output", "out")
+    same = np.array_equal(np.asarray(Image.open(project / "out/a.png")), np.asarray(Image.open(path)))
+    assert (same, "l2 1/255, unchanged in whole 255ths: " in result.output) == (True, True), result.output
+
+
+@pytest.mark.parametrize("option", [("--eps", "4"), ("--steps", "20"), ("--output", "adversarial")])
+def test_options_of_the_attack_need_an_attack(project, option):
+    result = call("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last", *option)
+    assert result.exit_code == 2
+    assert f"{option[0]} without --attack" in result.output
 
 
 def test_pictures_of_the_same_name_do_not_replace_each_other(project):
