@@ -158,6 +158,7 @@ def predict(
 ) -> None:  # fmt: skip
     """Classify PICTURES (files) with a trained model, with its confidence; on request, attack them.
 
+    Classes have names where the data that the model was trained on are in artifacts/data, else numbers.
     The model is a folder with model.safetensors and model.json, or a .safetensors file with its .json beside it.
     The prediction under attack is that of the saved PNG file: its pixels are whole numbers, and still in the ball,
     whose radius under linf is therefore cut to a whole number of 255ths.
@@ -172,7 +173,7 @@ def predict(
     if idle:
         raise click.UsageError(f"{' and '.join(idle)} without --attack: nothing is attacked, and nothing saved.")
     model, shape, number = predicting.load(Path(trained))
-    names = _class_names(number)
+    names = predicting.class_names(Path(trained), number)
     threat = config.load().threat if attack else None
     radius = predicting.radius(threat.norm, threat.eps_255 if eps is None else eps) if threat is not None else 0.0
     targets = predicting.targets(pictures, Path(output)) if attack else {}
@@ -193,17 +194,6 @@ def predict(
 
 def _was_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-
-
-def _class_names(number: int) -> list[str]:
-    """Names from the prepared data, if they are of so many classes; else numbers."""
-    from pathlib import Path
-
-    from sglr import files
-
-    path = Path("artifacts/data/meta.json")
-    known = files.read_json(path).get("classes") if path.is_file() else None
-    return list(map(str, known)) if known and len(known) == number else list(map(str, range(number)))
 
 
 def _shown(found: Any, names: list[str]) -> str:

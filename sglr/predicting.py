@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from sglr import files, models, threat
 from sglr.attacks import pgd
 from sglr.config import ConfigError
-from sglr.models.checkpoint import saved_as
+from sglr.evaluation.provenance import gather
+from sglr.models.checkpoint import WEIGHTS, saved_as
 from sglr.random import torch_stream
 
 # Others have readers that start programs (EPS) or have seen few hostile files.
@@ -145,3 +146,14 @@ def load(path: Path) -> tuple[nn.Module, tuple[int, int, int], int]:
     spec = files.read_json(saved_as(path)[1])
     channels, height, width = spec["shape"]
     return model, (channels, height, width), int(spec["num_classes"])
+
+
+def class_names(path: Path, number: int) -> list[str]:
+    """Names of the ``number`` classes of the model that ``load`` reads at ``path``.
+
+    Those of the data it was trained on (of a model from elsewhere: evaluated on), if that is on record, as ``gather``
+    says, and has names; else the numbers. What lies in artifacts/data may be other data.
+    """
+    # A file of another name was copied from its records.
+    data = gather(path).data if path.is_dir() or path.name == WEIGHTS else None
+    return list(map(str, (data or {}).get("classes") or range(number)))

@@ -66,15 +66,16 @@ def write_lock(project: Path, params: dict) -> None:
 
     filesystem = LocalFileSystem()
     store = HashFileDB(filesystem, str(project / "store"))
-    outs = []
-    for name in ("best", "last"):
-        folder = project / "artifacts" / "train" / "sglr-0" / name
-        _, _, found = build_object(store, str(folder), filesystem, "md5", dry_run=True)
-        outs.append({"path": folder.relative_to(project).as_posix(), "hash": "md5", "md5": found.hash_info.value})
+
+    def entry(path: str) -> dict[str, str]:
+        _, _, found = build_object(store, str(project / path), filesystem, "md5", dry_run=True)
+        return {"path": path, "hash": "md5", "md5": found.hash_info.value}
+
+    outs = [entry(f"artifacts/train/sglr-0/{name}") for name in ("best", "last")]
     used = {key: params[key] for key in ("threat", "evaluate")}
     values = {"methods.sglr": params["methods"]["sglr_mixed"], "threat": params["threat"], "train": params["train"]}
     stages = {
-        "train@sglr-0": {"params": {"params.yaml": values}, "outs": outs},
+        "train@sglr-0": {"deps": [entry("artifacts/data")], "params": {"params.yaml": values}, "outs": outs},
         "evaluate@sglr-0": {"params": {"params.yaml": used}, "outs": []},
     }
     (project / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
@@ -198,6 +199,19 @@ def test_records_of_other_weights_are_not_taken_for_these(study):
     assert "milestones" not in card
 
 
+def test_other_data_is_not_taken_for_what_a_model_was_trained_on(study, params):
+    """Another data set was prepared since."""
+    params["data"] |= {"source": {"name": "digits", "test_size": 30}, "train_size": 60, "validation_size": 20}
+    data.prepare(validate(params).data, study / "artifacts" / "data")
+    assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
+    card = (study / "out" / "README.md").read_text()
+    assert "## Data\n\nNot on record: artifacts/data is not, or not known to be, the data that this model" in card
+    assert "30 test" not in card
+    assert "milestones" in card
+    info = json.loads((study / "out" / "model_info.json").read_text())
+    assert info["dataset"] is info["clean_acc"] is None
+
+
 def test_what_dvc_does_not_look_at_changes_no_record(study):
     (study / "artifacts" / "train" / "sglr-0" / "best" / ".gitignore").write_text("/model.json\n")
     assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
@@ -260,6 +274,13 @@ def test_a_name_that_cannot_be_imported_is_refused(name, study):
     assert result.exit_code == 1
     assert "cannot name the Python file" in result.output
     assert not (study / "out").exists()
+
+
+def test_a_file_beside_a_model_is_not_taken_for_it(study):
+    trained = study / "artifacts" / "train" / "sglr-0"
+    (trained / "best" / "mine.safetensors").write_bytes((trained / "last" / "model.safetensors").read_bytes())
+    result = call("artifacts/train/sglr-0/best/mine.safetensors", "--output", "out")
+    assert (result.exit_code, "there is no model in artifacts/train/sglr-0/best/mine" in result.output) == (1, True)
 
 
 def test_nothing_to_export_is_said(study):

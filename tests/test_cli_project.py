@@ -250,11 +250,29 @@ def test_what_is_no_picture_is_said(project, content):
     assert "cannot read c.png as a picture" in result.output
 
 
-def test_predicting_names_the_classes_of_the_data(project):
-    meta = json.loads((project / "artifacts/data/meta.json").read_text())
+def test_predicting_names_the_classes_of_the_data_a_model_was_trained_on(project):
+    """With dvc.lock about these weights and that data; data prepared since does not name their classes."""
+    trained, meta = (
+        project / "artifacts/train/at-0/last",
+        json.loads((project / "artifacts/data/meta.json").read_text()),
+    )
     meta["classes"] = [f"class {number}" for number in range(10)]
     (project / "artifacts/data/meta.json").write_text(json.dumps(meta))
-    assert ": class " in call("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last").output
+    arguments = ("predict", picture(project / "a.png"), "--model")
+    assert ": class " not in call(*arguments, trained).output
+    places = {"deps": "artifacts/data", "outs": "artifacts/train/at-0/last"}
+    entry = {key: [{"path": path, "md5": files.dvc_digest(project / path)}] for key, path in places.items()}
+    (project / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train@at-0": entry}}))
+    for path in (trained, trained / "model.safetensors", "artifacts/train/at-0/last"):
+        assert ": class " in call(*arguments, path).output
+    (project / "elsewhere").mkdir()
+    for one in trained.iterdir():
+        (project / "elsewhere" / one.name).write_bytes(one.read_bytes())
+    assert ": class " not in call(*arguments, "elsewhere").output
+    meta["classes"] = ["airplane", *meta["classes"][1:]]
+    (project / "artifacts/data/meta.json").write_text(json.dumps(meta))
+    result = call(*arguments, trained)
+    assert (result.exit_code, re.findall("class |airplane", result.output)) == (0, [])
 
 
 def test_a_registered_model_loads_without_pickle_and_takes_any_number(project):
