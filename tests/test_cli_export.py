@@ -76,7 +76,7 @@ def write_lock(project: Path, params: dict) -> None:
     values = {"methods.sglr": params["methods"]["sglr_mixed"], "threat": params["threat"], "train": params["train"]}
     stages = {
         "train@sglr-0": {"deps": [entry("artifacts/data")], "params": {"params.yaml": values}, "outs": outs},
-        "evaluate@sglr-0": {"params": {"params.yaml": used}, "outs": []},
+        "evaluate@sglr-0": {"deps": outs, "params": {"params.yaml": used}, "outs": []},
     }
     (project / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
@@ -210,6 +210,25 @@ def test_other_data_is_not_taken_for_what_a_model_was_trained_on(study, params):
     assert "milestones" in card
     info = json.loads((study / "out" / "model_info.json").read_text())
     assert info["dataset"] is info["clean_acc"] is None
+
+
+def test_results_of_earlier_weights_are_not_taken_for_those_of_these(study, params):
+    """Trained again, not yet evaluated again: dvc.lock has new weights as outs, old ones as what was measured."""
+    entry = yaml.safe_load((study / "dvc.lock").read_text())["stages"]["evaluate@sglr-0"]
+    kind = {"num_classes": 10, "shape": (1, 8, 8), "channels": [4, 8], "hidden": 16}
+    best = study / "artifacts" / "train" / "sglr-0" / "best"
+    models.save(models.build("small_cnn", **kind, generator_seed=9), best, models.spec("small_cnn", **kind))
+    write_lock(study, params)
+    lock = yaml.safe_load((study / "dvc.lock").read_text())
+    lock["stages"]["evaluate@sglr-0"] = entry
+    (study / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
+    card = (study / "out" / "README.md").read_text()
+    assert "## Results\n\nNot evaluated, or not on record." in card
+    assert "milestones" in card
+    assert json.loads((study / "out" / "model_info.json").read_text())["clean_acc"] is None
+    assert call("artifacts/train/sglr-0", "--output", "last", "--checkpoint", "last").exit_code == 0
+    assert "| natural | 40 |" in (study / "last" / "README.md").read_text()
 
 
 def test_what_dvc_does_not_look_at_changes_no_record(study):

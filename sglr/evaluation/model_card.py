@@ -135,7 +135,7 @@ def _training(found: Provenance) -> str:
 def _results(found: Provenance) -> str:
     accuracies = (found.results or {}).get(found.checkpoint)
     if found.results is None or accuracies is None:
-        return "Not evaluated."
+        return "Not evaluated, or not on record."
     rows = ["| attack | test examples | accuracy | 95% interval (Wilson) |", "|---|---:|---:|---:|"]
     for attack, accuracy in accuracies.items():
         interval = found.results["interval"][found.checkpoint][attack]

@@ -17,8 +17,9 @@ class Provenance:
     ``folder``: holds model.safetensors and model.json. ``item``: method-seed. ``params``: values by key of params.yaml,
     as dvc.lock recorded them when the training finished. ``data``: meta.json of the data it was trained on, which is on
     record while artifacts/data is what dvc.lock says it was then. ``results``: the evaluation's metrics.json, under
-    ``checkpoint``. ``suite``: values of threat and evaluate that it used. ``source``: the source.json of a model from
-    elsewhere, whose ``data`` is what it was evaluated on.
+    ``checkpoint``; none where dvc.lock describes these weights and says that others were evaluated. ``suite``: values
+    of threat and evaluate that it used. ``source``: the source.json of a model from elsewhere, whose ``data`` is what
+    it was evaluated on.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
     project = artifacts.parent
     recorded = _locked(project / "dvc.lock", folder.resolve())
     training, evaluation = recorded.get(f"train@{item}"), recorded.get(f"evaluate@{item}")
+    evaluated = not recorded or _took(evaluation, folder.resolve(), project)
     return Provenance(
         folder,
         name,
@@ -71,8 +73,8 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
         training=_json(trained / "metrics.json"),
         params=training.params if training else None,
         data=_json(artifacts / "data" / "meta.json") if _took(training, artifacts / "data", project) else None,
-        results=_json(artifacts / "evaluate" / item / "metrics.json"),
-        suite=evaluation.params if evaluation else None,
+        results=_json(artifacts / "evaluate" / item / "metrics.json") if evaluated else None,
+        suite=evaluation.params if evaluation and evaluated else None,
     )
 
 
