@@ -143,16 +143,25 @@ def results(cost: bool, as_json: bool) -> None:
 )
 @click.argument("pictures", nargs=-1, required=True, type=click.Path())
 @click.option(
-    "--model", "folder", required=True, type=click.Path(), help="artifacts/train/<method>-<seed>/last, or like."
+    "--model", "trained", required=True, type=click.Path(), help="artifacts/train/<method>-<seed>/last, or like."
 )
 @click.option("--attack", is_flag=True, help="Attack each picture too, and save what comes out in --output.")
-@click.option("--eps", type=click.FloatRange(min=0, min_open=True), help="Radius in 255ths; default: params.yaml's.")
+@click.option(
+    "--eps", type=click.FloatRange(min=0, min_open=True), help="Radius in 255ths, 1 or more; default: params.yaml's."
+)
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Of PGD.")
 @click.option("--output", default="adversarial", show_default=True, type=click.Path(), help="Folder of the PNG files.")
-def predict(pictures: tuple[str, ...], folder: str, attack: bool, eps: float | None, steps: int, output: str) -> None:
+@click.pass_context
+def predict(
+    context: click.Context, pictures: tuple[str, ...], trained: str, attack: bool, eps: float | None, steps: int,
+    output: str,
+) -> None:  # fmt: skip
     """Classify PICTURES (files) with a trained model, with its confidence; on request, attack them.
 
-    The prediction under attack is that of the saved PNG file: its pixels are whole numbers, and still in the ball.
+    Classes have names where the data that the model was trained on are in artifacts/data, else numbers.
+    The model is a folder with model.safetensors and model.json, or a .safetensors file with its .json beside it.
+    The prediction under attack is that of the saved PNG file: its pixels are whole numbers, and still in the ball,
+    whose radius under linf is therefore cut to a whole number of 255ths.
     """
     from pathlib import Path
 
@@ -160,33 +169,31 @@ def predict(pictures: tuple[str, ...], folder: str, attack: bool, eps: float | N
 
     from sglr import config, predicting
 
-    model, shape, number = predicting.load(Path(folder))
-    names = _class_names(number)
+    idle = [] if attack else [f"--{name}" for name in ("eps", "steps", "output") if _was_given(context, name)]
+    if idle:
+        raise click.UsageError(f"{' and '.join(idle)} without --attack: nothing is attacked, and nothing saved.")
+    model, shape, number = predicting.load(Path(trained))
+    names = predicting.class_names(Path(trained), number)
     threat = config.load().threat if attack else None
+    radius = predicting.radius(threat.norm, threat.eps_255 if eps is None else eps) if threat is not None else 0.0
     targets = predicting.targets(pictures, Path(output)) if attack else {}
     with tqdm(list(map(Path, pictures)), desc="predict", unit="picture", disable=None, leave=False) as bar:
         for path in bar:
             x, done = predicting.read_picture(path, shape)
             lines = [f"{path}{f' ({done})' if done else ''}: {_shown(predicting.predict(model, x), names)}"]
             if threat is not None:
-                radius = threat.eps_255 if eps is None else eps
                 x_adv = predicting.attacked(model, x, norm=threat.norm, eps_255=radius, steps=steps)
                 predicting.save_picture(x_adv, targets[path])
                 shown = _shown(predicting.predict(model, x_adv), names)
-                lines.append(f"  under PGD-{steps}, {threat.norm} {radius:g}/255: {shown} -> {targets[path]}")
+                moved = predicting.changed_by(x, x_adv, threat.norm)
+                change = f"changed by {moved:.4g}/255" if moved else "unchanged in whole 255ths"
+                lines.append(f"  under PGD-{steps}, {threat.norm} {radius:g}/255, {change}: {shown} -> {targets[path]}")
             with bar.external_write_mode():
                 click.echo("\n".join(lines))
 
 
-def _class_names(number: int) -> list[str]:
-    """Names from the prepared data, if they are of so many classes; else numbers."""
-    from pathlib import Path
-
-    from sglr import files
-
-    path = Path("artifacts/data/meta.json")
-    known = files.read_json(path).get("classes") if path.is_file() else None
-    return list(map(str, known)) if known and len(known) == number else list(map(str, range(number)))
+def _was_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 def _shown(found: Any, names: list[str]) -> str:
@@ -210,16 +217,20 @@ def _shown(found: Any, names: list[str]) -> str:
 @click.option("--npz", type=click.Path(), help="Test pictures from elsewhere instead: x_test and y_test.")
 @click.option("--params", default="params.yaml", show_default=True, type=click.Path(), help="Threat model and suite.")
 @click.option("--n-examples", type=click.IntRange(min=1), help="The first so many test examples; default: the params'.")
-@click.option("--output", type=click.Path(), help="Folder of the results; default: artifacts/foreign/<file name>.")
+@click.option("--output", type=click.Path(), help="Folder of the results; default: in artifacts/foreign, by name.")
 @click.option("--device", default="auto", envvar="SGLR_DEVICE", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--nproc", default="auto", envvar="SGLR_NPROC", show_default=True, help="Processes that share the work.")
 def evaluate(weights: str, name: str | None, output: str | None, **given: Any) -> None:
-    """Measure the robustness of a model from elsewhere with the suite in params.yaml."""
+    """Measure the robustness of a model from elsewhere with the suite in params.yaml.
+
+    The results go to artifacts/foreign/<file name>, those of a checkpoint's folder to <training>-<checkpoint> there,
+    such as at-0-last. A folder that holds results of other weights is refused.
+    """
     from pathlib import Path
 
     from sglr.evaluation import foreign, foreign_options
 
-    target = Path(output or Path("artifacts/foreign", Path(weights).stem))
+    target = Path(output) if output else foreign.default_folder(Path(weights))
     try:
         metrics = foreign_options.run(Path(weights), name, target, **given)
     except ImportError as error:

@@ -1,6 +1,7 @@
 """Training a method on arrays, without a pipeline: ``sglr.train``."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from sglr.training import Plan, Trained, fit
 
 SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
 NAME = "trained"
+# What a training on arrays reads of the params, beside the method: as the train stage, but for the thread count.
+_USED = ("data.augment", "model", "threat", "warmup", "train")
 Pictures = Tensor | np.ndarray[Any, Any]
 
 
@@ -69,9 +72,12 @@ def train(
     ``method`` is a name declared under ``methods`` of the params, or a mapping of objective, labels and weights.
     ``params`` is the path of a params file; default: the shipped one, whose model, radius and learning rate are made
     for 300 pictures of 8x8 pixels. ``changes`` go on top of it, by dotted key: ``{"train.epochs": 20,
-    "threat.eps_255": 8}``. Label noise, sizes of splits and everything about evaluation in the params play no part.
+    "threat.eps_255": 8}``. Of the params, those of data.augment, model, threat, warmup, train and, under methods, the
+    method by its name are used. Label noise, sizes of splits, experiment and everything about evaluation play no part:
+    in a params file they are passed over, among the changes refused.
 
-    Raises ConfigError for params, ValueError for arrays that cannot be used, TrainingError as ``sglr.training.fit``.
+    Raises ConfigError for params and for changes that play no part, ValueError for arrays that cannot be used,
+    TrainingError as ``sglr.training.fit``.
     """
     splits = [_split(x, y, y if true is None else true, device, "x", "y")]
     if validation is not None:
@@ -113,6 +119,7 @@ def _config(method: str | Mapping[str, Any], path: str | Path | None, changes: M
     except OSError as error:
         raise ConfigError(f"cannot read {source}: {error}") from None
     name = method if isinstance(method, str) else NAME
+    _require_used(changes, [*_USED, f"methods.{name}"] if isinstance(method, str) else list(_USED))
     for key, value in changes.items():
         _set(values, key, value)
     if not isinstance(method, str):
@@ -123,6 +130,29 @@ def _config(method: str | Mapping[str, Any], path: str | Path | None, changes: M
     _set(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
     _set(values, "experiment.methods", [name])
     return validate(values, str(source)), name
+
+
+def _require_used(changes: Mapping[str, Any], used: list[str]) -> None:
+    """ConfigError for changes that play no part; what is no key of params at all is left to the config to refuse."""
+    idle = [
+        key
+        for key in itertools.chain.from_iterable(_leaves(key, value) for key, value in changes.items())
+        if key.split(".")[0] in Config.model_fields and not any(f"{key}.".startswith(f"{one}.") for one in used)
+    ]
+    if idle:
+        raise ConfigError(
+            f"changes: {', '.join(idle)} would have no effect: sglr.train, which is given its data, uses only"
+            f" {', '.join(used)}. Leave out the rest."
+        )
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    """The dotted keys of all values under a key."""
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:

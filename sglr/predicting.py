@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from sglr import files, models, threat
 from sglr.attacks import pgd
+from sglr.config import ConfigError
+from sglr.evaluation.provenance import gather
+from sglr.models.checkpoint import WEIGHTS, saved_as
 from sglr.random import torch_stream
 
 # Others have readers that start programs (EPS) or have seen few hostile files.
@@ -66,10 +69,24 @@ def predict(model: nn.Module, x: Tensor, top: int = 3) -> Prediction:
     return Prediction(tuple(best.indices.tolist()), tuple(best.values.tolist()))
 
 
+def radius(norm: str, eps_255: float) -> float:
+    """The radius, in 255ths, of a ball that picture files can show: under linf a whole number, what is over is cut off.
+
+    Raises ConfigError below 1, within which no picture file differs from another.
+    """
+    if eps_255 < 1:
+        raise ConfigError(
+            f"a radius of {eps_255:g}/255 changes no picture file, whose pixels are whole 255ths: give 1 or more with"
+            " --eps, or as threat.eps_255 in params.yaml."
+        )
+    return math.floor(eps_255) if norm == "linf" else eps_255
+
+
 def attacked(model: nn.Module, x: Tensor, *, norm: str, eps_255: float, steps: int, seed: int = 0) -> Tensor:
     """An adversarial picture (1, C, H, W): PGD away from the class that is predicted, step size a quarter of eps.
 
-    Its pixels, like those of x, are 255ths, so that an image file holds exactly this picture.
+    Its pixels, like those of x, are 255ths, so that an image file holds exactly this picture. ``eps_255`` as ``radius``
+    gives it; of a smaller change than half a 255th in every pixel nothing is left.
     """
     ball = threat.build(norm, eps_255 / 255)
     with torch.no_grad():
@@ -84,12 +101,18 @@ def _in_255ths(x: Tensor, x_adv: Tensor, norm: str, eps_255: float) -> Tensor:
     """The change from x, which is in 255ths, rounded to whole ones and kept within the radius."""
     change = 255 * (x_adv - x)
     if norm == "linf":
-        rounded = change.round().clamp(-math.floor(eps_255), math.floor(eps_255))
+        rounded = change.round().clamp(-eps_255, eps_255)
     else:
         # Rounding may lengthen the change: it is shortened until it does not.
         scales = (percent / 100 for percent in range(100, -1, -1))
         rounded = next(shorter for scale in scales if (shorter := (scale * change).round()).norm() <= eps_255)
     return ((255 * x).round() + rounded) / 255
+
+
+def changed_by(x: Tensor, x_adv: Tensor, norm: str) -> float:
+    """The distance of two pictures in 255ths, which both are in."""
+    change = (255 * x_adv).round().double() - (255 * x).round().double()
+    return float(change.abs().max() if norm == "linf" else change.norm())
 
 
 def targets(pictures: Iterable[str], folder: Path) -> dict[Path, Path]:
@@ -118,8 +141,19 @@ def save_picture(x: Tensor, path: Path) -> None:
 
 
 def load(path: Path) -> tuple[nn.Module, tuple[int, int, int], int]:
-    """A trained model, the shape (C, H, W) of its pictures, and its number of classes."""
+    """A trained model, the shape (C, H, W) of its pictures, and its number of classes; ``path`` as ``load_model``'s."""
     model = models.load_model(path)
-    spec = files.read_json(path / "model.json")
+    spec = files.read_json(saved_as(path)[1])
     channels, height, width = spec["shape"]
     return model, (channels, height, width), int(spec["num_classes"])
+
+
+def class_names(path: Path, number: int) -> list[str]:
+    """Names of the ``number`` classes of the model that ``load`` reads at ``path``.
+
+    Those of the data it was trained on (of a model from elsewhere: evaluated on), if that is on record, as ``gather``
+    says, and has names; else the numbers. What lies in artifacts/data may be other data.
+    """
+    # A file of another name was copied from its records.
+    data = gather(path).data if path.is_dir() or path.name == WEIGHTS else None
+    return list(map(str, (data or {}).get("classes") or range(number)))

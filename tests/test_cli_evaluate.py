@@ -118,6 +118,40 @@ def test_a_model_of_this_project_needs_no_name(project):
     assert "leave out --key, --normalization and --option" in result.output
 
 
+def test_results_of_two_models_go_to_two_places(project):
+    for seed, name in enumerate(("at-0", "sglr-0")):
+        model = models.build("small_cnn", **KIND, generator_seed=seed)
+        models.save(model, project / "artifacts/train" / name / "last", models.spec("small_cnn", **KIND))
+    results = {}
+    for weights, name in (
+        ("artifacts/train/at-0/last", "at-0-last"),
+        ("artifacts/train/sglr-0/last/model.safetensors", "sglr-0-last"),
+        ("artifacts/foreign/at-0-last/model/last", "at-0-last-last"),
+    ):
+        result = call("--weights", weights, "--n-examples", 4)
+        assert (result.exit_code, f"written to artifacts/foreign/{name}" in result.output) == (0, True), result.output
+        results[name] = files.read_json(project / "artifacts/foreign" / name / "source.json")["weights"]["sha256"]
+    assert results["at-0-last"] == results["at-0-last-last"] != results["sglr-0-last"]
+
+
+def test_a_folder_with_results_of_other_weights_is_refused(project):
+    """Whatever the files are called; the same weights may come again, under other settings too."""
+    arguments = ("--weights", "author.tar", *OPTIONS, "--n-examples", 4)
+    assert call(*arguments).exit_code == 0
+    before = files.digest(project / "artifacts/foreign")
+    (project / "author.tar").rename(project / "first.tar")
+    weights(project, **{"head.bias": torch.ones(10)})
+    (project / "changed.pt").rename(project / "author.tar")
+    result = call(*arguments)
+    assert result.exit_code == 1
+    assert "artifacts/foreign/author holds the results of other weights (author.tar, SHA-256 " in result.output
+    assert "--output" in result.output
+    assert files.digest(project / "artifacts/foreign") == before
+    result = call("--weights", "first.tar", *OPTIONS, "--n-examples", 6, "--output", "artifacts/foreign/author")
+    assert result.exit_code == 0, result.output
+    assert files.read_json(project / "artifacts/foreign/author/metrics.json")["n_examples"]["natural"] == 6
+
+
 def test_pictures_from_an_npz_give_what_prepared_ones_give(project):
     x, y = pictures(project)
     np.savez(project / "own.npz", x_test=x + 5e-7, y_test=y)

@@ -66,16 +66,17 @@ def write_lock(project: Path, params: dict) -> None:
 
     filesystem = LocalFileSystem()
     store = HashFileDB(filesystem, str(project / "store"))
-    outs = []
-    for name in ("best", "last"):
-        folder = project / "artifacts" / "train" / "sglr-0" / name
-        _, _, found = build_object(store, str(folder), filesystem, "md5", dry_run=True)
-        outs.append({"path": folder.relative_to(project).as_posix(), "hash": "md5", "md5": found.hash_info.value})
+
+    def entry(path: str) -> dict[str, str]:
+        _, _, found = build_object(store, str(project / path), filesystem, "md5", dry_run=True)
+        return {"path": path, "hash": "md5", "md5": found.hash_info.value}
+
+    outs = [entry(f"artifacts/train/sglr-0/{name}") for name in ("best", "last")]
     used = {key: params[key] for key in ("threat", "evaluate")}
     values = {"methods.sglr": params["methods"]["sglr_mixed"], "threat": params["threat"], "train": params["train"]}
     stages = {
-        "train@sglr-0": {"params": {"params.yaml": values}, "outs": outs},
-        "evaluate@sglr-0": {"params": {"params.yaml": used}, "outs": []},
+        "train@sglr-0": {"deps": [entry("artifacts/data")], "params": {"params.yaml": values}, "outs": outs},
+        "evaluate@sglr-0": {"deps": outs, "params": {"params.yaml": used}, "outs": []},
     }
     (project / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
@@ -129,9 +130,15 @@ def test_the_python_file_needs_nothing_of_this_project(tmp_path):
     expected, lines = {}, ["import sys", "sys.modules['sglr'] = sys.modules['pydantic'] = None", "import torch"]
     for name, options in ARCHITECTURES:
         checkpoint = cifar(tmp_path / name, name, **options)
-        assert call(checkpoint, "--output", tmp_path / "out", "--name", f"mine_{name}").exit_code == 0
+        folder = tmp_path / "out" / name
+        assert call(checkpoint, "--output", folder, "--name", f"mine_{name}").exit_code == 0
         expected[name] = models.load_model(checkpoint)(x)
-        lines += [f"import mine_{name}", f"model = mine_{name}.load()", "assert not model.training"]
+        lines += [
+            f"sys.path.insert(0, {name!r})",
+            f"import mine_{name}",
+            f"model = mine_{name}.load()",
+            "assert not model.training",
+        ]
         lines += [f"torch.save(model(torch.load('../x.pt')).detach(), '{name}.logits')"]
     lines.insert(3, "torch.set_num_threads(1)")
     subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path / "out", check=True, timeout=120)
@@ -192,6 +199,38 @@ def test_records_of_other_weights_are_not_taken_for_these(study):
     assert "milestones" not in card
 
 
+def test_other_data_is_not_taken_for_what_a_model_was_trained_on(study, params):
+    """Another data set was prepared since."""
+    params["data"] |= {"source": {"name": "digits", "test_size": 30}, "train_size": 60, "validation_size": 20}
+    data.prepare(validate(params).data, study / "artifacts" / "data")
+    assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
+    card = (study / "out" / "README.md").read_text()
+    assert "## Data\n\nNot on record: artifacts/data is not, or not known to be, the data that this model" in card
+    assert "30 test" not in card
+    assert "milestones" in card
+    info = json.loads((study / "out" / "model_info.json").read_text())
+    assert info["dataset"] is info["clean_acc"] is None
+
+
+def test_results_of_earlier_weights_are_not_taken_for_those_of_these(study, params):
+    """Trained again, not yet evaluated again: dvc.lock has new weights as outs, old ones as what was measured."""
+    entry = yaml.safe_load((study / "dvc.lock").read_text())["stages"]["evaluate@sglr-0"]
+    kind = {"num_classes": 10, "shape": (1, 8, 8), "channels": [4, 8], "hidden": 16}
+    best = study / "artifacts" / "train" / "sglr-0" / "best"
+    models.save(models.build("small_cnn", **kind, generator_seed=9), best, models.spec("small_cnn", **kind))
+    write_lock(study, params)
+    lock = yaml.safe_load((study / "dvc.lock").read_text())
+    lock["stages"]["evaluate@sglr-0"] = entry
+    (study / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
+    card = (study / "out" / "README.md").read_text()
+    assert "## Results\n\nNot evaluated, or not on record." in card
+    assert "milestones" in card
+    assert json.loads((study / "out" / "model_info.json").read_text())["clean_acc"] is None
+    assert call("artifacts/train/sglr-0", "--output", "last", "--checkpoint", "last").exit_code == 0
+    assert "| natural | 40 |" in (study / "last" / "README.md").read_text()
+
+
 def test_what_dvc_does_not_look_at_changes_no_record(study):
     (study / "artifacts" / "train" / "sglr-0" / "best" / ".gitignore").write_text("/model.json\n")
     assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
@@ -224,12 +263,43 @@ def test_without_validation_last_is_exported(study):
     assert "there is no best model" in result.output
 
 
+def test_a_folder_that_holds_another_export_is_refused(study):
+    arguments = ("artifacts/train/sglr-0", "--output", "out")
+    assert call(*arguments).exit_code == 0
+    before = files.digest(study / "out")
+    for more, message in (
+        (("--checkpoint", "last"), "out holds another model (sglr_0_best): name another folder with --output"),
+        (("--checkpoint", "last", "--name", "sglr_0_best"), "out holds another model (sglr_0_best)"),
+        (("--name", "mine"), "out holds an export by the name sglr_0_best"),
+    ):
+        result = call(*arguments, *more)
+        assert (result.exit_code, message in result.output) == (1, True), result.output
+        assert files.digest(study / "out") == before
+    (study / "out" / "README.md").unlink()
+    assert call(*arguments).exit_code == 0
+    assert files.digest(study / "out") == before
+
+
+def test_no_other_checkpoint_is_written_over(study):
+    before = files.digest(study / "artifacts")
+    result = call("artifacts/train/sglr-0/best", "--output", "artifacts/train/sglr-0/last")
+    assert (result.exit_code, "artifacts/train/sglr-0/last holds another model" in result.output) == (1, True)
+    assert files.digest(study / "artifacts") == before
+
+
 @pytest.mark.parametrize("name", ["torch", "class", "json", "a-b", "../x", "1a", "sglr"])
 def test_a_name_that_cannot_be_imported_is_refused(name, study):
     result = call("artifacts/train/sglr-0", "--output", "out", "--name", name)
     assert result.exit_code == 1
     assert "cannot name the Python file" in result.output
     assert not (study / "out").exists()
+
+
+def test_a_file_beside_a_model_is_not_taken_for_it(study):
+    trained = study / "artifacts" / "train" / "sglr-0"
+    (trained / "best" / "mine.safetensors").write_bytes((trained / "last" / "model.safetensors").read_bytes())
+    result = call("artifacts/train/sglr-0/best/mine.safetensors", "--output", "out")
+    assert (result.exit_code, "there is no model in artifacts/train/sglr-0/best/mine" in result.output) == (1, True)
 
 
 def test_nothing_to_export_is_said(study):

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -68,6 +69,18 @@ def test_pictures_are_classified(project):
     assert f"a.png: {best} {float(probabilities.max()):.1%}" in result.output
 
 
+def test_a_model_is_a_folder_or_a_file(project):
+    """As ``load_model`` takes it, whatever the file is called."""
+    trained = project / "artifacts/train/at-0/last"
+    for one in trained.iterdir():
+        (project / f"mine{one.suffix}").write_bytes(one.read_bytes())
+    picture(project / "a.png")
+    expected = call("predict", "a.png", "--model", trained)
+    for path in (trained / "model.safetensors", "mine.safetensors"):
+        found = call("predict", "a.png", "--model", path)
+        assert (found.exit_code, found.output) == (0, expected.output)
+
+
 def test_pictures_of_another_size_and_colour_are_changed_and_that_is_said(project):
     Image.new("RGB", (20, 10), (200, 10, 10)).save(project / "b.jpg")
     result = call("predict", project / "b.jpg", "--model", "artifacts/train/at-0/best")
@@ -78,7 +91,7 @@ def test_attacked_pictures_are_saved_within_the_ball(project):
     path = picture(project / "a.png")
     result = call("predict", path, "--model", "artifacts/train/at-0/last", "--attack", "--eps", "4", "--output", "out")
     assert result.exit_code == 0, result.output
-    assert "under PGD-20, linf 4/255" in result.output
+    assert "under PGD-20, linf 4/255, changed by 4/255: " in result.output
     change = np.asarray(Image.open(project / "out/a.png"), dtype=int) - np.asarray(Image.open(path), dtype=int)
     assert 0 < np.abs(change).max() <= 4
 
@@ -103,7 +116,36 @@ def test_what_is_predicted_under_attack_is_what_is_saved(project, params, norm, 
         assert 0.5 * eps < length < eps + 1e-3
         (shown,) = (line for line in result.output.splitlines() if "under PGD" in line)
         best = predicting.predict(model, x_adv, top=1)
-        assert f"/255: {best.classes[0]} {best.probabilities[0]:.1%}" in shown
+        stated = f"{norm} {int(eps) if norm == 'linf' else eps:g}/255, changed by {length:.4g}/255: "
+        assert f"{stated}{best.classes[0]} {best.probabilities[0]:.1%}" in shown
+
+
+def test_a_radius_no_picture_file_can_show_is_refused(project, params):
+    arguments = ("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last", "--attack")
+    result = call(*arguments, "--eps", "0.5")
+    assert (result.exit_code, "0.5/255 changes no picture file" in result.output) == (1, True), result.output
+    params["threat"] = {"norm": "l2", "eps_255": 0.9}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    result = call(*arguments)
+    assert (result.exit_code, "0.9/255 changes no picture file" in result.output) == (1, True), result.output
+    assert not (project / "adversarial").exists()
+
+
+def test_a_change_that_rounding_leaves_nothing_of_is_said(project, params):
+    """Within an l2 radius of 1/255 a change spread over 64 pixels is less than half a 255th in each."""
+    params["threat"] = {"norm": "l2", "eps_255": 1.0}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    path = bright(project / "a.png", 100)
+    result = call("predict", path, "--model", "artifacts/train/at-0/last", "--attack", "--output", "out")
+    same = np.array_equal(np.asarray(Image.open(project / "out/a.png")), np.asarray(Image.open(path)))
+    assert (same, "l2 1/255, unchanged in whole 255ths: " in result.output) == (True, True), result.output
+
+
+@pytest.mark.parametrize("option", [("--eps", "4"), ("--steps", "20"), ("--output", "adversarial")])
+def test_options_of_the_attack_need_an_attack(project, option):
+    result = call("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last", *option)
+    assert result.exit_code == 2
+    assert f"{option[0]} without --attack" in result.output
 
 
 def test_pictures_of_the_same_name_do_not_replace_each_other(project):
@@ -144,11 +186,29 @@ def test_what_is_no_picture_is_said(project, content):
     assert "cannot read c.png as a picture" in result.output
 
 
-def test_predicting_names_the_classes_of_the_data(project):
-    meta = json.loads((project / "artifacts/data/meta.json").read_text())
+def test_predicting_names_the_classes_of_the_data_a_model_was_trained_on(project):
+    """With dvc.lock about these weights and that data; data prepared since does not name their classes."""
+    trained, meta = (
+        project / "artifacts/train/at-0/last",
+        json.loads((project / "artifacts/data/meta.json").read_text()),
+    )
     meta["classes"] = [f"class {number}" for number in range(10)]
     (project / "artifacts/data/meta.json").write_text(json.dumps(meta))
-    assert ": class " in call("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last").output
+    arguments = ("predict", picture(project / "a.png"), "--model")
+    assert ": class " not in call(*arguments, trained).output
+    places = {"deps": "artifacts/data", "outs": "artifacts/train/at-0/last"}
+    entry = {key: [{"path": path, "md5": files.dvc_digest(project / path)}] for key, path in places.items()}
+    (project / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train@at-0": entry}}))
+    for path in (trained, trained / "model.safetensors", "artifacts/train/at-0/last"):
+        assert ": class " in call(*arguments, path).output
+    (project / "elsewhere").mkdir()
+    for one in trained.iterdir():
+        (project / "elsewhere" / one.name).write_bytes(one.read_bytes())
+    assert ": class " not in call(*arguments, "elsewhere").output
+    meta["classes"] = ["airplane", *meta["classes"][1:]]
+    (project / "artifacts/data/meta.json").write_text(json.dumps(meta))
+    result = call(*arguments, trained)
+    assert (result.exit_code, re.findall("class |airplane", result.output)) == (0, [])
 
 
 def test_a_registered_model_loads_without_pickle_and_takes_any_number(project):

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import sglr
-from sglr import data, training
+from sglr import data, fitting, training
 from sglr.config.reader import validate
 from sglr.files import write_text
 
@@ -119,6 +119,38 @@ def test_arrays_that_cannot_be_used_are_named(change: dict, message: str):
 def test_changes_that_cannot_be_used_are_named(changes: dict, message: str):
     with pytest.raises(sglr.config.ConfigError, match=message):
         sglr.train(*pictures(), changes=changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "idle"),
+    [
+        ({"data.noise.rate": 0.4, "data.train_size": 50}, "data.noise.rate, data.train_size"),
+        ({"data": {"noise": {"rate": 0.4}, "augment": {"flip": True}}}, "data.noise.rate"),
+        ({"evaluate.n_examples": 5, "train.epochs": 2}, "evaluate.n_examples"),
+        ({"experiment.threads": 2}, "experiment.threads"),
+        ({"methods.at.objective": "standard"}, "methods.at.objective"),
+    ],
+)
+def test_changes_that_play_no_part_are_named(changes: dict, idle: str):
+    with pytest.raises(sglr.config.ConfigError, match=f"^changes: {idle} would have no effect: .* methods.sglr"):
+        sglr.train(*pictures(), changes=changes)
+
+
+def test_a_method_of_ones_own_takes_no_changes_of_declared_ones():
+    own = {"objective": "at", "labels": "hard", "weights": "none"}
+    with pytest.raises(sglr.config.ConfigError, match=r"methods\.sglr\.labels\.alpha would have no effect"):
+        sglr.train(*pictures(), method=own, changes={"methods.sglr.labels.alpha": 0.5})
+
+
+def test_changes_that_play_a_part_reach_the_training():
+    """One key of each section that is used, by key and as a section."""
+    used = {
+        "data.augment": {"crop_padding": 1, "flip": True}, "threat.eps_255": 4, "warmup.epochs": 1,
+        "methods.sglr.labels.alpha": 0.5,
+    }  # fmt: skip
+    config, name = fitting._config("sglr", None, SMALL | used)
+    assert (config.data.augment.flip, config.threat.eps_255, config.warmup.epochs) == (True, 4, 1)
+    assert config.methods[name].labels.alpha == 0.5
 
 
 def test_sizes_are_those_of_the_arrays():

@@ -33,7 +33,8 @@ def export(
     original), ``model_info.json`` (RobustBench's), ``README.md`` (model card). ``path`` and ``checkpoint``: see
     ``gather``; ``name``: letters, digits and underscores (None: from folder and checkpoint).
 
-    FileError when there is no model, or the name cannot name a Python file.
+    The same model under the same name may be exported into ``output`` again. FileError when there is no model, the name
+    cannot name a Python file, or ``output`` holds another model, or this one under another name.
     """
     found, output = gather(path, checkpoint), Path(output)
     origin = found.folder.resolve().parents[0 if found.source is None else 1].name
@@ -46,6 +47,8 @@ def export(
         )
     if output.resolve() == found.folder.resolve():
         raise files.FileError(f"{output} is the folder of the checkpoint itself: name another one.")
+    weights = (found.folder / WEIGHTS).read_bytes()
+    _refuse_another(output, name, weights)
     model, spec = models.load_model(found.folder), files.read_json(found.folder / SPEC)
     title = f"{name}: {model_card.architecture(spec)}, exported by sglr {sglr.__version__}."
     text = source(spec, name, title=title, dataset=model_card.dataset(found), threat=model_card.threat(found))
@@ -55,7 +58,7 @@ def export(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     made = _made(found.folder)
     written = {
-        WEIGHTS: (found.folder / WEIGHTS).read_bytes(),
+        WEIGHTS: weights,
         SPEC: (found.folder / SPEC).read_bytes(),
         f"{name}.pt": _torch_file(state),
         f"{name}.py": text.encode(),
@@ -65,6 +68,22 @@ def export(
     for file, payload in written.items():
         files.write_bytes(output / file, payload)
     return [output / file for file in written]
+
+
+def _refuse_another(output: Path, name: str, weights: bytes) -> None:
+    """FileError when a folder holds other weights, or an export under another name: files of both would lie there."""
+    others = sorted(path.stem for path in output.glob("*.pt") if path.with_suffix(".py").is_file())
+    there = output / WEIGHTS
+    if there.is_file() and there.read_bytes() != weights:
+        raise files.FileError(
+            f"{output} holds another model{f' ({others[0]})' if others else ''}: name another folder with --output, or"
+            " remove this one."
+        )
+    if others and others != [name]:
+        raise files.FileError(
+            f"{output} holds an export by the name {next(other for other in others if other != name)}: name another"
+            " folder with --output, or that name with --name."
+        )
 
 
 def _torch_file(state: dict[str, torch.Tensor]) -> bytes:

@@ -14,6 +14,23 @@ from sglr.config import Config, ConfigError
 from sglr.data import Prepared, Split
 from sglr.evaluation.second_look import rescore
 from sglr.evaluation.suite import KEPT, evaluate, write
+from sglr.models.checkpoint import WEIGHTS, saved_as
+
+FOLDER = Path("artifacts/foreign")
+
+
+def default_folder(weights: Path) -> Path:
+    """Where the results for a weights file go: artifacts/foreign and the file's name without its ending.
+
+    Files of this project's form are all called alike: for those it is ``<training>-<checkpoint>``, such as at-0-last.
+    """
+    folder = weights.parent if weights.name == WEIGHTS else weights
+    if not folder.is_dir():
+        return FOLDER / weights.stem
+    folder = folder.resolve()
+    # Names of folders within a training, or within what was evaluated.
+    training = next(above.name for above in folder.parents if above.name not in ("model", "checkpoints"))
+    return FOLDER / f"{training}-{folder.name}".strip("-")
 
 
 def load_weights(
@@ -41,7 +58,7 @@ def load_weights(
             normalization=normalization,
             **options or {},
         )
-    described = path / "model.json" if path.is_dir() else path.with_suffix(".json")
+    described = saved_as(path)[1]
     if not described.is_file():
         raise files.FileError(f"{path} does not say which architecture it is for: name it with --model.")
     if key or normalization or options:
@@ -66,10 +83,13 @@ def evaluate_foreign(
     It counts as ``last``. ``folder`` receives metrics.json, outcomes.npz and worst.npz as an evaluate item has them,
     source.json (what was evaluated on what, with checksums) and ``model/last``, the model in this project's form, which
     can be exported like one trained here. The kept worst-case pictures are scored again in a new process. Interrupted
-    and run again, finished chunks are not repeated. Raises FileError for an empty test split, pictures or classes that
-    are not the model's, and logits that are not finite.
+    and run again, finished chunks are not repeated; results of the same weights are replaced. Raises FileError for a
+    folder with results of other weights, an empty test split, pictures or classes that are not the model's, and logits
+    that are not finite.
     """
     spec, folder = foreign.spec, Path(folder)
+    sha256 = _sha256(weights)
+    _refuse_others_results(folder, weights, sha256)
     if tuple(spec["shape"]) != data.shape or spec["num_classes"] != data.num_classes:
         raise files.FileError(
             f"the model is for {spec['num_classes']} classes and pictures {spec['shape']}, the test set has"
@@ -83,7 +103,7 @@ def evaluate_foreign(
     # The form of a training without validation split: no best model.
     (trained / "best").mkdir(exist_ok=True)
     source = {
-        "weights": {"file": weights.name, "sha256": _sha256(weights)},
+        "weights": {"file": weights.name, "sha256": sha256},
         "notes": list(foreign.notes),
         "threat": config.threat.model_dump(mode="json"),
         "evaluate": config.evaluate.model_dump(mode="json"),
@@ -129,7 +149,25 @@ def table(metrics: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"FLAG {flag}" for flag in flags), *([] if flags else ["no flags"])])
 
 
+def _refuse_others_results(folder: Path, weights: Path, sha256: str) -> None:
+    """FileError when what was evaluated into ``folder`` are other weights."""
+    path = folder / "source.json"
+    if not path.is_file():
+        return
+    try:
+        there = files.read_json(path)["weights"]
+        name, found = str(there["file"]), str(there["sha256"])
+    except (LookupError, TypeError):
+        raise files.FileError(
+            f"{path} is not what `sglr evaluate` writes; name another folder with --output."
+        ) from None
+    if found != sha256:
+        raise files.FileError(
+            f"{folder} holds the results of other weights ({name}, SHA-256 {found[:12]}...; {weights} has"
+            f" {sha256[:12]}...): name another folder with --output, or remove this one."
+        )
+
+
 def _sha256(path: Path) -> str:
-    path = path / "model.safetensors" if path.is_dir() else path
-    with path.open("rb") as file:
+    with saved_as(path)[0].open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

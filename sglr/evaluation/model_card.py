@@ -96,7 +96,8 @@ def _use(found: Provenance, name: str) -> str:
 def _data(found: Provenance) -> str:
     meta = found.data
     if meta is None:
-        return "Not on record."
+        why = ": artifacts/data is not, or not known to be, the data that this model was trained on"
+        return f"Not on record{why if found.item else ''}."
     if found.source is not None:
         origin, size = json.dumps(meta["source"]), meta["sizes"]["test"]
         return f"Evaluated on (the first of) {size:,} test pictures of `{origin}`. Training data: not on record."
@@ -134,7 +135,7 @@ def _training(found: Provenance) -> str:
 def _results(found: Provenance) -> str:
     accuracies = (found.results or {}).get(found.checkpoint)
     if found.results is None or accuracies is None:
-        return "Not evaluated."
+        return "Not evaluated, or not on record."
     rows = ["| attack | test examples | accuracy | 95% interval (Wilson) |", "|---|---:|---:|---:|"]
     for attack, accuracy in accuracies.items():
         interval = found.results["interval"][found.checkpoint][attack]

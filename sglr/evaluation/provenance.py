@@ -16,9 +16,11 @@ class Provenance:
     """One checkpoint and what is on record about it; None where nothing is.
 
     ``folder``: holds model.safetensors and model.json. ``item``: method-seed. ``params``: values by key of params.yaml,
-    as dvc.lock recorded them when the training finished. ``data``: the data's meta.json. ``results``: the evaluation's
-    metrics.json, under ``checkpoint``. ``suite``: values of threat and evaluate that it used. ``source``: the
-    source.json of a model from elsewhere.
+    as dvc.lock recorded them when the training finished. ``data``: meta.json of the data it was trained on, which is on
+    record while artifacts/data is what dvc.lock says it was then. ``results``: the evaluation's metrics.json, under
+    ``checkpoint``; none where dvc.lock describes these weights and says that others were evaluated. ``suite``: values
+    of threat and evaluate that it used. ``source``: the source.json of a model from elsewhere, whose ``data`` is what
+    it was evaluated on.
     """
 
     folder: Path
@@ -32,11 +34,19 @@ class Provenance:
     source: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What dvc.lock has of an item: values by key of params.yaml, and the digest of each input by its path."""
+
+    params: dict[str, Any]
+    deps: dict[str, str]
+
+
 def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
     """Find a checkpoint and its records.
 
     path: a training folder with best/ and last/ (``checkpoint`` chooses; None: best, or last where there is no best),
-    the folder of a checkpoint, its .safetensors file, or what ``sglr evaluate`` wrote. FileError when there is none.
+    the folder of a checkpoint, its model.safetensors, or what ``sglr evaluate`` wrote. FileError when there is none.
     """
     folder = _checkpoint_folder(Path(path), checkpoint)
     trained, name = folder.parent, folder.name
@@ -53,21 +63,24 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
     if trained.resolve().parent.name != "train":
         return Provenance(folder, name)
     artifacts, item = trained.resolve().parents[1], trained.resolve().name
-    recorded = _locked(artifacts.parent / "dvc.lock", folder.resolve())
+    project = artifacts.parent
+    recorded = _locked(project / "dvc.lock", folder.resolve())
+    training, evaluation = recorded.get(f"train@{item}"), recorded.get(f"evaluate@{item}")
+    evaluated = not recorded or _took(evaluation, folder.resolve(), project)
     return Provenance(
         folder,
         name,
         item=item,
         training=_json(trained / "metrics.json"),
-        params=recorded.get(f"train@{item}"),
-        data=_json(artifacts / "data" / "meta.json"),
-        results=_json(artifacts / "evaluate" / item / "metrics.json"),
-        suite=recorded.get(f"evaluate@{item}"),
+        params=training.params if training else None,
+        data=_json(artifacts / "data" / "meta.json") if _took(training, artifacts / "data", project) else None,
+        results=_json(artifacts / "evaluate" / item / "metrics.json") if evaluated else None,
+        suite=evaluation.params if evaluation and evaluated else None,
     )
 
 
 def _checkpoint_folder(path: Path, checkpoint: str | None) -> Path:
-    if path.suffix == ".safetensors":
+    if path.name == WEIGHTS:
         path = path.parent
     candidates = [path]
     if not (path / WEIGHTS).is_file():
@@ -88,8 +101,8 @@ def _json(path: Path) -> dict[str, Any] | None:
     return files.read_json(path) if path.is_file() else None
 
 
-def _locked(path: Path, outputs: Path) -> dict[str, dict[str, Any]]:
-    """Params of every stage by its name in dvc.lock; empty where there is none, or it is not about these outputs."""
+def _locked(path: Path, outputs: Path) -> dict[str, _Entry]:
+    """What dvc.lock has of every item by name; empty where there is no dvc.lock, or it is not about these outputs."""
     try:
         text = path.read_text(encoding="utf-8")
         stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
@@ -97,6 +110,18 @@ def _locked(path: Path, outputs: Path) -> dict[str, dict[str, Any]]:
         known = recorded.get(outputs.relative_to(path.parent).as_posix())
         if known != files.dvc_digest(outputs):
             return {}
-        return {name: stage.get("params", {}).get("params.yaml", {}) for name, stage in stages.items()}
+        return {
+            name: _Entry(
+                dict(stage.get("params", {}).get("params.yaml", {})),
+                {dep["path"]: dep.get("md5", "") for dep in stage.get("deps", [])},
+            )
+            for name, stage in stages.items()
+        }
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
         return {}
+
+
+def _took(entry: _Entry | None, path: Path, project: Path) -> bool:
+    """Whether what is at ``path`` now is what an item of the project took as its input there."""
+    known = entry.deps.get(path.relative_to(project).as_posix()) if entry else None
+    return known is not None and known == files.dvc_digest(path)

@@ -32,14 +32,19 @@ def save(model: nn.Module, folder: str | Path, spec: dict[str, Any]) -> None:
     files.write_json(Path(folder) / SPEC, spec)
 
 
+def saved_as(path: str | Path) -> tuple[Path, Path]:
+    """The files of a saved model, weights and description: those in a folder, or a .safetensors file and its .json."""
+    path = Path(path)
+    return (path / WEIGHTS, path / SPEC) if path.is_dir() else (path, path.with_suffix(".json"))
+
+
 def load_model(path: str | Path) -> nn.Module:
     """The model saved in a folder, or in a .safetensors file with its .json beside it, in eval mode on the CPU.
 
     It takes pictures in [0, 1] (N, C, H, W) and gives logits. Raises FileError, naming the file and the keys, when a
     file is missing or damaged or the weights do not fit the model.
     """
-    path = Path(path)
-    weights_path, spec_path = (path / WEIGHTS, path / SPEC) if path.is_dir() else (path, path.with_suffix(".json"))
+    weights_path, spec_path = saved_as(path)
     if not weights_path.is_file():
         raise files.FileError(f"there is no model at {weights_path}.")
     spec = files.read_json(spec_path)
