@@ -148,14 +148,17 @@ def test_the_authors_setting_is_theirs():
 
 def test_variants_differ_only_in_what_they_are_named_for():
     val, wrn, c100 = "cifar10-resnet18-sglr-val", "cifar10-wrn34", "cifar100-resnet18"
-    assert different(val, "cifar10-resnet18-sglr") == {
-        "experiment.name": val, "data.validation_size": 1000, "experiment.methods": ["at", "sglr", "at_natural"],
-        "methods.at_natural.objective.name": "at", "methods.at_natural.weights.name": "none",
+    control = {
+        "experiment.methods": ["at", "sglr", "at_natural"], "methods.at_natural.objective.name": "at",
         "methods.at_natural.labels.name": "hard", "methods.at_natural.labels.natural_forward_from": 90,
+        "methods.at_natural.weights.name": "none",
     }  # fmt: skip
+    published = "cifar10-resnet18-sglr"
+    assert different(val, published) == {"experiment.name": val, "data.validation_size": 1000, **control}
     assert different(wrn, val) == {
         "experiment.name": wrn, "model.name": "wrn", "model.depth": 34, "model.width": 10, "evaluate.batch_size": 250,
-        "analyze.batch_size": 250, "analyze.gradients.chunk": 4,
+        "analyze.batch_size": 250, "analyze.gradients.chunk": 4, **dict.fromkeys(control),
+        "experiment.methods": ["at", "sglr"],
     }  # fmt: skip
     assert different(c100, val) == {"experiment.name": c100, "data.source.name": "cifar100", "analyze.n_examples": 5000}
 
