@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import yaml
 from sglr import config, files
 
 State = Literal["done", "running", "orphaned", "out of date", "waiting", "not run"]
+_RECENT_EPOCHS = 5
 _MOST_REASONS = 3
 _ATTEMPTS = 10
 # It runs again after any edit of params.yaml and writes what it wrote before: nothing waits for that.
@@ -268,21 +270,28 @@ def _progress(root: Path, item: str, process: Any) -> Progress:
     folders = sorted((root / ".sglr" / "journal").glob(f"{item}-*"), key=os.path.getmtime)
     if stage not in ("warmup", "train") or not folders:
         return Progress(elapsed)
-    epoch, epochs, moments = 0, 0, []
+    epoch, epochs, taken_over, moments = 0, 0, 0, []
     # Half a line, or a damaged one: what came before it counts.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         for line in (folders[-1] / "journal.jsonl").read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if record["kind"] == "params":
-                epochs = int(record["values"].get("train.epochs" if stage == "train" else "warmup.epochs", 0))
+                values = record["values"]
+                epochs = int(values.get("train.epochs" if stage == "train" else "warmup.epochs", 0))
+                if stage == "train" and values.get("warmup.objective") == "adversarial":
+                    taken_over = int(values.get("warmup.epochs", 0))
             elif record["kind"] == "metrics" and "train/loss" in record["values"]:
                 epoch = max(epoch, int(record["step"]))
-                moments.append(int(record["t"]))
+                # Epochs of the warm-up are logged at once when the training takes them over.
+                if stage == "warmup" or int(record["step"]) > taken_over:
+                    moments.append(int(record["t"]))
     if not epoch:
         return Progress(elapsed)
     left = None
     if len(moments) > 1 and epochs:
-        each = (moments[-1] - moments[0]) / (len(moments) - 1) / 1000
+        # Of the last few, and the middle one: a resumed run stood still between two.
+        recent = moments[-_RECENT_EPOCHS - 1 :]
+        each = statistics.median(later - sooner for sooner, later in itertools.pairwise(recent)) / 1000
         left = max(0.0, each * (epochs - epoch) - max(0.0, time.time() - moments[-1] / 1000))
     return Progress(elapsed, epoch, epochs or None, left)
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from sglr import data, files, models, predicting
+from sglr import data, files, models, predicting, status
 from sglr.cli import main
 from sglr.config.reader import validate
 
@@ -163,6 +164,23 @@ def test_pictures_of_the_same_name_do_not_replace_each_other(project):
 
 
 @pytest.mark.slow
+def test_time_left_is_that_of_the_epochs_trained_here(project):
+    """Not of those that an adversarial warm-up handed over, nor of a pause before the run was resumed."""
+    folder = project / ".sglr/journal/train@at-0-x"
+    folder.mkdir(parents=True)
+    values = {"train.epochs": "40", "warmup.objective": "adversarial", "warmup.epochs": "3"}
+    begun = int(1000 * time.time()) - 5_000_000
+    moments = [0, 1, 2, 60_000, 120_000, 180_000, 4_880_000, 4_940_000, 5_000_000]
+    records = [{"t": 0, "kind": "params", "values": values}] + [
+        {"t": begun + moment, "kind": "metrics", "step": epoch, "values": {"train/loss": 1.0}}
+        for epoch, moment in enumerate(moments, 1)
+    ]
+    (folder / "journal.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = status._progress(project, "train@at-0", None)
+    assert (found.epoch, found.epochs) == (9, 40)
+    assert found.seconds_left == pytest.approx(31 * 60, abs=10)
+
+
 def test_progress_is_shown_on_a_terminal_only(project):
     command = [sys.executable, "-m", "sglr.cli", "predict", "--model", "artifacts/train/at-0/last", "--attack"]
     command += [str(picture(project / f"{number}.png")) for number in range(3)]

@@ -189,7 +189,7 @@ def bare(finished: Project, path: Path, stage: str) -> tuple[Project, dict[str, 
     """A folder with nothing but the deps of a stage (of sglr's item), and the item's entry of dvc.lock."""
     (entry,) = (finished.lock()[item] for item in (stage, f"{stage}@0", f"{stage}@sglr-0") if item in finished.lock())
     glue = ["params.yaml", "dvc.yaml", *(f"stages/{name}.py" for name in ("__init__", *GLUE))]
-    glue += ["sglr/__init__.py", "sglr/tracking", "sglr/processes.py"]
+    glue += ["sglr/__init__.py", "sglr/tracking", "sglr/processes.py", "sglr/space.py"]
     # Loading params.yaml imports the rooms of components.
     glue += ["sglr/threat.py", "sglr/random.py", *(f"sglr/{room}" for room in COMPONENT_ROOMS)]
     extra = {
@@ -206,7 +206,14 @@ def bare(finished: Project, path: Path, stage: str) -> tuple[Project, dict[str, 
         else:
             shutil.copy2(source, target)
     (path / ".sglr").mkdir()
-    return Project(path), entry
+    # What is missing is not to be found in an editable installation of this project.
+    (path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "sys.meta_path[:] = [it for it in sys.meta_path if getattr(it, '__name__', '') != '_EditableFinder']\n"
+    )
+    project = Project(path)
+    project.environment["PYTHONPATH"] = str(path)
+    return project, entry
 
 
 def test_stages_run_on_their_deps_alone(finished: Project, tmp_path: Path):
