@@ -3,7 +3,7 @@
 Parts: commands, step, processes, augmentation, attack, evaluation, analysis, cost. Each compares with a stated
 reference in the same process, in turns, after both were found to give the same. On a GPU (`--device cuda`) the step is
 timed at several batch sizes and precisions, eager and compiled, and AutoAttack on 10,000 pictures; without one those
-rows are not there.
+rows are not there. On a GPU that is lent for minutes, `--quick`: fewer sizes and rounds, one form of the reference.
 """
 
 import argparse
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="on a GPU: batches of 128 and 512, three rounds, no tf32")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a machine that others use")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -61,14 +62,11 @@ def steps(asked: argparse.Namespace, device: torch.device) -> None:
         "profile": None,
     }
     if device.type == "cuda":
-        for batch in (128, 256, 512, 1024):
-            case = {
-                "model": LARGE[0],
-                "batch": batch,
-                "steps": 5,
-                "precisions": "fp32,tf32,bf16",
-                "compile": "never,always",
-            }
+        case = {"model": LARGE[0], "steps": 5, "precisions": "fp32,tf32,bf16", "compile": "never,always"}
+        if asked.quick:
+            case |= {"steps": 3, "precisions": "fp32,bf16", "references": "grad", "rounds": min(asked.rounds, 3)}
+        for batch in (128, 512) if asked.quick else (128, 256, 512, 1024):
+            case["batch"] = batch
             step.section(argparse.Namespace(**common | case), device)
         return
     case = {"precisions": "fp32,bf16", "compile": "never"}

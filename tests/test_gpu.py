@@ -141,11 +141,11 @@ def test_fast_steps_are_near_the_plain_ones(params, name, options, precision, ki
 
 
 @only_cuda
-@pytest.mark.parametrize("kind", ["never", "always"])
+@pytest.mark.parametrize(("kind", "precision"), [("never", "fp32"), ("always", "fp32"), ("always", "bf16")])
 @pytest.mark.parametrize("method", METHODS)
-def test_no_step_waits_for_the_gpu(params, method, kind):
+def test_no_step_waits_for_the_gpu(params, method, kind, precision):
     params["data"]["augment"] = {"crop_padding": 2, "flip": True}
-    one = plan(params, early(METHODS[method]), batch_size=8, compile=kind)
+    one = plan(params, early(METHODS[method]), batch_size=8, compile=kind, precision=precision)
     model, split = network("small_cnn", DEVICE, **SMALL), data(DEVICE)
     learner = Learner.build(one, model, split.given, CLASSES)
     index = torch.arange(8, device=DEVICE)

@@ -1,28 +1,38 @@
 """Networks compiled by torch.compile, where that pays."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 
 Compile = Literal["auto", "always", "never"]
 
 
-def compiled(network: nn.Module, device: torch.device, asked: Compile, *, any_size: bool = False) -> nn.Module:
+def compiled(
+    network: nn.Module, device: torch.device, asked: Compile, *, any_size: bool = False, channels_last: bool = False
+) -> nn.Module:
     """``network`` or, with ``always``, or ``auto`` on a GPU, a compiled one that shares its weights and modes.
 
     It is compiled anew for every batch size, mode (train, eval) and kind of gradient, at the first call of each, and on
-    a GPU replayed as CUDA graphs; with ``any_size`` once for all batch sizes, without graphs. Of one network torch
-    compiles eight variants and runs further ones as they are. The backward pass computes the gradients of all weights
-    that require one, wanted or not.
+    a GPU replayed as CUDA graphs; with ``any_size`` once for all batch sizes, without graphs, and its backward pass may
+    be made more than once. Of one network torch compiles eight variants and runs further ones as they are. The backward
+    pass computes the gradients of all weights that require one, wanted or not.
+
+    channels_last: how pictures and weights lie. On a GPU torch would otherwise turn them all over in every call.
     """
     if asked == "never" or (asked == "auto" and device.type != "cuda"):
         return network
     torch.compiler.reset()  # what was compiled of an earlier network of the same class counts among the eight
-    mode = "reduce-overhead" if device.type == "cuda" and not any_size else None
-    made = torch.compile(_Called(network), mode=mode, dynamic=any_size)
+    if any_size:
+        # FAB asks for several gradients of one forward pass, whose memory may not be given away at the first. Torch
+        # looks at this when it compiles and at every backward pass, so that it stays set.
+        torch._functorch.config.donated_buffer = False
+    on_gpu = {"triton.cudagraphs": not any_size, "layout_optimization": channels_last}
+    options: dict[str, Any] | None = on_gpu if device.type == "cuda" else None
+    made = torch.compile(_Called(network), dynamic=None if any_size else False, options=options)
     assert isinstance(made, nn.Module)
-    return _Compiled(made)
+    return _Compiled(made, any_size)
 
 
 class _Called(nn.Module):
@@ -40,10 +50,14 @@ class _Called(nn.Module):
 class _Compiled(nn.Module):
     """Gives copies of what the compiled network returns: a CUDA graph writes its next outputs into the same memory."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, any_size: bool) -> None:
         super().__init__()
         self.module = module
+        self.any_size = any_size
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.any_size:
+            # The number of pictures alone: their height and width stay what the code is made for.
+            torch._dynamo.maybe_mark_dynamic(x, 0)
         logits: Tensor = self.module(x)
         return logits.clone()

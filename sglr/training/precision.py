@@ -7,7 +7,8 @@ in float32.
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Literal
+from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,22 +42,25 @@ def exact_ends(model: nn.Module) -> None:
     """Under autocast, let ``model`` take pictures and give logits in float32: its first convolution stays out of it."""
     model.register_forward_hook(lambda module, inputs, logits: logits.float())
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is None:
-        return
-    suspended: list[str] = []
+    if first is not None and not isinstance(first, _Exact):
+        first.__class__ = _exact(type(first))  # type: ignore[arg-type]
 
-    def suspend(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        kind = inputs[0].device.type
-        if torch.is_autocast_enabled(kind):
-            torch.set_autocast_enabled(kind, False)
-            suspended.append(kind)
 
-    def resume(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        if not suspended:
-            return output
-        kind = suspended.pop()
-        torch.set_autocast_enabled(kind, True)
-        return output.to(torch.get_autocast_dtype(kind))
+class _Exact:
+    """What a convolution does under autocast: compute in float32, and give what autocast computes in."""
 
-    first.register_forward_pre_hook(suspend)
-    first.register_forward_hook(resume)
+    def forward(self, x: Tensor) -> Tensor:
+        kind = x.device.type
+        if not torch.is_autocast_enabled(kind):
+            exact: Tensor = super().forward(x)  # type: ignore[misc]
+            return exact
+        with torch.autocast(kind, enabled=False):
+            exact = super().forward(x)  # type: ignore[misc]
+        return exact.to(torch.get_autocast_dtype(kind))
+
+
+@cache
+def _exact(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """``kind`` with that forward. Where hooks switch autocast, torch.compile cuts its graphs (2.11; not 2.15)."""
+    # torch.fx takes what says that it comes from torch.nn for one operation, as it does the convolution itself.
+    return type("Exact", (_Exact, kind), {"__module__": kind.__module__})

@@ -1,6 +1,6 @@
 """One training step: attack, forwards, targets, loss, update.
 
-Nothing in it waits for the device.
+Nothing in it waits for the device, but for torch's batch norm where several GPUs share its statistics.
 """
 
 from collections.abc import Sequence
@@ -40,14 +40,17 @@ class Networks:
     @classmethod
     def of(cls, plan: Plan, model: nn.Module, device: torch.device, team: Team) -> Self:
         """For a model that is on its device."""
-        plain = compiled(model, device, plan.compile)
+        last = memory_format(plan.precision, device) is torch.channels_last
+        # Torch cuts a graph at every batch norm that several processes share, and waits for the device there.
+        cut = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+        plain = model if cut else compiled(model, device, plan.compile, channels_last=last)
         # Not compiled: its backward pass would compute the gradients of all weights too.
         attacked, folded = model, None
         if plan.attack_bn == "eval" and plan.method.objective.build().attacks:
             folded = Folded(model, torch.bfloat16 if plan.precision == "bf16" else None)
             if plan.precision == "bf16":
                 exact_ends(folded)
-            attacked = compiled(folded, device, plan.compile)
+            attacked = compiled(folded, device, plan.compile, channels_last=last)
         return cls(plain, team.trained(plain, device), attacked, folded)
 
 

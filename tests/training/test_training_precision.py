@@ -1,5 +1,6 @@
 """Reduced precision: where it may not reach, what it costs in success of the attack, and that it leaves no trace."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -62,23 +63,43 @@ def test_pictures_and_logits_stay_in_float32():
     assert seen["layer4 out"] == torch.float32
 
 
-def test_the_first_convolution_computes_in_float32():
+def test_the_first_convolution_computes_in_float32(monkeypatch):
     """Its result has bits that a product in bfloat16 would not have: pictures a tenth of a pixel step apart differ."""
     model = models.build("small_cnn", num_classes=10, shape=(1, 8, 8), generator_seed=0).eval()
     x = torch.full((1, 1, 8, 8), 0.99)
     found = []
 
-    def inside(module, inputs, output):
-        found.append(output)
+    def watched(self, *arguments):
+        found.append(inner(self, *arguments))
+        return found[-1]
 
-    model.conv1.register_forward_hook(inside)
+    inner = nn.Conv2d._conv_forward
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", watched)
     exact_ends(model)
     with computing("bf16", CPU):
         model(x)
         model(x + 1e-4)
     assert found[0].dtype == torch.float32
-    assert not torch.equal(found[0], found[1])
+    assert found[1].dtype == torch.bfloat16  # of the second convolution
+    assert not torch.equal(found[0], found[2])
     assert torch.equal(x.bfloat16(), (x + 1e-4).bfloat16())
+
+
+def test_a_convolution_keeps_its_kind_its_names_and_its_copies():
+    class Padded(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+
+    model = nn.Sequential(Padded(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))
+    x, names = torch.rand(1, 1, 8, 8), list(model.state_dict())
+    expected = model(x)
+    exact_ends(model)
+    exact_ends(model)
+    assert list(model.state_dict()) == names
+    assert torch.equal(copy.deepcopy(model)(x), expected)
+    with computing("bf16", CPU):
+        assert model[0](x).dtype == torch.bfloat16
+        assert model(x).shape == expected.shape
 
 
 def test_what_is_measured_is_measured_in_full_precision(params, monkeypatch):
