@@ -1,5 +1,6 @@
 """Sharpness: the largest eigenvalue of the loss's Hessian, by Lanczos' method."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -113,7 +114,11 @@ def _curvatures(model: nn.Module, direction: dict[str, Tensor], x: Tensor, targe
             value: Tensor = jvp(losses, (at,), (tangent,))[1]
             return value
 
-        found.append(jvp(slope, (weights,), (tangent,))[1])
+        with warnings.catch_warnings():
+            # Torch's first forward-mode derivative in a process compiles rules of its own by torch.jit.script.
+            warnings.filterwarnings("ignore", ".*torch.jit.script", FutureWarning)
+            warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
+            found.append(jvp(slope, (weights,), (tangent,))[1])
     joined: Floats = torch.cat(found).cpu().numpy().astype(np.float64)
     return joined
 
