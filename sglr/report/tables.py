@@ -42,7 +42,7 @@ def _accuracy(results: Row) -> Table:
         shown = [spread(**row[key]) for key in ("best", "last") if row[key]]
         if has_best:
             gap = row["gap"]
-            shown += [spread(gap["mean"], gap["deviation"]), interval(gap.get("low"), gap.get("high"))]
+            shown += [spread(gap["mean"], gap["deviation"]), interval(gap.get("low"), gap.get("high")) or ABSENT]
         rows.append((row["attack"], row["method"], *shown, *_counts(row)))
         records.append(_flat(row))
     measured = ("best", "last", "gap", "95% of gap") if has_best else ("last",)
