@@ -154,7 +154,7 @@ def test_a_source_of_ones_own_is_forecast_too(params, tmp_path):
 def test_doctor_forecasts_the_time(project):
     ((level, text),) = about("time", project)
     assert level == "ok"
-    assert re.fullmatch(r"about \d+ s for all 6 trainings, by an attack step of small_cnn here", text)
+    assert re.fullmatch(r"about [\d.]+ (s|min) for all 6 trainings, by an attack step of small_cnn here", text)
 
 
 def test_the_time_is_that_of_the_epochs_and_steps_asked_for(params, tmp_path, monkeypatch):
