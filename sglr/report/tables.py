@@ -47,8 +47,9 @@ def _accuracy(results: Row) -> Table:
         records.append(_flat(row))
     measured = ("best", "last", "gap", "95% of gap") if has_best else ("last",)
     definition = "; gap = best − last, in points" if has_best else "; no best epoch without a validation split"
+    few = " Same N: on those examples alone that the attack below it saw." if results["same_examples"] else ""
     return Table(
-        "comparison", f"Test accuracy in percent{_deviations(results)}{definition}.",
+        "comparison", f"Test accuracy in percent{_deviations(results)}{definition}.{few}",
         ("attack", "method", *measured, "seeds", "examples"), tuple(rows), records, labels=2, grouped=True,
     )  # fmt: skip
 
