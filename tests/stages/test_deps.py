@@ -18,8 +18,8 @@ from sglr.config.fields import ROOMS
 STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze", "report")
 ORDER = (
     "config", "files", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights",
-    "training", "evaluation", "information", "report", "tracking", "presets", "space", "status", "doctor", "predicting",
-    "fitting", "terminal", "cli",
+    "training", "evaluation", "information", "report", "tracking", "presets", "space", "duration", "status", "doctor",
+    "predicting", "fitting", "terminal", "cli",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch")
