@@ -1,0 +1,50 @@
+"""Checksums of files and folders: our own, and those that DVC records."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+
+def digest(*paths: str | Path) -> str:
+    """SHA-256 over the contents of files and, recursively and in name order, of folders (bytecode left out)."""
+    total = hashlib.sha256()
+    for path in map(Path, paths):
+        members = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for member in members:
+            if member.is_file() and "__pycache__" not in member.parts:
+                total.update(str(member.relative_to(path)).encode())
+                with member.open("rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def md5(path: str | Path) -> str:
+    """MD5 of one file, as DVC records it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def dvc_digest(path: str | Path, md5: Callable[[Path], str] = md5) -> str | None:
+    """What DVC records for a file (its MD5) or a folder (the MD5 of a listing of its files); None for neither.
+
+    What .dvcignore leaves out of folders (bytecode, .gitignore) is left out. ``md5`` is asked for each file, by default
+    the function of this name: whoever looks at many folders may give one that remembers.
+    """
+    path = Path(path)
+    if path.is_file():
+        return md5(path)
+    if not path.is_dir():
+        return None
+    members = {
+        member.relative_to(path).as_posix(): member
+        for member in path.rglob("*")
+        if member.is_file() and not _ignored_by_dvc(member.relative_to(path))
+    }
+    # In the order of the names as texts: b.txt before b/x.txt.
+    listing = [{"md5": md5(members[name]), "relpath": name} for name in sorted(members)]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _ignored_by_dvc(path: Path) -> bool:
+    return "__pycache__" in path.parts or path.suffix == ".pyc" or path.name == ".gitignore"

@@ -1,0 +1,57 @@
+"""JSON and CSV files."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from sglr.files.whole import FileError, write_text
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with a final newline; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file; FileError when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"cannot read {path}: {error}") from None
+
+
+def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV; columns in order of first appearance, absent and None values empty, floats exactly."""
+    import csv
+    import io
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Rows of a CSV written by ``write_rows``: numbers as int or float, empty cells as None."""
+    import csv
+
+    def value(cell: str) -> Any:
+        if cell == "":
+            return None
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(cell)
+        return cell
+
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise FileError(f"cannot read {path}: {error}") from None
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise FileError(f"cannot read {path}: row {number} has not one cell for each column")
+    return [{key: value(cell) for key, cell in row.items()} for row in rows]
