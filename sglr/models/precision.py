@@ -1,7 +1,7 @@
-"""The precision in which everything is computed that is measured of a model."""
+"""What float32 is computed in: exactly that for what is measured of a model, TF32 where training asks for it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,20 +10,52 @@ import torch
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """Within the block float32 is float32 on CUDA: no TF32, no reduced-precision sums; afterwards all is as it was."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    settings: tuple[tuple[Any, str], ...] = (
-        (matmul, "allow_fp16_reduced_precision_reduction"),
-        (matmul, "allow_bf16_reduced_precision_reduction"),
-        (cudnn, "allow_tf32"),
-    )
-    before = [getattr(where, name) for where, name in settings]
-    precision = torch.get_float32_matmul_precision()
+    matmul = torch.backends.cuda.matmul
+    names = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+    before = {name: getattr(matmul, name) for name in names}
+    with float32_products():
+        try:
+            for name in names:
+                setattr(matmul, name, False)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(matmul, name, value)
+
+
+@contextlib.contextmanager
+def float32_products(*, tf32: bool = False) -> Iterator[None]:
+    """Within the block products of float32 are computed exactly so, or in TF32 on CUDA; afterwards all is as it was.
+
+    Torch has two interfaces for it, and wherever it reads the older it refuses what the newer (2.9) alone has set: both
+    are set here.
+    """
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    places = [(cuda, "matmul"), (cudnn, "conv"), (cudnn, "rnn"), (mkldnn, "matmul"), (mkldnn, "conv")]
+    found = [getattr(where, name, None) for where, name in places]
+    newer: list[Any] = [place for place in found if hasattr(place, "fp32_precision")]
+    values = [place.fp32_precision for place in newer]
+    # Where they cannot be read they are what torch begins with: only the newer interface was used.
+    precision = _read(torch.get_float32_matmul_precision, "highest")
+    allowed = _read(lambda: cudnn.allow_tf32, True)
     try:
-        torch.set_float32_matmul_precision("highest")
-        for where, name in settings:
-            setattr(where, name, False)
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        cudnn.allow_tf32 = tf32
+        if not tf32:
+            for place in newer:
+                place.fp32_precision = "ieee"
         yield
     finally:
         torch.set_float32_matmul_precision(precision)
-        for (where, name), value in zip(settings, before, strict=True):
-            setattr(where, name, value)
+        cudnn.allow_tf32 = allowed
+        for place, value in zip(newer, values, strict=True):
+            place.fp32_precision = "none"  # what holds for all
+            if place.fp32_precision != value:
+                place.fp32_precision = value
+
+
+def _read(setting: Callable[[], Any], otherwise: Any) -> Any:
+    try:
+        return setting()
+    except RuntimeError:
+        return otherwise

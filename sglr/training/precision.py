@@ -13,22 +13,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sglr.models.precision import float32_products
+
 Precision = Literal["fp32", "tf32", "bf16"]
 
 
 @contextlib.contextmanager
 def computing(precision: Precision, device: torch.device) -> Iterator[None]:
     """Within the block torch computes in this precision; what it was set to before is set again afterwards."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        # No cache: weights change within a step (see awp), and forwards with and without gradients mix.
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+    # No cache: weights change within a step (see awp), and forwards with and without gradients mix.
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+    with float32_products(tf32=precision == "tf32"), autocast:
+        yield
 
 
 def memory_format(precision: Precision, device: torch.device) -> torch.memory_format:

@@ -133,6 +133,29 @@ def test_full_precision_within_the_block_only():
         cudnn.allow_tf32 = before[1]
 
 
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch 2.9 has this interface")
+def test_full_precision_whatever_the_newer_interface_was_set_to():
+    backends = torch.backends
+    places = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.conv, backends)
+    before = [place.fp32_precision for place in places]
+    try:
+        backends.fp32_precision = backends.cuda.matmul.fp32_precision = "tf32"
+        backends.cudnn.rnn.fp32_precision = "ieee"
+        with pytest.raises(RuntimeError, match="mix"):
+            torch.get_float32_matmul_precision()
+        with full_precision():
+            assert {place.fp32_precision for place in places[:-1]} == {"ieee"}
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not backends.cudnn.allow_tf32
+        assert [place.fp32_precision for place in places] == ["tf32", "tf32", "ieee", "tf32", "tf32"]
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+    assert [place.fp32_precision for place in places] == before
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert backends.cudnn.allow_tf32
+
+
 def test_the_worst_case_is_the_and_over_attacks_on_all_examples(params, tmp_path):
     attacks = {"fgsm": "fgsm", "cw": {"name": "pgd", "steps": 2, "loss": "cw"}, "few": {"name": "pgd", "n_examples": 8}}
     correct = evaluation.evaluate(*make(params, tmp_path, attacks=attacks), device=CPU).correct
