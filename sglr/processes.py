@@ -78,17 +78,17 @@ def device(asked: str, called: str = "SGLR_DEVICE") -> "torch.device":
     return found
 
 
-def count(asked: str, device: "torch.device") -> int:
+def count(asked: str, device: "torch.device", called: str = "SGLR_NPROC") -> int:
     """How many processes ``asked`` stands for: a number, or "auto", one per GPU and one on a CPU.
 
-    Raises ConfigError for anything else.
+    Raises ConfigError for anything else; ``called``: where the user said it.
     """
     if asked == "auto":
         import torch
 
         return max(1, torch.cuda.device_count()) if device.type == "cuda" and device.index is None else 1
     if not asked.isascii() or not asked.isdigit() or int(asked) < 1:
-        raise ConfigError(f"SGLR_NPROC={asked!r} is no number of processes; use auto, 1, 2 ...")
+        raise ConfigError(f"{called}={asked!r} is no number of processes; use auto, 1, 2 ...")
     return int(asked)
 
 

@@ -25,6 +25,18 @@ def params() -> dict:
     return parse((Path(__file__).parents[1] / "params.yaml").read_text())
 
 
+@pytest.fixture
+def digits_project(params: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the params of a few digits, before anything ran."""
+    import yaml
+
+    monkeypatch.chdir(tmp_path)
+    params["data"] |= {"source": {"name": "digits", "test_size": 40}, "train_size": 60, "validation_size": 20}
+    params["train"]["batch_size"] = 60
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An initialised database without runs: making one takes MLflow two seconds, copying it none."""

@@ -152,6 +152,16 @@ def test_a_folder_with_results_of_other_weights_is_refused(project):
     assert files.read_json(project / "artifacts/foreign/author/metrics.json")["n_examples"]["natural"] == 6
 
 
+def test_a_folder_with_results_of_another_kind_is_refused(project):
+    files.write_json(project / "artifacts/evaluate/at-0/metrics.json", {"last": {}})
+    result = call("--weights", "author.tar", *OPTIONS, "--n-examples", 4, "--output", "artifacts/evaluate/at-0")
+    assert result.exit_code == 1
+    assert "artifacts/evaluate/at-0 holds results of another kind: name another folder with --output" in result.output
+    assert files.read_json(project / "artifacts/evaluate/at-0/metrics.json") == {"last": {}}
+    result = call("--weights", "author.tar", *OPTIONS, "--nproc", "two")
+    assert "--nproc='two' is no number of processes" in result.output
+
+
 def test_pictures_from_an_npz_give_what_prepared_ones_give(project):
     x, y = pictures(project)
     np.savez(project / "own.npz", x_test=x + 5e-7, y_test=y)

@@ -245,7 +245,7 @@ def test_a_model_from_elsewhere_keeps_its_origin(study):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert call("found", "--output", "out").exit_code == 0
-    assert (study / "out" / "found_last.py").is_file()
+    assert (study / "out" / "found.py").is_file()
     card = (study / "out" / "README.md").read_text()
     assert "Trained elsewhere: `author.pt`" in card
     assert "| natural | 4 |" in card

@@ -31,12 +31,8 @@ def call(*arguments: object):
 
 
 @pytest.fixture
-def project(params, tmp_path, monkeypatch):
+def project(params, digits_project, tmp_path):
     """Prepared digits and an untrained at-0."""
-    monkeypatch.chdir(tmp_path)
-    params["data"] |= {"source": {"name": "digits", "test_size": 40}, "train_size": 60, "validation_size": 20}
-    params["train"]["batch_size"] = 60
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     config = validate(params)
     data.prepare(config.data, tmp_path / "artifacts/data")
     for seed, name in enumerate(("best", "last")):

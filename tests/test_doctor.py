@@ -22,13 +22,8 @@ def call(*arguments: object):
 
 
 @pytest.fixture
-def project(params, tmp_path, monkeypatch):
-    """A folder with the params of digits, before anything ran."""
-    monkeypatch.chdir(tmp_path)
-    params["data"] |= {"source": {"name": "digits", "test_size": 40}, "train_size": 60, "validation_size": 20}
-    params["train"]["batch_size"] = 60
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    return tmp_path
+def project(digits_project):
+    return digits_project
 
 
 def about(what: str, root: Path) -> list[tuple[str, str]]:

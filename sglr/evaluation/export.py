@@ -37,8 +37,9 @@ def export(
     cannot name a Python file, or ``output`` holds another model, or this one under another name.
     """
     found, output = gather(path, checkpoint), Path(output)
-    origin = found.folder.resolve().parents[0 if found.source is None else 1].name
-    name = name or re.sub(r"\W", "_", f"{origin}_{found.checkpoint}")
+    trained, evaluated = found.folder.resolve().parents[:2]
+    # What `sglr evaluate` wrote is one model, whatever its folder in there is called.
+    name = name or re.sub(r"\W", "_", f"{trained.name}_{found.checkpoint}" if found.source is None else evaluated.name)
     taken = name in _TAKEN or name in sys.stdlib_module_names or keyword.iskeyword(name)
     if taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,79}", name):
         raise files.FileError(

@@ -84,8 +84,8 @@ def evaluate_foreign(
     source.json (what was evaluated on what, with checksums) and ``model/last``, the model in this project's form, which
     can be exported like one trained here. The kept worst-case pictures are scored again in a new process. Interrupted
     and run again, finished chunks are not repeated; results of the same weights are replaced. Raises FileError for a
-    folder with results of other weights, an empty test split, pictures or classes that are not the model's, and logits
-    that are not finite.
+    folder with results of other weights or of another kind, an empty test split, pictures or classes that are not the
+    model's, and logits that are not finite.
     """
     spec, folder = foreign.spec, Path(folder)
     sha256 = _sha256(weights)
@@ -150,9 +150,11 @@ def table(metrics: dict[str, Any]) -> str:
 
 
 def _refuse_others_results(folder: Path, weights: Path, sha256: str) -> None:
-    """FileError when what was evaluated into ``folder`` are other weights."""
+    """FileError when what was evaluated into ``folder`` are other weights, or its results are of another kind."""
     path = folder / "source.json"
     if not path.is_file():
+        if (folder / "metrics.json").exists() and not (folder / ".unfinished").is_dir():
+            raise files.FileError(f"{folder} holds results of another kind: name another folder with --output.")
         return
     try:
         there = files.read_json(path)["weights"]

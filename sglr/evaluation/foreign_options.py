@@ -48,7 +48,7 @@ def run(
         weights, name, data, key=key, normalization=parse_normalization(normalization), options=parse_options(options)
     )
     chosen = processes.device(device, "--device")
-    count = processes.count(nproc, chosen)
+    count = processes.count(nproc, chosen, "--nproc")
     try:
         return evaluate_foreign(settings, data, model, output, weights=weights, device=chosen, nproc=count)
     # What attacks say of models they cannot attack (AutoAttack below four classes).

@@ -59,7 +59,8 @@ def hierarchical_bootstrap(
     S - 1 where seeds dominate, near n - 1, hardly a change, where examples do. With one seed examples alone are
     redrawn, and the interval says nothing about other seeds.
 
-    Raises ValueError for no seeds, empty or non-finite arrays, shared examples of unequal number, resamples below 1.
+    For two seeds and more it needs SciPy. Raises ValueError for no seeds, empty or non-finite arrays, shared examples
+    of unequal number, resamples below 1.
     """
     contrasts = _contrasts(differences, shared_examples)
     if resamples < 1:
