@@ -19,8 +19,8 @@ _MODELS = 2
 # History, logs, descriptions.
 _SMALL_FILES = 2**21
 _TRACED = 64
-# Tables of one probability per example and class: the targets, hard and refined.
-_TABLES = 2
+# Tables of one probability per example and class: the targets, hard and refined, and those of the best epoch.
+_TABLES = 3
 # What sources hold: classes and shape of a picture, as in CIFAR-10 where only reading it tells; and how many then.
 _USUAL: tuple[int, Shape] = (10, (3, 32, 32))
 _KINDS: dict[str, tuple[int, Shape]] = {"digits": (10, (1, 8, 8)), "cifar100": (100, (3, 32, 32))}
@@ -80,11 +80,12 @@ def needed(settings: config.Config, data: Path) -> Need:
     model = models.from_spec(spec, device="meta")
     weights = sum(value.numel() for value in model.state_dict().values()) * _FLOAT
     table = pictures.examples * pictures.classes * _FLOAT
-    kept = len(settings.train.keep_epochs) * weights
+    # With each model the labels as they were then.
+    kept = len(settings.train.keep_epochs) * (weights + table)
     trace = settings.train.epochs * _TRACED * pictures.classes * _FLOAT
     return Need(
         snapshots=_SNAPSHOTS * (_IN_A_SNAPSHOT * weights + _TABLES * table + trace) + kept,
-        outputs=_MODELS * weights + kept + table + trace,
+        outputs=_MODELS * (weights + table) + kept + table + trace,
     )
 
 

@@ -104,6 +104,11 @@ def test_rows_keep_floats_exactly_and_absent_values_absent(tmp_path):
     ]
 
 
+def test_a_table_without_rows_stays_one(tmp_path):
+    files.write_rows(tmp_path / "rows.csv", [{"checkpoint": None, "epoch": None}])
+    assert files.read_rows(tmp_path / "rows.csv") == []
+
+
 def test_a_lock_is_held_until_its_holder_dies(tmp_path):
     lock = tmp_path / "item.lock"
     hold = f"with files.lock({str(lock)!r}): print('held', flush=True); sys.stdin.read()"

@@ -2,5 +2,7 @@
 
 CHECKPOINTS = ("best", "last")
 """The folders of a training that hold a model; ``best`` where there is validation data."""
+LABELS = "labels.state"
+"""In the folder of a training: the label policy's state with each of its models."""
 WORST = "worst"
 """Key of the worst case per example over the attacks that were run on as many examples as the suite."""

@@ -1,6 +1,5 @@
 """Intervals of contrasts between methods, over training seeds and test examples."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,9 +54,10 @@ def hierarchical_bootstrap(
 
     Percentiles of the replicates are too narrow for few seeds: of the variance between S seeds they see (S - 1)/S, and
     they take it for known (where it dominates, 95% intervals cover 50% with 2 seeds, 75% with 3, 82% with 5). They are
-    therefore stretched about the point to the width of Student's t with Satterthwaite's (1946) degrees of freedom: near
-    S - 1 where seeds dominate, near n - 1, hardly a change, where examples do. With one seed examples alone are
-    redrawn, and the interval says nothing about other seeds.
+    therefore stretched about the point until half their width is sqrt(t^2_{S-1} v_S + t^2_{n-1} v_n): v_S, v_n are what
+    seeds and examples contribute to the mean's variance, t are quantiles of Student's distribution. Satterthwaite's
+    degrees of freedom for the sum are not used: they take few seeds that happen to agree for many. With one seed
+    examples alone are redrawn, and the interval says nothing about other seeds.
 
     For two seeds and more it needs SciPy. Raises ValueError for no seeds, empty or non-finite arrays, shared examples
     of unequal number, resamples below 1.
@@ -71,8 +71,9 @@ def hierarchical_bootstrap(
     draw = _shared if shared_examples else _nested
     replicates = draw(contrasts, drawn, generator)
     point = float(np.mean([contrast.mean() for contrast in contrasts]))
-    stretch = _stretch(contrasts, shared_examples, float(replicates.var()), 1 - tail)
-    low, high = point + stretch * (np.quantile(replicates, [tail, 1 - tail]) - point)
+    ends = np.quantile(replicates, [tail, 1 - tail])
+    stretch = _stretch(contrasts, shared_examples, float(ends[1] - ends[0]) / 2, 1 - tail)
+    low, high = point + stretch * (ends - point)
     return Interval(
         point=point,
         low=float(low),
@@ -86,7 +87,7 @@ def hierarchical_bootstrap(
 
 
 def _stretch(contrasts: list[Floats], shared: bool, seen: float, upper: float) -> float:
-    """How much wider than their percentiles replicates of variance ``seen`` should reach; at least 1.
+    """How much wider than percentiles whose half-width is ``seen`` an interval should reach; at least 1.
 
     Two-way layout without repetition: the mean's variance is that between the seeds' means over S, plus, where seeds
     share their examples, that between the examples' means over n, less what both contain of each pair's own.
@@ -97,20 +98,15 @@ def _stretch(contrasts: list[Floats], shared: bool, seen: float, upper: float) -
     from scipy.special import stdtrit
 
     means = np.array([contrast.mean() for contrast in contrasts])
-    seeds, examples, freedom = float(means.var(ddof=1)) / count, 0.0, count - 1.0
+    seeds, examples = float(means.var(ddof=1)) / count, 0.0
     n = min(len(contrast) for contrast in contrasts)
     if shared and n > 1:
         values = np.stack(contrasts)
         rest = values - means[:, None] - values.mean(0) + means.mean()
         pairs = float((rest**2).sum()) / ((count - 1) * (n - 1))
         examples = max(0.0, float(values.mean(0).var(ddof=1)) - pairs / count) / n
-    total = seeds + examples
-    if total == 0:
-        return 1.0
-    if examples:
-        freedom = total**2 / (seeds**2 / (count - 1) + examples**2 / (n - 1))
-    width = float(stdtrit(freedom, upper)) / statistics.NormalDist().inv_cdf(upper)
-    return max(1.0, width * float(np.sqrt(total / seen)))
+    wanted = stdtrit(count - 1, upper) ** 2 * seeds + (stdtrit(n - 1, upper) ** 2 * examples if examples else 0.0)
+    return max(1.0, float(np.sqrt(wanted)) / seen)
 
 
 def _shared(contrasts: list[Floats], drawn: NDArray[np.int64], generator: np.random.Generator) -> Floats:

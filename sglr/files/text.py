@@ -35,7 +35,7 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a CSV written by ``write_rows``: numbers as int or float, empty cells as None."""
+    """Rows of a CSV written by ``write_rows``: numbers as int or float, empty cells as None, empty rows left out."""
     import csv
 
     def value(cell: str) -> Any:
@@ -54,4 +54,4 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise FileError(f"cannot read {path}: row {number} has not one cell for each column")
-    return [{key: value(cell) for key, cell in row.items()} for row in rows]
+    return [{key: value(cell) for key, cell in row.items()} for row in rows if any(row.values())]

@@ -93,12 +93,10 @@ def _introduce(subject: Subject) -> None:
         probe=notes.PROBE, index_information=notes.INDEX, memorization=notes.MEMORIZATION, weights=notes.WEIGHTS,
         gap=notes.GAP,
     )  # fmt: skip
-    subject.notes.update({f"gradient/{name}": text for name, text in notes.GRADIENT_TARGETS.items()})
     if config.analyze.sharpness:
         subject.notes["sharpness"] = notes.SHARPNESS
     if trained.best_epoch is None:
         subject.notes["best"] = notes.NO_BEST
-        subject.notes.pop("gradient/best")
     if subject.noise_entropy is None:
         subject.notes["noise"] = notes.no_noise(config.data.noise.kind)
     else:

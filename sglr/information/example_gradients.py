@@ -28,11 +28,20 @@ def cross_entropy_loss(forward: Forward, x: Tensor, target: Tensor) -> Tensor:
     return soft_cross_entropy(forward(x), target).sum()
 
 
-def objective_loss(objective: Objective) -> ExampleLoss:
-    """All terms of a training objective, for one example (x, x_adv, target, y) with a batch axis of 1 each."""
+def objective_loss(
+    objective: Objective, penalty: Callable[[Tensor], Callable[[Tensor], Tensor] | None] = lambda index: None
+) -> ExampleLoss:
+    """All terms of a training loss, for one example (x, x_adv, target, y, weight, index), each with a batch axis of 1.
 
-    def loss(forward: Forward, x: Tensor, x_adv: Tensor, target: Tensor, y: Tensor) -> Tensor:
-        return objective.loss(objective.forward(forward, x, x_adv), target, y)  # type: ignore[arg-type]
+    weight: of the cross-entropy term; index: the example's position in the training set, for which ``penalty`` gives a
+    label policy's penalty, if it has one.
+    """
+
+    def loss(
+        forward: Forward, x: Tensor, x_adv: Tensor, target: Tensor, y: Tensor, weight: Tensor, index: Tensor
+    ) -> Tensor:
+        outputs = objective.forward(forward, x, x_adv)  # type: ignore[arg-type]
+        return objective.total(outputs, target, y, weight, penalty(index))
 
     return loss
 

@@ -11,13 +11,10 @@ ATTACK = (
 )
 GRADIENTS = (
     "Norm of the cross-entropy's gradient for weights and bias of the last layer, ||s - t|| sqrt(||h||^2 + 1), batch"
-    " norm in eval mode, pictures not augmented. For objective at and adversarial inputs that is the training loss;"
-    " otherwise it is cross-entropy on this input alone."
+    " norm in eval mode, pictures not augmented. Targets t are those after the checkpoint's own epoch. For objective at"
+    " and adversarial inputs that is the training loss, unless the label policy adds a penalty (ensembling); otherwise"
+    " it is cross-entropy on this input alone."
 )
-GRADIENT_TARGETS = {
-    "best": "Targets t are the given labels, as for all but the last: refined ones of earlier epochs are not kept.",
-    "last": "Targets t are those of labels.npz, after the last epoch.",
-}
 PROBE = (
     "Lower bound H(Y) - CE of a cross-fitted logistic probe on penultimate features of test pictures with true labels;"
     " at most labels/entropy, never clipped. Its interval takes the fitted probes as given. Adversarial features hold"
@@ -26,7 +23,8 @@ PROBE = (
 FULL_GRADIENTS = (
     "Norm over all weights, per example by torch.func, batch norm in eval mode, at the weights as they were saved: with"
     " awp not at the perturbed ones. natural and adversarial: cross-entropy of that input; objective: all terms of the"
-    " method's loss at the analysis' own adversarial pictures, where that is more than cross-entropy."
+    " method's loss, penalties and weights of examples among them, at the analysis' own adversarial pictures. Targets"
+    " are those after the checkpoint's own epoch."
 )
 INDEX = (
     "Pairwise bounds on I(index; T) of test pictures' penultimate features with Gaussian noise, the middle of"

@@ -20,6 +20,7 @@ from sglr.information.findings import Findings
 from sglr.information.hessian import largest_eigenvalue
 from sglr.information.label_information import decompose, density
 from sglr.information.subject import Checkpoint, Subject
+from sglr.labels import LabelPolicy
 from sglr.models import Classifier
 from sglr.objectives import soft_cross_entropy
 from sglr.random import torch_stream
@@ -45,12 +46,12 @@ def training(
     seen = observe(model, subject.train, chosen, labels, subject.config, purpose="analyze train", keep=keep)
     for kind, part in seen.items():
         found.difference(f"gap/{kind}", part.probs.argmax(1) == labels.cpu().numpy(), test_correct[kind])
-    targets = subject.targets(checkpoint)[index]
-    _last_layer(subject, checkpoint, found, seen, targets)
-    placed = torch.from_numpy(targets).to(chosen.device)
-    _all_weights(subject, checkpoint, model, found, seen, placed)
+    policy = subject.labels(checkpoint)
+    targets = policy.current(checkpoint.epoch, chosen)
+    _last_layer(subject, checkpoint, found, seen, targets.cpu().numpy())
+    _all_weights(subject, checkpoint, model, found, seen, targets, policy)
     if settings.sharpness:
-        _sharpness(subject, checkpoint, model, found, seen, placed)
+        _sharpness(subject, checkpoint, model, found, seen, targets)
 
 
 def _label_information(subject: Subject, model: Classifier, found: Findings) -> None:
@@ -84,23 +85,26 @@ def _last_layer(
 
 def _all_weights(
     subject: Subject, checkpoint: Checkpoint, model: Classifier, found: Findings, seen: dict[str, Activations],
-    targets: Tensor,
+    targets: Tensor, policy: LabelPolicy,
 ) -> None:  # fmt: skip
     """Norms over all weights, of cross-entropy and of the method's own loss, and the information in the weights."""
     settings = subject.config.analyze.gradients
     n = min(settings.n_examples, len(targets))
     noisy = subject.trained.noisy[subject.train_index[:n]]
     soft = targets[:n].float()
-    given = subject.train.given[torch.from_numpy(subject.train_index[:n]).to(soft.device)]
+    index = torch.from_numpy(subject.train_index[:n]).to(soft.device)
+    given = subject.train.given[index]
     x, x_adv = (seen[kind].pictures[:n] for kind in INPUTS)
     for kind, pictures in (("natural", x), ("adversarial", x_adv)):
         norms = example_gradients(model, cross_entropy_loss, (pictures, soft), chunk=settings.chunk).norms
         _compare(found, f"full_gradient/{kind}", norms, noisy)
-    objective = subject.config.methods[subject.method].objective
-    if objective.name not in ("at", "standard"):
-        loss = objective_loss(objective.build())
-        own = example_gradients(model, loss, (x, x_adv, soft, given), chunk=settings.chunk)
-        _compare(found, "full_gradient/objective", own.norms, noisy)
+    objective = subject.config.methods[subject.method].objective.build()
+    weights = policy.example_weights(checkpoint.epoch, index)
+    inputs = (x, x_adv, soft, given, torch.ones(n, device=x.device) if weights is None else weights, index)
+    loss = objective_loss(objective, partial(policy.penalty, checkpoint.epoch))
+    _compare(
+        found, "full_gradient/objective", example_gradients(model, loss, inputs, chunk=settings.chunk).norms, noisy
+    )
     start = subject.start
     if start is None:
         subject.notes["weights"] = notes.NO_START

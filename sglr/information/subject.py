@@ -10,11 +10,12 @@ from torch import Tensor
 
 from sglr import files, models
 from sglr.config import Config
-from sglr.config.names import CHECKPOINTS
+from sglr.config.names import CHECKPOINTS, LABELS
 from sglr.data import Prepared, Split
 from sglr.information import label_noise
-from sglr.information.checks import Floats, Integers
+from sglr.information.checks import Integers
 from sglr.information.trained import Trained, check_same_labels, read
+from sglr.labels import LabelPolicy
 from sglr.models import Classifier
 from sglr.random import numpy_stream
 
@@ -57,13 +58,24 @@ class Subject:
         """The checkpoint training began with; None where its weights were not kept."""
         return next((one for one in self.checkpoints if one.name == "start"), None)
 
-    def targets(self, checkpoint: Checkpoint) -> Floats:
-        """Training targets (n, C): those after the last epoch for it, the given labels for the others."""
+    def labels(self, checkpoint: Checkpoint) -> LabelPolicy:
+        """The label policy as it was at a checkpoint; FileError where its state is not on record."""
         trained = self.trained
-        if checkpoint.name == "last":
-            return trained.targets
-        one_hot: Floats = np.eye(trained.targets.shape[1])[trained.given]
-        return one_hot
+        options = self.config.methods[self.method].labels
+        policy = options.build(self.train.given, trained.targets.shape[1], trained.epochs)
+        if checkpoint.name == "start":
+            return policy
+        try:
+            state = trained.labels[checkpoint.name.removeprefix("epoch-")]
+            # Empty: nothing to keep, or from a shared warm-up, in which labels are as they were given.
+            if state:
+                policy.load_state_dict(state)
+        except (LookupError, ValueError) as error:
+            raise files.FileError(
+                f"{checkpoint.path.parent}: {LABELS} does not say what the labels were at {checkpoint.name} ({error});"
+                " run the training again."
+            ) from None
+        return policy
 
     def add(self, table: str, checkpoint: Checkpoint, **row: Any) -> None:
         """Add a row to a table."""

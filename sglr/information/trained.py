@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sglr.config.names import LABELS
 from sglr.data import Split
-from sglr.files import FileError, read_arrays, read_json, read_rows
+from sglr.files import FileError, load_state, read_arrays, read_json, read_rows
 from sglr.information.checks import Floats, Integers, classes, distributions
 
 
 @dataclass(frozen=True)
 class Trained:
     """history: rows of history.csv; epochs: number of the last one; best_epoch: None without a validation split;
-    targets: (n, C) after the last epoch; given, true: labels (n,)."""
+    targets: (n, C) after the last epoch; given, true: labels (n,); labels: the label policy's state with each model."""
 
     history: list[dict[str, Any]]
     epochs: int
@@ -23,6 +24,7 @@ class Trained:
     targets: Floats
     given: Integers
     true: Integers
+    labels: dict[str, dict[str, Any]]
 
     @property
     def noisy(self) -> NDArray[np.bool_]:
@@ -36,7 +38,7 @@ class Trained:
 
 
 def read(folder: Path) -> Trained:
-    """Read history.csv, metrics.json and labels.npz of a training folder; FileError that names what is wrong."""
+    """Read what a training folder says, but for its models; FileError that names what is wrong."""
     metrics = read_json(folder / "metrics.json")
     epochs = metrics.get("epochs") if isinstance(metrics, dict) else None
     best = metrics.get("best_epoch") if isinstance(metrics, dict) else None
@@ -46,7 +48,7 @@ def read(folder: Path) -> Trained:
     missing = {epochs, best} - {None} - {row.get("epoch") for row in history}
     if missing:
         raise FileError(f"{folder / 'history.csv'} has no row for epoch {missing.pop()}, which metrics.json speaks of.")
-    return Trained(history, epochs, best, *_labels(folder / "labels.npz"))
+    return Trained(history, epochs, best, *_labels(folder / "labels.npz"), labels=load_state(folder / LABELS))
 
 
 def check_same_labels(trained: Trained, train: Split, folder: Path) -> None:

@@ -59,9 +59,7 @@ class TemporalEnsembling(LabelPolicy):
         return self._hard[index]
 
     def table(self) -> Tensor:
-        """The ensembled predictions, and the hard label of an example that has none yet."""
-        index = torch.arange(len(self._p), device=self._p.device)
-        return torch.where(self._p.sum(1, keepdim=True) > 0, self._normalised(index), self._hard)
+        return self._hard
 
     def _normalised(self, index: Tensor) -> Tensor:
         p = self._p[index]

@@ -1,6 +1,7 @@
 """The interface of an objective, and the cross-entropy they share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,6 +51,14 @@ class Objective(ABC):
 
         targets: (N, C) on the simplex; y: the hard given labels (N,); weights: (N,) of the cross-entropy term.
         """
+
+    def total(
+        self, outputs: Outputs, targets: Tensor, y: Tensor, weights: Tensor | None = None,
+        penalty: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """``loss``, and the mean of a label policy's penalty, a function of logits (N, C) -> (N,), if it has one."""
+        loss = self.loss(outputs, targets, y, weights)
+        return loss if penalty is None else loss + penalty(self.penalised(outputs)).mean()
 
     def penalised(self, outputs: Outputs) -> Tensor:
         """The logits (N, C) on which the loss takes a label policy's penalty; the attack takes it on its own."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FULL = "full_gradient/adversarial"
+_FULL = "full_gradient/objective"
 # name: (group, table, quantity, title, unit)
 OVER_EPOCHS = {
     "gradient-noisy": ("gradients", "quantities", f"{_FULL}/noisy", "Gradient norm, noisy examples", "mean norm"),
@@ -142,28 +142,34 @@ def _reliability(study: Study, kind: str) -> list[Picture]:
             label = f"{method}, scaled" if scaled else method
             line = (0, (1, 1.2)) if scaled else "-"
             axes.plot(
-                *points.T, color=colour(position), linestyle=line, marker=marker(position), markersize=3.5, label=label
-            )
+                points[:, 0], points[:, 1], color=colour(position), linestyle=line, marker=marker(position),
+                markersize=3.5, label=label,
+            )  # fmt: skip
         axes.set_xlabel("confidence")
         axes.set_ylabel("accuracy")
         figure.legend(loc="outside lower center", ncols=2)
         words = (
-            f"{quoted(method)}{', scaled' if scaled else ''}: mean confidence minus accuracy over the bins"
-            f" {float((points[:, 0] - points[:, 1]).mean()):+.2f}."
+            f"{quoted(method)}{', scaled' if scaled else ''}: mean confidence minus accuracy {_excess(points):+.2f}."
             for (method, scaled), (_, points) in found.items()
         )
         return [Picture(f"reliability-{kind}", title, " ".join(words), svg(figure))]
 
 
 def _pooled(study: Study, method: str, kind: str, scaled: int) -> np.ndarray:
-    """(confidence, accuracy) per bin with at least one example, weighted by the seeds' counts."""
+    """(confidence, accuracy, number of examples) per bin with at least one, the seeds' examples together."""
     sums: dict[int, np.ndarray] = {}
     for item in study.of(method):
         for row in item.tables.get("calibration", []):
             if (row["checkpoint"], row["input"], row.get("scaled")) == ("last", kind, scaled) and row["count"]:
                 weighed = row["count"] * np.array([row["confidence"], row["accuracy"], 1.0])
                 sums[row["bin"]] = sums.get(row["bin"], np.zeros(3)) + weighed
-    return np.array([sums[bin_][:2] / sums[bin_][2] for bin_ in sorted(sums)])
+    return np.array([[*sums[bin_][:2] / sums[bin_][2], sums[bin_][2]] for bin_ in sorted(sums)])
+
+
+def _excess(points: np.ndarray) -> float:
+    """Mean confidence minus accuracy over all examples."""
+    confidence, accuracy, counts = points.T
+    return float(np.average(confidence - accuracy, weights=counts))
 
 
 def _landscape(study: Study, kind: str) -> list[Picture]:

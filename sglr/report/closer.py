@@ -165,7 +165,8 @@ def _examples(study: Study) -> list[Picture]:
         return []
     names, true = _names(study), study.looked_at["classes/true"]
     title, columns = "Worst-case pictures", len(natural)
-    eps = study.config.threat.eps_255 / 255
+    threat = study.config.threat
+    eps, norm = threat.eps_255 / 255, threat.norm.capitalize()
     with panels(title, 1 + 2 * len(rows), columns, 9.2, 1.25 * (1 + 2 * len(rows)) + 0.5) as (figure, axes):
         for column, picture in enumerate(natural):
             _show(axes[0, column], picture, names[true[column]])
@@ -184,7 +185,7 @@ def _examples(study: Study) -> list[Picture]:
             axes[2 + 2 * place, 0].set_ylabel("change")
             wrong = sum(taken[column] != true[column] for column in range(columns))
             described.append(f"{quoted(method)} misclassifies {wrong} of {columns}")
-        text = f"{columns} test pictures, changed by at most {255 * eps:g}/255: {'; '.join(described)}."
+        text = f"{columns} test pictures, changed by at most {255 * eps:g}/255 in {norm}: {'; '.join(described)}."
         return [Picture("worst-case-pictures", title, text, svg(figure), wide=True)]
 
 

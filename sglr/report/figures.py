@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from sglr.report.analysis_figures import draw_analyses
 from sglr.report.closer import draw_closer
-from sglr.report.curves import Curve, curve, refinement_starts, warmup
+from sglr.report.curves import Curve, curve, label_starts, warmup
 from sglr.report.drawing import GRID, INK, Picture, canvas, colour, dashes, svg
 from sglr.report.intervals import draw_differences, draw_gaps
 from sglr.report.study import Study
@@ -116,13 +116,16 @@ def _mark_epochs(axes: "Axes", study: Study, method: str, line: Curve | None) ->
 
 
 def _context(axes: "Axes", study: Study, methods: tuple[str, ...]) -> None:
-    """Warm-up as a band, the start of refinement as a line for each method that has one."""
+    """Warm-up as a band, the epochs from which label policies act as lines."""
     span = warmup(study)
     if span:
         axes.axvspan(span[0] - 0.5, span[1] + 0.5, color=GRID, zorder=0, linewidth=0, label="warm-up")
-    starts = sorted({epoch for method, epoch in refinement_starts(study).items() if method in methods})
-    for position, epoch in enumerate(starts):
-        label = "refinement starts" if len(starts) == 1 else f"refinement starts, epoch {epoch}"
+    policies: dict[int, set[str]] = {}
+    for method, epoch in label_starts(study).items():
+        if method in methods:
+            policies.setdefault(epoch, set()).add(study.config.methods[method].labels.name.replace("_", "-"))
+    for position, epoch in enumerate(sorted(policies)):
+        label = f"{', '.join(sorted(policies[epoch]))} from epoch {epoch}"
         axes.axvline(epoch, color=INK, linestyle=dashes(3 - position), linewidth=1.2, label=label)
 
 

@@ -70,17 +70,18 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
         ),
         Section(
             "curves", "Learning curves",
-            text=["Robust overfitting is training accuracy that goes on rising while validation accuracy under the same"
-                  " attack falls. Thin lines are seeds, thick lines their mean; the band is the warm-up, the dotted"
-                  " line where refinement starts."],
+            text=["Robust overfitting is training accuracy under attack that goes on rising while validation accuracy"
+                  " under attack falls. Training batches are attacked as the method trains, validation pictures by PGD"
+                  " on the cross-entropy. Thin lines are seeds, thick lines their mean; the band is the warm-up, a"
+                  " dotted line where a label policy begins."],
             pictures=pictures["curves"],
         ),
         Section(
             "gap", "Robust overfitting gap, differences and controls",
             text=[
-                f"{baseline} can also be stopped at its best epoch, which costs no more than any method here: “last −"
-                f" best of {baseline}” is that control of equal budget; “best − best” stops both. Other controls (label"
-                f" smoothing, {baseline} with the extra natural forward pass) become rows here when they are listed as"
+                f"{baseline} can also be stopped at its best epoch, which costs no more than going on: “last − best of"
+                f" {baseline}” is that control; “best − best” stops both. Other controls (label smoothing,"
+                f" {baseline} with the extra natural forward pass) become rows here when they are listed as"
                 " methods."
             ],
             pictures=[*pictures["gap"], *pictures["differences"]], tables=_some(tables, "differences"),
@@ -123,8 +124,10 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
         ),
         Section(
             "gradients", "Gradient norms",
-            text=["Norms of the loss' gradient in all weights, example by example, on adversarial pictures: large ones"
-                  f" on noisy examples pull towards their wrong labels. {_CHECKPOINTS}"],
+            text=["Norms of the gradient of the method's whole loss in all weights, example by example, with that"
+                  " epoch's targets, on pictures attacked away from the given label: large ones on noisy examples pull"
+                  " towards their wrong labels. Softer targets alone make norms smaller: compare shares too."
+                  f" {_CHECKPOINTS}"],
             pictures=pictures["gradients"],
         ),
         Section(

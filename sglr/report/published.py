@@ -14,6 +14,10 @@ _METRICS = ("natural", "robust", "pgd10", "autoattack")
 # Names of methods that are called otherwise there.
 _METHODS = {"at_label_smoothing": "at_smoothing"}
 _EPS_255 = {"linf": 8.0, "l2": 128.0}
+# How all publications with checkpoints of their own trained.
+_EPOCHS, _ATTACK_STEPS, _REFINES_FROM = 200, 10, 90
+_PICTURES = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257}
+_AUGMENTED = ("cifar10", "cifar100")
 
 
 @cache
@@ -64,6 +68,8 @@ def _row(
         mismatch.append(
             f"our eps is {study.config.threat.eps_255:g}/255, theirs {_EPS_255[study.config.threat.norm]:g}/255"
         )
+    if not foreign:
+        mismatch += _training(study, method)
     if entry["source"] == "rice2020" and checkpoint == "best":
         mismatch.append("their best epoch was chosen on the test set")
     examples = next((row["examples"] for row in accuracy if row["attack"] == attack), None)
@@ -81,6 +87,25 @@ def _row(
     }
 
 
+def _training(study: Study, method: str) -> list[str]:
+    """What differs in how the model was trained."""
+    config, sizes = study.config, study.meta.get("sizes", {})
+    whole, found = _PICTURES[config.data.source.name], []
+    if config.train.epochs != _EPOCHS:
+        found.append(f"our training has {config.train.epochs} epochs, theirs {_EPOCHS}")
+    if config.train.attack.steps != _ATTACK_STEPS:
+        found.append(f"our attack in training takes {config.train.attack.steps} steps, theirs {_ATTACK_STEPS}")
+    if sizes.get("train", whole) != whole:
+        found.append(f"ours trained on {sizes['train']:,} of {whole:,} pictures")
+    augmented = config.data.augment.crop_padding > 0 and config.data.augment.flip
+    if config.data.source.name in _AUGMENTED and not augmented:
+        found.append("ours without their random crops and flips")
+    start = getattr(config.methods[method].labels, "start_epoch", _REFINES_FROM)
+    if start != _REFINES_FROM:
+        found.append(f"our labels change from epoch {start}, theirs {_REFINES_FROM}")
+    return found
+
+
 def _attack(study: Study, metric: str) -> str | None:
     """Our attack that is the published metric, or stands nearest to it."""
     options = study.config.evaluate.attacks
@@ -89,10 +114,12 @@ def _attack(study: Study, metric: str) -> str | None:
     if metric == "autoattack":
         standard = [name for name, found in options.items() if getattr(found, "version", None) == "standard"]
         return standard[0] if standard else None
-    wanted = {"pgd10": 10, "robust": None}[metric]
     found = [
-        name
-        for name, attack in options.items()
-        if attack.name == "pgd" and (wanted is None or getattr(attack, "steps", None) == wanted)
+        name for name, attack in options.items() if attack.name == "pgd" and (metric == "robust" or _pgd10(attack))
     ]
     return found[0] if found else None
+
+
+def _pgd10(attack: Any) -> bool:
+    """Whether a PGD is theirs: ten steps on the cross-entropy from one start."""
+    return (attack.steps, attack.restarts, attack.loss) == (10, 1, "ce")

@@ -11,6 +11,7 @@ from torch import nn
 
 from sglr import files, models
 from sglr.config import Config
+from sglr.config.names import LABELS
 from sglr.data import Prepared, Split, open_folder
 from sglr.random import derive
 from sglr.training.distributed import Team, together
@@ -54,7 +55,7 @@ def train(
     nproc: int = 1, **loop: Any,
 ) -> None:  # fmt: skip
     """Train a method and write its folder (see the file contract in docs/reference): ``best/``, ``last/``,
-    ``checkpoints/<epoch>/``, ``labels.npz``, ``labels_trace.npz``, ``history.csv``, ``metrics.json``.
+    ``checkpoints/<epoch>/``, ``labels.npz``, ``labels.state``, ``labels_trace.npz``, ``history.csv``, ``metrics.json``.
 
     ``warmup``: the folder ``warm_up`` wrote for this seed; the rest as for ``warm_up``.
     """
@@ -135,6 +136,7 @@ def _write(
     index = result.trace["index"].numpy()
     own = [row for row in history if row["epoch"] >= 1]
     files.write_arrays(folder / "labels.npz", {"p": result.targets.numpy(), "given": given, "true": true})
+    files.save_state(folder / LABELS, result.labels)
     files.write_arrays(
         folder / "labels_trace.npz",
         {

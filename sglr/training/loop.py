@@ -41,6 +41,8 @@ class Trained:
     kept: dict[int, dict[str, Tensor]]
     history: list[Row]
     targets: Tensor
+    labels: dict[str, dict[str, Any]]
+    """State of the label policy with each of these weights: "last", "best", "10" (a kept epoch)."""
     trace: dict[str, Tensor]
     state: dict[str, Any]
     """Everything a continuation needs (``fit(..., continue_from=state)``)."""
@@ -56,6 +58,7 @@ class _Progress:
     bad_step: Tensor | int = -1
     predicted: Tensor | None = None
     best: dict[str, Tensor] | None = None
+    best_labels: dict[str, Any] = field(default_factory=dict)
     best_epoch: int | None = None
     best_score: float = -1.0
     history: list[Row] = field(default_factory=list)
@@ -120,7 +123,7 @@ class _Loop:
         self.team = team
         self.learner = Learner.build(plan, model, train.given, self._count_classes(model), team)
         self.progress = _Progress()
-        self.kept: dict[int, dict[str, Tensor]] = {}
+        self.kept: dict[int, dict[str, Any]] = {}
         self.traced = traced_examples(train, torch_stream(plan.seed, "trace"))
         self.steps = math.ceil(len(train) / plan.batch_size)
 
@@ -200,9 +203,10 @@ class _Loop:
             row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked, self.team)
         score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
         if score is not None and score > progress.best_score:
-            progress.best_score, progress.best_epoch, progress.best = score, epoch, _weights(evaluated)
+            progress.best_score, progress.best_epoch = score, epoch
+            progress.best, progress.best_labels = _copied(evaluated.state_dict()), _copied(learner.labels.state_dict())
         if epoch in plan.keep_epochs:
-            self._keep(epoch, _weights(evaluated))
+            self._keep(epoch, _copied({"model": evaluated.state_dict(), "labels": learner.labels.state_dict()}))
         progress.trace.append(learner.labels.table()[self.traced.to(self.train.given.device)].cpu().clone())
         progress.history.append(row)
         progress.epoch, progress.step, progress.predicted = epoch + 1, 0, None
@@ -235,12 +239,12 @@ class _Loop:
         if stop:
             raise Interrupted(f"stopped in epoch {self.progress.epoch}; run it again to continue there")
 
-    def _keep(self, epoch: int, weights: dict[str, Tensor]) -> None:
+    def _keep(self, epoch: int, state: dict[str, Any]) -> None:
         if self.snapshots:
             if self.team.leads:
-                self.snapshots.keep(epoch, weights)
+                self.snapshots.keep(epoch, state)
         else:
-            self.kept[epoch] = weights
+            self.kept[epoch] = state
 
     def _state(self) -> dict[str, Any]:
         learner = self.learner
@@ -266,18 +270,26 @@ class _Loop:
             if isinstance(values[key], Tensor):
                 values[key] = values[key].to(device)
         self.progress = _Progress(**values)
+        if not state["labels"]:
+            # From a shared warm-up, which had no need of this policy's: as it begins.
+            self.progress.best_labels = _copied(learner.labels.state_dict())
 
     def _result(self) -> Trained:
         learner, progress = self.learner, self.progress
-        kept = self.snapshots.kept() if self.snapshots else self.kept
+        found = self.snapshots.kept() if self.snapshots else self.kept
+        kept = {epoch: found[epoch] for epoch in self.plan.keep_epochs if epoch in found}
+        labels = {"last": _copied(learner.labels.state_dict())} | {str(epoch): kept[epoch]["labels"] for epoch in kept}
+        if progress.best is not None:
+            labels["best"] = progress.best_labels
         classes = learner.labels.table().shape[1]
         return Trained(
-            last=_weights(learner.weights.evaluated(learner.model)),
+            last=_copied(learner.weights.evaluated(learner.model).state_dict()),
             best=progress.best,
             best_epoch=progress.best_epoch,
-            kept={epoch: kept[epoch] for epoch in self.plan.keep_epochs if epoch in kept},
+            kept={epoch: state["model"] for epoch, state in kept.items()},
             history=progress.history,
             targets=learner.labels.table().cpu().clone(),
+            labels=labels,
             trace={
                 "index": self.traced,
                 "p": torch.stack(progress.trace) if progress.trace else torch.zeros(0, len(self.traced), classes),
@@ -302,9 +314,15 @@ def take_over(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
                 of_weight[name] = torch.empty_like(weight).copy_(value)
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the state dict on the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+def _copied(state: Any) -> Any:
+    """A copy of nested state, its tensors on the CPU."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(_copied, state))
+    return state
 
 
 def _percent(share: float | None) -> str:

@@ -56,12 +56,12 @@ class Snapshots:
                 path.unlink(missing_ok=True)
         return None
 
-    def keep(self, epoch: int, weights: dict[str, Any]) -> None:
-        """Set the weights of an epoch aside until the training ends."""
-        files.save_state(self.folder / "kept" / f"{epoch}", weights)
+    def keep(self, epoch: int, state: dict[str, Any]) -> None:
+        """Set what stays of an epoch aside until the training ends."""
+        files.save_state(self.folder / "kept" / f"{epoch}", state)
 
     def kept(self) -> dict[int, dict[str, Any]]:
-        """The weights set aside, by epoch."""
+        """What was set aside, by epoch."""
         paths = (self.folder / "kept").glob("[0-9]*")
         return {int(path.name): files.load_state(path) for path in sorted(paths, key=lambda path: int(path.name))}
 

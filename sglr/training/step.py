@@ -133,9 +133,7 @@ def _take(
     def mean(outputs: Outputs, targets: Tensor) -> Tensor:
         """This share's part of the batch's mean loss, times the number of processes, over which it is averaged."""
         example_weights = labels.example_weights(epoch, index)
-        loss = objective.loss(outputs, targets, y, None if example_weights is None else example_weights[own])
-        if penalty is not None:
-            loss = loss + penalty(objective.penalised(outputs)).mean()
+        loss = objective.total(outputs, targets, y, None if example_weights is None else example_weights[own], penalty)
         return loss * (len(y) * team.size / n)
 
     def ascent(copy: nn.Module, moved: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -1,9 +1,10 @@
 """Square Attack against pyautoattack called directly, and against what a linear model allows."""
 
+import pytest
 import torch
 from torch import nn
 
-from sglr.attacks import REGISTRY, square
+from sglr.attacks import REGISTRY, autoattack, square
 from sglr.threat import L2, Linf
 
 
@@ -46,3 +47,16 @@ def test_options_reach_the_attack():
     model, x, y = model_and_pictures()
     attack = REGISTRY.options("square", queries=60).build(Linf(0.1))
     assert torch.equal(attack(model, x, y, seed=3), square(model, x, y, threat=Linf(0.1), seed=3, queries=60))
+
+
+@pytest.mark.parametrize("ball", [Linf(0.5), L2(0.5)])
+def test_tied_logits_leave_nothing_to_find(ball):
+    """A network that has collapsed gives all pictures the same logits."""
+
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.zeros(len(x), 10) + 0 * x.flatten(1).sum(1, keepdim=True)
+
+    x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64)
+    assert torch.equal(square(Constant(), x, y, threat=ball, seed=0, queries=20), x)
+    assert torch.equal(autoattack(Constant(), x, y, threat=ball, seed=0, member="square"), x)

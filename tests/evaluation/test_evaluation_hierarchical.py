@@ -82,6 +82,24 @@ def test_few_seeds_are_covered_too(seeds, shared, components):
     assert coverage >= 0.91
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_few_seeds_are_covered_where_they_and_their_examples_count(seeds):
+    # Degrees of freedom for the sum of both would cover 89 and 91%: seeds that agree by chance pass for many.
+    components = {"seed_std": 0.4, "example_std": 0.1, "shared_std": 0.4 * math.sqrt(40) / 4}
+    _, coverage = width_and_coverage(300, True, seeds, **components)
+    assert coverage >= 0.93
+
+
+def test_what_seeds_and_examples_add_is_added_in_squares():
+    values = simulate(numpy_stream(0, "both"), 3, 200, seed_std=0.1, example_std=0.2, shared_std=0.5)
+    found = hierarchical_bootstrap(list(values))
+    seeds = values.mean(1).var(ddof=1) / 3
+    pairs = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    examples = (values.mean(0).var(ddof=1) - (pairs**2).sum() / (2 * 199) / 3) / 200
+    half = math.sqrt(stats.t.ppf(0.975, 2) ** 2 * seeds + stats.t.ppf(0.975, 199) ** 2 * examples)
+    assert (found.high - found.low) / 2 == pytest.approx(half)
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_between_seeds_alone_it_is_students_t(shared):
     """Seeds differ and examples do not: the width is t's, with the percentiles' shape, near 1 when seeds are many."""

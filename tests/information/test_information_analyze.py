@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sglr import data, models
 from sglr.config import Config, parse
 from sglr.config.reader import validate
-from sglr.files import FileError, read_rows, write_json, write_rows
+from sglr.files import FileError, load_state, read_rows, save_state, write_json, write_rows
 from sglr.information import analyze, write
 from sglr.information.analyze import TABLES
 from sglr.information.memorization import ACCURACIES
@@ -21,9 +21,11 @@ from sglr.information.memorization import ACCURACIES
 CPU = torch.device("cpu")
 SEED, METHOD = 3, "sglr"
 KINDS = ("natural", "adversarial")
+REFINEMENT = {"name": "refinement", "start_epoch": 2, "refinement_ratio": 0.8}
 
 
-def small(params: dict, rate: float = 0.3) -> Config:
+def small(params: dict, rate: float = 0.3, labels: dict = REFINEMENT) -> Config:
+    params["methods"][METHOD]["labels"] = labels
     params["data"] |= {"source": {"name": "digits", "test_size": 150}, "train_size": 80, "validation_size": 20}
     params["data"]["noise"] |= {"kind": "symmetric" if rate else "none", "rate": rate}
     params["model"] = {"name": "small_cnn", "channels": [4, 8], "hidden": 16, "normalization": None}
@@ -58,7 +60,14 @@ def trained_folder(config: Config, prepared: data.Prepared, folder):
     guess = F.one_hot(train.true.roll(1), 10).float()
     p = 0.5 * F.one_hot(train.true, 10) + 0.3 * guess + 0.2 / 10
     np.savez(folder / "labels.npz", p=p.numpy(), given=train.given.numpy(), true=train.true.numpy())
+    states = {name: {"p": refined(train, epoch), "epoch": epoch} for name, epoch in (("best", 2), ("last", 3))}
+    save_state(folder / "labels.state", states)
     return folder
+
+
+def refined(train, epoch: int) -> torch.Tensor:
+    """Some refined labels."""
+    return 0.5 * F.one_hot(train.true, 10) + 0.3 * F.one_hot((train.true + epoch) % 10, 10) + 0.2 / 10
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +119,7 @@ def test_calibration_table_accounts_for_the_reported_error(made):
 def test_gradients_against_autograd_with_the_targets_of_each_checkpoint(made, checkpoint):
     _, prepared, folder, result = made
     train, model = prepared.train(SEED), models.load_model(folder / checkpoint).double()
-    targets = F.one_hot(train.given, 10)
-    if checkpoint == "last":
-        targets = torch.from_numpy(np.load(folder / "labels.npz")["p"])
+    targets = 0.8 * refined(train, {"best": 2, "last": 3}[checkpoint]) + 0.2 * F.one_hot(train.given, 10)
     rows = [row for row in result["tables"]["gradients"] if row["checkpoint"] == checkpoint]
     assert len(rows) == len({row["index"] for row in rows}) == 60
     for row in rows:
@@ -129,8 +136,6 @@ def test_gradients_against_autograd_with_the_targets_of_each_checkpoint(made, ch
         assert found["noisy"] == pytest.approx(norms[noisy].mean())
         assert found["clean"] == pytest.approx(norms[~noisy].mean())
         assert found["noisy_share"] == pytest.approx(norms[noisy].sum() / norms.sum())
-    assert "labels.npz" in result["notes"]["gradient/last"]
-    assert "given labels" in result["notes"]["gradient/best"]
 
 
 def test_memorisation_is_that_of_the_checkpoints_epoch(made):
@@ -243,6 +248,8 @@ def test_labels_of_other_data_are_refused(made):
     [
         ("labels.npz", b"PK\x03\x04 cut short", "labels.npz"),
         ("labels.npz", None, "labels.npz"),
+        ("labels.state", b"cut short", "labels.state"),
+        ("labels.state", None, "labels.state"),
         ("history.csv", b"phase,epoch\ntrain,1\n", "no row for epoch"),
         ("history.csv", None, "history.csv"),
         ("metrics.json", b"[]", "metrics.json must give epochs"),
@@ -257,6 +264,30 @@ def test_missing_and_damaged_files_are_named(copied, name, content, message):
         (folder / name).write_bytes(content)
     with pytest.raises(FileError, match=message):
         analyze(config, prepared, folder, METHOD, SEED, CPU)
+
+
+def test_labels_that_no_state_tells_are_named(started):
+    config, prepared, folder, _ = started
+    states = load_state(folder / "labels.state")
+    for wrong in (
+        {"best": states["best"], "last": states["last"]},
+        states | {"3": {"p": torch.ones(79, 10), "epoch": 3}},
+    ):
+        save_state(folder / "labels.state", wrong)
+        with pytest.raises(FileError, match=r"labels\.state does not say what the labels were at epoch-3"):
+            analyze(config, prepared, folder, METHOD, SEED, CPU)
+
+
+def test_the_whole_loss_is_cross_entropy_for_refinement_and_more_for_ensembling(made, params):
+    _, prepared, folder, result = made
+    for checkpoint in ("best", "last"):
+        for group in ("clean", "noisy"):
+            found = result[checkpoint]
+            assert found[f"full_gradient/objective/{group}"] == found[f"full_gradient/adversarial/{group}"]
+    ensembling = small(params, labels={"name": "ensembling", "start_epoch": 1, "ramp_epochs": 1})
+    found = analyze(ensembling, prepared, folder, METHOD, SEED, CPU)["last"]
+    assert found["full_gradient/adversarial/clean"] != result["last"]["full_gradient/adversarial/clean"]
+    assert found["full_gradient/objective/clean"] > 2 * found["full_gradient/adversarial/clean"]
 
 
 @pytest.mark.parametrize("change", [{"p": np.ones((80, 10))}, {"given": np.full(80, 10)}, {"true": np.zeros(79, int)}])
@@ -274,6 +305,8 @@ def started(copied):
     shape = {"num_classes": 10, "shape": prepared.shape}
     for seed, path in ((7, folder.parent / "start"), (8, folder / "checkpoints" / "3")):
         models.save(models.build(config.model, generator_seed=seed, **shape), path, models.spec(config.model, **shape))
+    states = load_state(folder / "labels.state")
+    save_state(folder / "labels.state", states | {"3": states["last"]})
     return config, prepared, folder, folder.parent / "start"
 
 

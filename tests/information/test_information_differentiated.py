@@ -1,5 +1,8 @@
 """Estimators that differentiate the network: gradients per example, information in weights, curvature, landscape."""
 
+import math
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from sglr.information.gradients import last_layer_norms
 from sglr.information.hessian import largest_eigenvalue
 from sglr.information.landscape import direction, walk
 from sglr.information.weights_information import difference, information, length
+from sglr.labels import REGISTRY as LABELS
 from sglr.objectives import REGISTRY, soft_cross_entropy
 
 
@@ -63,17 +67,31 @@ def test_networks_against_autograd(network):
     assert total == pytest.approx((rows @ along).numpy(), rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["trades", "mart"])
-def test_all_terms_of_an_objective(name):
+@pytest.mark.parametrize("penalised", [False, True])
+@pytest.mark.parametrize("name", ["at", "trades", "mart"])
+def test_all_terms_of_a_loss(name, penalised):
+    """The objective's, weights of examples, and the label policy's penalty."""
     torch.manual_seed(2)
     model = models.build("small_cnn", shape=(1, 8, 8), num_classes=4, channels=[4, 8], hidden=8).eval()
     x, x_adv, t, y = torch.rand(6, 1, 8, 8), torch.rand(6, 1, 8, 8), torch.rand(6, 4).softmax(1), torch.arange(6) % 4
     objective = REGISTRY.options(name).build()
-    found = example_gradients(model, objective_loss(objective), (x, x_adv, t, y), chunk=4)
+    weights, index = torch.linspace(0.5, 1.5, 6), torch.tensor([4, 0, 5, 1, 3, 2])
+    policy = LABELS.options("ensembling", start_epoch=1, ramp_epochs=1).build(y, 4, 9)
+    policy.before_attack(1, index, lambda bn: torch.randn(6, 4))
+    penalty = partial(policy.penalty, 1) if penalised else lambda index: None
+    inputs = (x, x_adv, t, y, weights, index)
+    found = example_gradients(model, objective_loss(objective, penalty), inputs, chunk=4)
 
     def loss(i):
         part = slice(i, i + 1)
-        return objective.loss(objective.forward(model, x[part], x_adv[part]), t[part], y[part])
+        outputs = objective.forward(model, x[part], x_adv[part])
+        plain = objective.loss(outputs, t[part], y[part], weights[part])
+        if not penalised:
+            return plain
+        # On TRADES the penalty is on natural predictions.
+        s = (outputs.natural if name == "trades" else outputs.adversarial).softmax(1)
+        p = policy.state_dict()["p"][index[part]]
+        return plain + 300 * math.exp(-5) * ((s - p / p.sum(1, keepdim=True)) ** 2).mean()
 
     assert found.norms == pytest.approx(one_by_one(model, loss, 6).norm(dim=1).numpy(), rel=1e-4)
 

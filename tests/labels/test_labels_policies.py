@@ -9,6 +9,7 @@ import pytest
 import torch
 from by_hand import C, N, Pair, ce, kl
 from tiny_training import equal, net, plan, splits
+from torch.nn import functional as F
 
 from sglr import objectives, weights
 from sglr.labels import REGISTRY, Step
@@ -110,11 +111,12 @@ def test_the_ensembling_weight_is_a_ramp(params):
 
 
 def test_a_first_ensembled_target_is_the_prediction_itself():
-    """p starts at 0 and the target is p / sum p: whatever the momentum, the first one is softmax(f(x))."""
+    """p starts at 0 and the penalty's target is p / sum p: whatever the momentum, the first is softmax(f(x))."""
     policy = REGISTRY.options("ensembling", start_epoch=1).build(GIVEN, C, 10)
     logits = torch.randn(N, C)
     policy.before_attack(1, torch.arange(N), lambda bn: logits)
-    torch.testing.assert_close(policy.table(), logits.softmax(1))
+    # The cross-entropy's targets stay the given labels.
+    torch.testing.assert_close(policy.table(), F.one_hot(GIVEN, C).float())
     penalty = policy.penalty(1, torch.arange(N))
     torch.testing.assert_close(penalty(logits), torch.zeros(N), atol=1e-9, rtol=0)
 

@@ -56,7 +56,20 @@ def test_reliability_pools_the_seeds_by_their_counts(make):
     table(folder / "analyze/at-1/calibration.csv", row | {"count": 10, "confidence": 0.9, "accuracy": 0.1})
     (picture,) = drawn(read(config, folder))
     assert picture.name == "reliability-natural"
-    assert "mean confidence minus accuracy over the bins +0.50" in picture.description  # 0.9 - (15 + 1) / 40
+    assert "mean confidence minus accuracy +0.50" in picture.description  # 0.9 - (15 + 1) / 40
+    other = row | {"bin": 2, "count": 360, "confidence": 0.2, "accuracy": 0.3}
+    table(folder / "analyze/at-1/calibration.csv", row | {"count": 10, "confidence": 0.9, "accuracy": 0.1}, other)
+    (picture,) = drawn(read(config, folder))
+    # Over examples, not bins: (40 (0.9 - 0.4) + 360 (0.2 - 0.3)) / 400.
+    assert "mean confidence minus accuracy -0.04" in picture.description
+
+
+def test_analyses_that_were_left_out_are_not_drawn(make):
+    config, folder = make()
+    for name in ("landscape", "calibration", "memorization", "quantities"):
+        for seed in (0, 1):
+            table(folder / f"analyze/at-{seed}/{name}.csv", {"checkpoint": None, "epoch": None})
+    assert drawn(read(config, folder)) == []
 
 
 def test_the_landscape_says_middle_and_ends(make):

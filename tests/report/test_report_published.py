@@ -13,8 +13,11 @@ from sglr.report.study import read
 
 def cifar(params: dict) -> None:
     params["data"] |= {"source": {"name": "cifar10"}, "noise": {"kind": "none", "rate": 0.0, "seed": 0}}
+    params["data"]["augment"] = {"crop_padding": 4, "flip": True}
     params["model"] = {"name": "resnet18"}
     params["threat"] = {"norm": "linf", "eps_255": 8.0}
+    params["train"] |= {"epochs": 200}
+    params["methods"]["sglr"]["labels"]["start_epoch"] = 90
 
 
 def rows(make: Callable, change=cifar) -> list[dict]:
@@ -63,6 +66,36 @@ def test_another_radius_is_said(make):
         params["threat"]["eps_255"] = 4.0
 
     assert all("our eps is 4/255, theirs 8/255" in row["mismatch"] for row in rows(make, edit))
+
+
+def test_another_training_is_said(make):
+    def edit(params):
+        cifar(params)
+        params["train"] |= {"epochs": 6, "attack": params["train"]["attack"] | {"steps": 1}}
+        params["data"]["augment"] = {"crop_padding": 0, "flip": True}
+        params["methods"]["sglr"]["labels"]["start_epoch"] = 3
+
+    wanted = [
+        "our training has 6 epochs, theirs 200", "our attack in training takes 1 steps, theirs 10",
+        "ours without their random crops and flips",
+    ]  # fmt: skip
+    for row in rows(make, edit):
+        said = row["mismatch"].split("; ")
+        leaderboard = said[0] == "another method"
+        assert [each in said for each in wanted] == [not leaderboard] * 3
+        assert ("our labels change from epoch 3, theirs 90" in said) == (row["method"] == "sglr")
+
+
+def test_another_attack_is_not_theirs(make):
+    def edit(params):
+        cifar(params)
+        params["model"] = {"name": "preact_resnet18"}
+        params["evaluate"]["attacks"] = {"pgd20": {"name": "pgd", "steps": 10, **attack}}
+
+    for attack in ({}, {"loss": "cw"}, {"restarts": 2}):
+        found = [row for row in rows(make, edit) if row["metric"] == "pgd10"]
+        assert found
+        assert all((row["ours"] is not None) == (attack == {}) for row in found)
 
 
 def test_they_reach_the_report(make, tmp_path: Path, written: Path):

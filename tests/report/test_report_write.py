@@ -137,9 +137,9 @@ def test_page_for_keyboards_screen_readers_and_dark_rooms(written: Path) -> None
 
 def test_learning_curves_say_where_things_happen(written: Path) -> None:
     figure = (written / "figures/curves-sglr.svg").read_text()
-    for word in ("warm-up", "refinement starts", "best epoch of a seed", "last epoch of a seed"):
+    for word in ("warm-up", "refinement from epoch", "best epoch of a seed", "last epoch of a seed"):
         assert word in figure
-    assert "refinement starts" not in (written / "figures/curves-at.svg").read_text()
+    assert "refinement from epoch" not in (written / "figures/curves-at.svg").read_text()
     labels = {a["aria-label"] for a in Page((written / "index.html").read_text()).all("svg")}
     # at: 62% in epoch 1, 66% in epoch 3, 4 points down each epoch after and 2 up.
     assert any("‘at’ goes from 62.0% to 60.0%, highest 66.0% at epoch 3." in (label or "") for label in labels)

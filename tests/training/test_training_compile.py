@@ -68,10 +68,10 @@ def test_a_step_has_no_graph_breaks_and_its_attack_no_gradients_of_weights(param
         assert {node.args[-1][1] for node in nodes} == {wanted}
 
 
+@torch._functorch.config.patch(donated_buffer=True)
 def test_what_is_for_any_size_gives_several_gradients_of_one_forward_pass(monkeypatch):
     """As FAB asks for them; and one compiled network serves all batches but that of one picture."""
     real, counted = torch.compile, CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr(torch._functorch.config, "donated_buffer", True)
     monkeypatch.setattr(
         torch, "compile", lambda network, **options: real(network, backend=counted, dynamic=options["dynamic"])
     )

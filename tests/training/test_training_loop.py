@@ -1,6 +1,7 @@
 """The training loop: what an epoch counts, what is kept, where it stops, and that it goes on as if it had not."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,21 @@ def test_kept_epochs_come_back_from_a_resumed_training(params, tmp_path):
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted):
         fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 5)
-    assert equal(fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path)).kept, whole.kept)
+    again = fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path))
+    assert equal(again.kept, whole.kept)
+    assert equal(again.labels, whole.labels)
+
+
+def test_labels_are_kept_as_they_were_with_each_of_the_models(params):
+    assert fit(plan(params, AT), net(), *splits()).labels == {"last": {}, "best": {}}
+    chosen = plan(params, SGLR, epochs=4, keep_epochs=[1, 2, 3, 4])
+    trained = fit(chosen, net(), *splits())
+    assert list(trained.labels) == ["last", "1", "2", "3", "4", "best"]
+    assert equal(trained.labels["best"], trained.labels[str(trained.best_epoch)])
+    assert equal(trained.labels["last"], trained.labels["4"])
+    tables = [trained.labels[str(epoch)]["p"] for epoch in (1, 2, 3, 4)]
+    assert all(not torch.equal(one, other) for one, other in pairwise(tables[1:]))
+    assert torch.equal(tables[3][trained.trace["index"]], trained.trace["p"][3])
 
 
 def test_a_batch_larger_than_the_data_is_refused(params):
@@ -319,7 +334,7 @@ def _item(
     training.warm_up(settings, 0, prepared, folder / "warmup", device=device)
     training.train(settings, method, 0, prepared, folder / "warmup", folder / "train", device=device)
     weights = [f"{part}/model.safetensors" for part in ("last", "best", "checkpoints/4")]
-    names = (*weights, "labels.npz", "labels_trace.npz")
+    names = (*weights, "labels.npz", "labels.state", "labels_trace.npz")
     folder = folder / "train"
     return {name: (folder / name).read_bytes() for name in names}, files.read_rows(folder / "history.csv")
 
