@@ -1,7 +1,7 @@
 """Training a method on arrays, without a pipeline: ``sglr.train``."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sglr import models
 from sglr.config import Config, ConfigError, parse
 from sglr.config.reader import validate
 from sglr.data import Split
-from sglr.data.arrays import check_labels, check_pictures
+from sglr.data.arrays import as_pictures, check_labels, check_pictures
 from sglr.files import FileError
 from sglr.random import derive
 from sglr.training import Plan, Trained, fit
@@ -23,6 +23,8 @@ SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
 NAME = "trained"
 # What a training on arrays reads of the params, beside the method: as the train stage, but for the thread count.
 _USED = ("data.augment", "model", "threat", "warmup", "train")
+# Nothing of these epochs is returned.
+_UNUSED = ("train.keep_epochs",)
 Pictures = Tensor | np.ndarray[Any, Any]
 
 
@@ -65,20 +67,25 @@ def train(
 ) -> Fitted:
     """Train a method on pictures ``x`` with the given labels ``y``, as the pipeline would.
 
-    x: (n, C, H, W), uint8 or float in [0, 1], NumPy or torch; y: (n,) whole numbers from 0. ``validation``: pictures
-    and labels on which the best epoch is chosen. ``true``: the right labels, where ``y`` may hold wrong ones; they are
-    measured against, never trained on. ``num_classes``: default the largest label plus one.
+    x: (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or torch; y: (n,) whole
+    numbers from 0. ``validation``: pictures and labels on which the best epoch is chosen. ``true``: the right labels,
+    where ``y`` may hold wrong ones; they are measured against, never trained on. ``num_classes``: default the largest
+    label plus one.
 
     ``method`` is a name declared under ``methods`` of the params, or a mapping of objective, labels and weights.
     ``params`` is the path of a params file; default: the shipped one, whose model, radius and learning rate are made
     for 300 pictures of 8x8 pixels. ``changes`` go on top of it, by dotted key: ``{"train.epochs": 20,
     "threat.eps_255": 8}``. Of the params, those of data.augment, model, threat, warmup, train and, under methods, the
-    method by its name are used. Label noise, sizes of splits, experiment and everything about evaluation play no part:
-    in a params file they are passed over, among the changes refused.
+    method by its name are used. Label noise, sizes of splits, experiment, kept epochs and everything about evaluation
+    play no part: in a params file they are passed over, among the changes refused.
 
-    Raises ConfigError for params and for changes that play no part, ValueError for arrays that cannot be used,
-    TrainingError as ``sglr.training.fit``.
+    Raises ConfigError for params, for changes that play no part and for a device that is not there, ValueError for
+    arrays that cannot be used, TrainingError as ``sglr.training.fit``.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
     splits = [_split(x, y, y if true is None else true, device, "x", "y")]
     if validation is not None:
         splits.append(_split(*validation, validation[1], device, "validation[0]", "validation[1]"))
@@ -128,6 +135,7 @@ def _config(method: str | Mapping[str, Any], path: str | Path | None, changes: M
     _set(values, "data.source", {"name": "npz", "path": NAME})
     _set(values, "data.train_size", None)
     _set(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
+    _set(values, "train.keep_epochs", [])
     _set(values, "experiment.methods", [name])
     return validate(values, str(source)), name
 
@@ -137,13 +145,17 @@ def _require_used(changes: Mapping[str, Any], used: list[str]) -> None:
     idle = [
         key
         for key in itertools.chain.from_iterable(_leaves(key, value) for key, value in changes.items())
-        if key.split(".")[0] in Config.model_fields and not any(f"{key}.".startswith(f"{one}.") for one in used)
+        if key.split(".")[0] in Config.model_fields and (not _below(key, used) or _below(key, _UNUSED))
     ]
     if idle:
         raise ConfigError(
             f"changes: {', '.join(idle)} would have no effect: sglr.train, which is given its data, uses only"
-            f" {', '.join(used)}. Leave out the rest."
+            f" {', '.join(used)}, but for {', '.join(_UNUSED)}. Leave out the rest."
         )
+
+
+def _below(key: str, sections: Iterable[str]) -> bool:
+    return any(f"{key}.".startswith(f"{section}.") for section in sections)
 
 
 def _leaves(key: str, value: Any) -> Iterator[str]:
@@ -169,7 +181,7 @@ def _split(
     x: Pictures, given: Pictures, true: Pictures, device: str | torch.device, pictures: str, labels: str
 ) -> Split:
     arrays = [np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array) for array in (x, given, true)]
-    arrays[0] = arrays[0].astype(np.float32) if np.issubdtype(arrays[0].dtype, np.floating) else arrays[0]
+    arrays[0] = as_pictures(arrays[0])
     for position in (1, 2):
         if np.issubdtype(arrays[position].dtype, np.integer):
             arrays[position] = arrays[position].astype(np.int64)

@@ -129,11 +129,28 @@ def test_changes_that_cannot_be_used_are_named(changes: dict, message: str):
         ({"evaluate.n_examples": 5, "train.epochs": 2}, "evaluate.n_examples"),
         ({"experiment.threads": 2}, "experiment.threads"),
         ({"methods.at.objective": "standard"}, "methods.at.objective"),
+        ({"train.keep_epochs": [1], "train.batch_size": 20}, "train.keep_epochs"),
     ],
 )
 def test_changes_that_play_no_part_are_named(changes: dict, idle: str):
     with pytest.raises(sglr.config.ConfigError, match=f"^changes: {idle} would have no effect: .* methods.sglr"):
         sglr.train(*pictures(), changes=changes)
+
+
+def test_channels_may_come_last():
+    x, y = pictures(20)
+    x = np.repeat(x, 3, axis=1)
+    first, last = (sglr.train(form, y, changes=SMALL) for form in (x, x.transpose(0, 2, 3, 1)))
+    assert last.spec["shape"] == first.spec["shape"] == [3, 6, 6]
+    assert all(
+        torch.equal(one, other) for one, other in zip(first.last.parameters(), last.last.parameters(), strict=True)
+    )
+
+
+def test_a_device_that_is_not_there_is_named():
+    for wrong in ("gpu", "cuda:77"):
+        with pytest.raises(sglr.config.ConfigError, match=f"^device '{wrong}' cannot be used: "):
+            sglr.train(*pictures(), device=wrong)
 
 
 def test_a_method_of_ones_own_takes_no_changes_of_declared_ones():

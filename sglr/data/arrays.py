@@ -60,6 +60,16 @@ class Arrays:
         return self
 
 
+def as_pictures(x: Array) -> Array:
+    """Pictures of any usual form as (N, C, H, W), floating point ones as float32; what is none is left for the check.
+
+    (N, H, W, C) is told by its last axis: 1 or 3, where the second is neither.
+    """
+    if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        x = x.transpose(0, 3, 1, 2)
+    return x.astype(np.float32, copy=False) if np.issubdtype(x.dtype, np.floating) else x
+
+
 def check_pictures(x: Array, name: str) -> None:
     """FileError unless x is a non-empty (N, C, H, W) array of uint8, or of float32 in [0, 1] without NaN."""
     if x.ndim != 4:

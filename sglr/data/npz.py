@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 from pydantic import Field
 
-from sglr.data.arrays import Array, Arrays, check_labels
+from sglr.data.arrays import Array, Arrays, as_pictures, check_labels
 from sglr.data.registry import REGISTRY, SourceOptions
 from sglr.files import FileError, require_honest
 
@@ -34,7 +34,7 @@ class NpzOptions(SourceOptions):
         path = self._find(root)
         found = _load(path)
         for part in ("train", "test"):
-            found[f"x_{part}"] = _pictures(found[f"x_{part}"])
+            found[f"x_{part}"] = as_pictures(found[f"x_{part}"])
             found[f"y_{part}"] = _labels(found[f"y_{part}"])
         check_labels(found["y_train"], f"{path}: y_train")
         labels = np.unique(found["y_train"])
@@ -109,13 +109,6 @@ def _mapped(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> Array:
     if dtype.hasobject or 0 in shape or not shape:
         return np.asarray(archive[name])
     return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
-
-
-def _pictures(x: Array) -> Array:
-    """Channels first, floating point as float32; what cannot be pictures is left for the checks to name."""
-    if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
-        x = x.transpose(0, 3, 1, 2)
-    return x.astype(np.float32, copy=False) if np.issubdtype(x.dtype, np.floating) else x
 
 
 def _labels(y: Array) -> Array:

@@ -11,6 +11,7 @@ import torch
 import sglr
 from sglr import files, models, processes, threat
 from sglr.config import Config, ConfigError
+from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared, Split
 from sglr.evaluation.second_look import rescore
 from sglr.evaluation.suite import KEPT, evaluate, write
@@ -49,6 +50,10 @@ def load_weights(
     """
     path = Path(path)
     if name is not None:
+        if path.is_dir():
+            raise files.FileError(
+                f"{path} is a folder. For a model of this project leave out --model, else name a file of weights."
+            )
         return models.load_foreign(
             path,
             name,
@@ -60,6 +65,11 @@ def load_weights(
         )
     described = saved_as(path)[1]
     if not described.is_file():
+        trained = next((path / name for name in CHECKPOINTS if (path / name / WEIGHTS).is_file()), None)
+        if trained is not None:
+            raise files.FileError(
+                f"{path} is the folder of a training: name one of its checkpoints, such as {trained}."
+            )
         raise files.FileError(f"{path} does not say which architecture it is for: name it with --model.")
     if key or normalization or options:
         raise ConfigError(f"{described} says how the model is built: leave out --key, --normalization and --option.")
@@ -89,7 +99,8 @@ def evaluate_foreign(
     """
     spec, folder = foreign.spec, Path(folder)
     sha256 = _sha256(weights)
-    _refuse_others_results(folder, weights, sha256)
+    network = _network_sha256(foreign)
+    _refuse_others_results(folder, weights, sha256, network)
     if tuple(spec["shape"]) != data.shape or spec["num_classes"] != data.num_classes:
         raise files.FileError(
             f"the model is for {spec['num_classes']} classes and pictures {spec['shape']}, the test set has"
@@ -103,7 +114,7 @@ def evaluate_foreign(
     # The form of a training without validation split: no best model.
     (trained / "best").mkdir(exist_ok=True)
     source = {
-        "weights": {"file": weights.name, "sha256": sha256},
+        "weights": {"file": weights.name, "sha256": sha256, "network_sha256": network},
         "notes": list(foreign.notes),
         "threat": config.threat.model_dump(mode="json"),
         "evaluate": config.evaluate.model_dump(mode="json"),
@@ -149,7 +160,7 @@ def table(metrics: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"FLAG {flag}" for flag in flags), *([] if flags else ["no flags"])])
 
 
-def _refuse_others_results(folder: Path, weights: Path, sha256: str) -> None:
+def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: str) -> None:
     """FileError when what was evaluated into ``folder`` are other weights, or its results are of another kind."""
     path = folder / "source.json"
     if not path.is_file():
@@ -158,16 +169,29 @@ def _refuse_others_results(folder: Path, weights: Path, sha256: str) -> None:
         return
     try:
         there = files.read_json(path)["weights"]
-        name, found = str(there["file"]), str(there["sha256"])
+        name, found, measured = str(there["file"]), str(there["sha256"]), str(there["network_sha256"])
     except (LookupError, TypeError):
         raise files.FileError(
             f"{path} is not what `sglr evaluate` writes; name another folder with --output."
         ) from None
+    if found == sha256 and measured != network:
+        raise files.FileError(
+            f"{folder} holds the results of {name} read in another way (--key, --model, --normalization or --option):"
+            " name another folder with --output, or remove this one."
+        )
     if found != sha256:
         raise files.FileError(
             f"{folder} holds the results of other weights ({name}, SHA-256 {found[:12]}...; {weights} has"
             f" {sha256[:12]}...): name another folder with --output, or remove this one."
         )
+
+
+def _network_sha256(foreign: models.Foreign) -> str:
+    """Of the network as it was read: how it is built, and every tensor."""
+    total = hashlib.sha256(json.dumps(foreign.spec, sort_keys=True).encode())
+    for name, value in sorted(foreign.model.state_dict().items()):
+        total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -46,6 +46,8 @@ def load_foreign(
     for an unknown architecture, options that do not fit it, or a normalisation that contradicts the file's.
     """
     state, notes = _without_wrappers(read_tensors(path, key))
+    if key is not None:
+        notes.insert(0, f"read under the key {key!r}")
     state, stored = _without_normalization(state, shape[0])
     if stored is not None:
         if normalization is not None and not _agree(stored, normalization):
