@@ -163,8 +163,8 @@ def test_a_folder_with_results_of_another_kind_is_refused(project):
 
 
 def test_another_network_of_the_same_file_does_not_replace_the_first(project):
-    model = models.build("small_cnn", **KIND, generator_seed=0).state_dict()
-    torch.save({"model": model, "ema": {name: 0.5 * value for name, value in model.items()}}, "two.pt")
+    model = dict(models.build("small_cnn", **KIND, generator_seed=0).state_dict())
+    torch.save({"model": model, "ema": model | {"head.bias": torch.ones(10)}}, "two.pt")
     one = ("--weights", "two.pt", *OPTIONS, "--n-examples", 4)
     assert call(*one, "--key", "model").exit_code == 0
     assert "read under the key 'model'" in files.read_json(project / "artifacts/foreign/two/source.json")["notes"]
