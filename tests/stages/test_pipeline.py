@@ -60,7 +60,8 @@ def test_dvc_knows_every_out(study):
     lock = study.lock()
     assert sorted(lock) == sorted(ITEMS)
     outs = {item: {out["path"].rsplit("/", 1)[-1] for out in entry["outs"]} for item, entry in lock.items()}
-    training = {"best", "last", "checkpoints", "labels.npz", "labels_trace.npz", "history.csv", "metrics.json"}
+    labels = {"labels.npz", "labels.state", "labels_trace.npz"}
+    training = {"best", "last", "checkpoints", "history.csv", "metrics.json"} | labels
     assert outs["prepare"] == {"data"}
     assert outs["warmup@0"] == {"model", "continuation.state", "history.csv", "metrics.json"}
     assert outs["train@sglr-0"] == training
