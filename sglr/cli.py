@@ -92,7 +92,7 @@ def doctor(as_json: bool) -> None:
 @main.of(FOLLOW, epilog=examples("sglr status", "watch -n 5 sglr status", "sglr status --json"))
 @as_json
 def status(as_json: bool) -> None:
-    """Say which items are done, running (epoch, time left), out of date and why, or left over."""
+    """Say which items are done, running (epoch, time left), orphaned, out of date and why, waiting, or not run."""
     from dataclasses import asdict
     from pathlib import Path
 
