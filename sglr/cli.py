@@ -262,17 +262,18 @@ def export(path: str, output: str, name: str | None, checkpoint: str | None) -> 
 
 @main.of(TRACK, epilog=examples("sglr register sglr-0", "sglr register sglr-0 --checkpoint last --name robust-digits"))
 @click.argument("item", metavar="METHOD-SEED")
-@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Default: best if there is one, else last.")
 @click.option("--name", help="Of the registered model; default: <experiment>-<method>.")
-def register(item: str, checkpoint: str, name: str | None) -> None:
-    """Put a trained model into MLflow's model registry, with signature and input example, loadable without pickle."""
+def register(item: str, checkpoint: str | None, name: str | None) -> None:
+    """Put a trained model into MLflow's model registry, with signature and input example, loadable without pickle.
+
+    METHOD-SEED is an item of this project, such as sglr-0; its folder (artifacts/train/sglr-0) will do.
+    """
     from pathlib import Path
 
     from sglr import config, tracking
 
-    experiment = config.load().experiment.name
-    called = name or f"{experiment}-{item.rsplit('-', 1)[0]}"
-    click.echo(tracking.register(Path(), experiment, item, checkpoint, called))
+    click.echo(tracking.register(Path(), config.load().experiment.name, item, checkpoint, name))
 
 
 @main.of(TRACK, epilog=examples("sglr sync", "sglr sync --end-interrupted"))
