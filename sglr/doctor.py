@@ -18,6 +18,8 @@ PACKAGES = {
     "training": ("torch", "numpy", "pydantic", "safetensors", "pyyaml", "click", "filelock", "tqdm"),
     "the pipeline": ("dvc", "mlflow", "psutil", "matplotlib", "jinja2", "pandas", "ruamel.yaml"),
     "AutoAttack": ("pyautoattack",),
+    "intervals over seeds": ("scipy",),
+    "`sglr predict`": ("pillow",),
     "data sets": ("scikit-learn", "torchvision"),
 }
 # Of all trainings on a CPU, in seconds.
