@@ -109,6 +109,20 @@ def test_doctor_reads_the_environment_as_a_stage_does(project, monkeypatch, name
     assert text.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("value", "level", "said"),
+    [
+        ("false", "problem", "SGLR_TRACKING='false' is not known; use on, off or required."),
+        ("Off", "ok", "off (SGLR_TRACKING)"),
+        ("on", "ok", "{root}/mlflow.db"),
+    ],
+)
+def test_doctor_reads_what_is_asked_of_tracking_as_a_stage_does(project, monkeypatch, value, level, said):
+    monkeypatch.setenv("SGLR_TRACKING", value)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert about("tracking", project) == [(level, said.format(root=project))]
+
+
 def other_source(project: Path, params: dict, source: dict) -> None:
     params["data"] |= {"source": source, "validation_size": 0}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
