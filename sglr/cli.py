@@ -220,7 +220,8 @@ def _shown(found: Any, names: list[str]) -> str:
 @click.option("--output", type=click.Path(), help="Folder of the results; default: in artifacts/foreign, by name.")
 @click.option("--device", default="auto", envvar="SGLR_DEVICE", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--nproc", default="auto", envvar="SGLR_NPROC", show_default=True, help="Processes that share the work.")
-def evaluate(weights: str, name: str | None, output: str | None, **given: Any) -> None:
+@click.pass_context
+def evaluate(context: click.Context, weights: str, name: str | None, output: str | None, **given: Any) -> None:
     """Measure the robustness of a model from elsewhere with the suite in params.yaml.
 
     The results go to artifacts/foreign/<file name>, those of a checkpoint's folder to <training>-<checkpoint> there,
@@ -230,6 +231,8 @@ def evaluate(weights: str, name: str | None, output: str | None, **given: Any) -
 
     from sglr.evaluation import foreign, foreign_options
 
+    if given["npz"] is not None and _was_given(context, "folder"):
+        raise click.UsageError("--data with --npz: the test pictures come from one of them.")
     target = Path(output) if output else foreign.default_folder(Path(weights))
     try:
         metrics = foreign_options.run(Path(weights), name, target, **given)
