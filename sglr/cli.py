@@ -145,9 +145,11 @@ def results(cost: bool, as_json: bool) -> None:
 @click.option(
     "--model", "trained", required=True, type=click.Path(), help="artifacts/train/<method>-<seed>/last, or like."
 )
-@click.option("--attack", is_flag=True, help="Attack each picture too, and save what comes out in --output.")
+@click.option("--attack", is_flag=True, help="Attack each picture too, in params.yaml's norm; saved in --output.")
 @click.option(
-    "--eps", type=click.FloatRange(min=0, min_open=True), help="Radius in 255ths, 1 or more; default: params.yaml's."
+    "--eps",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Radius in 255ths, in params.yaml's norm, 1 or more; default: params.yaml's.",
 )
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Of PGD.")
 @click.option("--output", default="adversarial", show_default=True, type=click.Path(), help="Folder of the PNG files.")
