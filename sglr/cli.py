@@ -92,7 +92,7 @@ def doctor(as_json: bool) -> None:
 @main.of(FOLLOW, epilog=examples("sglr status", "watch -n 5 sglr status", "sglr status --json"))
 @as_json
 def status(as_json: bool) -> None:
-    """Say which items are done, running (epoch, time left), out of date and why, or left over."""
+    """Say which items are done, running (epoch, time left), orphaned, out of date and why, waiting, or not run."""
     from dataclasses import asdict
     from pathlib import Path
 
@@ -145,9 +145,11 @@ def results(cost: bool, as_json: bool) -> None:
 @click.option(
     "--model", "trained", required=True, type=click.Path(), help="artifacts/train/<method>-<seed>/last, or like."
 )
-@click.option("--attack", is_flag=True, help="Attack each picture too, and save what comes out in --output.")
+@click.option("--attack", is_flag=True, help="Attack each picture too, in params.yaml's norm; saved in --output.")
 @click.option(
-    "--eps", type=click.FloatRange(min=0, min_open=True), help="Radius in 255ths, 1 or more; default: params.yaml's."
+    "--eps",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Radius in 255ths, in params.yaml's norm, 1 or more; default: params.yaml's.",
 )
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Of PGD.")
 @click.option("--output", default="adversarial", show_default=True, type=click.Path(), help="Folder of the PNG files.")
@@ -220,7 +222,8 @@ def _shown(found: Any, names: list[str]) -> str:
 @click.option("--output", type=click.Path(), help="Folder of the results; default: in artifacts/foreign, by name.")
 @click.option("--device", default="auto", envvar="SGLR_DEVICE", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--nproc", default="auto", envvar="SGLR_NPROC", show_default=True, help="Processes that share the work.")
-def evaluate(weights: str, name: str | None, output: str | None, **given: Any) -> None:
+@click.pass_context
+def evaluate(context: click.Context, weights: str, name: str | None, output: str | None, **given: Any) -> None:
     """Measure the robustness of a model from elsewhere with the suite in params.yaml.
 
     The results go to artifacts/foreign/<file name>, those of a checkpoint's folder to <training>-<checkpoint> there,
@@ -230,6 +233,8 @@ def evaluate(weights: str, name: str | None, output: str | None, **given: Any) -
 
     from sglr.evaluation import foreign, foreign_options
 
+    if given["npz"] is not None and _was_given(context, "folder"):
+        raise click.UsageError("--data with --npz: the test pictures come from one of them.")
     target = Path(output) if output else foreign.default_folder(Path(weights))
     try:
         metrics = foreign_options.run(Path(weights), name, target, **given)
@@ -262,17 +267,18 @@ def export(path: str, output: str, name: str | None, checkpoint: str | None) -> 
 
 @main.of(TRACK, epilog=examples("sglr register sglr-0", "sglr register sglr-0 --checkpoint last --name robust-digits"))
 @click.argument("item", metavar="METHOD-SEED")
-@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Default: best if there is one, else last.")
 @click.option("--name", help="Of the registered model; default: <experiment>-<method>.")
-def register(item: str, checkpoint: str, name: str | None) -> None:
-    """Put a trained model into MLflow's model registry, with signature and input example, loadable without pickle."""
+def register(item: str, checkpoint: str | None, name: str | None) -> None:
+    """Put a trained model into MLflow's model registry, with signature and input example, loadable without pickle.
+
+    METHOD-SEED is an item of this project, such as sglr-0; its folder (artifacts/train/sglr-0) will do.
+    """
     from pathlib import Path
 
     from sglr import config, tracking
 
-    experiment = config.load().experiment.name
-    called = name or f"{experiment}-{item.rsplit('-', 1)[0]}"
-    click.echo(tracking.register(Path(), experiment, item, checkpoint, called))
+    click.echo(tracking.register(Path(), config.load().experiment.name, item, checkpoint, name))
 
 
 @main.of(TRACK, epilog=examples("sglr sync", "sglr sync --end-interrupted"))

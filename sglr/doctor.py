@@ -18,6 +18,8 @@ PACKAGES = {
     "training": ("torch", "numpy", "pydantic", "safetensors", "pyyaml", "click", "filelock", "tqdm"),
     "the pipeline": ("dvc", "mlflow", "psutil", "matplotlib", "jinja2", "pandas", "ruamel.yaml"),
     "AutoAttack": ("pyautoattack",),
+    "intervals over seeds": ("scipy",),
+    "`sglr predict`": ("pillow",),
     "data sets": ("scikit-learn", "torchvision"),
 }
 # Of all trainings on a CPU, in seconds.
@@ -172,7 +174,14 @@ def _disk(root: Path, settings: config.Config | None) -> Iterator[Finding]:
 
 
 def _tracking(root: Path) -> Iterator[Finding]:
-    if os.environ.get("SGLR_TRACKING") == "off":
+    from sglr.tracking import settings
+
+    try:
+        off = settings.asked() == "off"
+    except config.ConfigError as error:
+        yield Finding("problem", "tracking", str(error))
+        return
+    if off:
         yield Finding("ok", "tracking", "off (SGLR_TRACKING)")
         return
     uri = os.environ.get("MLFLOW_TRACKING_URI")

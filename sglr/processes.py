@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _GRACE = 30.0
 # After an error of its own, how long it looks whether that was another one's end.
 _MOMENT = 2.0
+# Both reach the whole group; the first process decides what becomes of it.
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class ProcessError(RuntimeError):
@@ -116,8 +118,9 @@ def alongside(helpers: int, work: Callable[..., None], *arguments: Any) -> Itera
     ]
     guard = _Guard(processes, said)
     try:
-        for process in processes:
-            process.start()
+        with _signals_held():
+            for process in processes:
+                process.start()
         threading.Thread(target=guard.watch, daemon=True).start()
         try:
             yield
@@ -137,6 +140,19 @@ def alongside(helpers: int, work: Callable[..., None], *arguments: Any) -> Itera
             raise failed
     finally:
         guard.end()
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals that end this process come after the block; to those that it starts, once they are ready for them.
+
+    The resource tracker of multiprocessing lets them through when it starts, as it does with the first queue.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Guard:
@@ -181,9 +197,9 @@ class _Guard:
 
 
 def _run(said: "SimpleQueue[str]", rank: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    # Both reach the whole group; the first process decides what becomes of it.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         work(rank, *arguments)

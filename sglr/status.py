@@ -1,4 +1,4 @@
-"""How far a project is: which items of the pipeline are done, running, out of date and why, or left over.
+"""How far a project is: which items are done, running, orphaned, out of date and why, waiting, or not run.
 
 Worked out from dvc.yaml, params.yaml, dvc.lock and the files, without DVC, whose own status fails while a run goes on.
 """

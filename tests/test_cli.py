@@ -1,6 +1,7 @@
 """The sglr command as a user meets it."""
 
 import json
+from typing import get_args
 
 import click
 import pytest
@@ -90,6 +91,16 @@ def test_colours_on_a_terminal_only_and_not_where_they_are_not_wanted(monkeypatc
     assert "\x1b" not in call("status").output
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in CliRunner().invoke(main, ["status"], color=True).output
+
+
+def test_the_help_of_predict_says_whose_norm_it_is():
+    helps = {option.name: getattr(option, "help", "") for option in main.commands["predict"].params}
+    assert all("params.yaml's norm" in helps[name] for name in ("attack", "eps"))
+
+
+def test_the_help_of_status_names_the_states_there_are():
+    help_text = str(main.commands["status"].help)
+    assert [state for state in get_args(status.State) if state not in help_text] == []
 
 
 def test_json_for_scripts(monkeypatch, tmp_path):

@@ -207,6 +207,13 @@ def test_normalization_is_the_first_layer(project):
     assert normalization == {"mean": [0.5], "std": [0.25]}
 
 
+def test_pictures_come_from_one_place(project):
+    for folder in ("artifacts/data", "elsewhere"):
+        result = call("--weights", "author.tar", *OPTIONS, "--npz", "own.npz", "--data", folder)
+        assert (result.exit_code, "--data with --npz: " in result.output) == (2, True), result.output
+    assert not (project / "artifacts/foreign").exists()
+
+
 def npz(project, **change):
     x, y = pictures(project)
     np.savez(project / "own.npz", **({"x_test": x, "y_test": y} | change))

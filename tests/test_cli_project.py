@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from PIL import Image
 from sglr import data, files, models, predicting, status
 from sglr.cli import main
 from sglr.config.reader import validate
+from sglr.tracking import registering
 
 KIND = {"num_classes": 10, "shape": (1, 8, 8)}
 
@@ -249,7 +251,26 @@ def test_a_registered_model_loads_without_pickle_and_takes_any_number(project):
 def test_registering_what_is_not_there(project):
     result = call("register", "sglr-7")
     assert result.exit_code == 1
-    assert "there is no model in artifacts/train/sglr-7/best" in result.output
+    assert "there is no model in artifacts/train/sglr-7; `sglr status`" in result.output
+    (project / "artifacts/train/at-0/last/model.safetensors").unlink()
+    result = call("register", "at-0", "--checkpoint", "last")
+    assert "there is no model in artifacts/train/at-0/last" in result.output
+    for path in ("artifacts/train/at-0/best", "/elsewhere/artifacts/train/at-0", "at-0/best"):
+        result = call("register", path)
+        assert (result.exit_code, f"{path} is no training folder of this project" in result.output) == (1, True)
+
+
+def test_the_checkpoint_registered_is_the_best_there_is(project, monkeypatch):
+    """Without validation split that is the last; a path to the training folder says the same item."""
+    asked = []
+    monkeypatch.setattr(registering, "_register", lambda *found: asked.append(found[3:]) or "done")
+    at, no_best = project / "artifacts/train/at-0", project / "artifacts/train/sglr-1"
+    shutil.copytree(at / "last", no_best / "last")
+    (no_best / "best").mkdir()
+    for item in ("at-0", "artifacts/train/at-0/", "sglr-1", str(no_best)):
+        assert call("register", item).exit_code == 0
+    best, last = Path("artifacts/train/at-0/best"), Path("artifacts/train/sglr-1/last")
+    assert asked == 2 * [("at-0", best, "digits-at")] + 2 * [("sglr-1", last, "digits-sglr")]
 
 
 def test_reading_a_picture_for_a_model_of_other_channels(project):

@@ -35,6 +35,21 @@ def test_commands_exist(page: Path):
     assert named <= set(main.commands)
 
 
+def test_git_takes_nothing_that_documented_commands_write():
+    text = "\n".join(page.read_text() for page in PAGES)
+    folders = set(re.findall(r"^(?:\$ )?sglr .*--output ([\w-]+)", text, re.MULTILINE))
+    folders |= {str(option.default) for option in main.commands["predict"].params if option.name == "output"}
+    assert folders == {"export", "adversarial"}
+    assert {f"/{folder}/" for folder in folders} <= set((ROOT / ".gitignore").read_text().splitlines())
+
+
+def test_every_variable_is_described():
+    code = "\n".join(path.read_text() for room in ("sglr", "stages") for path in (ROOT / room).rglob("*.py"))
+    page = (ROOT / "docs/reference/environment.md").read_text()
+    described = set(re.findall(r"^\| `(SGLR_\w+)`", page, re.MULTILINE))
+    assert described == set(re.findall(r"\bSGLR_[A-Z_]+", code))
+
+
 def test_every_command_is_described():
     described = set(re.findall(r"^\| `sglr ([a-z]+)", (ROOT / "docs/how-to/command-line.md").read_text(), re.MULTILINE))
     assert described == set(main.commands)

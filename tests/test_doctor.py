@@ -62,11 +62,13 @@ def test_doctor_asks_the_server_as_a_run_does(project, monkeypatch, required):
 
 
 def test_doctor_names_packages_and_params(project, monkeypatch):
-    versions = {"mlflow": None, "scikit-learn": None, "torch": "2.9.0"}
+    versions = {"mlflow": None, "scikit-learn": None, "scipy": None, "pillow": None, "torch": "2.9.0"}
     monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, "1.0"))
     found = {finding.text: finding.level for finding in doctor.examine(project)}
     assert found["scikit-learn is missing, which data.source digits needs"] == "problem"
-    assert any("mlflow missing, needed for the pipeline" in text for text in found)
+    for lack in ("mlflow missing, needed for the pipeline", "scipy missing, needed for intervals over seeds",
+                 "pillow missing, needed for `sglr predict`"):  # fmt: skip
+        assert [level for text, level in found.items() if text.startswith(f"{lack}: pip install")] == ["warning"]
     (project / "params.yaml").write_text("experiment: {}\n")
     found = {finding.about: finding.level for finding in doctor.examine(project) if finding.level == "problem"}
     assert "params" in found
@@ -105,6 +107,20 @@ def test_doctor_reads_the_environment_as_a_stage_does(project, monkeypatch, name
     level, text = about("device", project)[0]
     assert level == "problem"
     assert text.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("value", "level", "said"),
+    [
+        ("false", "problem", "SGLR_TRACKING='false' is not known; use on, off or required."),
+        ("Off", "ok", "off (SGLR_TRACKING)"),
+        ("on", "ok", "{root}/mlflow.db"),
+    ],
+)
+def test_doctor_reads_what_is_asked_of_tracking_as_a_stage_does(project, monkeypatch, value, level, said):
+    monkeypatch.setenv("SGLR_TRACKING", value)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert about("tracking", project) == [(level, said.format(root=project))]
 
 
 def other_source(project: Path, params: dict, source: dict) -> None:

@@ -14,6 +14,8 @@ from sglr.config.whole import Config
 # The largest params file of a study has a few hundred values.
 _MOST_VALUES = 100_000
 _MOST_SHOWN = 200
+# What pydantic says of tuples; YAML has lists only.
+_OF_LISTS = ("tuple_type", "too_short", "too_long")
 
 
 class _Loader(yaml.SafeLoader):
@@ -89,7 +91,7 @@ def validate(values: dict[str, Any], source: str = "params.yaml") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(problem, values) for problem in error.errors(include_url=False)]
+        lines = [_describe(problem, values) for problem in _own(error.errors(include_url=False))]
         raise ConfigError(f"{source}: " + ("\n  " if len(lines) > 1 else "") + "\n  ".join(lines)) from None
 
 
@@ -105,6 +107,16 @@ def load(path: str | Path = "params.yaml") -> Config:
     return validate(parse(text, str(path)), str(path))
 
 
+def _own(problems: list[Any]) -> list[Any]:
+    """Without lists that are too short because pydantic does not count the elements it refuses."""
+
+    def counted(problem: Any) -> bool:
+        where = problem["loc"]
+        return all(other is problem or other["loc"][: len(where)] != where for other in problems)
+
+    return [problem for problem in problems if problem["type"] != "too_short" or counted(problem)]
+
+
 def _describe(problem: Any, values: dict[str, Any]) -> str:
     """One line for one pydantic problem: key, what is wrong with it, the value found."""
     where = _place(problem, values)
@@ -116,6 +128,8 @@ def _describe(problem: Any, values: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing."
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in _OF_LISTS:
+        message = message.replace("Tuple", "List").replace("tuple", "list")
     found, present = _lookup(where, values)
     shown = f" (found {_short(found)})" if present and where and not isinstance(found, dict) else ""
     return f"{key}: {message}{shown}" if key else message

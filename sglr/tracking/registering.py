@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sglr import files
+from sglr.config.names import CHECKPOINTS
 from sglr.tracking.server import connect
 from sglr.tracking.settings import address, prepare_environment, shown
 
@@ -18,17 +19,27 @@ class RegistryError(RuntimeError):
     """The model cannot be registered; the message says why."""
 
 
-def register(root: Path, experiment: str, item: str, checkpoint: str, name: str) -> str:
+def register(root: Path, experiment: str, item: str, checkpoint: str | None = None, name: str | None = None) -> str:
     """Register ``artifacts/train/<item>/<checkpoint>`` as a new version of the model ``name``; says which.
+
+    ``item``: method-seed, or the path of that folder. ``checkpoint`` None: best, or last where there is no best.
+    ``name`` None: <experiment>-<method>.
 
     The version belongs to the training run with these weights, or to a run of its own where the database has none. Tags
     say experiment, item, checkpoint and the weights' MD5; its metrics are the evaluation's. Raises FileError when the
     model is missing, RegistryError when MLflow is, or when it refuses.
     """
-    trained = root / "artifacts" / "train" / item
-    folder = trained / checkpoint
-    if not (folder / "model.safetensors").is_file():
-        raise files.FileError(f"there is no model in {folder}; `sglr status` says what has been trained.")
+    trainings, given = root / "artifacts" / "train", Path(item)
+    if given.resolve().parent == trainings.resolve():
+        item = given.name
+    elif len(given.parts) != 1:
+        raise files.FileError(f"{item} is no training folder of this project (artifacts/train/<method>-<seed>).")
+    folders = [trainings / item / one for one in ([checkpoint] if checkpoint else CHECKPOINTS)]
+    folder = next((one for one in folders if (one / "model.safetensors").is_file()), None)
+    if folder is None:
+        where = folders[0] if checkpoint else trainings / item
+        raise files.FileError(f"there is no model in {where}; `sglr status` says what has been trained.")
+    name = name or f"{experiment}-{item.rsplit('-', 1)[0]}"
     prepare_environment()
     try:
         import mlflow

@@ -103,9 +103,9 @@ def run(
     failed, 5 when KILLED; what is missing then is said in one warning and sent by ``sync``. ``record`` (device, library
     versions), time and peak memory are added to ``.sglr/records/<item>.json``; a finished run has them as metrics too.
     With ``SGLR_TRACKING=off`` or without MLflow only that record is written. With ``SGLR_TRACKING=required`` a server
-    that does not answer at the start is a ConfigError. Apart from that, tracking problems are warnings, never
-    exceptions. ``copy`` names the DVC experiment whose copy of the project this is: it becomes a tag, and the record
-    lies in a folder of that name.
+    that does not answer at the start is a ConfigError, as is a word unknown there. Apart from that, tracking problems
+    are warnings, never exceptions. ``copy`` names the DVC experiment whose copy of the project this is: it becomes a
+    tag, and the record lies in a folder of that name.
     """
     root = Path(root).absolute()
     if settings.required():

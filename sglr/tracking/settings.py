@@ -8,8 +8,11 @@ import os
 import re
 from pathlib import Path
 
+from sglr.config import ConfigError
+
 LOG = logging.getLogger("sglr.tracking")
 _DEFAULT_WAIT = 30.0
+_ASKED = ("on", "off", "required")
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # By default a dead server blocks a call for minutes.
@@ -19,9 +22,17 @@ _ENVIRONMENT = {
 }
 
 
+def asked() -> str:
+    """What ``SGLR_TRACKING`` asks for: on (when empty or unset too), off or required; ConfigError for anything else."""
+    found = os.environ.get("SGLR_TRACKING") or "on"
+    if found.lower() not in _ASKED:
+        raise ConfigError(f"SGLR_TRACKING={found!r} is not known; use on, off or required.")
+    return found.lower()
+
+
 def enabled() -> bool:
     """Whether runs are tracked: not with ``SGLR_TRACKING=off``, and not (said once) where MLflow is missing."""
-    if os.environ.get("SGLR_TRACKING", "").lower() == "off":
+    if asked() == "off":
         return False
     if not installed():
         _warn_not_installed()
@@ -31,7 +42,7 @@ def enabled() -> bool:
 
 def required() -> bool:
     """Whether a run must not start without its tracking server: with ``SGLR_TRACKING=required``."""
-    return os.environ.get("SGLR_TRACKING", "").lower() == "required"
+    return asked() == "required"
 
 
 def installed() -> bool:

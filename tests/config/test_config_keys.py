@@ -88,6 +88,19 @@ def test_numbers_have_a_range_and_one_type(key: Key):
         assert name in problem(key, 1.5)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("methods", ["At"], ".0: String should match pattern '^[a-z0-9][a-z0-9_]{0,39}$' (found 'At')"),
+        ("seeds", [-1], ".0: Input should be greater than or equal to 0 (found -1)"),
+        ("seeds", [], ": List should have at least 1 item after validation, not 0 (found [])"),
+        ("methods", "at", ": Input should be a valid list (found 'at')"),
+    ],
+)
+def test_of_a_list_only_what_is_wrong_is_said(key: str, value: Any, expected: str):
+    assert problem(("experiment", key), value) == f"params.yaml: experiment.{key}{expected}"
+
+
 @dotted([(key, value) for key, value in PLAIN if isinstance(value, bool)])
 def test_switches_are_true_or_false(key: Key):
     for value in (1, 0, "true", None):

@@ -1,9 +1,11 @@
 """Several processes on one evaluation: the same bytes, one error, no orphans."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -119,6 +121,58 @@ def test_they_end_when_the_first_process_is_killed(tmp_path):
     parent.wait(10)
     _gone, alive = psutil.wait_procs(left, timeout=20)
     assert not alive
+
+
+STARTING = """
+import pathlib, sys, time
+from sglr import processes
+def work(rank):
+    pathlib.Path({works!r}).touch()
+    time.sleep(60)
+if __name__ == "__mp_main__":  # in a helper, before its work
+    pathlib.Path({starts!r}).touch()
+    time.sleep(1)
+if __name__ == "__main__":
+    try:
+        with processes.alongside(1, work):
+            time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+"""
+
+
+def test_ctrl_c_while_they_start_reaches_the_first_process_alone(tmp_path):
+    script, starts, works = (tmp_path / name for name in ("parent.py", "starts", "works"))
+    script.write_text(STARTING.format(starts=str(starts), works=str(works)))
+    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
+    until(starts)
+    (helper,) = helpers(psutil.Process(parent.pid))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        helper.send_signal(number)
+    until(works)
+    parent.send_signal(signal.SIGINT)
+    assert parent.communicate(timeout=20) == (None, "stopped\n")
+    assert not helper.is_running()
+
+
+def test_ctrl_c_in_the_middle_of_a_start_is_not_lost(tmp_path, monkeypatch):
+    """It comes once the helper is known, so that it is ended."""
+
+    def start(process):
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        unchanged(process)
+        started.append(process)
+
+    def interrupted():
+        with processes.alongside(1, wait, tmp_path / "here"):
+            pytest.fail("the block began")
+
+    started, unchanged = [], multiprocessing.context.SpawnProcess.start
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [process.exitcode for process in started] == [-signal.SIGKILL]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_how_many():
