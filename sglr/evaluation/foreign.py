@@ -169,7 +169,7 @@ def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: st
         return
     try:
         there = files.read_json(path)["weights"]
-        name, found, measured = str(there["file"]), str(there["sha256"]), str(there["network_sha256"])
+        name, found, measured = str(there["file"]), str(there["sha256"]), str(there.get("network_sha256", network))
     except (LookupError, TypeError):
         raise files.FileError(
             f"{path} is not what `sglr evaluate` writes; name another folder with --output."

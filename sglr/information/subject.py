@@ -67,8 +67,7 @@ class Subject:
             return policy
         try:
             state = trained.labels[checkpoint.name.removeprefix("epoch-")]
-            # Empty: nothing to keep, or from a shared warm-up, in which labels are as they were given.
-            if state:
+            if state:  # else the policy has nothing to keep
                 policy.load_state_dict(state)
         except (LookupError, ValueError) as error:
             raise files.FileError(
