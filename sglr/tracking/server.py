@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ class Server:
         self.uri = uri
 
     def check(self) -> None:
-        """One cheap question, which creates a local database that does not exist."""
+        """One cheap question; a local database that does not exist comes into being by it."""
         self._client.search_experiments(max_results=1)
 
     def experiment(self, name: str) -> str:
@@ -175,9 +176,32 @@ def connect(root: Path) -> Server:
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = address(root)
     with _creation_lock(uri):
+        database = _database(uri)
+        if database is not None and not database.exists():
+            _create(database)
         server = Server(MlflowClient(tracking_uri=uri), uri)
         server.check()
     return server
+
+
+def _create(database: Path) -> None:
+    """A new SQLite database, whole or not at all: MLflow cannot go on with what a full disk or a kill leaves of one."""
+    from mlflow.tracking import MlflowClient
+
+    # Another name at every attempt: MLflow remembers the one before, whatever became of its file.
+    unfinished = database.with_name(f"{database.name}.new-{secrets.token_hex(4)}")
+
+    def clear() -> None:
+        for left in database.parent.glob(f"{database.name}.new-*"):  # SQLite's journal among them
+            left.unlink(missing_ok=True)
+
+    clear()
+    try:
+        uri = f"sqlite:///{unfinished}"
+        Server(MlflowClient(tracking_uri=uri), uri).check()
+        unfinished.replace(database)
+    finally:
+        clear()
 
 
 def _database(uri: str) -> Path | None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from sglr import files, tracking
-from sglr.tracking import journal, parents
+from sglr.tracking import journal, parents, server
 from sglr.tracking.delivery import Progress
 from sglr.tracking.server import Point
 
@@ -378,6 +378,26 @@ def test_two_processes_create_the_database_at_once(root: Path, database: Any) ->
     assert {run.info.run_name for run in runs} == {"train@sglr-0", "train@sglr-1"}
     assert all(database.points(run, "loss") == EVERY for run in runs)
     assert journal.folders(new) == []
+
+
+def test_a_database_is_made_whole_or_not_at_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full in the middle of MLflow's many migrations, or a kill, leaves what it cannot go on with."""
+    new = root / "new"
+    new.mkdir()
+    real = server.Server.check
+
+    def full(self: server.Server) -> None:
+        real(self)
+        raise OSError("disk I/O error")
+
+    monkeypatch.setattr(server.Server, "check", full)
+    with pytest.raises(OSError, match="disk I/O error"):
+        server.connect(new)
+    assert [path.name for path in new.iterdir()] == ["mlflow.db.lock"]
+    monkeypatch.setattr(server.Server, "check", real)
+    (new / "mlflow.db.new-0").write_bytes(b"what a kill left")
+    assert server.connect(new).experiment("tiny")
+    assert sorted(path.name for path in new.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
 
 
 def test_a_full_disk_costs_points_but_not_the_run(
