@@ -19,6 +19,7 @@ from sglr import config, files
 
 _PARAMS, _PIPELINE, _LOCK = Path("params.yaml"), Path("dvc.yaml"), Path("dvc.lock")
 _OWN = Path(".sglr")
+_ARTIFACTS = Path("artifacts")
 # Where DVC makes the copies that queued and temporary experiments run in; they are removed afterwards.
 _COPIES = (".dvc", "tmp", "exps")
 _FINISHED = "finished.json"
@@ -55,6 +56,12 @@ class Definition:
         """DVC's name of it, such as train@sglr-0."""
         parts = [str(part) for part in (self.method, self.seed) if part is not None]
         return f"{self.stage}@{'-'.join(parts)}" if parts else self.stage
+
+    def clear_partial(self) -> None:
+        """Remove files that were under way when an earlier run of it was killed; whoever calls holds its lock."""
+        folder = _ARTIFACTS / self.stage / self.item.partition("@")[2]
+        for left in folder.rglob(f".*{files.PARTIAL}"):
+            left.unlink(missing_ok=True)
 
     @property
     def params_hash(self) -> str:

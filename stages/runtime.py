@@ -125,6 +125,8 @@ def stage(
                 os.environ.setdefault("SGLR_DATA_ROOT", str(home() / ".sglr" / "data"))
             watch.check()
             with _alone(definition) if leads else contextlib.nullcontext():
+                if leads:
+                    definition.clear_partial()
                 device = _prepare_torch(settings.experiment.threads)
                 with _tracker(definition, settings, parent, device, track and leads) as tracker:
                     with _stopped_if_asked(watch):

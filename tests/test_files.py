@@ -152,6 +152,7 @@ def test_a_folders_digest_is_dvcs(tmp_path):
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "x.pyc").write_text("3")
     (folder / ".gitignore").write_text("/b")
+    (folder / "b" / ".x.txt.k3j2.partial").write_text("4")
     assert files.dvc_digest(folder) == expected.hash_info.value
     assert files.dvc_digest(folder / "b.txt") == hashlib.md5(b"2").hexdigest()
     assert files.dvc_digest(tmp_path / "absent") is None

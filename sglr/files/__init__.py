@@ -5,10 +5,10 @@ from sglr.files.digests import digest, dvc_digest, md5
 from sglr.files.locks import lock
 from sglr.files.state import load_state, save_state
 from sglr.files.text import read_json, read_rows, write_json, write_rows
-from sglr.files.whole import DamagedError, FileError, atomic, write_bytes, write_text
+from sglr.files.whole import PARTIAL, DamagedError, FileError, atomic, write_bytes, write_text
 
 __all__ = [
-    "DamagedError", "FileError", "atomic", "digest", "dvc_digest", "load_state", "lock", "md5", "read_arrays",
-    "read_json", "read_rows", "require_honest", "save_state", "write_arrays", "write_bytes", "write_json", "write_rows",
-    "write_text",
+    "PARTIAL", "DamagedError", "FileError", "atomic", "digest", "dvc_digest", "load_state", "lock", "md5",
+    "read_arrays", "read_json", "read_rows", "require_honest", "save_state", "write_arrays", "write_bytes",
+    "write_json", "write_rows", "write_text",
 ]  # fmt: skip

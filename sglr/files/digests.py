@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from sglr.files.whole import PARTIAL
+
 
 def digest(*paths: str | Path) -> str:
     """SHA-256 over the contents of files and, recursively and in name order, of folders (bytecode left out)."""
@@ -28,8 +30,8 @@ def md5(path: str | Path) -> str:
 def dvc_digest(path: str | Path, md5: Callable[[Path], str] = md5) -> str | None:
     """What DVC records for a file (its MD5) or a folder (the MD5 of a listing of its files); None for neither.
 
-    What .dvcignore leaves out of folders (bytecode, .gitignore) is left out. ``md5`` is asked for each file, by default
-    the function of this name: whoever looks at many folders may give one that remembers.
+    What .dvcignore leaves out of folders (bytecode, .gitignore, files under way) is left out. ``md5`` is asked for each
+    file, by default the function of this name: whoever looks at many folders may give one that remembers.
     """
     path = Path(path)
     if path.is_file():
@@ -47,4 +49,5 @@ def dvc_digest(path: str | Path, md5: Callable[[Path], str] = md5) -> str | None
 
 
 def _ignored_by_dvc(path: Path) -> bool:
-    return "__pycache__" in path.parts or path.suffix == ".pyc" or path.name == ".gitignore"
+    under_way = path.name.startswith(".") and path.suffix == PARTIAL
+    return under_way or "__pycache__" in path.parts or path.suffix == ".pyc" or path.name == ".gitignore"

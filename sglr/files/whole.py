@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+PARTIAL = ".partial"
+"""How the hidden names of files under way end; what a kill leaves of one is nobody's (.dvcignore names them too)."""
 # Read once, here: reading the mask means setting it for a moment, which would meet the writes of another thread.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -30,7 +32,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
         os.close(handle)
         temporary = Path(name)
         yield temporary

@@ -100,11 +100,16 @@ def test_the_whole_group_is_killed_and_the_newest_snapshot_damaged(study: Killab
     # A third, if it was killed before it removed the oldest.
     *_, older, newest = study.snapshots()
     newest.write_bytes(newest.read_bytes()[:-100])
+    left = [study.path / f"artifacts/{stage}/sglr-0/.metrics.json.k3j2.partial" for stage in ("train", "evaluate")]
+    for path in left:  # as in the middle of a write
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{")
     ended = study.quick.repro()
     assert f"{newest.relative_to(study.path)} is damaged" in ended.output
     _, epoch, steps_done = older.name.split("-")
     assert f"from epoch {int(epoch)}, step {int(steps_done) + 1}\n" in ended.output
     study.check_continued(ended, epoch=REFINING - 1)
+    assert [path.exists() for path in left] == [False, True]  # evaluate did not run; DVC looks past it
 
 
 def test_only_dvc_is_killed(study: Killable):
