@@ -22,7 +22,10 @@ FOCUS = """() => { const e = document.activeElement, s = getComputedStyle(e), le
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
-@pytest.fixture(scope="module", params=[(1300, "light"), (1300, "dark"), (390, "light"), (390, "dark")], ids=str)
+SLOW = [pytest.param(view, marks=pytest.mark.slow) for view in ((1300, "dark"), (390, "light"))]
+
+
+@pytest.fixture(scope="module", params=[(1300, "light"), (390, "dark"), *SLOW], ids=str)
 def opened(request: pytest.FixtureRequest, written: Path) -> Iterator[tuple[Tab, int]]:
     """The report at a width and in a colour scheme."""
     width, scheme = request.param
