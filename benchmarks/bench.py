@@ -1,6 +1,6 @@
 """All benchmarks, one after another, as text ready for RESULTS.md: `python benchmarks/bench.py [PART...]`.
 
-Parts: commands, step, processes, augmentation, attack, evaluation, analysis, cost. Each compares with a stated
+Parts: commands, step, processes, augmentation, forms, attack, evaluation, analysis, cost. Each compares with a stated
 reference in the same process, in turns, after both were found to give the same. On a GPU (`--device cuda`) the step is
 timed at several batch sizes and precisions, eager and compiled, and AutoAttack on 10,000 pictures; without one those
 rows are not there. On a GPU that is lent for minutes, `--quick`: fewer sizes and rounds, one form of the reference.
@@ -20,7 +20,7 @@ from layout import CLOCKS, head, use_clock
 
 SMALL = ("small_cnn", (1, 8, 8))
 LARGE = ("resnet18", (3, 32, 32))
-PARTS = ("commands", "step", "processes", "augmentation", "attack", "evaluation", "analysis", "cost")
+PARTS = ("commands", "step", "processes", "augmentation", "forms", "attack", "evaluation", "analysis", "cost")
 
 
 def main() -> None:
@@ -77,10 +77,12 @@ def steps(asked: argparse.Namespace, device: torch.device) -> None:
 
 
 def others(part: str, rounds: int, device: torch.device) -> None:
-    """Attack, evaluation or analysis, of the small network and, on a GPU, of the ResNet."""
+    """Forms, attack, evaluation or analysis, of the small network and, on a GPU, of the ResNet."""
     gpu = device.type == "cuda"
     for model, shape in (SMALL, LARGE) if gpu else (SMALL,):
-        if part == "attack":
+        if part == "forms":
+            parts.forms(rounds, device, model, shape, 128)
+        elif part == "attack":
             parts.attack(rounds, device, model, shape, 100)
         elif part == "evaluation":
             parts.evaluation(min(rounds, 3), device, model, shape, 5000 if gpu else 500, 20)

@@ -33,12 +33,21 @@ def use_clock(name: str) -> None:
 
 def head(threads: int, device: torch.device) -> str:
     """Date, versions, machine and command, as a paragraph for RESULTS.md."""
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "dvc", "mlflow"))
+    found = {name: _version(name) for name in ("torch", "dvc", "mlflow")}
+    versions = ", ".join(f"{name} {version}" for name, version in found.items() if version is not None)
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     return (
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {versions}, Python {platform.python_version()},"
         f" {machine(device)}, {threads} thread{'s' if threads > 1 else ''}, {_clock[0]} seconds; `{command}`"
     )
+
+
+def _version(name: str) -> str | None:
+    """None for what is not installed: most parts need neither DVC nor MLflow."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def machine(device: torch.device) -> str:

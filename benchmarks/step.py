@@ -21,9 +21,9 @@ from sglr import models
 from sglr.config import load
 from sglr.config.sections import Augment
 from sglr.data import Split
-from sglr.models.precision import full_precision
 from sglr.training.history import measure
 from sglr.training.plan import Plan
+from sglr.training.precision import monitoring
 from sglr.training.step import Learner, take
 
 SHAPES = {"small_cnn": (1, 8, 8)}
@@ -204,7 +204,8 @@ def row(table: Table, asked, device, method: str, precision: str, compiled: str,
 
         with profile() as found:
             case.ours()
-        listing = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40)
+        order = f"self_{device.type}_time_total"
+        listing = found.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=40)
         with asked.profile.open("a") as file:
             file.write(f"{asked.model}, batch {asked.batch}, {method}, {precision}\n{listing}\n")
 
@@ -229,7 +230,7 @@ def measuring(table: Table, asked, device, precision: str, compiled: str) -> Non
     validation, predicted = Split(train.x[some], train.given[some], train.true[some]), torch.zeros_like(train.given)
 
     def measured() -> None:
-        with full_precision():
+        with monitoring(precision, device):
             measure(case.plan, case.learner.model, case.learner.labels, train, validation, 1, predicted)
 
     steps = len(train) // asked.batch

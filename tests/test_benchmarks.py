@@ -19,7 +19,7 @@ def rows(*call: str) -> list[list[str]]:
     return [cells for cells in lines if cells[0] != "what"]
 
 
-@pytest.mark.parametrize("part", ["processes", "augmentation", "attack", "analysis", "evaluation"])
+@pytest.mark.parametrize("part", ["processes", "augmentation", "forms", "attack", "analysis", "evaluation"])
 def test_a_part_compares_with_a_plain_form(part):
     found = rows("bench.py", part, "--rounds", "1", "--device", "cpu")
     assert found

@@ -18,6 +18,7 @@ import sglr
 from sglr import data, evaluation, files, models
 from sglr.cli import main
 from sglr.config.reader import validate
+from sglr.tracking import registering
 
 # RobustBench 1.1.1, robustbench/utils.py, class ModelInfo: the fields that concern Lp threat models.
 MODEL_INFO = {
@@ -227,6 +228,8 @@ def test_results_of_earlier_weights_are_not_taken_for_those_of_these(study, para
     assert "## Results\n\nNot evaluated, or not on record." in card
     assert "milestones" in card
     assert json.loads((study / "out" / "model_info.json").read_text())["clean_acc"] is None
+    assert set(registering.tags_of(best, "digits", "sglr-0")) == {"experiment", "item", "checkpoint", "md5"}
+    assert "test/natural" in registering.tags_of(best.parent / "last", "digits", "sglr-0")
     assert call("artifacts/train/sglr-0", "--output", "last", "--checkpoint", "last").exit_code == 0
     assert "| natural | 40 |" in (study / "last" / "README.md").read_text()
 

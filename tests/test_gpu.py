@@ -109,13 +109,16 @@ def compare(plain: Side, fast: Side, loss: float, cosine: float) -> None:
             fast.follow(plain)
             (wanted, way), (found, other) = plain.step(epoch, number), fast.step(epoch, number)
             assert found == pytest.approx(wanted, rel=loss), (epoch, number)
-            assert float(torch.nn.functional.cosine_similarity(way, other, dim=0)) > cosine, (epoch, number)
+            alike = torch.nn.functional.cosine_similarity(way.double(), other.double(), dim=0)
+            assert float(alike) > cosine, (epoch, number)
             tables = [side.learner.labels.table().cpu() for side in (plain, fast)]
             torch.testing.assert_close(*tables, rtol=loss, atol=loss)
 
 
 def chosen(params: dict, method: dict, **train: Any) -> Plan:
-    return plan(params, early(method), **{"batch_size": 10} | train)
+    # With the usual rate a ResNet leaves all bounds on these few pictures.
+    slow = params["train"]["optimizer"] | {"lr": 0.01}
+    return plan(params, early(method), **{"batch_size": 10, "optimizer": slow} | train)
 
 
 @pytest.mark.usefixtures("same_starts")
@@ -131,11 +134,12 @@ def test_every_method_steps_as_on_the_cpu(params, method):
 @pytest.mark.parametrize(
     ("precision", "kind", "loss", "cosine"),
     [
-        ("fp32", "always", 2e-3, 0.98), ("tf32", "never", 5e-3, 0.95), ("tf32", "always", 5e-3, 0.95),
-        ("bf16", "never", 0.02, 0.8), ("bf16", "always", 0.02, 0.8),
+        ("fp32", "always", 2e-3, 0.98), ("tf32", "never", 0.02, 0.8), ("tf32", "always", 0.02, 0.8),
+        ("bf16", "never", 0.1, 0.5), ("bf16", "always", 0.1, 0.5),
     ],
 )  # fmt: skip
 def test_fast_steps_are_near_the_plain_ones(params, name, options, precision, kind, loss, cosine):
+    """Of an untrained ResNet bfloat16 turns so many signs in the attack that the first updates agree to 0.7 on a CPU."""
     plain = Side(chosen(params, SGLR), DEVICE, name, **options)
     compare(plain, Side(chosen(params, SGLR, precision=precision, compile=kind), DEVICE, name, **options), loss, cosine)
 

@@ -98,7 +98,7 @@ def _by_class(study: Study) -> list[Picture]:
                 for true, predicted in _classes(study, method, kind)
             ]
             if per_seed:
-                found[method, kind] = np.nanmean(np.array(per_seed), axis=0)
+                found[method, kind] = np.array(per_seed).mean(axis=0)
     if not found:
         return []
     title = "Accuracy by class, last epoch"
@@ -119,10 +119,17 @@ def _by_class(study: Study) -> list[Picture]:
         figure.legend(loc="outside lower center", ncols=2)
         described = (
             f"{quoted(method)}, {kind}: "
-            + ", ".join(f"{name} {percent(float(value))}%" for name, value in zip(names, values, strict=True))
+            + _shares(names, values)
             for (method, kind), values in found.items()
         )
         return [Picture("by-class", title, "; ".join(described) + ".", svg(figure))]
+
+
+def _shares(names: list[str], values: np.ndarray) -> str:
+    """The share of each class in words, but for those that no test picture is of (NaN)."""
+    return ", ".join(
+        f"{name} {percent(float(value))}%" for name, value in zip(names, values, strict=True) if not np.isnan(value)
+    )
 
 
 def _confusion(study: Study, method: str) -> list[Picture]:
@@ -133,7 +140,8 @@ def _confusion(study: Study, method: str) -> list[Picture]:
     counts = np.zeros((len(names), len(names)))
     for true, predicted in pairs:
         np.add.at(counts, (true, predicted), 1)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    pictured = counts.sum(1)
+    shares = counts / np.maximum(pictured, 1)[:, None]
     title = f"{quoted(method)}: taken for, worst case"
     with panels(title, 1, 1, 4.4, 4.4) as (figure, axes):
         (axis,) = axes.flat
@@ -152,7 +160,7 @@ def _confusion(study: Study, method: str) -> list[Picture]:
         row, column = np.unravel_index(wrong.argmax(), wrong.shape)
         described = (
             f"Most often {names[row]} is taken for {names[column]} ({percent(wrong[row, column])}%). On the diagonal: "
-            + ", ".join(f"{name} {percent(float(share))}%" for name, share in zip(names, np.diag(shares), strict=True))
+            + _shares(names, np.where(pictured > 0, np.diag(shares), np.nan))
         )
         return [Picture(f"confusion-{method}", title, described + ".", svg(figure))]
 

@@ -26,8 +26,8 @@ def register(root: Path, experiment: str, item: str, checkpoint: str | None = No
     ``name`` None: <experiment>-<method>.
 
     The version belongs to the training run with these weights, or to a run of its own where the database has none. Tags
-    say experiment, item, checkpoint and the weights' MD5; its metrics are the evaluation's. Raises FileError when the
-    model is missing, RegistryError when MLflow is, or when it refuses.
+    are those of ``tags_of``. Raises FileError when the model is missing, RegistryError when MLflow is, or when it
+    refuses.
     """
     trainings, given = root / "artifacts" / "train", Path(item)
     if given.resolve().parent == trainings.resolve():
@@ -64,7 +64,6 @@ def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path,
     mlflow.set_tracking_uri(address(root))
     mlflow.set_registry_uri(address(root))
     server = connect(root)
-    md5 = files.md5(folder / "model.safetensors")
     # Runs are tagged with the md5 of their last weights.
     last = files.md5(folder.parent / "last" / "model.safetensors")
     method, _, seed = item.rpartition("-")
@@ -84,14 +83,19 @@ def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path,
         )
     version = info.registered_model_version
     client = mlflow.MlflowClient()
-    described = {"experiment": experiment, "item": item, "checkpoint": folder.name, "md5": md5}
-    results = root / "artifacts" / "evaluate" / item / "metrics.json"
-    if results.is_file():
-        measured = files.read_json(results).get(folder.name, {})
-        described |= {f"test/{attack}": f"{accuracy:.4f}" for attack, accuracy in measured.items()}
-    for key, value in described.items():
+    for key, value in tags_of(folder, experiment, item).items():
         client.set_model_version_tag(name, version, key, value)
     return f"{name}, version {version}: mlflow.pytorch.load_model('models:/{name}/{version}')"
+
+
+def tags_of(folder: Path, experiment: str, item: str) -> dict[str, str]:
+    """Experiment, item, checkpoint, the weights' MD5, and the evaluation's results unless it was of other weights."""
+    from sglr.evaluation.provenance import gather
+
+    weights = files.md5(folder / "model.safetensors")
+    measured = (gather(folder).results or {}).get(folder.name, {})
+    tags = {"experiment": experiment, "item": item, "checkpoint": folder.name, "md5": weights}
+    return tags | {f"test/{attack}": f"{accuracy:.4f}" for attack, accuracy in measured.items()}
 
 
 @contextlib.contextmanager

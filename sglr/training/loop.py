@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sglr.data import Split, batches, order
-from sglr.models.precision import full_precision
 from sglr.random import torch_stream
 from sglr.training.distributed import ALONE, Team
 from sglr.training.history import measure, traced_examples
 from sglr.training.plan import Plan
+from sglr.training.precision import monitoring
 from sglr.training.schedules import learning_rate
 from sglr.training.snapshots import Snapshots
 from sglr.training.step import Learner, take
@@ -197,7 +197,7 @@ class _Loop:
         attacked = progress.predicted if learner.objective.attacks else None
         assert isinstance(progress.loss, Tensor)
         row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
-        with full_precision():
+        with monitoring(plan.precision, self.train.given.device):
             learner.weights.after_epoch(learner.model, epoch, self._pictures)
             evaluated = learner.weights.evaluated(learner.model)
             row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked, self.team)

@@ -1,8 +1,8 @@
 """What training computes in: float32, on CUDA perhaps TF32, or bfloat16 where that does no harm.
 
 Under ``bf16`` weights, their updates, batch-norm statistics, losses, label tables, pictures and the first convolution
-stay float32: near 1 bfloat16 has a spacing of 1/256, a whole pixel step. What is measured of a model is always measured
-in float32.
+stay float32: near 1 bfloat16 has a spacing of 1/256, a whole pixel step. Evaluation and analysis compute in float32;
+what is measured after an epoch, in ``monitoring``.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sglr.models.precision import float32_products
+from sglr.models.precision import float32_products, full_precision
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -24,6 +24,15 @@ def computing(precision: Precision, device: torch.device) -> Iterator[None]:
     # No cache: weights change within a step (see awp), and forwards with and without gradients mix.
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
     with float32_products(tf32=precision == "tf32"), autocast:
+        yield
+
+
+@contextlib.contextmanager
+def monitoring(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Within the block float32 is what a training of this precision is watched in after each epoch: TF32 on a GPU that
+    trains in TF32 or bfloat16, whose steps are several times faster than float32's; else float32."""
+    fast = precision != "fp32" and device.type == "cuda"
+    with float32_products(tf32=True) if fast else full_precision():
         yield
 
 

@@ -1,5 +1,6 @@
 """The figures that look closer, and what they say to those who cannot see them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def test_classes_and_what_they_are_taken_for(study):
     assert matrices[0].svg.count("<image") == 1
     # Two thirds are on a dark field: their number must not take the page's paper, which is no colour at all.
     assert "#fdfdfd" in matrices[0].inline()
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_said_of_a_class_without_test_pictures(study):
+    study.meta["classes"] = ["0", "1", "2", "3"]
+    for picture in draw_closer(study)["classes"]:
+        assert set(re.findall(r"(\w+) [\w.]+%", picture.description)) == {"0", "1", "2"}
 
 
 def test_pictures_are_shown_with_the_class_they_are_taken_for(study):

@@ -14,7 +14,7 @@ from sglr.models.folding import Folded
 from sglr.random import torch_stream
 from sglr.threat import L2, Linf
 from sglr.training import fit, loop
-from sglr.training.precision import computing, exact_ends, memory_format
+from sglr.training.precision import computing, exact_ends, memory_format, monitoring
 from sglr.training.step import Learner, take
 
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_a_convolution_keeps_its_kind_its_names_and_its_copies():
         assert model(x).shape == expected.shape
 
 
-def test_what_is_measured_is_measured_in_full_precision(params, monkeypatch):
+def test_what_is_measured_after_an_epoch_is_measured_in_full_precision(params, monkeypatch):
     """By default torch lets convolutions on CUDA use TF32."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     seen: dict[bool, set] = {True: set(), False: set()}
@@ -113,6 +113,20 @@ def test_what_is_measured_is_measured_in_full_precision(params, monkeypatch):
     assert ("highest", False, False) in seen[False]
     # The other look at the model in eval mode is for the number of its classes.
     assert len(seen[False]) <= 2
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "expected"),
+    [
+        ("fp32", "cpu", ("highest", False)), ("bf16", "cpu", ("highest", False)), ("fp32", "cuda", ("highest", False)),
+        ("tf32", "cuda", ("high", True)), ("bf16", "cuda", ("high", True)),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_trains_in_less_is_watched_in_tf32(precision, device, expected):
+    before = settings()
+    with monitoring(precision, torch.device(device)):
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == expected
+    assert settings() == before
 
 
 @pytest.mark.parametrize("method", [SGLR, AWP])

@@ -1,0 +1,92 @@
+"""All that only a GPU can show, for one that is there for minutes: `python benchmarks/gpu.py OUT --minutes 9`.
+
+What matters most comes first, and what does not fit into the time is cut off. Each task writes into a file of its own
+in OUT as it goes, so that what it printed before stays; a summary ends the output. Needs the library, scikit-learn and
+pytest, for AutoAttack pyautoattack; no network, neither DVC nor MLflow. With `--data FILE.npz` (data/README.md) a
+ResNet is trained on it.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from layout import ROOT
+
+BENCH = ["benchmarks/bench.py", "--quick"]
+TESTS = ["-m", "pytest", "tests/test_gpu.py", "-q", "--durations=10"]
+# Eager first: what is compiled takes most of the time.
+EAGER = "on_the_cpu or never or succeed"
+
+
+def tasks(asked: argparse.Namespace) -> dict[str, tuple[list[str], float]]:
+    """By name what python is called with, and the minutes it may take at most."""
+    workers = ["-n", str(asked.workers)] if asked.workers else []
+    profile = ["benchmarks/step.py", "--model", "resnet18", "--batch", "128", "--methods", "sglr"]
+    profile += ["--precisions", "bf16", "--compile", "always", "--references", "grad", "--rounds", "3"]
+    found = {
+        "tests-eager": ([*TESTS, *workers, "-k", EAGER], 1.5),
+        "step-sglr": ([*profile, "--profile", str(asked.out / "profile.txt")], 2.0),
+        "forms": ([*BENCH, "forms"], 0.7),
+        "training": (["benchmarks/training.py", str(asked.data)], 2.5),
+        "tests-compiled": ([*TESTS, *workers, "-k", f"not ({EAGER})"], 3.0),
+        "step": ([*BENCH, "step"], 4.0),
+        "others": ([*BENCH, "augmentation", "attack", "analysis", "evaluation", "cost"], 4.0),
+    }
+    return {name: task for name, task in found.items() if name != "training" or asked.data}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=lambda path: Path(path).resolve())
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--data", type=lambda path: Path(path).resolve())
+    parser.add_argument("--workers", type=int, default=0, help="processes of pytest, with pytest-xdist")
+    parser.add_argument("--device", help="what bench.py, step.py and training.py are given; cpu: to try this script")
+    parser.add_argument("--tasks", nargs="*", help="only these, in this order")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    known = tasks(asked)
+    unknown = set(asked.tasks or ()) - set(known)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    ends = time.monotonic() + 60 * asked.minutes
+    summary = []
+    for name in asked.tasks or known:
+        call, minutes = known[name]
+        left = min(60 * minutes, ends - time.monotonic())
+        if left <= 0:
+            summary.append(f"{name}: not begun, the time was up")
+            continue
+        if asked.device and call[0] != "-m":
+            call = [*call, "--device", asked.device]
+        summary.append(f"{name}: {run(call, asked.out / f'{name}.txt', left, asked.device)}")
+    (asked.out / "summary.txt").write_text("\n".join(summary) + "\n")
+    print("\n".join(["", *summary]))
+
+
+def run(call: list[str], log: Path, seconds: float, device: str | None) -> str:
+    """Run python with this call for so long at most; how it ended. What it prints goes to the log and the screen."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    if device:
+        environment["SGLR_TEST_GPU"] = device
+    began = time.monotonic()
+    print(f"\n== python {' '.join(call)}  (at most {seconds:.0f} s)", flush=True)
+    with log.open("w") as file:
+        try:
+            done = subprocess.run(
+                [sys.executable, *call], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False,
+                timeout=seconds,
+            )  # fmt: skip
+            end = f"ended with {done.returncode}"
+        except subprocess.TimeoutExpired:
+            end = "cut off"
+    print(log.read_text()[-3000:], flush=True)
+    return f"{end} after {time.monotonic() - began:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
