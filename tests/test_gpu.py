@@ -139,7 +139,7 @@ def test_every_method_steps_as_on_the_cpu(params, method):
     ],
 )  # fmt: skip
 def test_fast_steps_are_near_the_plain_ones(params, name, options, precision, kind, loss, cosine):
-    """Of an untrained ResNet bfloat16 turns so many signs in the attack that the first updates agree to 0.7 on a CPU."""
+    """Under bfloat16 so many signs turn in the attack on an untrained ResNet that updates agree to 0.7 on a CPU."""
     plain = Side(chosen(params, SGLR), DEVICE, name, **options)
     compare(plain, Side(chosen(params, SGLR, precision=precision, compile=kind), DEVICE, name, **options), loss, cosine)
 

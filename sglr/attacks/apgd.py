@@ -128,6 +128,10 @@ class ApgdOptions(AttackOptions):
     restarts: int = Field(default=1, ge=1)
     loss: Literal["ce", "dlr"] = "ce"
 
+    @property
+    def fewest_classes(self) -> int:
+        return 3 if self.loss == "dlr" else 2
+
     def build(self, threat: Threat) -> Attack:
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
             return apgd(

@@ -17,6 +17,7 @@ from sglr.threat import L2, Linf, Threat
 _LOGGER = "auto-attack"
 _MISSING = "AutoAttack needs the package pyautoattack: pip install pyautoattack"
 Version = Literal["standard", "plus", "rand"]
+FEWEST_CLASSES = 4
 # What each version runs, in its order.
 MEMBERS: dict[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
@@ -45,8 +46,10 @@ def autoattack(
     """
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
-    if classes < 4:
-        raise ValueError(f"AutoAttack's targeted DLR loss needs at least 4 classes, this model has {classes}")
+    if classes < FEWEST_CLASSES:
+        raise ValueError(
+            f"AutoAttack's targeted DLR loss needs at least {FEWEST_CLASSES} classes, this model has {classes}"
+        )
     if not _has_gradient(model, x[:1]):
         logging.getLogger(_LOGGER).warning(
             "the logits have no gradient at the picture: attacks that follow it are blind"
@@ -155,6 +158,10 @@ class AutoAttackOptions(AttackOptions):
     """AutoAttack's version, as in its paper."""
 
     version: Version = "standard"
+
+    @property
+    def fewest_classes(self) -> int:
+        return FEWEST_CLASSES
 
     def build(self, threat: Threat) -> Attack:
         return self._attack(threat, None)

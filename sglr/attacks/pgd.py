@@ -93,6 +93,10 @@ class PgdOptions(AttackOptions):
     restarts: int = Field(default=1, ge=1)
     loss: Literal["ce", "cw", "dlr"] = "ce"
 
+    @property
+    def fewest_classes(self) -> int:
+        return 3 if self.loss == "dlr" else 2
+
     def build(self, threat: Threat) -> Attack:
         step_size = threat.eps / 4 if self.step_size_255 is None else self.step_size_255 / 255
 

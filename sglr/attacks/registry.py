@@ -24,6 +24,11 @@ class AttackOptions(Options):
 
     n_examples: int | None = Field(default=None, ge=1)
 
+    @property
+    def fewest_classes(self) -> int:
+        """With how many classes at least it is defined."""
+        return 2
+
     def build(self, threat: Threat) -> Attack:
         """The attack for a threat model."""
         raise NotImplementedError

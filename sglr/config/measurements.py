@@ -57,13 +57,19 @@ class Gradients(Section):
     chunk: Positive
 
 
+def _odd(points: int) -> int:
+    if points % 2 == 0:
+        raise ValueError(f"{points} is even: the middle one of an odd number is the model itself")
+    return points
+
+
 class Sharpness(Section):
     """Curvature of the loss, and the loss along a random direction."""
 
     n_examples: Positive
     iterations: Annotated[int, Field(ge=2)]
     radius: PositiveFloat
-    points: Annotated[int, Field(ge=2)]
+    points: Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
 
 class Analyze(Section):

@@ -76,6 +76,9 @@ def _load(path: Path) -> dict[str, Array]:
         if missing:
             held = f"it holds {', '.join(archive.files)}" if archive.files else "it is empty"
             raise FileError(f"{path}: missing {', '.join(missing)} ({held}).")
+        unknown = [name for name in archive.files if name not in NAMES]
+        if unknown:
+            raise FileError(f"{path}: {', '.join(unknown)} would not be used; only {', '.join(NAMES)} are.")
         arrays = {}
         for name in NAMES:
             try:

@@ -16,7 +16,7 @@ from sglr.config.sections import Data
 from sglr.data import noise
 from sglr.data.arrays import Array
 from sglr.data.registry import SourceOptions
-from sglr.data.split import split
+from sglr.data.split import in_fair_order, split
 
 FORMAT = 1
 # Bytes that are picked and written at a time.
@@ -27,7 +27,8 @@ ARRAYS = ("x_train", "true_train", "given_train", "x_val", "y_val", "x_test", "y
 def prepare(data: Data, folder: str | Path) -> None:
     """Read the source, cut the splits, draw the label noise; write ``<array>.npy`` for ARRAYS and ``meta.json``.
 
-    The same params give the same bytes. Raises FileError when the source cannot be read, ConfigError when sizes or
+    The same params give the same bytes. Examples stay in the source's order, but for parts that come sorted by class.
+    Raises FileError when the source cannot be read, ConfigError when sizes or
     noise do not fit it; nothing is written then.
     """
     root = os.environ.get("SGLR_DATA_ROOT")
@@ -36,6 +37,8 @@ def prepare(data: Data, folder: str | Path) -> None:
     train, validation = split(
         read.y_train, train_size=data.train_size, validation_size=data.validation_size, seed=data.split_seed
     )
+    train = in_fair_order(train, read.y_train, seed=data.split_seed, part="training")
+    test = in_fair_order(np.arange(len(read.y_test)), read.y_test, seed=data.split_seed, part="test")
     true = read.y_train[train]
     described = noise.describe(data.noise, source, read.num_classes, per_seed=data.noise_per_seed)
     given = noise.draw_for(true, described, read.num_classes, run_seed=None)
@@ -47,8 +50,8 @@ def prepare(data: Data, folder: str | Path) -> None:
         "given_train": (given, None),
         "x_val": (read.x_train, validation),
         "y_val": (read.y_train, validation),
-        "x_test": (read.x_test, None),
-        "y_test": (read.y_test, None),
+        "x_test": (read.x_test, test),
+        "y_test": (read.y_test, test),
     }
     folder = Path(folder)
     meta = {

@@ -49,6 +49,17 @@ def split(y: Array, *, train_size: int | None, validation_size: int, seed: int) 
     return rest[cut(y[rest], train_size, numpy_stream(seed, "training subset"))], validation
 
 
+def in_fair_order(index: Array, y: Array, *, seed: int, part: str) -> Array:
+    """``index`` (n,) into labels y (N,) as it is or, where these labels come sorted, in a random order.
+
+    Of a sorted part the first examples, on which some attacks and analyses are run, would be of one class.
+    """
+    steps = np.diff(y[index])
+    if (steps >= 0).all() or (steps <= 0).all():
+        return numpy_stream(seed, f"order of {part}").permutation(index)
+    return index
+
+
 def _check(key: str, size: int, classes: int) -> None:
     if 0 < size < classes:
         raise ConfigError(

@@ -21,6 +21,7 @@ from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.sanity import Subject, sanity
 from sglr.evaluation.statistics import wilson
+from sglr.evaluation.suitability import require_classes, skewed
 from sglr.evaluation.truth import inspect, unchanged
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
@@ -72,8 +73,9 @@ def evaluate(
     kept there and not repeated; ``on_resume`` is told how many pieces of work an earlier run left there. ``nproc``
     processes take chunks in turn; it needs a journal, and changes no outcome. FileError when a model is missing or does
     not fit, the test split is empty, or a model's outputs cannot count (see ``truth.inspect``); ProcessError when one
-    of several processes fails.
+    of several processes fails; ConfigError for an attack that is not defined for so few classes.
     """
+    require_classes(config, data.num_classes)
     test = data.test(device)
     if len(test) == 0:
         raise files.FileError("the test split is empty: there is nothing to evaluate on.")
@@ -87,7 +89,8 @@ def evaluate(
         share = (nproc, config, data.test(), checkpoints, device, kept, torch.get_num_threads())
         with processes.alongside(nproc - 1, _take_chunks, *share):
             _take_chunks(0, *share)
-    result = Evaluation()
+    sizes = {name: _size(config, test, name) for name in ("natural", *config.evaluate.attacks)}
+    result = Evaluation(flags=skewed(test.true, sizes))
     total = len(checkpoints) * sum(measurement.chunks for _, measurement in _planned(config, test, nn.Identity(), kept))
     progress = tqdm(total=total, desc="evaluate", unit="chunk", disable=None, leave=False)
     with progress as bar, full_precision():

@@ -81,6 +81,7 @@ def test_names_that_do_not_exist(params, edit, expected):
         (put("data", "noise", map={0: 1}), "data.noise: map belongs to kind asymmetric only"),
         (put("data", train_size=99), "train.batch_size 100 is larger than the training set (data.train_size 99)"),
         (put("evaluate", attacks={"natural": "fgsm"}), "evaluate: 'natural' is always measured"),
+        (put("analyze", "sharpness", points=4), "analyze.sharpness.points: 4 is even"),
         (put("analyze", "probe", folds=1), "analyze.probe.folds: Input should be greater than or equal to 2 (found 1)"),
         (put("warmup", objective="adversarial", epochs=60), "warmup.epochs 60 leaves nothing of train.epochs 60"),
     ],

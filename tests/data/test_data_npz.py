@@ -35,6 +35,11 @@ def test_bytes_with_channels_first_are_taken_as_they_are(tmp_path):
     assert arrays.y_test.dtype == np.int64
 
 
+def test_an_array_that_would_not_be_used_is_refused(tmp_path):
+    with pytest.raises(FileError, match=r"own\.npz: true_train would not be used; only x_train, y_train"):
+        read(tmp_path, good(true_train=np.arange(12) % 3))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_last_are_moved_first(tmp_path, channels):
     last = {part: RNG.integers(0, 256, (n, 5, 4, channels), dtype=np.uint8) for part, n in (("train", 12), ("test", 6))}

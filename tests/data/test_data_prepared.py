@@ -114,6 +114,19 @@ def test_pictures_of_bytes_are_divided_by_255(tmp_path, monkeypatch):
     assert data.classes == ("0", "1")
 
 
+def test_pictures_and_labels_that_come_sorted_are_shuffled_together(tmp_path):
+    """Each picture is as bright as its class says."""
+    y = np.repeat(np.arange(4), 10)
+    x = np.full((40, 1, 2, 2), y[:, None, None, None] * 50, dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    source = {"name": "npz", "path": str(tmp_path / "own.npz")}
+    data = prepared(tmp_path / "out", source=source, train_size=None, validation_size=8)
+    for split in (data.train(0), data.validation(), data.test()):
+        assert torch.equal(split.x[:, 0, 0, 0], (split.true * 50).byte())
+    for split in (data.train(0), data.test()):
+        assert len(split.true[:10].unique()) > 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

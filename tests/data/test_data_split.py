@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sglr.config import ConfigError
-from sglr.data.split import cut, split
+from sglr.data.split import cut, in_fair_order, split
 
 Y = np.repeat(np.arange(4), [400, 300, 200, 100])
 
@@ -33,6 +33,19 @@ def test_validation_depends_on_the_seed_and_not_on_the_training_size():
     _, validation = split(Y, train_size=50, validation_size=100, seed=0)
     assert np.array_equal(split(Y, train_size=None, validation_size=100, seed=0)[1], validation)
     assert not np.array_equal(split(Y, train_size=50, validation_size=100, seed=1)[1], validation)
+
+
+@pytest.mark.parametrize("y", [[0, 0, 1, 1, 2, 2, 2], [2, 1, 1, 1, 0, 0, 0]])
+def test_what_comes_sorted_by_class_is_shuffled_and_nothing_else(y):
+    found = in_fair_order(np.arange(7), np.array(y), seed=3, part="test")
+    assert sorted(found) == list(range(7))
+    assert len(set(np.sign(np.diff(np.array(y)[found])) + 1)) > 1
+    assert np.array_equal(found, in_fair_order(np.arange(7), np.array(y), seed=3, part="test"))
+    assert not np.array_equal(found, in_fair_order(np.arange(7), np.array(y), seed=4, part="test"))
+    mixed = np.array([0, 1, 0, 2, 2, 1, 1])
+    assert np.array_equal(in_fair_order(np.arange(7), mixed, seed=3, part="test"), np.arange(7))
+    # Of these positions the labels are sorted, though not those of all.
+    assert sorted(in_fair_order(np.array([0, 2, 5]), mixed, seed=3, part="test")) == [0, 2, 5]
 
 
 def test_no_validation_is_allowed():
