@@ -25,7 +25,8 @@ def tasks(asked: argparse.Namespace) -> dict[str, tuple[list[str], float]]:
     """By name what python is called with, and the minutes it may take at most."""
     workers = ["-n", str(asked.workers)] if asked.workers else []
     profile = ["benchmarks/step.py", "--model", "resnet18", "--batch", "128", "--methods", "sglr"]
-    profile += ["--precisions", "bf16", "--compile", "always", "--references", "grad", "--rounds", "3"]
+    profile += ["--precisions", "bf16", "--compile", "always", "--references", "grad,grad-tf32,backward-tf32"]
+    profile += ["--rounds", "3", "--steps", "10"]
     found = {
         "tests-eager": ([*TESTS, *workers, "-k", EAGER], 1.5),
         "step-sglr": ([*profile, "--profile", str(asked.out / "profile.txt")], 2.0),

@@ -3,10 +3,13 @@
     python benchmarks/step.py                             # the default experiment's step: small_cnn, 8x8, batch 100
     python benchmarks/step.py --model resnet18 --batch 16 --threads 2
 
-One row per method, precision and form of the reference. `--profile FILE` writes torch's profile of ours as text.
+One row per method, precision and form of the reference. On a GPU float32 is float32 in the reference, too; forms that
+end in "-tf32" have torch's defaults instead, which let convolutions use TF32. `--profile FILE` writes torch's profile
+of ours as text.
 """
 
 import argparse
+import contextlib
 import os
 from functools import cache
 from pathlib import Path
@@ -21,6 +24,7 @@ from sglr import models
 from sglr.config import load
 from sglr.config.sections import Augment
 from sglr.data import Split
+from sglr.models.precision import full_precision
 from sglr.training.history import measure
 from sglr.training.plan import Plan
 from sglr.training.precision import monitoring
@@ -30,6 +34,7 @@ SHAPES = {"small_cnn": (1, 8, 8)}
 AUGMENT = {"small_cnn": (0, False)}
 # With 0.1 networks diverge on random pictures until gradients are denormal numbers, on which a CPU takes twice as long.
 LR = 0.01
+TF32 = "-tf32"
 _REPLAYED = 3
 
 
@@ -114,8 +119,9 @@ class Case:
         self.learner = Learner.build(self.plan, model, self.split.given, classes)
         self.reference = Reference(
             plain, labels.to(device), classes, eps=eps / 255, step_size=size / 255, steps=steps,
-            random_start=not exact, alpha=0.9 if method == "sglr" else None, form=form, lr=LR,
+            random_start=not exact, alpha=0.9 if method == "sglr" else None, form=form.removesuffix(TF32), lr=LR,
         )  # fmt: skip
+        self.tf32 = form.endswith(TF32)
         for group in self.learner.optimizer.param_groups:
             group["lr"] = LR
         self.batch, self.device = asked.batch, device
@@ -138,13 +144,20 @@ class Case:
         except StopIteration:
             self.waiting = iter(self.batches)
             x, y, index = next(self.waiting)
-        return self.reference.step(x.to(self.device), y.to(self.device), index.to(self.device))
+        return self.exactly(x.to(self.device), y.to(self.device), index.to(self.device))
+
+    def exactly(self, x: torch.Tensor, y: torch.Tensor, index: torch.Tensor) -> float:
+        """One step of the reference on this batch, in its precision."""
+        with contextlib.nullcontext() if self.tf32 else full_precision():
+            return self.reference.step(x, y, index)
 
 
 def parity(asked, device, method: str) -> None:
     """One step from the same weights on the same batch: loss and weights agree, in float64 but for rounding."""
-    for form in asked.references.split(","):
-        for compiled in asked.compile.split(","):
+    for compiled in asked.compile.split(","):
+        for form in asked.references.split(","):
+            if form.endswith(TF32):
+                continue
             plain, ours, worst = both(asked, device, method, form, compiled, torch.float64)
             print(
                 f"Parity in float64, {method} against {form}, compile {compiled}: losses {plain:.9f} and {ours:.9f},"
@@ -152,10 +165,13 @@ def parity(asked, device, method: str) -> None:
             )
             # The table of refined labels is float32 in both.
             require(abs(plain - ours) <= 1e-6 and worst <= 1e-6, f"step of {method}")
-    if "bf16" in asked.precisions:
-        plain, ours, _ = both(asked, device, method, "grad", "never", torch.bfloat16)
-        print(f"Parity of bf16, {method}: loss {ours:.4f} where the reference in float32 has {plain:.4f} (5% allowed).")
-        require(abs(plain - ours) <= 0.05 * plain, f"bf16 step of {method}")
+        if "bf16" in asked.precisions:
+            plain, ours, _ = both(asked, device, method, "grad", compiled, torch.bfloat16)
+            print(
+                f"Parity of bf16, {method}, compile {compiled}: loss {ours:.4f} where the reference in float32 has"
+                f" {plain:.4f} (5% allowed)."
+            )
+            require(abs(plain - ours) <= 0.05 * plain, f"bf16 step of {method}")
 
 
 def both(asked, device, method: str, form: str, compiled: str, dtype: torch.dtype) -> tuple[float, float, float]:
@@ -168,7 +184,7 @@ def both(asked, device, method: str, form: str, compiled: str, dtype: torch.dtyp
         x, case.reference.table = x.double(), case.reference.table.double()
     # What is compiled is warmed up by the first call, recorded as a CUDA graph by the second, replayed by the third.
     for _ in range(1 if compiled == "never" else _REPLAYED):
-        plain = case.reference.step(x, y, index)
+        plain = case.exactly(x, y, index)
         ours, _ = take(case.plan, case.learner, x, y, index, case.epoch, 0)
     other = case.reference.model.state_dict()
     worst = max(float((value - other[name]).abs().max()) for name, value in case.learner.model.state_dict().items())
@@ -177,20 +193,19 @@ def both(asked, device, method: str, form: str, compiled: str, dtype: torch.dtyp
 
 def row(table: Table, asked, device, method: str, precision: str, compiled: str, matrix: float) -> None:
     """One row for each form of the reference."""
-    for form in asked.references.split(","):
-        case = Case(asked, device, method, precision, compiled=compiled, form=form)
-        flops = operations(asked, method)
-        if device.type == "cuda":
-            for _ in range(_REPLAYED):
-                case.ours()
-            torch.cuda.reset_peak_memory_stats(device)
+    case = Case(asked, device, method, precision, compiled=compiled)
+    flops, memory = operations(asked, method), None
+    if device.type == "cuda":
+        for _ in range(_REPLAYED):
             case.ours()
-            memory = torch.cuda.max_memory_allocated(device) / 1e9
-        else:
-            memory = None
+        torch.cuda.reset_peak_memory_stats(device)
+        case.ours()
+        memory = torch.cuda.max_memory_allocated(device) / 1e9
+    for form in asked.references.split(","):
+        reference = Case(asked, device, method, precision, form=form)
         times = in_turns(
-            lambda case=case: [case.plain() for _ in range(asked.steps)],
-            lambda case=case: [case.ours(number) for number in range(asked.steps)],
+            lambda reference=reference: [reference.plain() for _ in range(asked.steps)],
+            lambda: [case.ours(number) for number in range(asked.steps)],
             asked.rounds,
             device,
         )

@@ -1,5 +1,6 @@
 """Intervals of contrasts between methods, over training seeds and test examples."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,8 @@ class Interval:
     """A point estimate with its interval.
 
     point: mean over seeds of the means over examples; low, high: ends; examples: their number for each seed; stretch:
-    how many times wider the interval is than percentiles of the ``resamples`` replicates, because seeds are few.
+    how many times as wide the interval is as percentiles of the ``resamples`` replicates: more than once where seeds
+    are few and differ, less where the replicates count what pairs of seed and example add more than once.
     """
 
     point: float
@@ -52,12 +54,15 @@ def hierarchical_bootstrap(
     contributes with every seed does not average out over seeds, and drawing anew within each seed would take it to.
     Without it examples are drawn within each redrawn seed (a test set per seed, of any size).
 
-    Percentiles of the replicates are too narrow for few seeds: of the variance between S seeds they see (S - 1)/S, and
-    they take it for known (where it dominates, 95% intervals cover 50% with 2 seeds, 75% with 3, 82% with 5). They are
-    therefore stretched about the point until half their width is sqrt(t^2_{S-1} v_S + t^2_{n-1} v_n): v_S, v_n are what
-    seeds and examples contribute to the mean's variance, t are quantiles of Student's distribution. Satterthwaite's
-    degrees of freedom for the sum are not used: they take few seeds that happen to agree for many. With one seed
-    examples alone are redrawn, and the interval says nothing about other seeds.
+    Percentiles of the replicates have the right shape and a wrong width. They are too narrow for few seeds: of the
+    variance between S seeds they see (S - 1)/S, and they take it for known (where it dominates, 95% intervals cover 50%
+    with 2 seeds, 75% with 3, 82% with 5). They are too wide for many where pairs of seed and example have a noise of
+    their own, which two draws count up to three times (Owen, 2007, The pigeonhole bootstrap). They are therefore
+    stretched about the point until half their width is sqrt(t^2_{S-1} v_S + t^2_{n-1} v_n): v_S, v_n are what seeds and
+    examples contribute to the mean's variance, t are quantiles of Student's distribution. It is at least what pairs
+    alone would leave: few seeds may agree by chance. Satterthwaite's degrees of freedom for the sum are not used: they
+    take seeds that happen to agree for many. With one seed examples alone are redrawn, and the interval says nothing
+    about other seeds.
 
     For two seeds and more it needs SciPy. Raises ValueError for no seeds, empty or non-finite arrays, shared examples
     of unequal number, resamples below 1.
@@ -87,7 +92,7 @@ def hierarchical_bootstrap(
 
 
 def _stretch(contrasts: list[Floats], shared: bool, seen: float, upper: float) -> float:
-    """How much wider than percentiles whose half-width is ``seen`` an interval should reach; at least 1.
+    """How many times as wide as percentiles whose half-width is ``seen`` an interval should be.
 
     Two-way layout without repetition: the mean's variance is that between the seeds' means over S, plus, where seeds
     share their examples, that between the examples' means over n, less what both contain of each pair's own.
@@ -97,16 +102,25 @@ def _stretch(contrasts: list[Floats], shared: bool, seen: float, upper: float) -
         return 1.0
     from scipy.special import stdtrit
 
+    def squared(freedom: int, variance: float) -> float:
+        """Of half a width by Student's t."""
+        return float(stdtrit(freedom, upper)) ** 2 * variance if variance > 0 else 0.0
+
     means = np.array([contrast.mean() for contrast in contrasts])
-    seeds, examples = float(means.var(ddof=1)) / count, 0.0
-    n = min(len(contrast) for contrast in contrasts)
-    if shared and n > 1:
-        values = np.stack(contrasts)
-        rest = values - means[:, None] - values.mean(0) + means.mean()
-        pairs = float((rest**2).sum()) / ((count - 1) * (n - 1))
-        examples = max(0.0, float(values.mean(0).var(ddof=1)) - pairs / count) / n
-    wanted = stdtrit(count - 1, upper) ** 2 * seeds + (stdtrit(n - 1, upper) ** 2 * examples if examples else 0.0)
-    return max(1.0, float(np.sqrt(wanted)) / seen)
+    seeds, n = float(means.var(ddof=1)) / count, min(len(contrast) for contrast in contrasts)
+    if n == 1:
+        return math.sqrt(squared(count - 1, seeds)) / seen
+    if not shared:
+        own = sum(float(contrast.var(ddof=1)) / len(contrast) for contrast in contrasts) / count**2
+        freedom = sum(len(contrast) - 1 for contrast in contrasts)
+        return math.sqrt(max(squared(count - 1, seeds), squared(freedom, own))) / seen
+    values = np.stack(contrasts)
+    rest = values - means[:, None] - values.mean(0) + means.mean()
+    freedom = (count - 1) * (n - 1)
+    pairs = float((rest**2).sum()) / freedom
+    examples = (float(values.mean(0).var(ddof=1)) - pairs / count) / n
+    wanted = squared(count - 1, seeds) + squared(n - 1, examples)
+    return math.sqrt(max(wanted, squared(freedom, pairs / (count * n)))) / seen
 
 
 def _shared(contrasts: list[Floats], drawn: NDArray[np.int64], generator: np.random.Generator) -> Floats:

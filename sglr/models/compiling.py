@@ -10,13 +10,15 @@ Compile = Literal["auto", "always", "never"]
 
 
 def compiled(
-    network: nn.Module, device: torch.device, asked: Compile, *, any_size: bool = False, channels_last: bool = False
-) -> nn.Module:
+    network: nn.Module, device: torch.device, asked: Compile, *, batch: int | None = None, any_size: bool = False,
+    channels_last: bool = False,
+) -> nn.Module:  # fmt: skip
     """``network`` or, with ``always``, or ``auto`` on a GPU, a compiled one that shares its weights and modes.
 
     It is compiled anew for every batch size, mode (train, eval) and kind of gradient, at the first call of each, and on
-    a GPU replayed as CUDA graphs; with ``any_size`` once for all batch sizes, without graphs, and its backward pass may
-    be made more than once. Of one network torch compiles eight variants and runs further ones as they are. The backward
+    a GPU replayed as CUDA graphs; with ``batch`` for that size alone, and others, such as an epoch's last, go through
+    ``network`` as it is; with ``any_size`` once for all batch sizes, without graphs, and its backward pass may be made
+    more than once. Of one network torch compiles eight variants and runs further ones as they are. The backward
     pass computes the gradients of all weights that require one, wanted or not.
 
     channels_last: how pictures and weights lie. On a GPU torch would otherwise turn them all over in every call.
@@ -32,7 +34,7 @@ def compiled(
     options: dict[str, Any] | None = on_gpu if device.type == "cuda" else None
     made = torch.compile(_Called(network), dynamic=None if any_size else False, options=options)
     assert isinstance(made, nn.Module)
-    return _Compiled(made, any_size)
+    return _Compiled(made, network, batch, any_size)
 
 
 class _Called(nn.Module):
@@ -50,12 +52,15 @@ class _Called(nn.Module):
 class _Compiled(nn.Module):
     """Gives copies of what the compiled network returns: a CUDA graph writes its next outputs into the same memory."""
 
-    def __init__(self, module: nn.Module, any_size: bool) -> None:
+    def __init__(self, module: nn.Module, plain: nn.Module, batch: int | None, any_size: bool) -> None:
         super().__init__()
-        self.module = module
-        self.any_size = any_size
+        self.module, self.plain = module, plain
+        self.batch, self.any_size = batch, any_size
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.batch is not None and len(x) != self.batch:
+            as_it_is: Tensor = self.plain(x)
+            return as_it_is
         if self.any_size:
             # The number of pictures alone: their height and width stay what the code is made for.
             torch._dynamo.maybe_mark_dynamic(x, 0)

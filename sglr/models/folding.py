@@ -52,17 +52,22 @@ class Folded(nn.Module):
     @torch.no_grad()
     def refresh(self) -> None:
         """Take over the model's weights and running statistics as they are now."""
-        for pair in self._pairs:
-            mean, variance = pair.norm.running_mean, pair.norm.running_var
-            assert mean is not None
-            assert variance is not None
-            assert pair.folded.bias is not None
-            scale = pair.norm.weight * torch.rsqrt(variance + pair.norm.eps)
-            shift = pair.norm.bias - mean * scale
+        # Statistics, weights and biases are there, which torch's types leave open.
+        pairs: list[Any] = self._pairs
+        if not pairs:
+            return
+        norms = [pair.norm for pair in pairs]
+        # All layers at once: on a GPU one by one would be 160 launches for a ResNet-18.
+        scales: Any = torch._foreach_add([norm.running_var for norm in norms], [norm.eps for norm in norms])
+        torch._foreach_rsqrt_(scales)
+        torch._foreach_mul_(scales, [norm.weight for norm in norms])
+        shifts = torch._foreach_mul([norm.running_mean for norm in norms], scales)
+        shifts = torch._foreach_sub([norm.bias for norm in norms], shifts)
+        for pair, scale, shift in zip(pairs, scales, shifts, strict=True):
             if pair.convolution.bias is not None:
-                shift = shift + pair.convolution.bias * scale
+                shift += pair.convolution.bias * scale
             pair.folded.weight.copy_(pair.convolution.weight * scale.view(-1, 1, 1, 1))
-            pair.folded.bias.copy_(shift)
+        torch._foreach_copy_([pair.folded.bias for pair in pairs], shifts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes) of pictures (N, C, H, W)."""

@@ -1,8 +1,9 @@
 """What training computes in: float32, on CUDA perhaps TF32, or bfloat16 where that does no harm.
 
 Under ``bf16`` weights, their updates, batch-norm statistics, losses, label tables, pictures and the first convolution
-stay float32: near 1 bfloat16 has a spacing of 1/256, a whole pixel step. Evaluation and analysis compute in float32;
-what is measured after an epoch, in ``monitoring``.
+stay float32: near 1 bfloat16 has a spacing of 1/256, a whole pixel step. On a GPU that convolution multiplies in TF32,
+which rounds a picture by at most 1/16 of a pixel step; float32 itself has no tensor cores. Evaluation and analysis
+compute in float32; what is measured after an epoch, in ``monitoring``.
 """
 
 import contextlib
@@ -20,11 +21,25 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 @contextlib.contextmanager
 def computing(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Within the block torch computes in this precision; what it was set to before is set again afterwards."""
+    """Within the block torch computes in this precision; what it was set to before is set again afterwards.
+
+    On a GPU cuDNN tries its algorithms for each new shape of a convolution: within training they are few.
+    """
     # No cache: weights change within a step (see awp), and forwards with and without gradients mix.
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
-    with float32_products(tf32=precision == "tf32"), autocast:
+    tf32 = precision == "tf32" or (precision == "bf16" and device.type == "cuda")
+    with float32_products(tf32=tf32), _trials(device.type == "cuda"), autocast:
         yield
+
+
+@contextlib.contextmanager
+def _trials(wanted: bool) -> Iterator[None]:
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted or before
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextlib.contextmanager

@@ -43,14 +43,15 @@ class Networks:
         last = memory_format(plan.precision, device) is torch.channels_last
         # Torch cuts a graph at every batch norm that several processes share, and waits for the device there.
         cut = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
-        plain = model if cut else compiled(model, device, plan.compile, channels_last=last)
+        whole = len(range(plan.batch_size)[team.share(plan.batch_size)])
+        plain = model if cut else compiled(model, device, plan.compile, batch=whole, channels_last=last)
         # Not compiled: its backward pass would compute the gradients of all weights too.
         attacked, folded = model, None
         if plan.attack_bn == "eval" and plan.method.objective.build().attacks:
             folded = Folded(model, torch.bfloat16 if plan.precision == "bf16" else None)
             if plan.precision == "bf16":
                 exact_ends(folded)
-            attacked = compiled(folded, device, plan.compile, channels_last=last)
+            attacked = compiled(folded, device, plan.compile, batch=whole, channels_last=last)
         return cls(plain, team.trained(plain, device), attacked, folded)
 
 

@@ -90,6 +90,29 @@ def test_few_seeds_are_covered_where_they_and_their_examples_count(seeds):
     assert coverage >= 0.93
 
 
+@pytest.mark.parametrize(("seeds", "shared"), [(2, True), (3, True), (10, True), (10, False)])
+def test_what_pairs_add_is_counted_once(seeds, shared):
+    """Percentiles count it three times: they would be 1.67 times as wide as need be with ten seeds."""
+    components = {"seed_std": 0.0, "example_std": 1.0, "shared_std": 0.0}
+    width, coverage = width_and_coverage(200, shared, seeds, **components)
+    assert coverage >= 0.93
+    if seeds == 10:
+        assert width < 1.35 * 2 * 1.96 / math.sqrt(seeds * 40)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_seeds_that_agree_by_chance_leave_what_pairs_leave(shared):
+    values = numpy_stream(0, "pairs").normal(0, 1, (2, 60))
+    values -= values.mean(1, keepdims=True)
+    found = hierarchical_bootstrap(list(values), shared_examples=shared)
+    if shared:
+        pairs, freedom = (values - values.mean(0)).var() * 120 / 59, 59
+    else:
+        pairs, freedom = values.var(1, ddof=1).mean(), 118
+    # Effects of the examples, as they come out here, are nearly none.
+    assert (found.high - found.low) / 2 == pytest.approx(stats.t.ppf(0.975, freedom) * math.sqrt(pairs / 120), rel=0.1)
+
+
 def test_what_seeds_and_examples_add_is_added_in_squares():
     values = simulate(numpy_stream(0, "both"), 3, 200, seed_std=0.1, example_std=0.2, shared_std=0.5)
     found = hierarchical_bootstrap(list(values))

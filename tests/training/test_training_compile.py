@@ -88,13 +88,21 @@ def test_what_is_for_any_size_gives_several_gradients_of_one_forward_pass(monkey
     assert counted.frame_count == 1
 
 
+def test_a_smaller_batch_is_not_compiled_for(monkeypatch):
+    real, counted = torch.compile, CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(torch, "compile", lambda network, **options: real(network, backend=counted, dynamic=False))
+    model = models.build("small_cnn", num_classes=4, shape=(1, 8, 8), generator_seed=0).eval()
+    network = compiled(model, CPU, "always", batch=6)
+    for size in (6, 2, 6, 5):
+        x = torch.rand(size, 1, 8, 8, generator=torch.Generator().manual_seed(size))
+        torch.testing.assert_close(network(x), model(x))
+    assert counted.frame_count == 1
+
+
 @AS_TORCH_2_7
 @pytest.mark.parametrize("method", ["sglr", "at_natural", "at_ensembling", "awp_sglr", "trades_sat"])
 def test_nothing_is_left_uncompiled_for_the_number_of_its_variants(params, monkeypatch, method):
-    """Torch gives up after eight: modes, gradients or none, and two sizes of batch, of all networks together.
-
-    These methods have the most, trades seven of them.
-    """
+    """Torch gives up after eight: modes, gradients or none, of all networks together. These methods have the most."""
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network, **options: real(network, backend="eager"))
     chosen = plan(params, early(METHODS[method]), compile="always", precision="bf16")

@@ -115,6 +115,16 @@ def test_what_is_measured_after_an_epoch_is_measured_in_full_precision(params, m
     assert len(seen[False]) <= 2
 
 
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("tf32", True), ("bf16", True)])
+def test_on_a_gpu_what_bfloat16_spares_has_tensor_cores_and_cudnn_tries(precision, tf32):
+    before, tried = settings(), torch.backends.cudnn.benchmark
+    with computing(precision, torch.device("cuda")):
+        assert settings()[:2] == ("high" if tf32 else "highest", tf32)
+        assert torch.backends.cudnn.benchmark
+    assert (settings(), torch.backends.cudnn.benchmark) == (before, tried)
+
+
 @pytest.mark.parametrize(
     ("precision", "device", "expected"),
     [
