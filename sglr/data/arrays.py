@@ -16,7 +16,8 @@ class Arrays:
     """What a source gives.
 
     ``x_train``, ``x_test``: (N, C, H, W), uint8 or float32 in [0, 1]. ``y_train``, ``y_test``: (N,) int64 in
-    0 .. num_classes - 1, the true labels. ``classes``: names, or None where there are none.
+    0 .. num_classes - 1, the true labels. ``classes``: names, or None where there are none. ``given_train``: (N,) int64,
+    labels to train on that come with the data and may be wrong; None: the true ones.
     """
 
     x_train: Array
@@ -25,6 +26,7 @@ class Arrays:
     y_test: Array
     num_classes: int
     classes: tuple[str, ...] | None = None
+    given_train: Array | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -40,14 +42,9 @@ class Arrays:
         for part in ("train", "test"):
             x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
             check_pictures(x, f"{where}: x_{part}")
-            check_labels(y, f"{where}: y_{part}")
-            if len(x) != len(y):
-                raise FileError(f"{where}: x_{part} has {len(x)} pictures, y_{part} {len(y)} labels.")
-            if y.max() >= self.num_classes:
-                raise FileError(
-                    f"{where}: y_{part} holds label {y.max()}, but there are {self.num_classes} classes:"
-                    f" 0 to {self.num_classes - 1} are allowed."
-                )
+            self._check_labels(x, y, where, part, "y")
+        if self.given_train is not None:
+            self._check_labels(self.x_train, self.given_train, where, "train", "given")
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
             raise FileError(
                 f"{where}: the pictures of x_train are {self.x_train.shape[1:]} (channels, height, width),"
@@ -58,6 +55,16 @@ class Arrays:
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise FileError(f"{where}: {len(self.classes)} class names for {self.num_classes} classes.")
         return self
+
+    def _check_labels(self, x: Array, y: Array, where: str, part: str, kind: str) -> None:
+        check_labels(y, f"{where}: {kind}_{part}")
+        if len(x) != len(y):
+            raise FileError(f"{where}: x_{part} has {len(x)} pictures, {kind}_{part} {len(y)} labels.")
+        if y.max() >= self.num_classes:
+            raise FileError(
+                f"{where}: {kind}_{part} holds label {y.max()}, but there are {self.num_classes} classes:"
+                f" 0 to {self.num_classes - 1} are allowed."
+            )
 
 
 def as_pictures(x: Array) -> Array:

@@ -107,6 +107,17 @@ def draw_for(true: Array, description: dict[str, Any], num_classes: int, run_see
     )
 
 
+def of_the_data(given: Array, noise: Noise, description: dict[str, Any]) -> Array:
+    """The labels (N,) that the data comes with, which ``description`` then says; ConfigError for noise on top."""
+    if noise.kind != "none":
+        raise ConfigError(
+            f"data.noise.kind: {noise.kind!r} does not go with data that has wrong labels of its own (given_train);"
+            " use none"
+        )
+    description["convention"] = "labels as the data gives them"
+    return given
+
+
 def share(rate: float, count: int) -> int:
     """floor(rate * count) for the rate as it is written: in binary 0.29 * 100 would come out as 28.999..."""
     return math.floor(Fraction(repr(float(rate))) * count)

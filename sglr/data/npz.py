@@ -17,6 +17,7 @@ from sglr.files import FileError, require_honest
 
 _PIECE = 2**20
 NAMES = ("x_train", "y_train", "x_test", "y_test")
+GIVEN = "given_train"
 
 
 @REGISTRY.register("npz")
@@ -25,7 +26,8 @@ class NpzOptions(SourceOptions):
 
     It holds ``x_train``, ``y_train``, ``x_test`` and ``y_test``. Pictures are uint8, or floating point in [0, 1], with
     axes (N, C, H, W) or (N, H, W, C): channels are last when the last axis has length 1 or 3 and the second has not.
-    Labels are whole numbers from 0 to C - 1, each of which occurs in y_train.
+    Labels are whole numbers from 0 to C - 1, each of which occurs in y_train. Where some of the labels to train on are
+    wrong and the right ones are known, ``given_train`` holds the former and ``y_train`` the latter.
     """
 
     path: Annotated[str, Field(min_length=1)]
@@ -33,9 +35,7 @@ class NpzOptions(SourceOptions):
     def read(self, root: Path | None) -> Arrays:
         path = self._find(root)
         found = _load(path)
-        for part in ("train", "test"):
-            found[f"x_{part}"] = as_pictures(found[f"x_{part}"])
-            found[f"y_{part}"] = _labels(found[f"y_{part}"])
+        found = {name: (as_pictures if name[0] == "x" else _labels)(array) for name, array in found.items()}
         check_labels(found["y_train"], f"{path}: y_train")
         labels = np.unique(found["y_train"])
         if len(labels) < 2 or labels[-1] != len(labels) - 1:
@@ -44,7 +44,8 @@ class NpzOptions(SourceOptions):
                 f"{path}: y_train holds the labels {shown}; at least two, numbered from 0 without gaps, are needed."
             )
         x_train, y_train, x_test, y_test = (found[name] for name in NAMES)
-        return Arrays(x_train, y_train, x_test, y_test, num_classes=len(labels)).checked(str(path))
+        given = found.get(GIVEN)
+        return Arrays(x_train, y_train, x_test, y_test, num_classes=len(labels), given_train=given).checked(str(path))
 
     def look(self, root: Path | None) -> tuple[bool, str]:
         return True, f"npz {self._find(root)}"
@@ -63,7 +64,7 @@ class NpzOptions(SourceOptions):
 
 
 def _load(path: Path) -> dict[str, Array]:
-    """The four arrays; FileError that says which are missing or unreadable. Pickled objects are never loaded."""
+    """The arrays; FileError that says which are missing or unreadable. Pickled objects are never loaded."""
     require_honest(path)
     try:
         archive = np.load(path, allow_pickle=False)
@@ -76,11 +77,11 @@ def _load(path: Path) -> dict[str, Array]:
         if missing:
             held = f"it holds {', '.join(archive.files)}" if archive.files else "it is empty"
             raise FileError(f"{path}: missing {', '.join(missing)} ({held}).")
-        unknown = [name for name in archive.files if name not in NAMES]
+        unknown = [name for name in archive.files if name not in (*NAMES, GIVEN)]
         if unknown:
-            raise FileError(f"{path}: {', '.join(unknown)} would not be used; only {', '.join(NAMES)} are.")
+            raise FileError(f"{path}: {', '.join(unknown)} would not be used; only {', '.join((*NAMES, GIVEN))} are.")
         arrays = {}
-        for name in NAMES:
+        for name in archive.files:
             try:
                 arrays[name] = _mapped(path, archive, name)
             # RuntimeError: encrypted, or compressed in a way that zipfile does not know.

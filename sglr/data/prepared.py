@@ -41,7 +41,10 @@ def prepare(data: Data, folder: str | Path) -> None:
     test = in_fair_order(np.arange(len(read.y_test)), read.y_test, seed=data.split_seed, part="test")
     true = read.y_train[train]
     described = noise.describe(data.noise, source, read.num_classes, per_seed=data.noise_per_seed)
-    given = noise.draw_for(true, described, read.num_classes, run_seed=None)
+    if read.given_train is None:
+        given = noise.draw_for(true, described, read.num_classes, run_seed=None)
+    else:
+        given = noise.of_the_data(read.given_train[train], data.noise, described)
     described["flipped"] = int((given != true).sum())
     # Pictures are picked piece by piece while they are written: a copy of them all may not fit into memory.
     arrays = {
@@ -135,7 +138,7 @@ class Prepared:
         """The training split of the run with this seed, with noise of its own where ``data.noise_per_seed`` is true."""
         true = self._checked("true_train")
         given = self._checked("given_train")
-        if self.meta["noise"]["per_seed"]:
+        if self.meta["noise"]["per_seed"] and self.meta["noise"]["kind"] != "none":
             given = noise.draw_for(true, self.meta["noise"], self.num_classes, run_seed=seed)
         return _split(self._checked("x_train"), given, true, device)
 
