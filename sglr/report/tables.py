@@ -111,7 +111,7 @@ def _published(results: Row) -> Table:
     return Table(
         "published",
         "Published accuracies of this data set, model and norm beside ours, in percent; training seeds and splits"
-        " differ in any case.",
+        " differ in any case. What differs: of what their sources state, ours and in brackets theirs.",
         ("method", "checkpoint", "metric", "source", "what differs", "published", "ours"),
         rows, [_flat({**row, "ours": row["ours"] or {}}) for row in results["published"]], labels=5, grouped=True,
     )  # fmt: skip
