@@ -117,11 +117,7 @@ def _by_class(study: Study) -> list[Picture]:
         axes.set_ylim(0, 100)
         axes.set_ylabel("percent")
         figure.legend(loc="outside lower center", ncols=2)
-        described = (
-            f"{quoted(method)}, {kind}: "
-            + _shares(names, values)
-            for (method, kind), values in found.items()
-        )
+        described = (f"{quoted(method)}, {kind}: " + _shares(names, values) for (method, kind), values in found.items())
         return [Picture("by-class", title, "; ".join(described) + ".", svg(figure))]
 
 
