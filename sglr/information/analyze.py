@@ -90,8 +90,8 @@ def _introduce(subject: Subject) -> None:
     config, trained = subject.config, subject.trained
     subject.notes.update(
         source=notes.SOURCE, attack=notes.ATTACK, gradient=notes.GRADIENTS, full_gradient=notes.FULL_GRADIENTS,
-        probe=notes.PROBE, index_information=notes.INDEX, memorization=notes.MEMORIZATION, weights=notes.WEIGHTS,
-        gap=notes.GAP,
+        probe=notes.PROBE, index_information=notes.INDEX, memorization=notes.MEMORIZATION, gap=notes.GAP,
+        weights=notes.WARMED_UP if config.warmup.epochs else notes.NOT_WARMED_UP,
     )  # fmt: skip
     if config.analyze.sharpness:
         subject.notes["sharpness"] = notes.SHARPNESS

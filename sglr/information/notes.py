@@ -38,7 +38,11 @@ SATURATED = (
 NO_INDEX = "Left out: pairwise bounds need two test pictures."
 WEIGHTS = (
     "n times the mean squared projection of per-example gradients (natural pictures, given labels) on the way from the"
-    " weights training began with. Those had seen the same data in warm-up: a proxy, not a bound. 0 at the start."
+    " weights training began with: a proxy, not a bound. 0 at the start."
+)
+WARMED_UP = f"{WEIGHTS} Those weights had seen the same data in warm-up."
+NOT_WARMED_UP = (
+    f"{WEIGHTS} Those are the seed's initial weights, which saw no data; the precision is that of the trained weights."
 )
 NO_START = "Left out: this method starts from initial weights that are not kept, so there is no way to measure along."
 LABEL_INFORMATION = (

@@ -4,7 +4,8 @@ Achille & Soatto (2018), estimator of Wang et al. (2022): with D = w - w0 and g_
 evaluated weights, F = (1/m) sum_i (D . g_i)^2 and IIW = n F. For Gaussians around w and w0 with the same precision, n
 times the empirical Fisher information, KL(posterior || prior) is n F / 2: the quantity is twice that, in nats.
 
-w0, the end of the warm-up, saw the same data: this is a proxy, not a bound. **Reconstruction**.
+w0, the end of the warm-up, saw the same data (without warm-up it did not, but the precision is that of the trained
+weights): this is a proxy, not a bound. **Reconstruction**.
 """
 
 import numpy as np

@@ -27,16 +27,37 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
         )
     if len({row["method"] for row in results["comparisons"]}) > 1:
         yield "Several methods are compared with the baseline; the intervals are not corrected for that."
-    shared = ["the split into training and validation"]
+    shared = []
+    if config.data.validation_size:
+        shared.append("the split into training and validation")
+    elif config.data.train_size is not None:
+        shared.append("the choice of training examples")
     if config.data.noise.kind != "none" and not config.data.noise_per_seed:
         shared.append("the label noise")
-    yield f"All seeds share {' and '.join(shared)}: the intervals do not count what another draw would change."
+    if seeds > 1 and shared:
+        yield f"All seeds share {' and '.join(shared)}: the intervals do not count what another draw would change."
     if study.has_best:
         examples = counted(config.data.validation_size, "validation example")
         yield (
-            f"Best epochs were chosen on {examples} under PGD-{config.train.selection.steps}, never on the test set;"
+            f"Best epochs were chosen on {examples} {_chosen_under(study)}, never on the test set;"
             " with few of them the choice is noisy and makes the gap look smaller."
         )
+        if config.data.noise.kind != "none":
+            yield (
+                "Validation labels are true, without the noise: best epochs, and with them the baseline stopped early,"
+                " were chosen by clean labels that one may not have where labels are noisy."
+            )
+
+
+def _chosen_under(study: Study) -> str:
+    """The attack under which best epochs were chosen; those of methods that train without one are chosen without."""
+    pgd = f"under PGD-{study.config.train.selection.steps}"
+    natural = [method for method in study.methods if not study.config.methods[method].objective.build().attacks]
+    if not natural:
+        return pgd
+    if len(natural) == len(study.methods):
+        return "by natural accuracy"
+    return f"{pgd} ({', '.join(map(quoted, natural))}: by natural accuracy)"
 
 
 def _attacks(study: Study, results: dict[str, Any]) -> Iterator[str]:

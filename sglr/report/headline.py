@@ -3,14 +3,16 @@
 from typing import Any
 
 from sglr.report.study import Study
-from sglr.report.wording import counted, interval, joined, percent, quoted
+from sglr.report.wording import bounds, counted, interval, percent, quoted
 
 Row = dict[str, Any]
 CLAIMS = {
     "narrows": "{method} narrows the robust overfitting gap of {baseline} {under}",
     "unchanged": "{method} does not measurably change the robust overfitting gap of {baseline} {under}",
     "widens": "{method} widens the robust overfitting gap of {baseline} {under}",
-    "no_gap": "{baseline} has no robust overfitting gap {under} that could be told from none; with {method} it changes",
+    "no_gap": (
+        "{baseline} has no robust overfitting gap {under} that could be told from none; with {method} it {changes}"
+    ),
 }
 
 
@@ -68,8 +70,16 @@ def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
         return {"method": method, "verdict": "no_best", "sentence": sentence, "accuracy": ""}
     change = _comparison(results, attack, method, "gap_reduction")
     verdict = _judge(ours, theirs, change)
-    claim = CLAIMS[verdict].format(method=quoted(method), baseline=quoted(baseline), under=_under(attack))
-    sentence = f"{claim}: from {percent(theirs['mean'])} to {percent(ours['mean'])} points, {_change(change)}."
+    changes = "does not measurably change" if change["low"] <= 0 <= change["high"] else "changes"
+    claim = CLAIMS[verdict].format(
+        method=quoted(method), baseline=quoted(baseline), under=_under(attack), changes=changes
+    )
+    sentence = f"{claim}: from {percent(theirs['mean'])} to {percent(ours['mean'])} points, {_change(change)}"
+    best = _comparison(results, attack, method, "best_gain")
+    if best["high"] < 0:
+        link = "but" if verdict == "narrows" else "and"
+        sentence += f", {link} its best epoch is {_against(best, f'that of {quoted(baseline)}')}"
+    sentence += "."
     stopped = _comparison(results, attack, method, "last_over_best")
     return {
         "method": method,
@@ -77,7 +87,7 @@ def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
         "sentence": f"{sentence} {_left(ours)}" if verdict == "narrows" else sentence,
         "accuracy": (
             f"At the last epoch {quoted(method)} is {_against(last, quoted(baseline))}; set against {quoted(baseline)}"
-            f" stopped at its best epoch, the control of equal budget, it is {_against(stopped, 'that')}."
+            f" stopped at its best epoch, which costs no more than going on, it is {_against(stopped, 'that')}."
         ),
     }
 
@@ -93,23 +103,22 @@ def _judge(ours: Row, theirs: Row, change: Row) -> str:
 def _left(ours: Row) -> str:
     """What is left of a gap that was narrowed."""
     told = "can" if ours["low"] > 0 else "cannot"
-    return f"What is left, {percent(ours['mean'])} {interval(ours['low'], ours['high'])}, {told} be told from none."
+    return f"What is left, {percent(ours['mean'])} {bounds(ours)}, {told} be told from none."
 
 
 def _change(row: Row) -> str:
     """'17.5 less [14.2, 20.6]'."""
     if row["estimate"] >= 0:
-        return f"{percent(row['estimate'])} less {interval(row['low'], row['high'])}"
+        return f"{percent(row['estimate'])} less {bounds(row)}"
     return f"{percent(-row['estimate'])} more {interval(-row['high'], -row['low'])}"
 
 
 def _against(row: Row, reference: str) -> str:
     """'20.4 points above at [17.3, 23.6]', in words that respect an interval around 0."""
-    bounds = interval(row["low"], row["high"])
     if row["low"] <= 0 <= row["high"]:
-        return f"not distinguishable from {reference} ({percent(row['estimate'])} points {bounds})"
+        return f"not distinguishable from {reference} ({percent(row['estimate'])} points {bounds(row)})"
     if row["estimate"] > 0:
-        return f"{percent(row['estimate'])} points above {reference} {bounds}"
+        return f"{percent(row['estimate'])} points above {reference} {bounds(row)}"
     return f"{percent(-row['estimate'])} points below {reference} {interval(-row['high'], -row['low'])}"
 
 
@@ -118,7 +127,7 @@ def _gap_of_baseline(results: Row, attack: str, baseline: str) -> str:
     return (
         f"{quoted(baseline)} has {percent(row['best']['mean'])}% {_kind(attack)} accuracy at its best epoch and"
         f" {percent(row['last']['mean'])}% at its last: a gap of {percent(row['gap']['mean'])} points"
-        f" {interval(row['gap']['low'], row['gap']['high'])}."
+        f" {bounds(row['gap'])}."
     )
 
 
@@ -127,7 +136,7 @@ def _alone(study: Study, results: Row, attack: str, method: str) -> str:
     text = f"{quoted(method)} ends with {percent(row['last']['mean'])}% {_kind(attack)} accuracy {_under(attack)}"
     if row["gap"] is not None:
         text += (
-            f", {percent(row['gap']['mean'])} points {interval(row['gap']['low'], row['gap']['high'])} below its best"
+            f", {percent(row['gap']['mean'])} points {bounds(row['gap'])} below its best"
             " epoch: the robust overfitting gap"
         )
     baseline = study.config.report.baseline
@@ -138,7 +147,7 @@ def _alone(study: Study, results: Row, attack: str, method: str) -> str:
 def _more(results: Row, attack: str, method: str, baseline: str) -> str:
     """What a further attack, usually on fewer examples, says of the same differences."""
     parts = [
-        f"{name} {joined(percent(row['estimate']), interval(row['low'], row['high']))}"
+        f"{name} {percent(row['estimate'])} {bounds(row)}"
         for quantity, name in (
             ("gap_reduction", "gap smaller by"),
             ("last_gain", f"last against last of {quoted(baseline)}"),

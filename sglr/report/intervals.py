@@ -7,7 +7,7 @@ from sglr.report.drawing import INK, Picture, canvas, colour, marker, svg
 from sglr.report.headline import headline_attacks
 from sglr.report.study import Study
 from sglr.report.tables import DIFFERENCES
-from sglr.report.wording import interval, percent, quoted
+from sglr.report.wording import bounds, percent, quoted
 
 Row = dict[str, Any]
 
@@ -62,8 +62,7 @@ def _draw(study: Study, name: str, title: str, rows: list[Row], lane_name: Calla
         axes.set_xlabel("points, with 95% intervals")
         figure.legend(loc="outside lower center", ncols=3)
         described = (
-            f"{quoted(row['method'])}, {lane_name(row['lane'])}: {percent(row['estimate'])}"
-            f" {interval(row['low'], row['high'])}"
+            f"{quoted(row['method'])}, {lane_name(row['lane'])}: {percent(row['estimate'])} {bounds(row)}"
             for row in rows
         )
         return [Picture(name, title, "; ".join(described) + ".", svg(figure))]

@@ -6,18 +6,15 @@ from typing import Any
 
 import yaml
 
+from sglr.evaluation.statistics import mean_std
+from sglr.report.setting import beyond_keys, differences
 from sglr.report.study import Study
 
 _FILE = Path(__file__).with_name("published.yaml")
 # What a publication may state: key there, what it is called here.
-_METRICS = ("natural", "robust", "pgd10", "autoattack")
+_METRICS = ("natural", "robust", "pgd10", "autoattack", "train_robust")
 # Names of methods that are called otherwise there.
 _METHODS = {"at_label_smoothing": "at_smoothing"}
-_EPS_255 = {"linf": 8.0, "l2": 128.0}
-# How all publications with checkpoints of their own trained.
-_EPOCHS, _ATTACK_STEPS, _REFINES_FROM = 200, 10, 90
-_PICTURES = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257}
-_AUGMENTED = ("cifar10", "cifar100")
 
 
 @cache
@@ -55,8 +52,11 @@ def _row(
     source: str,
 ) -> dict[str, Any]:  # fmt: skip
     checkpoint = entry.get("checkpoint", "last")
-    attack = _attack(study, metric)
-    ours = next((row[checkpoint] for row in accuracy if (row["attack"], row["method"]) == (attack, method)), None)
+    attack = None if metric == "train_robust" else _attack(study, metric)
+    if metric == "train_robust":
+        ours = _training_accuracy(study, method)
+    else:
+        ours = next((row[checkpoint] for row in accuracy if (row["attack"], row["method"]) == (attack, method)), None)
     mismatch = []
     if foreign:
         mismatch.append("another method")
@@ -64,17 +64,12 @@ def _row(
         mismatch.append("not measured here")
     if metric == "robust":
         mismatch.append(f"their attack is not stated{f', ours is {attack}' if ours else ''}")
-    if study.config.threat.eps_255 != _EPS_255[study.config.threat.norm]:
-        mismatch.append(
-            f"our eps is {study.config.threat.eps_255:g}/255, theirs {_EPS_255[study.config.threat.norm]:g}/255"
-        )
-    if not foreign:
-        mismatch += _training(study, method)
-    if entry["source"] == "rice2020" and checkpoint == "best":
-        mismatch.append("their best epoch was chosen on the test set")
+    if metric == "train_robust" and ours:
+        mismatch.append("ours is of the last epoch's training batches, as they were attacked")
+    mismatch += _training(study, method, entry, foreign)
     examples = next((row["examples"] for row in accuracy if row["attack"] == attack), None)
     whole = study.meta.get("sizes", {}).get("test")
-    if ours and whole and examples != whole:
+    if ours and whole and examples not in (None, whole):
         mismatch.append(f"ours on {examples:,} of {whole:,} test pictures")
     return {
         "method": method,
@@ -87,23 +82,26 @@ def _row(
     }
 
 
-def _training(study: Study, method: str) -> list[str]:
+def _training_accuracy(study: Study, method: str) -> dict[str, Any] | None:
+    """Accuracy under attack at the end of training: {mean, deviation}; None for a method that attacks nothing."""
+    rows = [row for item in study.of(method) for row in item.history[-1:]]
+    found = [row["train/pgd"] for row in rows if row.get("train/pgd") is not None]
+    return dict(zip(("mean", "deviation"), mean_std(found), strict=True)) if found else None
+
+
+def _training(study: Study, method: str, entry: dict[str, Any], foreign: bool) -> list[str]:
     """What differs in how the model was trained."""
-    config, sizes = study.config, study.meta.get("sizes", {})
-    whole, found = _PICTURES[config.data.source.name], []
-    if config.train.epochs != _EPOCHS:
-        found.append(f"our training has {config.train.epochs} epochs, theirs {_EPOCHS}")
-    if config.train.attack.steps != _ATTACK_STEPS:
-        found.append(f"our attack in training takes {config.train.attack.steps} steps, theirs {_ATTACK_STEPS}")
-    if sizes.get("train", whole) != whole:
-        found.append(f"ours trained on {sizes['train']:,} of {whole:,} pictures")
-    augmented = config.data.augment.crop_padding > 0 and config.data.augment.flip
-    if config.data.source.name in _AUGMENTED and not augmented:
-        found.append("ours without their random crops and flips")
-    start = getattr(config.methods[method].labels, "start_epoch", _REFINES_FROM)
-    if start != _REFINES_FROM:
-        found.append(f"our labels change from epoch {start}, theirs {_REFINES_FROM}")
-    return found
+    fitting = [
+        setting
+        for setting in _known()["settings"]
+        if all(entry.get(key) in values for key, values in setting["of"].items())
+    ]
+    stated = {key: value for setting in fitting for key, value in setting.get("params", {}).items()}
+    different = differences(study.config, method, stated)
+    found = [different] if different else []
+    if not foreign:
+        found += beyond_keys(study.config, method)
+    return found + [setting["also"] for setting in fitting if "also" in setting]
 
 
 def _attack(study: Study, metric: str) -> str | None:

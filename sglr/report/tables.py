@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sglr.report.table import Table
-from sglr.report.wording import ABSENT, count, interval, joined, number, number_spread, percent, quoted, spread
+from sglr.report.wording import ABSENT, bounds, count, interval, joined, number, number_spread, percent, quoted, spread
 
 Row = dict[str, Any]
 DIFFERENCES = {
@@ -42,7 +42,7 @@ def _accuracy(results: Row) -> Table:
         shown = [spread(**row[key]) for key in ("best", "last") if row[key]]
         if has_best:
             gap = row["gap"]
-            shown += [spread(gap["mean"], gap["deviation"]), interval(gap.get("low"), gap.get("high")) or ABSENT]
+            shown += [spread(gap["mean"], gap["deviation"]), bounds(gap) if "low" in gap else ABSENT]
         rows.append((row["attack"], row["method"], *shown, *_counts(row)))
         records.append(_flat(row))
     measured = ("best", "last", "gap", "95% of gap") if has_best else ("last",)
@@ -111,7 +111,7 @@ def _published(results: Row) -> Table:
     return Table(
         "published",
         "Published accuracies of this data set, model and norm beside ours, in percent; training seeds and splits"
-        " differ in any case.",
+        " differ in any case. What differs: of what their sources state, ours and in brackets theirs.",
         ("method", "checkpoint", "metric", "source", "what differs", "published", "ours"),
         rows, [_flat({**row, "ours": row["ours"] or {}}) for row in results["published"]], labels=5, grouped=True,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def _counts(row: Row) -> tuple[str, str]:
 
 
 def _estimate(row: Row) -> str:
-    return joined(percent(row["estimate"]), interval(row["low"], row["high"]))
+    return f"{percent(row['estimate'])} {bounds(row)}"
 
 
 def _labels(results: Row) -> Table:

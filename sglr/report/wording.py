@@ -51,6 +51,12 @@ def interval(low: float | None, high: float | None, write: Write = percent) -> s
     return "" if low is None or high is None else f"[{write(low)}, {write(high)}]"
 
 
+def bounds(row: dict[str, Any]) -> str:
+    """The interval of a difference, '[17.3, 23.6]'. Where no example differs it has no width, which says too much."""
+    low, high = row["low"], row["high"]
+    return "[no example differs]" if low == high == 0 else interval(low, high)
+
+
 def joined(*parts: str) -> str:
     """The parts that are not empty, with a space between."""
     return " ".join(part for part in parts if part)

@@ -331,6 +331,7 @@ def test_every_checkpoint_has_all_quantities(started):
         assert quantities["label_information/bound"]["n"] == 80
         assert quantities["sharpness/natural"]["low"] <= quantities["sharpness/natural"]["value"]
     assert found["start", 0]["weights/information"]["value"] == 0
+    assert "had seen the same data in warm-up" in result["notes"]["weights"]
     assert found["last", 3]["weights/information"]["value"] > 0
     layers = {row["layer"] for row in result["tables"]["weights"]}
     assert {"total", "head"} < layers
@@ -375,7 +376,10 @@ def test_without_the_start_the_information_in_weights_is_absent_with_the_reason(
 
 def test_a_start_without_warm_up_has_no_row_in_the_history(started):
     config, prepared, folder, start = started
+    config = config.model_copy(update={"warmup": config.warmup.model_copy(update={"epochs": 0})})
     result = analyze(config, prepared, folder, METHOD, SEED, CPU, warmup=start)
+    assert "initial weights, which saw no data" in result["notes"]["weights"]
+    assert "warm-up" not in result["notes"]["weights"]
     found = {row["quantity"] for row in result["tables"]["quantities"] if row["checkpoint"] == "start"}
     assert "natural/nll" in found
     assert not [name for name in found if name.startswith(("noisy/", "clean/"))]

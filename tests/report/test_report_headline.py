@@ -10,6 +10,7 @@ import pytest
 from sglr import config
 from sglr.report.results import collect
 from sglr.report.study import read
+from sglr.report.tables import tables
 
 Make = Callable[..., tuple[config.Config, Path]]
 FALLING = {"best": (140, 150), "last": (100, 110)}
@@ -42,7 +43,10 @@ def test_sentences_carry_the_numbers(make: Make) -> None:
     assert verdict["sentence"].startswith(claim)
     assert re.search(r" What is left, 0\.0 \[−\d+\.\d, \d+\.\d\], cannot be told from none\.$", verdict["sentence"])
     assert "‘sglr’ is 20.0 points above ‘at’ [" in verdict["accuracy"]
-    assert "not distinguishable from that (0.0 points [0.0, 0.0])" in verdict["accuracy"]
+    assert (
+        "which costs no more than going on, it is not distinguishable from that (0.0 points [no example differs])"
+        in verdict["accuracy"]
+    )
     assert "Under autoattack (20 test examples), ‘sglr’" in text
     assert "2 seeds × 200 test examples" in text
 
@@ -51,6 +55,51 @@ def test_what_is_left_of_a_gap_is_told_from_none(make: Make) -> None:
     made = make(correct={"at": FALLING, "sglr": {"best": (140, 150), "last": (124, 134)}})
     sentence = results_of(made)["headline"]["verdicts"][0]["sentence"]
     assert re.search(r" What is left, 8\.0 \[\d+\.\d, \d+\.\d\], can be told from none\.$", sentence)
+
+
+def test_a_gap_narrowed_from_below_is_said_to_be(make: Make) -> None:
+    """Natural training has no gap since it has no robustness; its verdict must not sound like an improvement."""
+
+    def standard(values: dict[str, Any]) -> None:
+        values["methods"]["standard"] = {"objective": "standard", "labels": "hard", "weights": "none"}
+
+    made = make(
+        ("at", "standard"), correct={"at": FALLING, "standard": {"best": (0, 0), "last": (0, 0)}}, change=standard
+    )
+    results = results_of(made)
+    sentence = results["headline"]["verdicts"][0]["sentence"]
+    assert re.search(r"\], but its best epoch is 72\.5 points below that of ‘at’ \[\d+\.\d, \d+\.\d\]\. What", sentence)
+    assert sentence.endswith(" What is left, 0.0 [no example differs], cannot be told from none.")
+    assert any("PGD-10 (‘standard’: by natural accuracy), never" in caution for caution in results["cautions"])
+
+
+def test_a_best_epoch_that_is_not_told_apart_is_not_in_the_verdict(make: Make) -> None:
+    assert "its best epoch" not in results_of(make())["headline"]["verdicts"][0]["sentence"]
+
+
+@pytest.mark.parametrize(("last", "said"), [((141, 147), "does not measurably change"), ((60, 70), "changes")])
+def test_without_a_gap_a_change_is_claimed_only_where_there_is_one(
+    make: Make, last: tuple[int, int], said: str
+) -> None:
+    steady = {"best": (140, 150), "last": (139, 151)}
+    made = make(correct={"at": steady, "sglr": {"best": (140, 150), "last": last}})
+    verdict = results_of(made)["headline"]["verdicts"][0]
+    assert verdict["verdict"] == "no_gap"
+    assert f"that could be told from none; with ‘sglr’ it {said}: from " in verdict["sentence"]
+
+
+def test_where_no_example_differs_no_interval_pretends_to_know(make: Make) -> None:
+    same = {"best": (140, 140), "last": (140, 140)}
+    made = make(seeds=(0,), correct={"at": same, "sglr": same})
+    results = results_of(made)
+    said = " ".join([*results["headline"]["details"], *results["headline"]["verdicts"][0].values()])
+    assert "0.0 less [no example differs]" in said
+    assert "[0.0, 0.0]" not in said
+    shown = tables(results)
+    for name in ("comparison", "differences"):
+        cells = [cell for row in shown[name].rows for cell in row]
+        assert any("[no example differs]" in cell for cell in cells)
+        assert not any("[0.0, 0.0]" in cell for cell in cells)
 
 
 def test_worse_is_called_worse(make: Make) -> None:
@@ -111,6 +160,39 @@ def test_cautions_follow_from_the_facts(make: Make) -> None:
     assert "autoattack was run on" not in said
     assert "train mode" not in said
     assert "ratio 0.7: a reconstruction" in said
+
+
+def test_what_seeds_share_is_cautioned_about_only_where_it_is_so(make: Make) -> None:
+    def shared(seeds: tuple[int, ...] = (0, 1), **data: Any) -> list[str]:
+        made = make(seeds=seeds, change=lambda values: values["data"].update(data))
+        return [caution for caution in results_of(made)["cautions"] if caution.startswith("All seeds share")]
+
+    counted = ": the intervals do not count what another draw would change."
+    assert shared() == [f"All seeds share the split into training and validation{counted}"]
+    assert shared(noise_per_seed=False) == [
+        f"All seeds share the split into training and validation and the label noise{counted}"
+    ]
+    assert shared(validation_size=0) == [f"All seeds share the choice of training examples{counted}"]
+    assert shared(validation_size=0, train_size=None) == []
+    assert shared(seeds=(0,)) == []
+
+
+def test_best_epochs_by_clean_labels_are_cautioned_about_under_noise(make: Make) -> None:
+    def cautioned(best: bool = True, **data: Any) -> bool:
+        made = make(best=best, change=lambda values: values["data"].update(data))
+        return any("Validation labels are true" in caution for caution in results_of(made)["cautions"])
+
+    assert cautioned()
+    assert not cautioned(noise={"kind": "none", "rate": 0.0, "seed": 0})
+    assert not cautioned(best=False, validation_size=0)
+
+
+def test_natural_training_alone_is_chosen_by_natural_accuracy(make: Make) -> None:
+    def standard(values: dict[str, Any]) -> None:
+        values["methods"]["at"]["objective"] = "standard"
+
+    said = " ".join(results_of(make(("at",), change=standard))["cautions"])
+    assert "Best epochs were chosen on 200 validation examples by natural accuracy, never" in said
 
 
 def test_batch_norm_is_cautioned_about_only_where_labels_feed_it(make: Make) -> None:

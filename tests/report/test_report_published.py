@@ -4,20 +4,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from sglr import files, report
+from sglr import config, files, presets, report
 from sglr.report.published import published
 from sglr.report.results import collect
 from sglr.report.study import read
 
 
-def cifar(params: dict) -> None:
-    params["data"] |= {"source": {"name": "cifar10"}, "noise": {"kind": "none", "rate": 0.0, "seed": 0}}
-    params["data"]["augment"] = {"crop_padding": 4, "flip": True}
-    params["model"] = {"name": "resnet18"}
-    params["threat"] = {"norm": "linf", "eps_255": 8.0}
-    params["train"] |= {"epochs": 200}
-    params["methods"]["sglr"]["labels"]["start_epoch"] = 90
+def preset(name: str) -> Callable[[dict], None]:
+    """All of a preset that says how models are trained."""
+
+    def change(params: dict) -> None:
+        theirs = config.parse(presets.render(name))
+        params |= {key: theirs[key] for key in ("data", "model", "threat", "warmup", "train")}
+        params["methods"] |= theirs["methods"]
+        if params["model"]["normalization"]:  # the made-up study's pictures have one channel
+            params["model"]["normalization"] = {"mean": [0.5], "std": [0.5]}
+
+    return change
+
+
+cifar = preset("cifar10-resnet18-sglr")
 
 
 def rows(make: Callable, change=cifar) -> list[dict]:
@@ -65,25 +73,116 @@ def test_another_radius_is_said(make):
         cifar(params)
         params["threat"]["eps_255"] = 4.0
 
-    assert all("our eps is 4/255, theirs 8/255" in row["mismatch"] for row in rows(make, edit))
+    assert all("eps 4/255 (8/255)" in row["mismatch"] for row in rows(make, edit))
 
 
 def test_another_training_is_said(make):
     def edit(params):
         cifar(params)
-        params["train"] |= {"epochs": 6, "attack": params["train"]["attack"] | {"steps": 1}}
+        params["train"] |= {"epochs": 6, "keep_epochs": [], "attack": params["train"]["attack"] | {"steps": 1}}
+        params["train"]["schedule"]["milestones"] = [3, 5]
+        params["warmup"]["epochs"] = 0
         params["data"]["augment"] = {"crop_padding": 0, "flip": True}
         params["methods"]["sglr"]["labels"]["start_epoch"] = 3
 
-    wanted = [
-        "our training has 6 epochs, theirs 200", "our attack in training takes 1 steps, theirs 10",
-        "ours without their random crops and flips",
-    ]  # fmt: skip
     for row in rows(make, edit):
-        said = row["mismatch"].split("; ")
-        leaderboard = said[0] == "another method"
-        assert [each in said for each in wanted] == [not leaderboard] * 3
-        assert ("our labels change from epoch 3, theirs 90" in said) == (row["method"] == "sglr")
+        leaderboard = row["mismatch"].startswith("another method")
+        said = "epochs 6 (200), attack steps 1 (10), crop padding 0 (4), schedule milestones 3 and 5 (100 and 150)"
+        assert (said in row["mismatch"]) == (not leaderboard)
+        assert ("start epoch 3 (90)" in row["mismatch"]) == (row["method"] == "sglr")
+
+
+def test_every_setting_that_they_state_is_compared(make):
+    def edit(params):
+        cifar(params)
+        train, sglr = params["train"], params["methods"]["sglr"]
+        train["optimizer"] = {"lr": 0.01, "momentum": 0.5, "nesterov": True, "weight_decay": 0.0}
+        train["attack"] = {"steps": 10, "step_size_255": 0.5, "random_start": False}
+        train |= {"batch_size": 1024, "schedule": {"name": "cosine"}, "attack_bn": "train", "precision": "bf16"}
+        params["model"]["normalization"] = {"mean": [0.5], "std": [0.2]}
+        sglr["labels"] |= {
+            "alpha": 0.5, "adversarial_weight": 0.2, "refinement_ratio": 0.5, "ratio_schedule": "linear",
+            "natural_bn": "eval",
+        }  # fmt: skip
+        sglr["weights"] = {"name": "ema", "start_epoch": 90}
+        params["methods"]["at"]["labels"] = {"name": "smoothing", "smoothing": 0.5}
+        params["data"]["train_size"] = 40_000
+        params["warmup"] = {"objective": "standard", "epochs": 2, "lr": 0.05}
+
+    found = {row["method"]: row["mismatch"] for row in rows(make, edit) if row["metric"] == "natural"}
+    train = (
+        "batch size 1024 (128), lr 0.01 (0.1), momentum 0.5 (0.9), nesterov yes (no), weight decay 0 (0.0005),"
+        " schedule cosine (step), attack step size 0.5/255 (2/255), attack random start no (yes), {}normalization mean"
+        " and std (none), attack bn train (eval), {}; ours trained on 40,000 of 50,000 pictures; ours begins after"
+        " natural training (warmup.epochs 2), theirs from scratch; ours trained in bf16, theirs in float32"
+    )
+    labels = (
+        "alpha 0.5 (0.9), adversarial weight 0.2 (0.8), refinement ratio 0.5 (1), ratio schedule linear (constant),"
+        " natural bn eval (train)"
+    )
+    assert found["at"] == train.format("", "labels smoothing (hard)")
+    assert found["sglr"] == train.format("weights ema (none), ", labels)
+
+
+def test_a_method_is_compared_by_what_it_is_not_by_its_name(make):
+    def edit(params):
+        cifar(params)
+        params["methods"]["at"] |= {"objective": "trades", "start": "initial"}
+
+    found = [row["mismatch"] for row in rows(make, edit) if row["method"] == "at" and row["metric"] == "natural"]
+    assert found == ["objective trades (at)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [("cifar10-preact18-overfitting", "49,000 of 50,000"), ("svhn-preact18", "72,257 of 73,257"),
+     ("cifar10-l2", "49,000 of 50,000")],
+)  # fmt: skip
+def test_presets_of_rice_et_al_differ_in_what_no_key_can_change(make, name, cut):
+    found = {(row["checkpoint"], row["metric"]): row["mismatch"] for row in rows(make, preset(name))}
+    always = f"ours trained on {cut} pictures; their batch-norm statistics hold the attack's and natural pictures too"
+    padded = "" if "svhn" in name else "; their crops are padded by reflection"
+    assert found["last", "natural"] == always + padded
+    assert found["best", "natural"] == f"{always}{padded}; their best epoch was chosen on the test set"
+
+
+def test_what_they_do_not_state_is_said_and_not_compared(make):
+    methods = ("at_smoothing", "trades", "trades_sglr")
+
+    def edit(params):
+        preset("cifar10-resnet18-study")(params)
+        params["methods"]["trades"]["objective"]["beta"] = 1.0
+
+    falling = {"best": (140, 150), "last": (100, 110)}
+    study = read(*make(methods, correct=dict.fromkeys(methods, falling), change=edit))
+    found = {row["method"]: row["mismatch"] for row in published(study, []) if row["checkpoint"] == "last"}
+    assert {method: said.split("; ")[-1] for method, said in found.items()} == {
+        "at_smoothing": "their smoothing is not stated",
+        "trades": "their beta is not stated",
+        "trades_sglr": "their beta is not stated",
+    }
+    assert not any("(" in said for said in found.values()), found
+
+
+def test_every_stated_key_is_one_of_params_yaml(make):
+    params = make(change=cifar)[0].model_dump(mode="json")
+
+    def keys(tree: dict, prefix: str = "") -> set[str]:
+        inner = {key for name, value in tree.items() if isinstance(value, dict) for key in keys(value, f"{name}.")}
+        return {prefix + key for key in {*tree, *inner}}
+
+    known = keys(params) | {key for method in params["methods"].values() for key in keys(method, "method.")}
+    settings = yaml.safe_load(Path(report.__file__).with_name("published.yaml").read_text())["settings"]
+    assert {key for setting in settings for key in setting.get("params", {})} <= known
+
+
+def test_accuracy_on_training_pictures_stands_beside_theirs(make):
+    found = {row["method"]: row for row in rows(make) if row["metric"] == "train_robust"}
+    assert found.keys() == {"at", "sglr"}
+    # The last epoch's train/pgd of the made-up study.
+    assert found["at"]["ours"] == {"mean": pytest.approx(0.6), "deviation": pytest.approx(0)}
+    assert found["at"]["published"] == pytest.approx(0.905)
+    assert found["at"]["mismatch"] == "ours is of the last epoch's training batches, as they were attacked"
 
 
 def test_another_attack_is_not_theirs(make):
