@@ -128,9 +128,9 @@ class ApgdOptions(AttackOptions):
     restarts: int = Field(default=1, ge=1)
     loss: Literal["ce", "dlr"] = "ce"
 
-    @property
-    def fewest_classes(self) -> int:
-        return 3 if self.loss == "dlr" else 2
+    def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
+        few = self.loss == "dlr" and num_classes < 3
+        return f"the DLR loss needs at least 3 classes, there are {num_classes}" if few else None
 
     def build(self, threat: Threat) -> Attack:
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:

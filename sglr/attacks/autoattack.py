@@ -153,15 +153,30 @@ def captured_warnings() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
+def square_misfit(shape: tuple[int, int, int], norm: str) -> str | None:
+    """Why the package's Square Attack cannot attack pictures (C, H, W) under this norm; None where it can.
+
+    Under L2 it begins with tiles of a fifth of the height, and ends in an error where the last ones do not fit.
+    """
+    _, height, width = shape
+    tile = height // 5
+    start = (height - 5 * tile) // 2
+    fits = height == width and tile > 0 and (tile == 1 or start + height // tile * tile <= height)
+    if norm != "l2" or fits:
+        return None
+    return f"pyautoattack's Square Attack under L2 does not take pictures of {height}x{width}"
+
+
 @REGISTRY.register("autoattack")
 class AutoAttackOptions(AttackOptions):
     """AutoAttack's version, as in its paper."""
 
     version: Version = "standard"
 
-    @property
-    def fewest_classes(self) -> int:
-        return FEWEST_CLASSES
+    def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
+        if num_classes < FEWEST_CLASSES:
+            return f"its targeted DLR loss needs at least {FEWEST_CLASSES} classes, there are {num_classes}"
+        return None if self.version == "rand" else square_misfit(shape, norm)
 
     def build(self, threat: Threat) -> Attack:
         return self._attack(threat, None)

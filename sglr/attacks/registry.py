@@ -24,10 +24,9 @@ class AttackOptions(Options):
 
     n_examples: int | None = Field(default=None, ge=1)
 
-    @property
-    def fewest_classes(self) -> int:
-        """With how many classes at least it is defined."""
-        return 2
+    def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
+        """Why it cannot attack models of so many classes and pictures (C, H, W) under this norm; None where it can."""
+        return None
 
     def build(self, threat: Threat) -> Attack:
         """The attack for a threat model."""

@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from sglr.attacks.autoattack import require_package, run, runner
+from sglr.attacks.autoattack import require_package, run, runner, square_misfit
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
 
@@ -26,6 +26,9 @@ class SquareOptions(AttackOptions):
 
     queries: int = Field(default=5000, ge=1)
     restarts: int = Field(default=1, ge=1)
+
+    def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
+        return square_misfit(shape, norm)
 
     def build(self, threat: Threat) -> Attack:
         require_package()

@@ -16,8 +16,8 @@ class Arrays:
     """What a source gives.
 
     ``x_train``, ``x_test``: (N, C, H, W), uint8 or float32 in [0, 1]. ``y_train``, ``y_test``: (N,) int64 in
-    0 .. num_classes - 1, the true labels. ``classes``: names, or None where there are none. ``given_train``: (N,) int64,
-    labels to train on that come with the data and may be wrong; None: the true ones.
+    0 .. num_classes - 1, the true labels. ``classes``: names, or None where there are none. ``given_train``: (N,)
+    int64, labels to train on that come with the data and may be wrong; None: the true ones.
     """
 
     x_train: Array

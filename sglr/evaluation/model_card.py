@@ -106,6 +106,8 @@ def _data(found: Provenance) -> str:
     noise = meta.get("noise", {"kind": "none"})
     if noise["kind"] != "none":
         lines.append(f"Training labels with {noise['kind']} noise at rate {noise['rate']}: {noise['convention']}.")
+    elif noise.get("flipped"):
+        lines.append(f"{noise['flipped']:,} training labels are wrong: {noise['convention']}.")
     return " ".join(lines)
 
 

@@ -1,22 +1,24 @@
-"""Whether classes and order of the test examples suit what is asked of them."""
+"""Whether classes, form and order of the test examples suit what is asked of them."""
 
 import torch
 from torch import Tensor
 
+from sglr.attacks import REGISTRY
 from sglr.config import Config, ConfigError
 
 # Of so many test sets in random order one is called skewed.
 _ONE_IN = 1_000_000
 
 
-def require_classes(config: Config, num_classes: int) -> None:
-    """Raise ConfigError for attacks of ``evaluate.attacks`` whose loss is not defined for so few classes."""
-    for name, options in config.evaluate.attacks.items():
-        if num_classes < options.fewest_classes:
-            raise ConfigError(
-                f"evaluate.attacks.{name} needs at least {options.fewest_classes} classes, the data has {num_classes}:"
-                " take it out, or give it another loss"
-            )
+def require_attackable(config: Config, num_classes: int, shape: tuple[int, int, int]) -> None:
+    """Raise ConfigError for an attack that cannot attack models of so many classes and pictures (C, H, W)."""
+    asked = {f"attacks.{name}": options for name, options in config.evaluate.attacks.items()}
+    if config.evaluate.sanity is not None:
+        asked["sanity"] = REGISTRY.options("square")
+    for key, options in asked.items():
+        reason = options.misfit(num_classes, shape, config.threat.norm)
+        if reason is not None:
+            raise ConfigError(f"evaluate.{key} cannot be run on this data: {reason}")
 
 
 def skewed(labels: Tensor, sizes: dict[str, int]) -> list[str]:

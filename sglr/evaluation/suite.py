@@ -21,7 +21,7 @@ from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.sanity import Subject, sanity
 from sglr.evaluation.statistics import wilson
-from sglr.evaluation.suitability import require_classes, skewed
+from sglr.evaluation.suitability import require_attackable, skewed
 from sglr.evaluation.truth import inspect, unchanged
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
@@ -73,9 +73,9 @@ def evaluate(
     kept there and not repeated; ``on_resume`` is told how many pieces of work an earlier run left there. ``nproc``
     processes take chunks in turn; it needs a journal, and changes no outcome. FileError when a model is missing or does
     not fit, the test split is empty, or a model's outputs cannot count (see ``truth.inspect``); ProcessError when one
-    of several processes fails; ConfigError for an attack that is not defined for so few classes.
+    of several processes fails; ConfigError for an attack that such data does not suit.
     """
-    require_classes(config, data.num_classes)
+    require_attackable(config, data.num_classes, data.shape)
     test = data.test(device)
     if len(test) == 0:
         raise files.FileError("the test split is empty: there is nothing to evaluate on.")

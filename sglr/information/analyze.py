@@ -97,10 +97,12 @@ def _introduce(subject: Subject) -> None:
         subject.notes["sharpness"] = notes.SHARPNESS
     if trained.best_epoch is None:
         subject.notes["best"] = notes.NO_BEST
-    if subject.noise_entropy is None:
-        subject.notes["noise"] = notes.no_noise(config.data.noise.kind)
-    else:
+    if subject.noise_entropy is not None:
         subject.notes["label_information"] = notes.LABEL_INFORMATION
+    elif trained.noisy.any():
+        subject.notes["noise"] = notes.NOT_DRAWN
+    else:
+        subject.notes["noise"] = notes.no_noise(config.data.noise.kind)
     subject.tables["memorization"] = memorization.curves(trained.history, subject.noise_entropy)
 
 

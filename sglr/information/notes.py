@@ -79,6 +79,12 @@ def information_bias(name: str, bias: float) -> str:
     )
 
 
+NOT_DRAWN = (
+    "The wrong labels come with the data: the entropy of the given labels is not known, and the bound on the label"
+    " information in the weights, which needs it, is left out."
+)
+
+
 def no_noise(kind: str) -> str:
     """Why what concerns noisy examples is absent."""
     return (

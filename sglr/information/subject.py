@@ -38,7 +38,7 @@ class Checkpoint:
 @dataclass(frozen=True)
 class Subject:
     """train_index: int64 (m,), the training examples looked at one by one, drawn with ``analyze.seed``; test_index: the
-    first so many test examples; noise_entropy: H(given | true) of the draw per training example, None without noise."""
+    first so many test examples; noise_entropy: H(given | true) of the draw per training example, None without one."""
 
     config: Config
     method: str
@@ -92,7 +92,7 @@ def open_run(
     drawn = numpy_stream(config.analyze.seed, "training subset").permutation(len(train))
     noise = data.meta["noise"]
     entropy = None
-    if trained.noisy.any():
+    if noise["kind"] != "none" and trained.noisy.any():
         pairs = None if noise["map"] is None else {int(key): value for key, value in noise["map"].items()}
         entropy = label_noise.drawn_entropy(noise["kind"], noise["rate"], data.num_classes, trained.true, pairs)
     return Subject(

@@ -32,8 +32,9 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
         shared.append("the split into training and validation")
     elif config.data.train_size is not None:
         shared.append("the choice of training examples")
-    if config.data.noise.kind != "none" and not config.data.noise_per_seed:
-        shared.append("the label noise")
+    drawn = config.data.noise.kind != "none"
+    if study.wrong_labels and not (drawn and config.data.noise_per_seed):
+        shared.append("the label noise" if drawn else "the wrong labels")
     if seeds > 1 and shared:
         yield f"All seeds share {' and '.join(shared)}: the intervals do not count what another draw would change."
     if study.has_best:
@@ -42,9 +43,9 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
             f"Best epochs were chosen on {examples} {_chosen_under(study)}, never on the test set;"
             " with few of them the choice is noisy and makes the gap look smaller."
         )
-        if config.data.noise.kind != "none":
+        if study.wrong_labels:
             yield (
-                "Validation labels are true, without the noise: best epochs, and with them the baseline stopped early,"
+                "Validation labels are true: best epochs, and with them the baseline stopped early,"
                 " were chosen by clean labels that one may not have where labels are noisy."
             )
 
@@ -85,6 +86,12 @@ def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
         yield (
             f"{percent(config.data.noise.rate)}% {config.data.noise.kind} label noise was injected into the training"
             " labels: what helps here is partly robustness to that noise."
+        )
+    elif study.wrong_labels:
+        share = percent(study.wrong_labels / study.meta["sizes"]["train"])
+        yield (
+            f"{share}% of the training labels are wrong, as the data gives them: what helps here is partly robustness"
+            " to that."
         )
     for row in results["labels"]:
         share = row["corrupted_share"]["mean"]

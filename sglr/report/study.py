@@ -67,6 +67,11 @@ class Study:
         return all("best" in item.evaluation for item in self.items)
 
     @property
+    def wrong_labels(self) -> int:
+        """How many training examples have a given label that is not the true one (of one draw, if seeds draw anew)."""
+        return int(self.meta.get("noise", {}).get("flipped", 0))
+
+    @property
     def checkpoints(self) -> tuple[str, ...]:
         return CHECKPOINTS if self.has_best else ("last",)
 

@@ -40,6 +40,21 @@ def test_an_array_that_would_not_be_used_is_refused(tmp_path):
         read(tmp_path, good(true_train=np.arange(12) % 3))
 
 
+def test_labels_to_train_on_may_be_others_than_the_true_ones(tmp_path):
+    given = np.arange(12, dtype=np.int32) % 2
+    arrays = read(tmp_path, good(given_train=given))
+    assert arrays.given_train.dtype == np.int64
+    assert np.array_equal(arrays.given_train, given)
+    assert arrays.num_classes == 3
+    assert read(tmp_path, good()).given_train is None
+    for wrong, message in (
+        (given[:5], "x_train has 12 pictures, given_train 5 labels"), (given + 2, "given_train holds label 3"),
+        (given - 1, "given_train holds label -1"), (given / 2, "given_train is float64"),
+    ):  # fmt: skip
+        with pytest.raises(FileError, match=message):
+            read(tmp_path, good(given_train=wrong))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_last_are_moved_first(tmp_path, channels):
     last = {part: RNG.integers(0, 256, (n, 5, 4, channels), dtype=np.uint8) for part, n in (("train", 12), ("test", 6))}

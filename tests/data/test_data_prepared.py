@@ -114,6 +114,26 @@ def test_pictures_of_bytes_are_divided_by_255(tmp_path, monkeypatch):
     assert data.classes == ("0", "1")
 
 
+@pytest.mark.parametrize("per_seed", [True, False])
+def test_labels_that_the_data_gives_are_trained_on_as_they_are(tmp_path, per_seed):
+    """Each picture is as bright as its place in the file says."""
+    x = np.full((40, 1, 2, 2), np.arange(40)[:, None, None, None], dtype=np.uint8)
+    y, given = np.arange(40) % 4, np.arange(40) // 3 % 4
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y, given_train=given)
+    source = {"name": "npz", "path": str(tmp_path / "own.npz")}
+    clean = {"source": source, "noise": {"kind": "none", "rate": 0.0, "seed": 0}, "noise_per_seed": per_seed}
+    data = prepared(tmp_path / "out", **clean, train_size=24, validation_size=8)
+    train, validation = data.train(3), data.validation()
+    places = train.x[:, 0, 0, 0].long().numpy()
+    assert np.array_equal(train.given, given[places])
+    assert np.array_equal(train.true, y[places])
+    assert data.meta["noise"]["flipped"] == int(train.noisy.sum()) > 0
+    assert data.meta["noise"]["convention"] == "labels as the data gives them"
+    assert np.array_equal(validation.given, y[validation.x[:, 0, 0, 0].long().numpy()])
+    with pytest.raises(ConfigError, match=r"data\.noise\.kind: 'symmetric-other' does not go with data that has wrong"):
+        prepared(tmp_path / "more", source=source, train_size=24, validation_size=8)
+
+
 def test_pictures_and_labels_that_come_sorted_are_shuffled_together(tmp_path):
     """Each picture is as bright as its class says."""
     y = np.repeat(np.arange(4), 10)

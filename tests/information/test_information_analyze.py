@@ -228,6 +228,23 @@ def test_without_injected_noise_its_quantities_are_absent_with_the_reason(params
     assert "noisy/pgd_given" not in result["tables"]["memorization"][0]
 
 
+def test_of_wrong_labels_that_come_with_the_data_no_entropy_is_known(params, tmp_path):
+    small(params, rate=0.0)
+    digits = data.REGISTRY.options("digits", test_size=150).read(None)
+    given = np.where(np.arange(len(digits.y_train)) % 4 == 0, (digits.y_train + 1) % 10, digits.y_train)
+    arrays = {name: getattr(digits, name) for name in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez(tmp_path / "own.npz", **arrays, given_train=given)
+    params["data"]["source"] = {"name": "npz", "path": str(tmp_path / "own.npz")}
+    config = validate(params)
+    data.prepare(config.data, tmp_path / "data")
+    prepared = data.open_folder(tmp_path / "data")
+    result = analyze(config, prepared, trained_folder(config, prepared, tmp_path / "train"), METHOD, SEED, CPU)
+    assert {"gradient/natural/noisy", "noisy/natural_given"} <= set(result["last"])
+    assert "targets/recovered" in result["run"]
+    assert not [key for key in result["last"] if "label_information" in key]
+    assert "come with the data" in result["notes"]["noise"]
+
+
 def test_too_small_a_sample_leaves_out_the_probe_with_the_reason(copied):
     config, prepared, folder = copied
     tiny = config.model_copy(update={"analyze": config.analyze.model_copy(update={"n_examples": 6})})

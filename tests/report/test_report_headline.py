@@ -1,5 +1,6 @@
 """The headline says what the numbers say, and no more."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +186,19 @@ def test_best_epochs_by_clean_labels_are_cautioned_about_under_noise(make: Make)
     assert cautioned()
     assert not cautioned(noise={"kind": "none", "rate": 0.0, "seed": 0})
     assert not cautioned(best=False, validation_size=0)
+
+
+def test_wrong_labels_of_the_data_itself_are_said(make: Make) -> None:
+    config, artifacts = make(
+        change=lambda values: values["data"].update(noise={"kind": "none", "rate": 0.0, "seed": 0})
+    )
+    meta = artifacts / "data" / "meta.json"
+    found = json.loads(meta.read_text()) | {"noise": {"flipped": 30}, "sizes": {"train": 120, "test": 200}}
+    meta.write_text(json.dumps(found))
+    said = results_of((config, artifacts))["cautions"]
+    assert any(caution.startswith("25.0% of the training labels are wrong, as the data gives them") for caution in said)
+    assert any("training and validation and the wrong labels" in caution for caution in said)
+    assert any("Validation labels are true" in caution for caution in said)
 
 
 def test_natural_training_alone_is_chosen_by_natural_accuracy(make: Make) -> None:
