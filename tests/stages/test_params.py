@@ -111,7 +111,7 @@ LISTED = {
     # What its weights come from belongs to a training, and is shown beside it in MLflow.
     "train": {"warmup.epochs", "warmup.lr", "warmup.objective"},
     # The analysis asks for a method's start, objective and labels, and DVC cannot list a key that may be left out.
-    "analyze": {"warmup.epochs", "warmup.lr", "methods.sglr.labels.natural_bn"},
+    "analyze": {"warmup.lr", "methods.sglr.labels.natural_bn"},
 }  # fmt: skip
 # Read without being listed: gathered with the rest of the training's settings, then set aside.
 READ = {"warmup": {"train.keep_epochs"}}
