@@ -16,7 +16,6 @@ from sglr.config.reader import validate
 from sglr.data import Split
 from sglr.data.arrays import as_pictures, check_labels, check_pictures
 from sglr.files import FileError
-from sglr.random import derive
 from sglr.training import Plan, Trained, fit
 
 SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
@@ -97,15 +96,15 @@ def train(
         raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
     config, chosen = _config(method, params, changes or {})
     channels, height, width = splits[0].x.shape[1:]
-    shape = (channels, height, width)
-    model = models.build(config.model, num_classes=num_classes, shape=shape, generator_seed=derive(seed, "init"))
+    spec = models.spec(config.model, num_classes=num_classes, shape=(channels, height, width))
+    model = models.initial(spec, seed)
     continue_from = None
     if config.methods[chosen].start == "warmup":
         warm = fit(Plan.warm_up(config, seed), model.to(device), *splits, title="warm-up")
         continue_from = warm.state if config.warmup.objective == "adversarial" else None
     plan = Plan.training(config, config.methods[chosen], seed)
     result = fit(plan, model.to(device), *splits, continue_from=continue_from, title=chosen)
-    return _fitted(result, models.spec(config.model, num_classes=num_classes, shape=shape))
+    return _fitted(result, spec)
 
 
 def _fitted(result: Trained, spec: dict[str, Any]) -> Fitted:

@@ -88,10 +88,11 @@ def write(result: dict[str, Any], folder: Path) -> None:
 def _introduce(subject: Subject) -> None:
     """Assumptions that hold throughout, and the memorisation curves, with the bound on label information by epoch."""
     config, trained = subject.config, subject.trained
+    warmed_up = config.warmup.epochs > 0 and config.methods[subject.method].start == "warmup"
     subject.notes.update(
         source=notes.SOURCE, attack=notes.ATTACK, gradient=notes.GRADIENTS, full_gradient=notes.FULL_GRADIENTS,
         probe=notes.PROBE, index_information=notes.INDEX, memorization=notes.MEMORIZATION, gap=notes.GAP,
-        weights=notes.WARMED_UP if config.warmup.epochs else notes.NOT_WARMED_UP,
+        weights=notes.WARMED_UP if warmed_up else notes.NOT_WARMED_UP,
     )  # fmt: skip
     if config.analyze.sharpness:
         subject.notes["sharpness"] = notes.SHARPNESS

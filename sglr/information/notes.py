@@ -44,7 +44,7 @@ WARMED_UP = f"{WEIGHTS} Those weights had seen the same data in warm-up."
 NOT_WARMED_UP = (
     f"{WEIGHTS} Those are the seed's initial weights, which saw no data; the precision is that of the trained weights."
 )
-NO_START = "Left out: this method starts from initial weights that are not kept, so there is no way to measure along."
+NO_START = "Left out: the weights of the warm-up were not given, so there is no way to measure along."
 LABEL_INFORMATION = (
     "Lower bound H - CE of I(w; y | x) / n with the entropy of the injected noise and the natural cross-entropy of"
     " given labels over all training examples; raw, never clipped. It holds in expectation over draws of the noise, so"

@@ -17,6 +17,7 @@ from sglr.information.checks import Integers
 from sglr.information.trained import Trained, check_same_labels, read
 from sglr.labels import LabelPolicy
 from sglr.models import Classifier
+from sglr.models.checkpoint import SPEC
 from sglr.random import numpy_stream
 
 Rows = list[dict[str, Any]]
@@ -24,14 +25,20 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """name: "start" (the weights training began with), "epoch-<n>" (a kept one), "best" or "last"."""
+    """name: "start" (the weights training began with), "epoch-<n>" (a kept one), "best" or "last".
+
+    untrained: the run's seed, where its initial weights are meant; of the model at ``path`` only the architecture is.
+    """
 
     name: str
     epoch: int
     path: Path
+    untrained: int | None = None
 
     def load(self, device: torch.device) -> Classifier:
         """The model in eval mode."""
+        if self.untrained is not None:
+            return models.initial(files.read_json(self.path / SPEC), self.untrained).to(device).eval()
         return cast(Classifier, models.load_model(self.path).to(device).eval())
 
 
@@ -97,7 +104,7 @@ def open_run(
         entropy = label_noise.drawn_entropy(noise["kind"], noise["rate"], data.num_classes, trained.true, pairs)
     return Subject(
         config, method, trained, train, validation, test,
-        checkpoints=_checkpoints(config, trained, folder, method, warmup),
+        checkpoints=_checkpoints(config, trained, folder, method, seed, warmup),
         train_index=np.sort(drawn[: _at_most(config, len(train))]),
         test_index=torch.arange(_at_most(config, len(test)), device=test.given.device),
         noise_entropy=entropy,
@@ -105,10 +112,12 @@ def open_run(
 
 
 def _checkpoints(
-    config: Config, trained: Trained, folder: Path, method: str, warmup: Path | None
+    config: Config, trained: Trained, folder: Path, method: str, seed: int, warmup: Path | None
 ) -> tuple[Checkpoint, ...]:
     found = []
-    if warmup is not None and config.methods[method].start == "warmup":
+    if config.methods[method].start == "initial":
+        found.append(Checkpoint("start", 0, folder / "last", untrained=seed))
+    elif warmup is not None:
         shared = config.warmup.epochs if config.warmup.objective == "adversarial" else 0
         found.append(Checkpoint("start", shared, warmup))
     kept = folder / "checkpoints"

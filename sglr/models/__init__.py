@@ -2,7 +2,7 @@
 
 from sglr.config import discover
 from sglr.models.checkpoint import load_model, save, unwrap
-from sglr.models.factory import build, from_spec, spec
+from sglr.models.factory import build, from_spec, initial, spec
 from sglr.models.foreign import Foreign, load_foreign
 from sglr.models.normalize import Normalization, Normalize
 from sglr.models.registry import REGISTRY, Classifier, ModelOptions
@@ -18,6 +18,7 @@ __all__ = [
     "Normalize",
     "build",
     "from_spec",
+    "initial",
     "load_foreign",
     "load_model",
     "save",

@@ -6,6 +6,7 @@ import torch
 
 from sglr.config import ConfigError
 from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape
+from sglr.random import derive
 
 FORMAT = 1
 
@@ -47,10 +48,15 @@ def spec(model: str | ModelOptions, *, num_classes: int, shape: Shape, **options
     }
 
 
-def from_spec(values: Any, device: str = "cpu") -> Classifier:
+def initial(values: Any, seed: int) -> Classifier:
+    """The untrained model that a ``spec`` describes, as a run with this seed begins with it, whatever its method."""
+    return from_spec(values, generator_seed=derive(seed, "init"))
+
+
+def from_spec(values: Any, device: str = "cpu", *, generator_seed: int | None = None) -> Classifier:
     """The untrained model that a ``spec`` describes, on ``device`` ('meta' allocates nothing).
 
-    Raises ConfigError (a ValueError) when it describes none.
+    ``generator_seed`` as for ``build``. Raises ConfigError (a ValueError) when it describes none.
     """
     wanted = {"format", "name", "num_classes", "shape", "options"}
     if not isinstance(values, dict) or set(values) != wanted:
@@ -61,8 +67,9 @@ def from_spec(values: Any, device: str = "cpu") -> Classifier:
         raise ConfigError("name must be a text and options a mapping of options")
     with torch.device(device):
         return build(
-            _options(values["name"], values["options"]), num_classes=values["num_classes"], shape=values["shape"]
-        )
+            _options(values["name"], values["options"]), num_classes=values["num_classes"], shape=values["shape"],
+            generator_seed=generator_seed,
+        )  # fmt: skip
 
 
 def _options(model: str | ModelOptions, options: dict[str, Any]) -> ModelOptions:

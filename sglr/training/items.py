@@ -13,7 +13,6 @@ from sglr import files, models
 from sglr.config import Config
 from sglr.config.names import LABELS
 from sglr.data import Prepared, Split, open_folder
-from sglr.random import derive
 from sglr.training.distributed import Team, together
 from sglr.training.loop import Interrupted, Row, Trained, TrainingError, fit
 from sglr.training.plan import Plan
@@ -112,9 +111,7 @@ def _folder(loop: dict[str, Any]) -> Path | None:
 
 def initial_model(config: Config, seed: int, data: Prepared, device: torch.device) -> nn.Module:
     """The untrained model of a seed; the same weights for every method."""
-    return models.build(
-        config.model, num_classes=data.num_classes, shape=data.shape, generator_seed=derive(seed, "init")
-    ).to(device)
+    return models.initial(_spec(config, data), seed).to(device)
 
 
 def _spec(config: Config, data: Prepared) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sglr.files import FileError, load_state, read_rows, save_state, write_json,
 from sglr.information import analyze, write
 from sglr.information.analyze import TABLES
 from sglr.information.memorization import ACCURACIES
+from sglr.training.items import initial_model
 
 CPU = torch.device("cpu")
 SEED, METHOD = 3, "sglr"
@@ -400,6 +402,24 @@ def test_a_start_without_warm_up_has_no_row_in_the_history(started):
     found = {row["quantity"] for row in result["tables"]["quantities"] if row["checkpoint"] == "start"}
     assert "natural/nll" in found
     assert not [name for name in found if name.startswith(("noisy/", "clean/"))]
+
+
+def test_initial_weights_are_built_again_and_are_what_a_run_begins_with(started, tmp_path):
+    config, prepared, folder, start = started
+    method = config.methods[METHOD].model_copy(update={"start": "initial"})
+    config = config.model_copy(update={"methods": config.methods | {METHOD: method}})
+    result = analyze(config, prepared, folder, METHOD, SEED, CPU, warmup=start)
+    begun = initial_model(config, SEED, prepared, CPU).state_dict()
+    last = models.load_model(folder / "last").state_dict()
+    names = [name for name, _ in models.load_model(folder / "last").named_parameters()]
+    length = math.sqrt(sum(float(((last[name] - begun[name]) ** 2).sum()) for name in names))
+    assert result["last"]["weights/distance"] == pytest.approx(length, rel=1e-5)
+    assert "initial weights, which saw no data" in result["notes"]["weights"]
+    (distance,) = [
+        row["value"] for row in result["tables"]["quantities"]
+        if (row["checkpoint"], row["quantity"]) == ("start", "weights/distance")
+    ]  # fmt: skip
+    assert distance == 0
 
 
 def test_it_finds_the_same_on_another_device(made):
