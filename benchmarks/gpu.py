@@ -54,18 +54,15 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     ends = time.monotonic() + 60 * asked.minutes
-    summary = []
     for name in asked.tasks or known:
         call, minutes = known[name]
         left = min(60 * minutes, ends - time.monotonic())
-        if left <= 0:
-            summary.append(f"{name}: not begun, the time was up")
-            continue
         if asked.device and call[0] != "-m":
             call = [*call, "--device", asked.device]
-        summary.append(f"{name}: {run(call, asked.out / f'{name}.txt', left, asked.device)}")
-    (asked.out / "summary.txt").write_text("\n".join(summary) + "\n")
-    print("\n".join(["", *summary]))
+        end = run(call, asked.out / f"{name}.txt", left, asked.device) if left > 0 else "not begun, the time was up"
+        with (asked.out / "summary.txt").open("a") as file:
+            file.write(f"{name}: {end}\n")
+    print((asked.out / "summary.txt").read_text())
 
 
 def run(call: list[str], log: Path, seconds: float, device: str | None) -> str:

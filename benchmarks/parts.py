@@ -112,14 +112,20 @@ def forms(rounds: int, device: torch.device, name: str, shape: tuple[int, int, i
     """One gradient of the attack's folded network, as it is, channels last and, on a GPU, without cuDNN's trials."""
     model, x, y = trained(name, shape, device)
     x, y = x.repeat(-(-batch // len(x)), 1, 1, 1)[:batch], y.repeat(-(-batch // len(y)))[:batch]
-    exact, half = Folded(model), Folded(model, torch.bfloat16)
-    exact_ends(half)
+    networks = {
+        (half, layout): Folded(model, torch.bfloat16 if half else None).to(memory_format=layout)
+        for half in (False, True)
+        for layout in (torch.contiguous_format, torch.channels_last)
+    }
+    for (half, _), network in networks.items():
+        if half:
+            exact_ends(network)
     table = Table(f"Gradient of an attack step, {name}, batch {batch}")
     gpu = device.type == "cuda"
 
     def gradient(precision: Precision, last: bool, tried: bool) -> Tensor:
         layout = torch.channels_last if last else torch.contiguous_format
-        network = (half if precision == "bf16" else exact).to(memory_format=layout)
+        network = networks[precision == "bf16", layout]
         at = x.detach().to(memory_format=layout).requires_grad_()
         with computing(precision, device):
             torch.backends.cudnn.benchmark = tried

@@ -8,6 +8,7 @@ what is measured after it; the last column is the time that 200 epochs of 49,000
 import argparse
 import itertools
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from sglr import models
 from sglr.attacks.pgd import PgdOptions
 from sglr.config import Config, parse
 from sglr.config.reader import validate
-from sglr.data import Split
+from sglr.config.sections import Data
+from sglr.data import Split, open_folder, prepare
 from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.statistics import wilson
 from sglr.models.precision import full_precision
@@ -48,10 +50,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     device = torch.device(asked.device)
     print(head(asked.threads, device))
-    with np.load(asked.data) as file:
-        x, y = (np.concatenate([file[f"{kind}_train"], file[f"{kind}_test"]]) for kind in "xy")
-        train = len(file["y_train"]) - VALIDATION
-    splits = [_split(x, y, part, device) for part in _parts(train, asked.examples, len(y))]
+    splits = read(asked, device)
     print(f"\n{asked.model}, {asked.epochs} epochs of {len(splits[0])} pictures, batch {asked.batch}.\n")
     print(f"| {' | '.join(COLUMNS)} |\n|---|{'---:|' * (len(COLUMNS) - 1)}", flush=True)
     for case in asked.cases:
@@ -59,14 +58,17 @@ def main() -> None:
         row(asked, splits, device, method, {"precision": precision, "compile": compiled})
 
 
-def _parts(train: int, asked: int | None, n: int) -> list[slice]:
-    """Positions of the examples for training, validation and test."""
-    return [slice(0, min(asked or train, train)), slice(train, train + VALIDATION), slice(train + VALIDATION, n)]
-
-
-def _split(x: np.ndarray, y: np.ndarray, part: slice, device: torch.device) -> Split:
-    labels = torch.from_numpy(y[part].astype(np.int64)).to(device)
-    return Split(torch.from_numpy(x[part]).to(device), labels, labels)
+def read(asked: argparse.Namespace, device: torch.device) -> list[Split]:
+    """Training, validation and test split, cut as the stage `prepare` does."""
+    values = {
+        **{"source": {"name": "npz", "path": str(asked.data)}, "train_size": asked.examples, "split_seed": 0},
+        **{"validation_size": VALIDATION, "noise": {"kind": "none", "rate": 0.0, "seed": 0}, "noise_per_seed": False},
+        "augment": {"crop_padding": 0, "flip": False},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Data.model_validate(values), folder)
+        data = open_folder(folder)
+        return [data.train(0, device), data.validation(device), data.test(device)]
 
 
 def row(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -41,6 +42,34 @@ def test_the_step_is_compared_with_both_forms_of_the_reference():
     assert names == expected | {(name, "ours, at: its steps") for name in measured}
     # Peak memory is a GPU's: not measured here, and not guessed.
     assert {cells[-1] for cells in found} == {"–"}
+
+
+def test_short_trainings_are_timed_and_attacked(tmp_path):
+    """On a file whose test pictures come sorted by class, channels last, in floating point."""
+    random = np.random.default_rng(0)
+    y, test = np.arange(1040) % 4, np.arange(40) // 10
+    x, x_test = (labels[:, None, None, None] / 4 + random.random((len(labels), 8, 8, 3)) / 8 for labels in (y, test))
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x_test, y_test=test)
+    call = ["training.py", str(tmp_path / "own.npz"), "--model", "small_cnn", "--epochs", "2", "--batch", "20"]
+    found = rows(*call, "--device", "cpu", "--cases", "at,fp32,never", "sglr,bf16,never")
+    assert [cells[0] for cells in found] == ["method, precision, compile", "at, fp32, never", "sglr, bf16, never"]
+    for _, first, epoch, rate, *_ in found[1:]:
+        assert float(first) >= 0
+        assert float(rate.replace(",", "")) == pytest.approx(40 / float(epoch), rel=0.2)
+
+
+def test_what_does_not_fit_into_the_minutes_is_cut_off_and_said(tmp_path):
+    call = [sys.executable, "gpu.py", str(tmp_path), "--device", "cpu", "--tasks", "forms", "step", "others"]
+    done = subprocess.run(
+        [*call, "--minutes", "0.3"], cwd=FOLDER, capture_output=True, text=True, check=True, timeout=500
+    )
+    ends = dict(line.split(": ", 1) for line in (tmp_path / "summary.txt").read_text().splitlines())
+    assert list(ends) == ["forms", "step", "others"]
+    assert ends["forms"].startswith("ended with 0")
+    assert ends["step"].startswith("cut off")
+    assert ends["others"] == "not begun, the time was up"
+    assert "Gradient of an attack step" in (tmp_path / "forms.txt").read_text()
+    assert "not begun" in done.stdout
 
 
 def test_two_forms_that_differ_are_not_timed(tmp_path):

@@ -158,11 +158,10 @@ def square_misfit(shape: tuple[int, int, int], norm: str) -> str | None:
 
     Under L2 it begins with tiles of a fifth of the height, and ends in an error where the last ones do not fit.
     """
-    _, height, width = shape
+    height, width = shape[1:]
     tile = height // 5
     start = (height - 5 * tile) // 2
-    fits = height == width and tile > 0 and (tile == 1 or start + height // tile * tile <= height)
-    if norm != "l2" or fits:
+    if norm != "l2" or (tile and (tile == 1 or all(start + n // tile * tile <= n for n in (height, width)))):
         return None
     return f"pyautoattack's Square Attack under L2 does not take pictures of {height}x{width}"
 
@@ -175,7 +174,7 @@ class AutoAttackOptions(AttackOptions):
 
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
         if num_classes < FEWEST_CLASSES:
-            return f"its targeted DLR loss needs at least {FEWEST_CLASSES} classes, there are {num_classes}"
+            return f"its DLR losses need at least {FEWEST_CLASSES} classes, there are {num_classes}"
         return None if self.version == "rand" else square_misfit(shape, norm)
 
     def build(self, threat: Threat) -> Attack:

@@ -14,6 +14,7 @@ from sglr.config import Config, ConfigError
 from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared, Split
 from sglr.evaluation.second_look import rescore
+from sglr.evaluation.suitability import require_attackable
 from sglr.evaluation.suite import KEPT, evaluate, write
 from sglr.models.checkpoint import WEIGHTS, saved_as
 
@@ -106,6 +107,7 @@ def evaluate_foreign(
             f"the model is for {spec['num_classes']} classes and pictures {spec['shape']}, the test set has"
             f" {data.num_classes} classes and pictures {list(data.shape)} (channels, height, width)."
         )
+    require_attackable(config, data.num_classes, data.shape)
     test = data.test()
     if len(test) == 0:
         raise files.FileError("the test split is empty: there is nothing to evaluate on.")

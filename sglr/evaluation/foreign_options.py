@@ -51,7 +51,7 @@ def run(
     count = processes.count(nproc, chosen, "--nproc")
     try:
         return evaluate_foreign(settings, data, model, output, weights=weights, device=chosen, nproc=count)
-    # What attacks say of models they cannot attack (AutoAttack below four classes).
+    # What attacks say of models they cannot attack.
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

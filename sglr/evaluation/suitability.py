@@ -6,8 +6,8 @@ from torch import Tensor
 from sglr.attacks import REGISTRY
 from sglr.config import Config, ConfigError
 
-# Of so many test sets in random order one is called skewed.
-_ONE_IN = 1_000_000
+# Below this probability the first examples are called skewed; with fewer expected in a cell it would not be one.
+_LEVEL, _FEW = 1e-9, 3
 
 
 def require_attackable(config: Config, num_classes: int, shape: tuple[int, int, int]) -> None:
@@ -18,25 +18,41 @@ def require_attackable(config: Config, num_classes: int, shape: tuple[int, int, 
     for key, options in asked.items():
         reason = options.misfit(num_classes, shape, config.threat.norm)
         if reason is not None:
-            raise ConfigError(f"evaluate.{key} cannot be run on this data: {reason}")
+            instead = "set it to null" if key == "sanity" else "leave it out"
+            raise ConfigError(f"evaluate.{key} cannot be run on this data: {reason}; {instead}")
 
 
 def skewed(labels: Tensor, sizes: dict[str, int]) -> list[str]:
-    """Flags for attacks that see the first so many test examples, where these are no fair sample of the classes.
+    """Flags for what sees the first so many test examples, by name, where these are no fair sample of the classes.
 
     labels: of the whole test split (n,), in its order. Pearson's chi-squared test of the first ones' class counts
-    against the shares in the whole.
+    against the shares in the whole, classes of which few are expected taken together.
     """
-    found, counts = [], torch.bincount(labels).double()
-    shares = counts[counts > 0] / len(labels)
+    found, counts = [], torch.bincount(labels).cpu()
     for n in sorted(set(sizes.values()) - {len(labels)}):
-        first = torch.bincount(labels[:n], minlength=len(counts)).double()[counts > 0]
-        statistic = ((first - n * shares) ** 2 / (n * shares)).sum()
-        half = torch.full_like(statistic, (len(shares) - 1) / 2)
-        if float(torch.special.gammaincc(half, statistic / 2)) < 1 / _ONE_IN:
+        first = torch.bincount(labels[:n], minlength=len(counts)).cpu()
+        cells = torch.tensor(_cells((n * counts.double() / len(labels)).tolist(), first.tolist()), dtype=torch.float64)
+        statistic = ((cells[:, 1] - cells[:, 0]) ** 2 / cells[:, 0]).sum()
+        half = torch.full_like(statistic, (len(cells) - 1) / 2)
+        if len(cells) > 1 and float(torch.special.gammaincc(half, statistic / 2)) < _LEVEL:
             names = ", ".join(name for name, size in sizes.items() if size == n)
             found.append(
                 f"{names}: the first {n} test examples are no fair sample of the classes (one class makes up"
                 f" {float(first.max()) / n:.0%} of them): put the test set in random order"
             )
     return found
+
+
+def _cells(expected: list[float], observed: list[int]) -> list[list[float]]:
+    """Counts [expected, observed] of classes, the rare ones together until ``_FEW`` are expected."""
+    cells: list[list[float]] = []
+    waiting = [0.0, 0.0]
+    for class_expected, class_observed in sorted(zip(expected, observed, strict=True), key=lambda pair: pair[0]):
+        waiting = [waiting[0] + class_expected, waiting[1] + class_observed]
+        if waiting[0] >= _FEW:
+            cells.append(waiting)
+            waiting = [0.0, 0.0]
+    if not cells:
+        return [waiting]
+    cells[-1] = [cells[-1][0] + waiting[0], cells[-1][1] + waiting[1]]
+    return cells

@@ -90,6 +90,8 @@ def evaluate(
         with processes.alongside(nproc - 1, _take_chunks, *share):
             _take_chunks(0, *share)
     sizes = {name: _size(config, test, name) for name in ("natural", *config.evaluate.attacks)}
+    if config.evaluate.sanity:
+        sizes["sanity"] = min(sizes["natural"], config.evaluate.sanity.n_examples)
     result = Evaluation(flags=skewed(test.true, sizes))
     total = len(checkpoints) * sum(measurement.chunks for _, measurement in _planned(config, test, nn.Identity(), kept))
     progress = tqdm(total=total, desc="evaluate", unit="chunk", disable=None, leave=False)

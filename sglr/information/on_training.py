@@ -112,7 +112,8 @@ def _all_weights(
     try:
         along = weights_information.difference(model, start.load(x.device))
     except ValueError as error:
-        raise FileError(f"{checkpoint.path} does not continue {start.path}: {error}.") from None
+        begun = start.path if start.untrained is None else "initial weights"
+        raise FileError(f"{checkpoint.path} does not continue {begun}: {error}.") from None
     found.number("weights/distance", weights_information.length(along), 1)
     hard = torch.eye(soft.shape[1], device=soft.device)[given]
     projections = example_gradients(

@@ -1,4 +1,4 @@
-"""What float32 is computed in: exactly that for what is measured of a model, TF32 where training asks for it."""
+"""What float32 is computed in: exactly that to evaluate and analyse models, TF32 where training asks for it."""
 
 import contextlib
 from collections.abc import Callable, Iterator

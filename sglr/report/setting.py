@@ -42,7 +42,7 @@ def _find(params: dict[str, Any], key: str) -> str | None:
     """The value of a dotted key as it is written, None where there is no such key."""
     value: Any = params
     for part in key.split("."):
-        if part not in value:
+        if not isinstance(value, dict) or part not in value:
             return None
         value = value[part]
     return _written(key, value)

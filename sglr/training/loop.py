@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sglr.data import Split, batches, order
+from sglr.models.precision import full_precision
 from sglr.random import torch_stream
 from sglr.training.distributed import ALONE, Team
 from sglr.training.history import measure, traced_examples
@@ -197,9 +198,10 @@ class _Loop:
         attacked = progress.predicted if learner.objective.attacks else None
         assert isinstance(progress.loss, Tensor)
         row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
-        with monitoring(plan.precision, self.train.given.device):
+        with full_precision():
             learner.weights.after_epoch(learner.model, epoch, self._pictures)
-            evaluated = learner.weights.evaluated(learner.model)
+        evaluated = learner.weights.evaluated(learner.model)
+        with monitoring(plan.precision, self.train.given.device):
             row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked, self.team)
         score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
         if score is not None and score > progress.best_score:
