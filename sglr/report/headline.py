@@ -169,7 +169,7 @@ def _how_counted(study: Study, results: Row, attack: str) -> str:
         )
     return (
         f"{counted(seeds, 'seed')} × {counted(examples, 'test example')}; in brackets 95% intervals of a hierarchical"
-        " bootstrap over both, widened as Student's t is where few seeds differ more than examples do."
+        " bootstrap over both, as wide as Student's t asks for from so many of each."
     )
 
 
