@@ -7,7 +7,9 @@ ResNet is trained on it.
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +55,7 @@ def main() -> None:
     unknown = set(asked.tasks or ()) - set(known)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    (asked.out / "summary.txt").unlink(missing_ok=True)
     ends = time.monotonic() + 60 * asked.minutes
     for name in asked.tasks or known:
         call, minutes = known[name]
@@ -74,14 +77,19 @@ def run(call: list[str], log: Path, seconds: float, device: str | None) -> str:
     began = time.monotonic()
     print(f"\n== python {' '.join(call)}  (at most {seconds:.0f} s)", flush=True)
     with log.open("w") as file:
+        task = subprocess.Popen(
+            [sys.executable, *call], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
         try:
-            done = subprocess.run(
-                [sys.executable, *call], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False,
-                timeout=seconds,
-            )  # fmt: skip
-            end = f"ended with {done.returncode}"
+            end = f"ended with {task.wait(seconds)}"
         except subprocess.TimeoutExpired:
             end = "cut off"
+        finally:
+            # Its own processes too (pytest's, a loader's): they would go on using the GPU.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(task.pid, signal.SIGKILL)
+            task.wait()
     print(log.read_text()[-3000:], flush=True)
     return f"{end} after {time.monotonic() - began:.0f} s"
 
