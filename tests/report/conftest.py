@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -82,6 +83,12 @@ Make = Callable[..., tuple[config.Config, Path]]
 def make(tmp_path: Path) -> Make:
     """``build`` below, in the test's own folder."""
     return partial(build, tmp_path / "artifacts")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without figures, for tests that look at words and numbers: drawing takes seconds."""
+    monkeypatch.setattr("sglr.report.writer.draw", lambda study, results: defaultdict(list))
 
 
 @pytest.fixture(scope="session")

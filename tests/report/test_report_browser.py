@@ -45,6 +45,7 @@ def test_nothing_sticks_out_and_every_figure_is_drawn(opened: tuple[Tab, int], w
     assert page.evaluate("performance.getEntriesByType('resource').length") == 0
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing(opened: tuple[Tab, int]):
     """Deque's checker of the rules for accessibility; what it cannot decide is looked at in test_report_colours."""
     from axe_playwright_python.sync_playwright import Axe

@@ -84,11 +84,6 @@ def test_too_many_classes_for_a_matrix(make):
     assert draw_closer(read(config, artifacts))["classes"] == []
 
 
-def test_figures_are_the_same_every_time(study):
-    once, again = draw_closer(study), draw_closer(study)
-    assert once == again
-
-
 def test_they_reach_the_page(written: Path):
     page = (written / "index.html").read_text()
     for title in ("Class by class", "What the attacks do"):

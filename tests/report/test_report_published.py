@@ -197,6 +197,7 @@ def test_another_attack_is_not_theirs(make):
         assert all((row["ours"] is not None) == (attack == {}) for row in found)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_they_reach_the_report(make, tmp_path: Path, written: Path):
     report.write(*make(change=cifar), tmp_path / "report")
     assert "Published accuracies" in (tmp_path / "report/index.html").read_text()

@@ -23,12 +23,14 @@ def test_transfer_is_averaged_over_seeds(written: Path):
     assert "72.5 ± 3.5" in (written / "results.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_single_method_has_no_transfer(make: Callable, tmp_path: Path):
     study = make(methods=("at",))
     report.write(*study, tmp_path / "report")
     assert not (tmp_path / "report/tables/transfer.csv").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_flags_of_the_audit_stand_with_those_of_the_item(make: Callable, tmp_path: Path):
     config, artifacts = make()
     flag = "last: 3 of 200 worst-case pictures are scored otherwise in a new process"

@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pytest
 
 from sglr import report
 from sglr.report.study import read
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_worst_case_is_shown_last_and_is_not_the_headline(make, tmp_path) -> None:
     settings, artifacts = make()
     plain = report_of(settings, artifacts, tmp_path / "plain")

@@ -151,6 +151,7 @@ def test_figures_are_well_formed_and_undated(written: Path) -> None:
         assert "date" not in path.read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_from_outside_are_escaped(make: Make, tmp_path: Path) -> None:
     study, artifacts = make()
     evil = "<script>alert('x')</script> | [a](b)"
@@ -187,6 +188,7 @@ def test_the_page_has_every_part_in_the_order_of_interest(written: Path) -> None
     assert found == [*order.split(), "cautions", "data", "provenance"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_provenance_has_the_weights(make: Make, tmp_path: Path) -> None:
     study, artifacts = make()
     (artifacts / "train/at-1/last").mkdir()

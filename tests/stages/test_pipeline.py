@@ -42,15 +42,9 @@ def test_a_second_time_nothing_runs_and_no_file_changes(finished):
     assert {path: path.stat().st_mtime_ns for path in (finished.path / "artifacts").rglob("*")} == before
 
 
-def test_forced_runs_leave_the_same_bytes(first_run, finished):
-    """Once tracked by MLflow, once not: it reaches no result."""
-    assert sorted(finished.repro("--force").ran) == sorted(ITEMS)
-    assert finished.lock() == first_run[0].lock()
-
-
 @pytest.mark.slow
-def test_the_plain_commands_do_the_same(first_run, blank, tmp_path):
-    """All other tests of whole studies start stages from a process that has torch loaded."""
+def test_the_plain_commands_leave_the_same_bytes(first_run, blank, tmp_path):
+    """Without MLflow: it reaches no result. All other tests start stages from a process that has torch loaded."""
     plain = blank.copy(tmp_path / "study")
     assert sorted(plain.repro().ran) == sorted(ITEMS)
     assert plain.lock() == first_run[0].lock()

@@ -23,9 +23,9 @@ from typing import Any, NoReturn
 
 LIBRARIES = (
     # Of stages.
-    "torch", "torch._dynamo", "numpy", "pydantic", "yaml", "click", "tqdm", "filelock", "safetensors.torch", "psutil",
-    "jinja2", "sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_svg", "mlflow.tracking",
-    "sqlalchemy",
+    "torch", "torch._dynamo", "torch._decomp.decompositions_for_jvp", "numpy", "pydantic", "yaml", "click", "tqdm",
+    "filelock", "safetensors.torch", "psutil", "jinja2", "sklearn.datasets", "matplotlib.figure",
+    "matplotlib.backends.backend_svg", "mlflow.tracking", "sqlalchemy",
     # Of dvc.
     "ruamel.yaml", "networkx", "pygtrie", "flufl.lock", "zc.lockfile", "scmrepo.git", "dvc.cli", "dvc.cli.parser",
     "dvc.commands.repro", "dvc.repo.reproduce", "dvc.repo.index", "dvc.repo.open_repo", "dvc.repo.params",
