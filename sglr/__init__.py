@@ -14,6 +14,7 @@ _ROOMS = (
     "config",
     "data",
     "evaluation",
+    "exchange",
     "files",
     "information",
     "labels",

@@ -231,16 +231,16 @@ def evaluate(context: click.Context, weights: str, name: str | None, output: str
     """
     from pathlib import Path
 
-    from sglr.evaluation import foreign, foreign_options
+    from sglr.exchange import evaluating, options
 
     if given["npz"] is not None and _was_given(context, "folder"):
         raise click.UsageError("--data with --npz: the test pictures come from one of them.")
-    target = Path(output) if output else foreign.default_folder(Path(weights))
+    target = Path(output) if output else evaluating.default_folder(Path(weights))
     try:
-        metrics = foreign_options.run(Path(weights), name, target, **given)
+        metrics = options.run(Path(weights), name, target, **given)
     except ImportError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{foreign.table(metrics)}\nwritten to {target}")
+    click.echo(f"{evaluating.table(metrics)}\nwritten to {target}")
 
 
 @main.of(
@@ -259,7 +259,7 @@ def export(path: str, output: str, name: str | None, checkpoint: str | None) -> 
 
     PATH is a training folder (artifacts/train/<method>-<seed>), a checkpoint in it, or what `sglr evaluate` wrote.
     """
-    from sglr.evaluation import export
+    from sglr.exchange import export
 
     written = export.export(path, output, name=name, checkpoint=checkpoint)
     click.echo("\n".join(map(str, written)))

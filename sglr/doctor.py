@@ -17,7 +17,7 @@ Level = Literal["ok", "warning", "problem"]
 PACKAGES = {
     "training": ("torch", "numpy", "pydantic", "safetensors", "pyyaml", "click", "filelock", "tqdm"),
     "the pipeline": ("dvc", "mlflow", "psutil", "matplotlib", "jinja2", "pandas", "ruamel.yaml"),
-    "AutoAttack": ("pyautoattack",),
+    "AutoAttack and Square Attack": ("pyautoattack",),
     "intervals over seeds": ("scipy",),
     "`sglr predict`": ("pillow",),
     "data sets": ("scikit-learn", "torchvision"),
@@ -81,9 +81,11 @@ def _packages(settings: config.Config | None) -> Iterator[Finding]:
     needs = _SOURCES.get(settings.data.source.name)
     if needs and _version(needs) is None:
         yield Finding("problem", "packages", f"{needs} is missing, which data.source {settings.data.source.name} needs")
-    uses = any(attack.name == "autoattack" for attack in settings.evaluate.attacks.values())
-    if uses and _version("pyautoattack") is None:
-        yield Finding("problem", "packages", "evaluate.attacks has AutoAttack: pip install pyautoattack")
+    from sglr.evaluation.suitability import asked, missing_packages
+
+    for key, options in asked(settings).items():
+        for package in missing_packages(options):
+            yield Finding("problem", "packages", f"{key} needs {package}: pip install {package}")
 
 
 def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
@@ -187,6 +189,8 @@ def _tracking(root: Path) -> Iterator[Finding]:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri and uri.startswith("http"):
         yield _server(root, uri)
+    elif uri and "://" in uri and not uri.startswith(("sqlite:", "file:")):
+        yield Finding("ok", "tracking", f"a database ({uri.partition(':')[0]}), which was not asked")
     else:
         yield Finding("ok", "tracking", "a local file" if uri else f"{root / 'mlflow.db'}")
     left = [path for path in (root / ".sglr" / "journal").glob("*") if path.is_dir()]

@@ -14,7 +14,7 @@ from sglr import models
 from sglr.config import Config, ConfigError, parse
 from sglr.config.reader import validate
 from sglr.data import Split
-from sglr.data.arrays import as_pictures, check_labels, check_pictures
+from sglr.data.arrays import as_labels, as_pictures, check_labels, check_pictures
 from sglr.files import FileError
 from sglr.training import Plan, Trained, fit
 
@@ -181,9 +181,7 @@ def _split(
 ) -> Split:
     arrays = [np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array) for array in (x, given, true)]
     arrays[0] = as_pictures(arrays[0])
-    for position in (1, 2):
-        if np.issubdtype(arrays[position].dtype, np.integer):
-            arrays[position] = arrays[position].astype(np.int64)
+    arrays[1:] = map(as_labels, arrays[1:])
     try:
         check_pictures(arrays[0], pictures)
         check_labels(arrays[1], labels)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sglr import files, models, threat
 from sglr.attacks import pgd
 from sglr.config import ConfigError
-from sglr.evaluation.provenance import gather
+from sglr.exchange.provenance import gather
 from sglr.models.checkpoint import WEIGHTS, saved_as
 from sglr.random import torch_stream
 

@@ -18,6 +18,7 @@ _SNAPSHOTS = 3
 _MODELS = 2
 # History, logs, descriptions.
 _SMALL_FILES = 2**21
+# Examples in a trace (sglr.training.history).
 _TRACED = 64
 # Tables of one probability per example and class: the targets, hard and refined, and those of the best epoch.
 _TABLES = 3
@@ -64,10 +65,8 @@ def expected(settings: config.Config, data: Path) -> Pictures:
         meta = files.read_json(data / "meta.json")
         channels, height, width = map(int, meta["shape"])
         return Pictures(int(meta["sizes"]["train"]), int(meta["num_classes"]), (channels, height, width))
-    source = settings.data.source
-    examples = source.training_examples() or _EXAMPLES
-    classes, shape = _KINDS.get(source.name, _USUAL)
-    return Pictures(min(examples, settings.data.train_size or examples), classes, shape)
+    classes, shape = _KINDS.get(settings.data.source.name, _USUAL)
+    return Pictures(settings.data.training_examples or _EXAMPLES, classes, shape)
 
 
 def needed(settings: config.Config, data: Path) -> Need:

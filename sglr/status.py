@@ -270,7 +270,7 @@ def _progress(root: Path, item: str, process: Any) -> Progress:
     folders = sorted((root / ".sglr" / "journal").glob(f"{item}-*"), key=os.path.getmtime)
     if stage not in ("warmup", "train") or not folders:
         return Progress(elapsed)
-    epoch, epochs, taken_over, moments = 0, 0, 0, []
+    epoch, epochs, shift, taken_over, moments = 0, 0, 0, 0, []
     # Half a line, or a damaged one: what came before it counts.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         for line in (folders[-1] / "journal.jsonl").read_text(encoding="utf-8").splitlines():
@@ -278,10 +278,13 @@ def _progress(root: Path, item: str, process: Any) -> Progress:
             if record["kind"] == "params":
                 values = record["values"]
                 epochs = int(values.get("train.epochs" if stage == "train" else "warmup.epochs", 0))
-                if stage == "train" and values.get("warmup.objective") == "adversarial":
+                adversarial = values.get("warmup.objective") == "adversarial"
+                if stage == "train" and adversarial:
                     taken_over = int(values.get("warmup.epochs", 0))
+                # A natural warm-up's epochs end at 0.
+                shift = epochs if stage == "warmup" and not adversarial else 0
             elif record["kind"] == "metrics" and "train/loss" in record["values"]:
-                epoch = max(epoch, int(record["step"]))
+                epoch = max(epoch, int(record["step"]) + shift)
                 # Epochs of the warm-up are logged at once when the training takes them over.
                 if stage == "warmup" or int(record["step"]) > taken_over:
                     moments.append(int(record["t"]))

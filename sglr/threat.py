@@ -46,7 +46,7 @@ def _norms(v: Tensor) -> Tensor:
     return v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
 
 
-def _like(x: Tensor) -> Tensor:
+def blank_like(x: Tensor) -> Tensor:
     """Memory for x's shape that is filled in the same order however x lies in memory: random numbers then agree."""
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
@@ -61,7 +61,7 @@ class Linf:
         _check_eps(self.eps)
 
     def random_start(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        noise = _like(x).uniform_(-self.eps, self.eps, generator=generator)
+        noise = blank_like(x).uniform_(-self.eps, self.eps, generator=generator)
         return self.project(x + noise, x)
 
     def step(self, gradient: Tensor, size: float) -> Tensor:
@@ -92,7 +92,7 @@ class L2:
         _check_eps(self.eps)
 
     def random_start(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        direction = _like(x).normal_(generator=generator)
+        direction = blank_like(x).normal_(generator=generator)
         radius = torch.empty(x.shape[0], device=x.device, dtype=x.dtype).uniform_(0, self.eps, generator=generator)
         noise = direction / _norms(direction) * radius.view(-1, *[1] * (x.dim() - 1))
         return torch.clamp(x + noise, 0, 1)

@@ -45,7 +45,7 @@ class Definition:
             if not needed.is_file():
                 raise files.FileError(f"there is no {needed} in {Path.cwd()}; run this in the project's root folder.")
         text = _PIPELINE.read_text(encoding="utf-8")
-        for name, value in (("item.method", method), ("item.seed", seed), ("item", seed)):
+        for name, value in (("item.method", method), ("item.seed", seed)):
             text = text.replace(f"${{{name}}}", str(value))
         entry = yaml.safe_load(text)["stages"][stage]
         keys, deps = tuple(entry.get("params", ())), tuple(entry.get("deps", ()))

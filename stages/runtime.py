@@ -86,7 +86,7 @@ class Run:
         metrics = files.read_json(folder / "metrics.json")
         if headline:
             numbers = tracking.flatten({name: metrics[name] for name in ("best", "last", "gap") if name in metrics})
-            known = {key.replace(".", "/"): float(value) for key, value in numbers.items() if value != "None"}
+            known = {key.replace(".", "/"): float(value) for key, value in numbers.items()}
             self.tracker.headline({f"{headline}/{key}": value for key, value in known.items()})
         if metrics.get("flags"):
             self.tracker.tags({"flags": "; ".join(metrics["flags"])[:4000]})
@@ -223,7 +223,10 @@ def _prepare_torch(threads: int) -> "torch.device":
 def _git_commit() -> str:
     import subprocess
 
-    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return "unknown"
     return found.stdout.strip() or "unknown"
 
 

@@ -232,12 +232,12 @@ def weights(project, **change):
 
 
 REFUSED = {
-    "empty test set": (lambda p: npz(p, x_test=np.ones((0, 1, 8, 8)), y_test=np.ones(0, int)), "test set is empty"),
+    "empty test set": (lambda p: npz(p, x_test=np.ones((0, 1, 8, 8)), y_test=np.ones(0, int)), r"x_test is empty"),
     "beyond 1": (lambda p: npz(p, x_test=np.full((100, 1, 8, 8), 1.01)), r"values from 1.01 to 1.01; .* \[0, 1\]"),
-    "NaN picture": (lambda p: npz(p, x_test=np.full((100, 1, 8, 8), np.nan)), "values from nan to nan"),
-    "too few labels": (lambda p: npz(p, y_test=np.zeros(7, int)), r"one whole number for each of 100 pictures"),
+    "NaN picture": (lambda p: npz(p, x_test=np.full((100, 1, 8, 8), np.nan)), "x_test holds NaN"),
+    "too few labels": (lambda p: npz(p, y_test=np.zeros(7, int)), "x_test has 100 pictures, y_test 7 labels"),
     "classes of the data": (lambda p: npz(p, y_test=np.arange(100)), r"\[10, 16\], must be \[100, 16\]"),
-    "label too large": (lambda p: (*npz(p), "--num-classes", "5"), "labels 0 to 9; 5 classes allow 0 to 4"),
+    "label too large": (lambda p: (*npz(p), "--num-classes", "5"), "holds label 9, but there are 5 classes: 0 to 4"),
     "no y_test": (lambda p: without_labels(p), r"missing y_test \(it holds x_test\)"),
     "other class count": (lambda p: ("--weights", "author.tar", *OPTIONS, "--num-classes", "7"), "has 10 classes"),
     "NaN weights": (lambda p: weights(p, **{"head.bias": torch.full((10,), torch.nan)}), r"not finite: head\.bias"),
@@ -293,9 +293,9 @@ def test_the_curve_over_eps_is_printed_with_its_intervals(project):
 
 
 def test_kept_pictures_are_scored_again_in_another_process(project, monkeypatch):
-    from sglr.evaluation import foreign
+    from sglr.exchange import evaluating
 
-    write = foreign.write
+    write = evaluating.write
 
     def tampering(result, folder):
         write(result, folder)
@@ -303,7 +303,7 @@ def test_kept_pictures_are_scored_again_in_another_process(project, monkeypatch)
         arrays["last/correct"][:2] = ~arrays["last/correct"][:2]
         files.write_arrays(folder / "worst.npz", arrays)
 
-    monkeypatch.setattr(foreign, "write", tampering)
+    monkeypatch.setattr(evaluating, "write", tampering)
     result = call("--weights", "author.tar", *OPTIONS)
     assert result.exit_code == 0, result.output
     assert "FLAG last: 2 of 40 worst-case pictures are scored otherwise in a new process" in result.output

@@ -18,6 +18,7 @@ import sglr
 from sglr import data, evaluation, files, models
 from sglr.cli import main
 from sglr.config.reader import validate
+from sglr.exchange import load_foreign
 from sglr.tracking import registering
 
 # RobustBench 1.1.1, robustbench/utils.py, class ModelInfo: the fields that concern Lp threat models.
@@ -46,7 +47,7 @@ def study(params, tmp_path, monkeypatch):
     data.prepare(config.data, artifacts / "data")
     trained = artifacts / "train" / "sglr-0"
     kind = {"num_classes": 10, "shape": (1, 8, 8)}
-    for seed, name in enumerate(("best", "last")):
+    for seed, name in enumerate(("best", "last", "checkpoints/10")):
         models.save(
             models.build(config.model, **kind, generator_seed=seed), trained / name, models.spec(config.model, **kind)
         )
@@ -72,12 +73,13 @@ def write_lock(project: Path, params: dict) -> None:
         _, _, found = build_object(store, str(project / path), filesystem, "md5", dry_run=True)
         return {"path": path, "hash": "md5", "md5": found.hash_info.value}
 
-    outs = [entry(f"artifacts/train/sglr-0/{name}") for name in ("best", "last")]
+    evaluated = [entry(f"artifacts/train/sglr-0/{name}") for name in ("best", "last")]
+    outs = [*evaluated, entry("artifacts/train/sglr-0/checkpoints")]
     used = {key: params[key] for key in ("threat", "evaluate")}
     values = {"methods.sglr": params["methods"]["sglr_mixed"], "threat": params["threat"], "train": params["train"]}
     stages = {
         "train@sglr-0": {"deps": [entry("artifacts/data")], "params": {"params.yaml": values}, "outs": outs},
-        "evaluate@sglr-0": {"deps": outs, "params": {"params.yaml": used}, "outs": []},
+        "evaluate@sglr-0": {"deps": evaluated, "params": {"params.yaml": used}, "outs": []},
     }
     (project / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
@@ -110,7 +112,7 @@ def test_all_files_are_written_and_load(study):
     assert all(torch.equal(state[name], value) for name, value in original.state_dict().items())
     x = torch.rand(4, 1, 8, 8)
     assert torch.equal(sglr.load_model(study / "out")(x), original(x))
-    reloaded = models.load_foreign(
+    reloaded = load_foreign(
         study / "out" / "sglr_0_best.pt", "small_cnn", num_classes=10, shape=(1, 8, 8), channels=[4, 8], hidden=16
     )
     assert torch.equal(reloaded.model(x), original(x))
@@ -253,6 +255,16 @@ def test_a_model_from_elsewhere_keeps_its_origin(study):
     assert "Trained elsewhere: `author.pt`" in card
     assert "| natural | 4 |" in card
     assert "Training data: not on record" in card
+
+
+def test_the_weights_of_a_kept_epoch_are_known_and_not_evaluated(study):
+    assert call("artifacts/train/sglr-0/checkpoints/10", "--output", "out").exit_code == 0
+    card = (study / "out/README.md").read_text()
+    assert (study / "out/sglr_0_10.py").is_file()
+    assert "- weights as they were after epoch 10" in card
+    assert "`train`: " in card
+    assert "Training data: not on record" not in card
+    assert "Not evaluated" in card
 
 
 def test_without_validation_last_is_exported(study):

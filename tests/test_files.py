@@ -104,6 +104,12 @@ def test_rows_keep_floats_exactly_and_absent_values_absent(tmp_path):
     ]
 
 
+def test_names_are_no_numbers(tmp_path):
+    rows = [{"model": name, "accuracy": 0.5} for name in ("nan", "1_0", "7", "at")]
+    files.write_rows(tmp_path / "rows.csv", rows)
+    assert files.read_rows(tmp_path / "rows.csv", text=("model",)) == rows
+
+
 def test_a_table_without_rows_stays_one(tmp_path):
     files.write_rows(tmp_path / "rows.csv", [{"checkpoint": None, "epoch": None}])
     assert files.read_rows(tmp_path / "rows.csv") == []

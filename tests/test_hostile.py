@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from PIL import Image
 from safetensors.torch import save
 
 from sglr import config, data, files, models, predicting
-from sglr.data.npz import _load
-from sglr.evaluation.given_pictures import read_test
-from sglr.models.foreign_file import read_tensors
+from sglr.data.npz import NAMES, read_npz
+from sglr.exchange.foreign_file import read_tensors
+from sglr.exchange.given_pictures import read_test
 from sglr.status import _progress
 from sglr.tracking import journal
 from stages.pipeline import Definition
@@ -29,7 +30,6 @@ QUICK = settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 MIB = 2**20
-NAMES = ("x_train", "y_train", "x_test", "y_test")
 # What refusing one of these files may take; unfolded they take half a gigabyte and more.
 ALLOWED = 64 * MIB
 
@@ -85,7 +85,7 @@ def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("read", [files.read_arrays, read_test, _load])
+@pytest.mark.parametrize("read", [files.read_arrays, read_test, partial(read_npz, needed=NAMES)])
 def test_an_npz_that_unfolds_to_far_more_than_its_size_is_refused(
     bomb: Path, tmp_path: Path, grown: Callable[[], int], read: Callable
 ):

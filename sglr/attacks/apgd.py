@@ -6,12 +6,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sglr.attacks import losses
 from sglr.attacks.losses import Loss, named
 from sglr.attacks.pgd import gradient_of
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.attacks.restarts import worst_case
 from sglr.random import torch_stream
-from sglr.threat import Linf, Threat
+from sglr.threat import Linf, Threat, blank_like
 
 # The paper's constants: momentum, the share of rising steps below which a step size halves, first checkpoint, by how
 # much the distance between checkpoints shrinks, and its least value (the last three as shares of the steps).
@@ -109,7 +110,7 @@ def _checkpoints(steps: int) -> dict[int, int]:
 def _on_sphere(threat: Threat, x: Tensor, generator: torch.Generator | None) -> Tensor:
     """A random point at distance eps from x (before clipping): uniform direction in the cube, normal otherwise."""
     uniform = isinstance(threat, Linf)
-    empty = torch.empty_like(x)
+    empty = blank_like(x)
     draw = empty.uniform_(-1, 1, generator=generator) if uniform else empty.normal_(generator=generator)
     length = threat.distance(draw, torch.zeros_like(draw))
     return threat.project(x + threat.eps * draw / _like(length, x), x)
@@ -129,8 +130,7 @@ class ApgdOptions(AttackOptions):
     loss: Literal["ce", "dlr"] = "ce"
 
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
-        few = self.loss == "dlr" and num_classes < 3
-        return f"the DLR loss needs at least 3 classes, there are {num_classes}" if few else None
+        return losses.misfit(self.loss, num_classes)
 
     def build(self, threat: Threat) -> Attack:
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:

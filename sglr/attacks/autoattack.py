@@ -1,29 +1,29 @@
 """AutoAttack (Croce and Hein 2020) by its authors' package, pyautoattack."""
 
 import contextlib
-import importlib.util
 import logging
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from sglr.attacks.losses import FEWEST_FOR_DLR
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
-from sglr.config import ConfigError
 from sglr.threat import L2, Linf, Threat
 
 _LOGGER = "auto-attack"
-_MISSING = "AutoAttack needs the package pyautoattack: pip install pyautoattack"
+_MISSING = "AutoAttack and Square Attack need the package pyautoattack: pip install pyautoattack"
 Version = Literal["standard", "plus", "rand"]
-FEWEST_CLASSES = 4
 # What each version runs, in its order.
 MEMBERS: dict[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
 }
+# Classes that the DLR losses need: the targeted one, which the others have, one more.
+FEWEST_CLASSES: dict[str, int] = {"standard": FEWEST_FOR_DLR + 1, "plus": FEWEST_FOR_DLR + 1, "rand": FEWEST_FOR_DLR}
 
 
 def autoattack(
@@ -42,14 +42,14 @@ def autoattack(
     x: (N, C, H, W) in [0, 1]. ``member`` runs that attack of the version alone: one after another, each on the examples
     that are still correct, they find what the version finds. With fewer than 10 classes the targeted attacks have C - 1
     targets, and a warning in the log says that this is not the standard version. The global random state is left as it
-    was. Raises ValueError below 4 classes (the targeted DLR loss needs them), ImportError without pyautoattack.
+    was. Raises ValueError below 4 classes, for "rand" below 3 (its DLR losses need them), ImportError without
+    pyautoattack.
     """
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
-    if classes < FEWEST_CLASSES:
-        raise ValueError(
-            f"AutoAttack's targeted DLR loss needs at least {FEWEST_CLASSES} classes, this model has {classes}"
-        )
+    few = _few_classes(version, classes)
+    if few:
+        raise ValueError(f"AutoAttack {version}: {few}")
     if not _has_gradient(model, x[:1]):
         logging.getLogger(_LOGGER).warning(
             "the logits have no gradient at the picture: attacks that follow it are blind"
@@ -58,7 +58,7 @@ def autoattack(
     attacks = runner(model, x, threat=threat, seed=seed, version=version)
     if member is not None:
         attacks.attacks_to_run = [member]
-    if classes < 10:
+    if classes < 10 and version != "rand":
         attacks.apgd_targeted.n_target_classes = attacks.fab.n_target_classes = classes - 1
         logging.getLogger(_LOGGER).warning("%d targets instead of 9: not AutoAttack's standard version", classes - 1)
     return run(attacks, x, y, batch_size)
@@ -84,12 +84,6 @@ class _Connected(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)
         return logits + 0 * x.flatten(1).sum(1, keepdim=True)
-
-
-def require_package() -> None:
-    """ConfigError where pyautoattack is not installed."""
-    if importlib.util.find_spec("pyautoattack") is None:
-        raise ConfigError(f"{_MISSING}, or take the attack out of evaluate.attacks.")
 
 
 def runner(model: nn.Module, x: Tensor, *, threat: Threat, seed: int, **options: Any) -> Any:
@@ -153,6 +147,11 @@ def captured_warnings() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
+def _few_classes(version: str, classes: int) -> str | None:
+    fewest = FEWEST_CLASSES[version]
+    return f"its DLR losses need at least {fewest} classes, there are {classes}" if classes < fewest else None
+
+
 def square_misfit(shape: tuple[int, int, int], norm: str) -> str | None:
     """Why the package's Square Attack cannot attack pictures (C, H, W) under this norm; None where it can.
 
@@ -170,12 +169,13 @@ def square_misfit(shape: tuple[int, int, int], norm: str) -> str | None:
 class AutoAttackOptions(AttackOptions):
     """AutoAttack's version, as in its paper."""
 
+    packages: ClassVar[tuple[str, ...]] = ("pyautoattack",)
+
     version: Version = "standard"
 
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
-        if num_classes < FEWEST_CLASSES:
-            return f"its DLR losses need at least {FEWEST_CLASSES} classes, there are {num_classes}"
-        return None if self.version == "rand" else square_misfit(shape, norm)
+        few = _few_classes(self.version, num_classes)
+        return few if few or "square" not in MEMBERS[self.version] else square_misfit(shape, norm)
 
     def build(self, threat: Threat) -> Attack:
         return self._attack(threat, None)
@@ -184,7 +184,6 @@ class AutoAttackOptions(AttackOptions):
         return {member: self._attack(threat, member) for member in MEMBERS[self.version]}
 
     def _attack(self, threat: Threat, member: str | None) -> Attack:
-        require_package()
         call = partial(autoattack, threat=threat, version=self.version, member=member)
 
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:

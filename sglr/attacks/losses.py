@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+FEWEST_FOR_DLR = 3
 # Keeps the ratio of the DLR loss finite where the logits are equal; Croce and Hein's value.
 _SMALL = 1e-12
 
@@ -29,13 +30,20 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     The margin over the distance from the largest to the third largest logit: unchanged when logits are shifted or
     scaled. Raises ValueError below 3 classes (only the targeted form needs 4).
     """
-    if logits.shape[1] < 3:
-        raise ValueError(f"the DLR loss needs at least 3 classes, this model has {logits.shape[1]}")
+    if logits.shape[1] < FEWEST_FOR_DLR:
+        raise ValueError(f"the DLR loss needs at least {FEWEST_FOR_DLR} classes, this model has {logits.shape[1]}")
     largest = logits.topk(3, dim=1).values
     return margin(logits, y) / (largest[:, 0] - largest[:, 2] + _SMALL)
 
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "cw": margin, "dlr": dlr}
+
+
+def misfit(loss: str, num_classes: int) -> str | None:
+    """Why the loss of that name cannot be computed for so many classes; None where it can."""
+    if loss == "dlr" and num_classes < FEWEST_FOR_DLR:
+        return f"the DLR loss needs at least {FEWEST_FOR_DLR} classes, there are {num_classes}"
+    return None
 
 
 def named(loss: str | Loss) -> Loss:

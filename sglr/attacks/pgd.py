@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sglr.attacks import losses
 from sglr.attacks.losses import Loss, named
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.attacks.restarts import worst_case
@@ -36,11 +37,11 @@ def pgd(
     it is in (see ``attack_mode``), its parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and
     dtype.
 
-    Raises ValueError for an unknown loss, steps or restarts below 1, or a start with restarts.
+    Raises ValueError for an unknown loss, steps or restarts below 1, or restarts without a random start.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
-    if start is not None and restarts > 1:
+    if restarts > 1 and (start is not None or not random_start):
         raise ValueError(f"{restarts} restarts from one start would be one attack made {restarts} times")
     criterion = named(loss)
     x = x.detach()
@@ -94,8 +95,7 @@ class PgdOptions(AttackOptions):
     loss: Literal["ce", "cw", "dlr"] = "ce"
 
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
-        few = self.loss == "dlr" and num_classes < 3
-        return f"the DLR loss needs at least 3 classes, there are {num_classes}" if few else None
+        return losses.misfit(self.loss, num_classes)
 
     def build(self, threat: Threat) -> Attack:
         step_size = threat.eps / 4 if self.step_size_255 is None else self.step_size_255 / 255

@@ -1,6 +1,6 @@
 """What evaluation knows of an attack: options with a ``build`` method that returns a function."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ class Attack(Protocol):
 
 class AttackOptions(Options):
     """Base of attack options: how many test examples it is run on (null: as many as the suite)."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """What must be installed for it, beyond what training needs."""
 
     n_examples: int | None = Field(default=None, ge=1)
 

@@ -1,9 +1,11 @@
 """Square Attack (Andriushchenko et al. 2020): random search that sees logits but no gradients, by pyautoattack."""
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor, nn
 
-from sglr.attacks.autoattack import require_package, run, runner, square_misfit
+from sglr.attacks.autoattack import run, runner, square_misfit
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
 
@@ -24,6 +26,8 @@ def square(
 class SquareOptions(AttackOptions):
     """Square Attack; AutoAttack's standard version has 5000 queries and one restart."""
 
+    packages: ClassVar[tuple[str, ...]] = ("pyautoattack",)
+
     queries: int = Field(default=5000, ge=1)
     restarts: int = Field(default=1, ge=1)
 
@@ -31,8 +35,6 @@ class SquareOptions(AttackOptions):
         return square_misfit(shape, norm)
 
     def build(self, threat: Threat) -> Attack:
-        require_package()
-
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
             return square(model, x, y, threat=threat, seed=seed, queries=self.queries, restarts=self.restarts)
 

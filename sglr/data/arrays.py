@@ -42,9 +42,9 @@ class Arrays:
         for part in ("train", "test"):
             x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
             check_pictures(x, f"{where}: x_{part}")
-            self._check_labels(x, y, where, part, "y")
+            check_labels_of(x, y, where, part, self.num_classes)
         if self.given_train is not None:
-            self._check_labels(self.x_train, self.given_train, where, "train", "given")
+            check_labels_of(self.x_train, self.given_train, where, "train", self.num_classes, kind="given")
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
             raise FileError(
                 f"{where}: the pictures of x_train are {self.x_train.shape[1:]} (channels, height, width),"
@@ -55,16 +55,6 @@ class Arrays:
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise FileError(f"{where}: {len(self.classes)} class names for {self.num_classes} classes.")
         return self
-
-    def _check_labels(self, x: Array, y: Array, where: str, part: str, kind: str) -> None:
-        check_labels(y, f"{where}: {kind}_{part}")
-        if len(x) != len(y):
-            raise FileError(f"{where}: x_{part} has {len(x)} pictures, {kind}_{part} {len(y)} labels.")
-        if y.max() >= self.num_classes:
-            raise FileError(
-                f"{where}: {kind}_{part} holds label {y.max()}, but there are {self.num_classes} classes:"
-                f" 0 to {self.num_classes - 1} are allowed."
-            )
 
 
 def as_pictures(x: Array) -> Array:
@@ -77,8 +67,17 @@ def as_pictures(x: Array) -> Array:
     return x.astype(np.float32, copy=False) if np.issubdtype(x.dtype, np.floating) else x
 
 
-def check_pictures(x: Array, name: str) -> None:
-    """FileError unless x is a non-empty (N, C, H, W) array of uint8, or of float32 in [0, 1] without NaN."""
+def as_labels(y: Array) -> Array:
+    """Whole numbers of any type as int64; what are none is left for the check."""
+    whole = np.issubdtype(y.dtype, np.integer) and (y.dtype != np.uint64 or not y.size or y.max() < 2**63)
+    return y.astype(np.int64, copy=False) if whole else y
+
+
+def check_pictures(x: Array, name: str, tolerance: float = 0) -> None:
+    """FileError unless x is a non-empty (N, C, H, W) array of uint8, or of float32 in [0, 1] without NaN.
+
+    ``tolerance``: how far outside [0, 1] values may be.
+    """
     if x.ndim != 4:
         raise FileError(f"{name} has shape {x.shape}; pictures must have four axes, (N, C, H, W) or (N, H, W, C).")
     if 0 in x.shape:
@@ -91,7 +90,7 @@ def check_pictures(x: Array, name: str) -> None:
     low, high = float(x.min()), float(x.max())
     if np.isnan(low) or np.isnan(high):
         raise FileError(f"{name} holds NaN.")
-    if low < 0 or high > 1:
+    if low < -tolerance or high > 1 + tolerance:
         raise FileError(
             f"{name} has values from {low:g} to {high:g}; floating point pictures must lie in [0, 1]"
             " (undo a normalisation, divide 0..255 by 255, or give uint8)."
@@ -108,3 +107,15 @@ def check_labels(y: Array, name: str) -> None:
         raise FileError(f"{name} is {y.dtype}; labels must be whole numbers.")
     if y.min() < 0:
         raise FileError(f"{name} holds label {y.min()}; labels start at 0.")
+
+
+def check_labels_of(x: Array, y: Array, where: str, part: str, num_classes: int, kind: str = "y") -> None:
+    """FileError unless y holds one label below ``num_classes`` for each picture of x; they are x_part and kind_part."""
+    check_labels(y, f"{where}: {kind}_{part}")
+    if len(x) != len(y):
+        raise FileError(f"{where}: x_{part} has {len(x)} pictures, {kind}_{part} {len(y)} labels.")
+    if y.max() >= num_classes:
+        raise FileError(
+            f"{where}: {kind}_{part} holds label {y.max()}, but there are {num_classes} classes:"
+            f" 0 to {num_classes - 1} are allowed."
+        )

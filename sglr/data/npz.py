@@ -4,6 +4,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from pydantic import Field
 
-from sglr.data.arrays import Array, Arrays, as_pictures, check_labels
+from sglr.data.arrays import Array, Arrays, as_labels, as_pictures, check_labels
 from sglr.data.registry import REGISTRY, SourceOptions
 from sglr.files import FileError, require_honest
 
@@ -34,8 +35,7 @@ class NpzOptions(SourceOptions):
 
     def read(self, root: Path | None) -> Arrays:
         path = self._find(root)
-        found = _load(path)
-        found = {name: (as_pictures if name[0] == "x" else _labels)(array) for name, array in found.items()}
+        found = read_npz(path, NAMES, optional=(GIVEN,))
         check_labels(found["y_train"], f"{path}: y_train")
         labels = np.unique(found["y_train"])
         if len(labels) < 2 or labels[-1] != len(labels) - 1:
@@ -63,27 +63,32 @@ class NpzOptions(SourceOptions):
         )
 
 
-def _load(path: Path) -> dict[str, Array]:
-    """The arrays; FileError that says which are missing or unreadable. Pickled objects are never loaded."""
+def read_npz(path: Path, needed: Sequence[str], optional: Sequence[str] | None = None) -> dict[str, Array]:
+    """Pictures (``x_...``) and labels of an archive, in the forms that ``Arrays`` has, not checked yet.
+
+    ``optional``: names beside the needed ones; any other is refused. None: any other is left alone. Raises FileError
+    that says which are missing, unreadable or of no use. Pickled objects are never loaded.
+    """
     require_honest(path)
     try:
         archive = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile) as error:
         raise FileError(f"cannot read {path} as an .npz archive: {error}") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise FileError(f"{path} holds a single array; an .npz archive with {', '.join(NAMES)} is needed (np.savez).")
+        raise FileError(f"{path} holds a single array; an .npz archive with {', '.join(needed)} is needed (np.savez).")
     with archive:
-        missing = [name for name in NAMES if name not in archive.files]
+        missing = [name for name in needed if name not in archive.files]
         if missing:
             held = f"it holds {', '.join(archive.files)}" if archive.files else "it is empty"
             raise FileError(f"{path}: missing {', '.join(missing)} ({held}).")
-        unknown = [name for name in archive.files if name not in (*NAMES, GIVEN)]
-        if unknown:
-            raise FileError(f"{path}: {', '.join(unknown)} would not be used; only {', '.join((*NAMES, GIVEN))} are.")
+        used = (*needed, *(optional or ()))
+        unknown = [name for name in archive.files if name not in used]
+        if unknown and optional is not None:
+            raise FileError(f"{path}: {', '.join(unknown)} would not be used; only {', '.join(used)} are.")
         arrays = {}
-        for name in archive.files:
+        for name in (name for name in archive.files if name in used):
             try:
-                arrays[name] = _mapped(path, archive, name)
+                arrays[name] = (as_pictures if name[0] == "x" else as_labels)(_mapped(path, archive, name))
             # RuntimeError: encrypted, or compressed in a way that zipfile does not know.
             except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
                 raise FileError(f"{path}: cannot read {name}: {error}") from None
@@ -113,8 +118,3 @@ def _mapped(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> Array:
     if dtype.hasobject or 0 in shape or not shape:
         return np.asarray(archive[name])
     return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
-
-
-def _labels(y: Array) -> Array:
-    whole = np.issubdtype(y.dtype, np.integer) and (y.dtype != np.uint64 or not y.size or y.max() < 2**63)
-    return y.astype(np.int64, copy=False) if whole else y

@@ -13,6 +13,8 @@ from sglr.random import numpy_stream
 Floats = NDArray[np.float64]
 
 _CELLS = 2**22
+# With fewer contrasts that differ from the rest no interval is made narrower than its percentiles.
+_FEW = 20
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ def hierarchical_bootstrap(
     stretched about the point until half their width is sqrt(t^2_{S-1} v_S + t^2_{n-1} v_n): v_S, v_n are what seeds and
     examples contribute to the mean's variance, t are quantiles of Student's distribution. It is at least what pairs
     alone would leave: few seeds may agree by chance. Satterthwaite's degrees of freedom for the sum are not used: they
-    take seeds that happen to agree for many. With one seed examples alone are redrawn, and the interval says nothing
-    about other seeds.
+    take seeds that happen to agree for many. Below 20 contrasts that differ from the most frequent value nothing is
+    made narrower: percentiles that end at 0 would be drawn past it by one example that differs. With one seed examples
+    alone are redrawn, and the interval says nothing about other seeds.
 
     For two seeds and more it needs SciPy. Raises ValueError for no seeds, empty or non-finite arrays, shared examples
     of unequal number, resamples below 1.
@@ -78,6 +81,8 @@ def hierarchical_bootstrap(
     point = float(np.mean([contrast.mean() for contrast in contrasts]))
     ends = np.quantile(replicates, [tail, 1 - tail])
     stretch = _stretch(contrasts, shared_examples, float(ends[1] - ends[0]) / 2, 1 - tail)
+    if _differing(contrasts) < _FEW:
+        stretch = max(1.0, stretch)
     low, high = point + stretch * (ends - point)
     return Interval(
         point=point,
@@ -121,6 +126,12 @@ def _stretch(contrasts: list[Floats], shared: bool, seen: float, upper: float) -
     examples = (float(values.mean(0).var(ddof=1)) - pairs / count) / n
     wanted = squared(count - 1, seeds) + squared(n - 1, examples)
     return math.sqrt(max(wanted, squared(freedom, pairs / (count * n)))) / seen
+
+
+def _differing(contrasts: list[Floats]) -> int:
+    """How many contrasts, of all seeds, are not the most frequent value."""
+    counts = np.unique(np.concatenate(contrasts), return_counts=True)[1]
+    return int(counts.sum() - counts.max())
 
 
 def _shared(contrasts: list[Floats], drawn: NDArray[np.int64], generator: np.random.Generator) -> Floats:

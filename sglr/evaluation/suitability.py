@@ -1,5 +1,8 @@
 """Whether classes, form and order of the test examples suit what is asked of them."""
 
+import importlib.util
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,15 +14,26 @@ _LEVEL, _FEW = 1e-9, 3
 
 
 def require_attackable(config: Config, num_classes: int, shape: tuple[int, int, int]) -> None:
-    """Raise ConfigError for an attack that cannot attack models of so many classes and pictures (C, H, W)."""
-    asked = {f"attacks.{name}": options for name, options in config.evaluate.attacks.items()}
-    if config.evaluate.sanity is not None:
-        asked["sanity"] = REGISTRY.options("square")
-    for key, options in asked.items():
+    """Raise ConfigError for an attack that cannot attack models of so many classes and pictures (C, H, W), or whose
+    package is not installed."""
+    for key, options in asked(config).items():
+        instead = "set it to null" if key == "evaluate.sanity" else "leave it out"
+        for package in missing_packages(options):
+            raise ConfigError(f"{key} needs the package {package}: pip install {package}, or {instead}")
         reason = options.misfit(num_classes, shape, config.threat.norm)
         if reason is not None:
-            instead = "set it to null" if key == "sanity" else "leave it out"
-            raise ConfigError(f"evaluate.{key} cannot be run on this data: {reason}; {instead}")
+            raise ConfigError(f"{key} cannot be run on this data: {reason}; {instead}")
+
+
+def asked(config: Config) -> dict[str, Any]:
+    """Options of every attack that an evaluation makes, by the key of params.yaml that asks for it."""
+    found = {f"evaluate.attacks.{name}": options for name, options in config.evaluate.attacks.items()}
+    return found if config.evaluate.sanity is None else found | {"evaluate.sanity": REGISTRY.options("square")}
+
+
+def missing_packages(options: Any) -> list[str]:
+    """What an attack needs and is not installed."""
+    return [package for package in options.packages if importlib.util.find_spec(package) is None]
 
 
 def skewed(labels: Tensor, sizes: dict[str, int]) -> list[str]:

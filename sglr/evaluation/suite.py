@@ -1,5 +1,6 @@
 """Running a suite of attacks on trained models and writing what came out."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +84,13 @@ def evaluate(
     if len(kept):
         on_resume(len(kept))
     checkpoints = trained_models(trained)
-    for path in checkpoints:
-        models.load_model(path)  # before any work is done
+    natural = Pictures(test, _size(config, test, "natural"))
+    doubts = {}
+    # Of all of them before any is attacked.
+    with full_precision():
+        for path in checkpoints:
+            with _evaluable(path, device) as model:
+                doubts[path.name] = inspect(model, natural, data.num_classes, config.evaluate.batch_size, path)
     if nproc > 1:
         share = (nproc, config, data.test(), checkpoints, device, kept, torch.get_num_threads())
         with processes.alongside(nproc - 1, _take_chunks, *share):
@@ -97,13 +103,21 @@ def evaluate(
     progress = tqdm(total=total, desc="evaluate", unit="chunk", disable=None, leave=False)
     with progress as bar, full_precision():
         for path in checkpoints:
-            model = models.load_model(path).to(device)
-            try:
-                with unchanged(model, path):
-                    _checkpoint(config, data.num_classes, test, model, path, kept.below(path.name), result, bar)
-            except LogitsError as error:
-                raise files.FileError(f"the model at {path} cannot be evaluated: {error}.") from error
+            result.flags += [f"{path.name}: {doubt}" for doubt in doubts[path.name]]
+            with _evaluable(path, device) as model:
+                _checkpoint(config, test, model, path.name, kept.below(path.name), result, bar)
     return result
+
+
+@contextlib.contextmanager
+def _evaluable(path: Path, device: torch.device) -> Iterator[nn.Module]:
+    """The model in a folder; FileError that names it where the block meets logits that cannot count, or changes it."""
+    model = models.load_model(path).to(device)
+    try:
+        with unchanged(model, path):
+            yield model
+    except LogitsError as error:
+        raise files.FileError(f"the model at {path} cannot be evaluated: {error}.") from error
 
 
 def trained_models(trained: Path) -> list[Path]:
@@ -148,14 +162,14 @@ def _take_chunks(
     on_device = Split(*(values.to(device) for values in (test.x, test.given, test.true)))
     with full_precision():
         for path in checkpoints:
-            model = models.load_model(path).to(device)
-            network = _network(config, model, device)
-            for _, measurement in _planned(config, on_device, network, journal.below(path.name)):
-                for number in tqdm(
-                    range(rank, measurement.chunks, nproc), desc=f"evaluate, process {rank} of {nproc}", unit="chunk",
-                    disable=rank > 0 or None, leave=False,
-                ):  # fmt: skip
-                    measurement.part(number)
+            with _evaluable(path, device) as model:
+                network = _network(config, model, device)
+                for _, measurement in _planned(config, on_device, network, journal.below(path.name)):
+                    for number in tqdm(
+                        range(rank, measurement.chunks, nproc), desc=f"evaluate, process {rank} of {nproc}",
+                        unit="chunk", disable=rank > 0 or None, leave=False,
+                    ):  # fmt: skip
+                        measurement.part(number)
 
 
 def _planned(
@@ -190,14 +204,11 @@ def _planned(
 
 
 def _checkpoint(
-    config: Config, num_classes: int, test: Split, model: nn.Module, path: Path, journal: Journal, result: Evaluation,
+    config: Config, test: Split, model: nn.Module, name: str, journal: Journal, result: Evaluation,
     bar: "tqdm[NoReturn]",
 ) -> None:  # fmt: skip
-    """Measure one checkpoint, called as its folder, and add what was found to ``result``."""
-    section, name = config.evaluate, path.name
-    size = _size(config, test, "natural")
-    doubts = inspect(model, Pictures(test, size), num_classes, section.batch_size, path)
-    result.flags += [f"{name}: {doubt}" for doubt in doubts]
+    """Measure one checkpoint, called ``name``, and add what was found to ``result``."""
+    section, size = config.evaluate, _size(config, test, "natural")
     attacks: dict[str, Outcome] = {}
     swept: dict[str, Outcome] = {}
     network = _network(config, model, test.true.device)

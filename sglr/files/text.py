@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,16 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a CSV written by ``write_rows``: numbers as int or float, empty cells as None, empty rows left out."""
+def read_rows(path: str | Path, text: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Rows of a CSV written by ``write_rows``: numbers as int or float, empty cells as None, empty rows left out.
+
+    ``text``: columns that are left as they are, such as names, of which "1_0" and "nan" would pass for numbers.
+    """
     import csv
 
-    def value(cell: str) -> Any:
+    def value(column: str, cell: str) -> Any:
+        if column in text:
+            return cell
         if cell == "":
             return None
         for kind in (int, float):
@@ -54,4 +60,4 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise FileError(f"cannot read {path}: row {number} has not one cell for each column")
-    return [{key: value(cell) for key, cell in row.items()} for row in rows if any(row.values())]
+    return [{key: value(key, cell) for key, cell in row.items()} for row in rows if any(row.values())]

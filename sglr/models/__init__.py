@@ -3,7 +3,6 @@
 from sglr.config import discover
 from sglr.models.checkpoint import load_model, save, unwrap
 from sglr.models.factory import build, from_spec, initial, spec
-from sglr.models.foreign import Foreign, load_foreign
 from sglr.models.normalize import Normalization, Normalize
 from sglr.models.registry import REGISTRY, Classifier, ModelOptions
 
@@ -12,14 +11,12 @@ discover(__name__, __path__)
 __all__ = [
     "REGISTRY",
     "Classifier",
-    "Foreign",
     "ModelOptions",
     "Normalization",
     "Normalize",
     "build",
     "from_spec",
     "initial",
-    "load_foreign",
     "load_model",
     "save",
     "spec",

@@ -6,14 +6,12 @@ Nothing is unpickled, and nothing is allocated for weights before names, shapes 
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sglr import files
-from sglr.models.factory import from_spec
+from sglr.models.factory import DTYPES, from_spec
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
-_DTYPES = {"F32": torch.float32, "I64": torch.int64}
 
 
 def save(model: nn.Module, folder: str | Path, spec: dict[str, Any]) -> None:
@@ -55,7 +53,7 @@ def load_model(path: str | Path) -> nn.Module:
     problems = _misfits(_described(model.state_dict()), _header(weights_path))
     if problems:
         raise files.FileError(f"{weights_path} does not fit the model {spec['name']!r} of {spec_path.name}: {problems}")
-    # Every parameter and buffer is in the file, so nothing uninitialised remains.
+    # Every parameter and buffer is in the file (``build`` sees to that), so nothing uninitialised remains.
     model = model.to_empty(device="cpu")
     model.load_state_dict(_weights(weights_path))
     return model.eval()
@@ -107,7 +105,7 @@ def _damaged(path: Path, error: Exception) -> files.FileError:
 
 
 def _dtype(code: str) -> str:
-    return str(_DTYPES.get(code, code)).removeprefix("torch.")
+    return str(DTYPES.get(code, code)).removeprefix("torch.")
 
 
 def _misfits(wanted: dict[str, tuple[str, tuple[int, ...]]], found: dict[str, tuple[str, tuple[int, ...]]]) -> str:

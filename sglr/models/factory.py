@@ -3,12 +3,15 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from sglr.config import ConfigError
 from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape
 from sglr.random import derive
 
 FORMAT = 1
+# What a saved model's tensors may be.
+DTYPES = {"F32": torch.float32, "I64": torch.int64}
 
 
 def build(
@@ -23,16 +26,20 @@ def build(
 
     ``model`` is a registered name, with its ``options`` as keywords, or options already validated (``config.model``).
     With ``generator_seed`` the initial weights depend on it alone and torch's global random state stays as it was;
-    without, they are drawn from that state. Raises ConfigError for an unknown name and for options that do not fit.
+    without, they are drawn from that state. Raises ConfigError for an unknown name, for options that do not fit, and
+    for a network that could not be saved and loaded again.
     """
     chosen = _options(model, options)
     num_classes, shape = _checked(num_classes, shape)
-    if generator_seed is None:
-        return chosen.build(num_classes, shape)
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: that would seed the CUDA generators too, which are not restored here.
-        torch.default_generator.manual_seed(generator_seed)
-        return chosen.build(num_classes, shape)
+    with torch.random.fork_rng(devices=[], enabled=generator_seed is not None):
+        if generator_seed is not None:
+            # Not torch.manual_seed: that would seed the CUDA generators too, which are not restored here.
+            torch.default_generator.manual_seed(generator_seed)
+        built = chosen.build(num_classes, shape)
+    problem = _unsavable(built)
+    if problem:
+        raise ConfigError(f"model {chosen.name!r} could not be saved and loaded again: {problem}")
+    return built
 
 
 def spec(model: str | ModelOptions, *, num_classes: int, shape: Shape, **options: Any) -> dict[str, Any]:
@@ -70,6 +77,20 @@ def from_spec(values: Any, device: str = "cpu", *, generator_seed: int | None = 
             _options(values["name"], values["options"]), num_classes=values["num_classes"], shape=values["shape"],
             generator_seed=generator_seed,
         )  # fmt: skip
+
+
+def _unsavable(model: nn.Module) -> str | None:
+    """Why weights of this network would not come back from a file; None where they would."""
+    for path, module in model.named_modules():
+        for name in sorted(module._non_persistent_buffers_set):
+            return f"its buffer {f'{path}.{name}'.lstrip('.')} is not persistent"
+    owners: dict[int, str] = {}
+    for name, value in model.state_dict().items():
+        if value.dtype not in DTYPES.values():
+            return f"{name} is {str(value.dtype).removeprefix('torch.')}; float32 and int64 are known"
+        if value.numel() and (other := owners.setdefault(value.untyped_storage()._cdata, name)) != name:
+            return f"{name} and {other} share their memory"
+    return None
 
 
 def _options(model: str | ModelOptions, options: dict[str, Any]) -> ModelOptions:

@@ -59,7 +59,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
     notes = "\n\n".join(f"{key}: {note}" for key, note in results["notes"].items())
     return [
         Section(
-            "result", "Does refinement close the robust overfitting gap?",
+            "result", "The robust overfitting gap",
             lead=verdicts or {details[0]: ""}, text=details if verdicts else details[1:],
         ),
         _flags(results),
@@ -113,7 +113,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
         ),
         Section(
             "labels", "What became of the labels",
-            text=["Refinement may put wrong labels right, and may corrupt right ones: the second is its price."],
+            text=["What changes labels may put wrong ones right, and may corrupt right ones: the second is its price."],
             pictures=pictures["targets"], tables=_some(tables, "labels"),
         ),
         Section(

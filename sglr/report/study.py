@@ -96,7 +96,7 @@ def read(config: Config, artifacts: Path) -> Study:
         attacks = (*attacks, WORST)
     audit, transfer = (_present(artifacts / "audit" / name) for name in ("metrics.json", "transfer.csv"))
     flags = tuple(map(str, files.read_json(audit)["flags"]))
-    rows = tuple(files.read_rows(transfer))
+    rows = tuple(files.read_rows(transfer, text=("checkpoint", "model", "pictures_of")))
     looked_at = files.read_arrays(_present(artifacts / "audit" / "pictures.npz"))
     return Study(config, files.read_json(_present(meta)), files.digest(meta), attacks, items, flags, rows, looked_at)
 

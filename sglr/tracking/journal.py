@@ -272,6 +272,7 @@ def claim(root: Path, header: Mapping[str, Any], key: str) -> Iterator[Journal]:
 
 
 def _first_free(base: Path, header: Mapping[str, Any], held: contextlib.ExitStack) -> Journal:
+    reason: object = f"{_MOST} finished runs of it wait to be sent (sglr sync)"
     for number in range(1, _MOST + 1):
         folder = base if number == 1 else base.with_name(f"{base.name}.{number}")
         with contextlib.ExitStack() as attempt:

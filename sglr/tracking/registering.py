@@ -91,7 +91,7 @@ def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path,
 def tags_of(folder: Path, experiment: str, item: str) -> dict[str, str]:
     """Experiment, item, checkpoint, the weights' MD5, and the evaluation's results, but where dvc.lock describes these
     weights and says that others were evaluated."""
-    from sglr.evaluation.provenance import gather
+    from sglr.exchange.provenance import gather
 
     weights = files.md5(folder / "model.safetensors")
     measured = (gather(folder).results or {}).get(folder.name, {})

@@ -29,7 +29,7 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(RuntimeError):  # noqa: N818 (not an error)
-    """The training was asked to stop and wrote a snapshot first."""
+    """The training was asked to stop, and wrote a snapshot first where it has a place for one."""
 
 
 @dataclass
@@ -85,11 +85,13 @@ def fit(
     A snapshot found in ``snapshots`` is continued, else ``continue_from`` (``Trained.state`` of a shared warm-up), else
     training starts at epoch 1 with the weights ``model`` has. ``on_resume`` gets the epoch and the step, both from 1,
     at which a snapshot is continued; ``on_epoch`` each row of the history, again for the epochs that a snapshot already
-    holds. When ``should_stop`` says so, a snapshot is written and Interrupted raised. Every process of a ``team`` calls
-    this with the same arguments, but for those that speak and stop; snapshots must be in a folder that all of them see.
+    holds. When ``should_stop`` says so, a snapshot is written (where there are ``snapshots``) and Interrupted raised.
+    Every process of a ``team`` calls this with the same arguments, but for those that speak and stop; snapshots must be
+    in a folder that all of them see.
 
-    Raises TrainingError for a batch larger than the data, a loss that is not finite (with epoch and batch), a batch
-    smaller than the team, or snapshots that its processes do not all see; ConfigError for a model a team cannot train.
+    Raises TrainingError for a batch larger than the data, a loss (with epoch and batch) or an epoch's logits that are
+    not finite, a batch smaller than the team, or snapshots that its processes do not all see; ConfigError for a model a
+    team cannot train.
     """
     if plan.batch_size > len(train):
         raise TrainingError(
@@ -203,6 +205,8 @@ class _Loop:
         evaluated = learner.weights.evaluated(learner.model)
         with monitoring(plan.precision, self.train.given.device):
             row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked, self.team)
+        if not math.isfinite(row["train/natural_nll"]):
+            raise TrainingError(f"after epoch {epoch} the network's logits are not finite.{self._advice()}")
         score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
         if score is not None and score > progress.best_score:
             progress.best_score, progress.best_epoch = score, epoch
@@ -224,12 +228,15 @@ class _Loop:
         """Waits for the device; called once per epoch and before a snapshot."""
         bad_step = int(self.progress.bad_step)
         if bad_step >= 0:
-            rate = self.learner.optimizer.param_groups[0]["lr"]
             raise TrainingError(
                 f"the loss is not finite from epoch {self.progress.epoch}, batch {bad_step + 1} of {self.steps} on."
-                f" Likely causes: too high a learning rate ({rate:g}), or bad values in the data."
-                " The last snapshot from before is kept."
+                f"{self._advice()}"
             )
+
+    def _advice(self) -> str:
+        rate = self.learner.optimizer.param_groups[0]["lr"]
+        kept = " The last snapshot from before is kept." if self.snapshots else ""
+        return f" Likely causes: too high a learning rate ({rate:g}), or bad values in the data.{kept}"
 
     def _pause(self) -> None:
         due = self.team.leads and self.snapshots is not None and self.snapshots.due()
@@ -239,7 +246,8 @@ class _Loop:
             if self.team.leads:
                 self.snapshots.save(self._state(), self.progress.epoch, self.progress.step)
         if stop:
-            raise Interrupted(f"stopped in epoch {self.progress.epoch}; run it again to continue there")
+            again = "; run it again to continue there" if self.snapshots else ""
+            raise Interrupted(f"stopped in epoch {self.progress.epoch}{again}")
 
     def _keep(self, epoch: int, state: dict[str, Any]) -> None:
         if self.snapshots:

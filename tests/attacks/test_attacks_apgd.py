@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sglr.attacks import REGISTRY, apgd, correct_under, pgd
+from sglr.attacks.apgd import _on_sphere
 from sglr.attacks.losses import LOSSES
 from sglr.attacks.pgd import input_gradient
 from sglr.threat import L2, Linf
@@ -119,6 +120,16 @@ def test_equal_seeds_give_equal_points():
     y = model(x).argmax(1)
     assert torch.equal(attack(model, x, y, seed=1), attack(model, x, y, seed=1))
     assert not torch.equal(attack(model, x, y, seed=1), attack(model, x, y, seed=2))
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)])
+def test_what_is_drawn_does_not_depend_on_how_pictures_lie_in_memory(threat):
+    x = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    one, other = (
+        _on_sphere(threat, given, torch.Generator().manual_seed(1))
+        for given in (x, x.contiguous(memory_format=torch.channels_last))
+    )
+    assert torch.equal(one, other)
 
 
 def test_pgd_on_the_margin_breaks_a_model_whose_cross_entropy_has_no_gradient():

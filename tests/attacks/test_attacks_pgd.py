@@ -167,6 +167,7 @@ def test_the_loss_may_be_a_function():
     [
         ({"steps": 0}, "steps and restarts"),
         ({"restarts": 0}, "steps and restarts"),
+        ({"restarts": 2, "random_start": False}, "one attack made 2 times"),
         ({"loss": "mse"}, "unknown loss 'mse'"),
     ],
 )

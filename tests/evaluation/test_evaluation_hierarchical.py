@@ -100,6 +100,19 @@ def test_what_pairs_add_is_counted_once(seeds, shared):
         assert width < 1.35 * 2 * 1.96 / math.sqrt(seeds * 40)
 
 
+@pytest.mark.parametrize("seeds", [5, 10])
+@pytest.mark.parametrize("mean", [1, 4, 12, 24])
+def test_the_few_examples_that_differ_prove_nothing(seeds, mean):
+    """Contrasts of -1 and 1 at random, so many of 200 a seed that ``mean`` are expected: 0 is the truth."""
+    rng, excluded = numpy_stream(0, f"few {seeds} {mean}"), 0
+    for number in range(100):
+        differ = rng.random((seeds, 200)) < mean / (200 * seeds)
+        found = hierarchical_bootstrap(list(differ * rng.choice([-1.0, 1.0], differ.shape)), resamples=400, seed=number)
+        excluded += not found.low <= 0 <= found.high
+    # Made as narrow as the two-way layout says, nearly half of the first exclude it.
+    assert excluded <= 8
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_seeds_that_agree_by_chance_leave_what_pairs_leave(shared):
     values = numpy_stream(0, "pairs").normal(0, 1, (2, 60))

@@ -193,6 +193,17 @@ def test_gpus_are_taken_in_turns(monkeypatch):
     assert processes.count("auto", torch.device("cuda:1")) == 1
 
 
+def test_a_model_that_gives_nan_is_named_before_others_begin(params, tmp_path, monkeypatch):
+    config, prepared, trained = make(params, tmp_path)
+    model = models.load_model(trained / "last")
+    model.head.weight.data.fill_(float("nan"))
+    models.save(model, trained / "last", files.read_json(trained / "last/model.json"))
+    monkeypatch.setattr(processes, "alongside", None)
+    with pytest.raises(files.FileError, match=r"the model at .*last gives NaN or infinite logits"):
+        evaluation.evaluate(config, prepared, trained, device=CPU, journal=tmp_path / "journal", nproc=2)
+    assert not (tmp_path / "journal").exists()
+
+
 def test_a_model_that_does_not_fit_is_said_before_any_work(params, tmp_path):
     config, data, trained = make(params, tmp_path)
     (trained / "last" / "model.safetensors").write_bytes(b"no weights")

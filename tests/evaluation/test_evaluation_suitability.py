@@ -1,6 +1,7 @@
 """Attacks and classes, and whether the first test examples stand for all."""
 
 import contextlib
+import importlib.util
 
 import numpy as np
 import pytest
@@ -54,7 +55,13 @@ def test_the_limit_is_that_of_the_chi_squared_test(first):
 
 @pytest.mark.parametrize(
     ("attack", "fewest"),
-    [("autoattack", 4), ({"name": "pgd", "loss": "dlr"}, 3), ({"name": "apgd", "loss": "dlr"}, 3), ("fgsm", 2)],
+    [
+        ("autoattack", 4),
+        ({"name": "autoattack", "version": "rand"}, 3),
+        ({"name": "pgd", "loss": "dlr"}, 3),
+        ({"name": "apgd", "loss": "dlr"}, 3),
+        ("fgsm", 2),
+    ],
 )
 def test_an_attack_that_is_not_defined_for_so_few_classes_is_refused(params, attack, fewest):
     params["evaluate"]["attacks"] = {"tried": attack}
@@ -79,6 +86,21 @@ def test_square_attack_under_l2_is_refused_for_pictures_that_it_cannot_tile(para
         require_attackable(config, 10, (3, 12, 12))
     params["threat"]["norm"] = "linf"
     require_attackable(validate(params), 10, (3, 12, 12))
+
+
+@pytest.mark.parametrize(
+    ("attack", "sanity", "key", "instead"),
+    [
+        ("autoattack", None, "attacks.tried", "leave it out"), ("square", None, "attacks.tried", "leave it out"),
+        ("fgsm", {"steps": 20, "n_examples": 8}, "sanity", "set it to null"),
+    ],
+)  # fmt: skip
+def test_without_its_package_nothing_is_begun(params, monkeypatch, attack, sanity, key, instead):
+    params["evaluate"] |= {"attacks": {"tried": attack}, "sanity": sanity}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    message = f"evaluate.{key} needs the package pyautoattack: pip install pyautoattack, or {instead}"
+    with pytest.raises(ConfigError, match=message):
+        require_attackable(validate(params), 10, (1, 8, 8))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import sglr
 from sglr import models
+from sglr.config import ConfigError
 from sglr.files import FileError
 
 KIND = {"num_classes": 3, "shape": (1, 8, 8), "channels": [2, 4], "hidden": 6}
@@ -110,3 +111,40 @@ def test_files_that_do_not_fit_are_refused_by_name(folder, case):
     with pytest.raises(FileError, match=message) as caught:
         models.load_model(folder)
     assert str(folder) in str(caught.value)
+
+
+def _unkept(model):
+    model.register_buffer("scale", torch.full((2,), 2.0), persistent=False)
+
+
+def _double(model):
+    model.hidden.register_buffer("scale", torch.ones(2, dtype=torch.float64))
+
+
+def _tied(model):
+    model.head.again = model.head.weight
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_unkept, "its buffer scale is not persistent"), (_double, "hidden.scale is float64"),
+        (_tied, "head.again and head.weight share their memory"),
+    ],
+)  # fmt: skip
+def test_a_network_that_would_not_come_back_is_refused_when_it_is_built(monkeypatch, change, message, device):
+    """Before it is trained, not when its weights are written or read."""
+    options = type(models.REGISTRY.options("small_cnn"))
+    build = options.build
+
+    def changed(self, num_classes, shape):
+        model = build(self, num_classes, shape)
+        change(model)
+        return model
+
+    spec = models.spec("small_cnn", **KIND)
+    assert models.from_spec(spec, device) is not None
+    monkeypatch.setattr(options, "build", changed)
+    with pytest.raises(ConfigError, match=f"model 'small_cnn' could not be saved and loaded again: {message}"):
+        models.from_spec(spec, device)

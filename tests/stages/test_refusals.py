@@ -143,6 +143,14 @@ def test_a_stage_called_by_hand_for_what_is_not_listed(finished: Project, argume
     assert results(finished) == before
 
 
+def test_a_machine_without_git(finished: Project, tmp_path: Path):
+    """Tracking, which notes the commit, is off as well as on."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(Path(finished.environment["PATH"].split(":")[0]) / "python")
+    ended = finished.call("python", "-m", "stages.check", PATH=str(tmp_path / "bin"))
+    assert (ended.status, ended.output) == (0, "")
+
+
 def test_a_stage_called_by_hand_where_nothing_is(blank: Project, tmp_path: Path, warm: Path):
     project = blank.copy(tmp_path / "new", warm)
     ended = project.call("python", "-m", "stages.train", "at", "0")

@@ -368,6 +368,19 @@ def test_a_finished_run_that_waits_is_not_mixed_with_its_repetition(
     assert [database.points(run, "loss") for run in database.runs()] == [[(1, 1.0)], [(1, 2.0)]]
 
 
+def test_repetitions_that_nobody_sends_are_not_piled_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_MOST", 3)
+    header = {"experiment": "digits", "stage": "train", "item": "train@sglr-0", "tags": {}, "parent": None}
+    for _ in range(3):
+        with journal.claim(root, header, "k1") as written:
+            written.append("end", status="FINISHED")
+    with (
+        pytest.raises(files.FileError, match=r"3 finished runs of it wait to be sent \(sglr sync\)"),
+        journal.claim(root, header, "k1"),
+    ):
+        pass
+
+
 def test_two_processes_create_the_database_at_once(root: Path, database: Any) -> None:
     new = root / "new"
     new.mkdir()

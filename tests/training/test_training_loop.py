@@ -208,6 +208,22 @@ def test_a_loss_that_is_not_finite_is_placed_and_never_saved(params, tmp_path):
         fit(diverging, net(), *splits())
 
 
+def test_a_network_that_gives_nan_after_an_epoch_is_no_model(params, monkeypatch, tmp_path):
+    """The last update overflowed, and no loss was computed after it: argmax would take NaN for the first class."""
+
+    def take(plan, learner, x, y, index, epoch, step):
+        if step == 2:
+            learner.model.head.weight.data.fill_(float("nan"))
+        return torch.tensor(1.0), y
+
+    monkeypatch.setattr(loop, "take", take)
+    wrong = r"after epoch 1 the network's logits are not finite\. Likely causes: .*in the data\."
+    with pytest.raises(TrainingError, match=wrong + "$"):
+        fit(plan(params, AT), net(), *splits())
+    with pytest.raises(TrainingError, match=wrong + " The last snapshot from before is kept"):
+        fit(plan(params, AT), net(), *splits(), snapshots=Snapshots(tmp_path, 0))
+
+
 @pytest.mark.parametrize("stop_at", range(1, 10))
 def test_a_training_resumed_at_any_step_ends_as_if_it_had_not_stopped(params, tmp_path, stop_at):
     assert_resumes(params, SGLR, tmp_path, stop_at)

@@ -15,9 +15,9 @@ import torch
 
 import sglr
 from sglr import files, models
-from sglr.evaluation import model_card
-from sglr.evaluation.provenance import gather
-from sglr.evaluation.standalone import same_logits, source
+from sglr.exchange import model_card
+from sglr.exchange.provenance import gather
+from sglr.exchange.standalone import same_logits, source
 from sglr.models.checkpoint import SPEC, WEIGHTS
 
 _TAKEN = ("model", "robustbench", "sglr", "torch")
@@ -39,7 +39,8 @@ def export(
     found, output = gather(path, checkpoint), Path(output)
     trained, evaluated = found.folder.resolve().parents[:2]
     # What `sglr evaluate` wrote is one model, whatever its folder in there is called.
-    name = name or re.sub(r"\W", "_", f"{trained.name}_{found.checkpoint}" if found.source is None else evaluated.name)
+    called = f"{found.item or trained.name}_{found.checkpoint}" if found.source is None else evaluated.name
+    name = name or re.sub(r"\W", "_", called)
     taken = name in _TAKEN or name in sys.stdlib_module_names or keyword.iskeyword(name)
     if taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,79}", name):
         raise files.FileError(

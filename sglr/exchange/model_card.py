@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from sglr.evaluation.provenance import Provenance
-from sglr.evaluation.standalone import DATASETS, THREATS
+from sglr.exchange.provenance import Provenance
+from sglr.exchange.standalone import DATASETS, THREATS
 
 _ARCHITECTURES = {
     "resnet18": "ResNet-18",
@@ -131,6 +131,8 @@ def _training(found: Provenance) -> str:
     epoch = (found.training or {}).get("best_epoch")
     if found.checkpoint == "best" and epoch is not None:
         lines.append(f"- best epoch {epoch} of {(found.training or {})['epochs']}, chosen on the validation split")
+    if found.checkpoint.isdigit():
+        lines.append(f"- weights as they were after epoch {found.checkpoint}")
     return "\n".join(lines)
 
 

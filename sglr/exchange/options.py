@@ -9,8 +9,8 @@ import torch
 from sglr import processes
 from sglr.config import ConfigError, load, parse
 from sglr.data import open_folder
-from sglr.evaluation.foreign import evaluate_foreign, load_weights
-from sglr.evaluation.given_pictures import read_test
+from sglr.exchange.evaluating import evaluate_foreign, load_weights
+from sglr.exchange.given_pictures import read_test
 
 
 def run(
@@ -31,7 +31,7 @@ def run(
 ) -> dict[str, Any]:
     """What ``sglr evaluate`` does with its options, as texts; returns the metrics.
 
-    Raises ConfigError and FileError with a message for the user; ImportError when an attack's package is missing.
+    Raises ConfigError and FileError with a message for the user.
     """
     settings = load(params)
     if n_examples is not None:
@@ -49,11 +49,7 @@ def run(
     )
     chosen = processes.device(device, "--device")
     count = processes.count(nproc, chosen, "--nproc")
-    try:
-        return evaluate_foreign(settings, data, model, output, weights=weights, device=chosen, nproc=count)
-    # What attacks say of models they cannot attack.
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return evaluate_foreign(settings, data, model, output, weights=weights, device=chosen, nproc=count)
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sglr.data import Prepared, Split
 from sglr.evaluation.second_look import rescore
 from sglr.evaluation.suitability import require_attackable
 from sglr.evaluation.suite import KEPT, evaluate, write
+from sglr.exchange.foreign import Foreign, load_foreign
 from sglr.models.checkpoint import WEIGHTS, saved_as
 
 FOLDER = Path("artifacts/foreign")
@@ -43,11 +44,11 @@ def load_weights(
     key: str | None = None,
     normalization: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
-) -> models.Foreign:
+) -> Foreign:
     """The model to evaluate on ``data``: architecture ``name`` with ``options`` and the weights of a file.
 
     Without a name it must be a model of this project's own form (a folder, or a .safetensors file with its .json).
-    Raises FileError or ConfigError as ``models.load_foreign`` and ``models.load_model`` do.
+    Raises FileError or ConfigError as ``load_foreign`` and ``models.load_model`` do.
     """
     path = Path(path)
     if name is not None:
@@ -55,7 +56,7 @@ def load_weights(
             raise files.FileError(
                 f"{path} is a folder. For a model of this project leave out --model, else name a file of weights."
             )
-        return models.load_foreign(
+        return load_foreign(
             path,
             name,
             num_classes=data.num_classes,
@@ -76,13 +77,13 @@ def load_weights(
         raise ConfigError(f"{described} says how the model is built: leave out --key, --normalization and --option.")
     model = models.load_model(path)
     assert isinstance(model, models.Classifier)
-    return models.Foreign(model, files.read_json(described), ())
+    return Foreign(model, files.read_json(described), ())
 
 
 def evaluate_foreign(
     config: Config,
     data: Prepared,
-    foreign: models.Foreign,
+    foreign: Foreign,
     folder: str | Path,
     *,
     weights: Path,
@@ -188,7 +189,7 @@ def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: st
         )
 
 
-def _network_sha256(foreign: models.Foreign) -> str:
+def _network_sha256(foreign: Foreign) -> str:
     """Of the network as it was read: how it is built, and every tensor."""
     total = hashlib.sha256(json.dumps(foreign.spec, sort_keys=True).encode())
     for name, value in sorted(foreign.model.state_dict().items()):

@@ -60,18 +60,21 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
             data=source["data"],
             source=source,
         )
-    if trained.resolve().parent.name != "train":
+    # The weights of a kept epoch lie one folder deeper, in an out of their own, and are not evaluated.
+    kept = trained.name == "checkpoints"
+    training_folder = (trained.parent if kept else trained).resolve()
+    if training_folder.parent.name != "train":
         return Provenance(folder, name)
-    artifacts, item = trained.resolve().parents[1], trained.resolve().name
+    artifacts, item = training_folder.parents[1], training_folder.name
     project = artifacts.parent
-    recorded = _locked(project / "dvc.lock", folder.resolve())
+    recorded = _locked(project / "dvc.lock", (trained if kept else folder).resolve())
     training, evaluation = recorded.get(f"train@{item}"), recorded.get(f"evaluate@{item}")
-    evaluated = not recorded or _took(evaluation, folder.resolve(), project)
+    evaluated = not kept and (not recorded or _took(evaluation, folder.resolve(), project))
     return Provenance(
         folder,
         name,
         item=item,
-        training=_json(trained / "metrics.json"),
+        training=_json(training_folder / "metrics.json"),
         params=training.params if training else None,
         data=_json(artifacts / "data" / "meta.json") if _took(training, artifacts / "data", project) else None,
         results=_json(artifacts / "evaluate" / item / "metrics.json") if evaluated else None,

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sglr.config import ConfigError
+from sglr.exchange.foreign_file import read_tensors
+from sglr.exchange.foreign_names import BATCH_COUNTER, CAVEATS, COUNTERS, NORMALIZATIONS, OWN, PREFIXES, Layout, layouts
 from sglr.files import FileError
 from sglr.models.factory import build, spec
-from sglr.models.foreign_file import read_tensors
-from sglr.models.foreign_names import BATCH_COUNTER, CAVEATS, COUNTERS, NORMALIZATIONS, OWN, PREFIXES, Layout, layouts
 from sglr.models.registry import Classifier, Shape
 
 # Converting these to float32 loses nothing.

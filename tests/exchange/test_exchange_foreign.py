@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sglr import models
+from sglr import exchange, models
 from sglr.config import ConfigError
+from sglr.exchange.foreign_file import read_tensors
 from sglr.files import FileError
-from sglr.models.foreign_file import read_tensors
 
 WRN = {"num_classes": 4, "shape": (3, 8, 8), "depth": 10, "width": 2}
 CNN = {"num_classes": 3, "shape": (1, 8, 8), "channels": [2, 4], "hidden": 6}
@@ -68,7 +68,7 @@ def test_an_authors_checkpoint_gives_the_logits_of_the_model(wrn, published, tmp
     optimizer = torch.optim.SGD(wrn.parameters(), 0.1, momentum=0.9).state_dict()
     state = {f"module.{name}": value for name, value in published.items()}
     path = save(tmp_path / "checkpoint_120.tar", {"epoch": 120, "state_dict": state, "optimizer": optimizer})
-    foreign = models.load_foreign(path, "wrn", **WRN)
+    foreign = exchange.load_foreign(path, "wrn", **WRN)
     assert not foreign.model.training
     assert torch.equal(foreign.model(X), wrn(X))
     assert foreign.spec == models.spec("wrn", **WRN)
@@ -80,7 +80,7 @@ def test_an_authors_checkpoint_gives_the_logits_of_the_model(wrn, published, tmp
 def test_the_names_of_the_common_cifar_resnets(name, tmp_path):
     model = trained(name, num_classes=4, shape=(3, 8, 8))
     state = {key.replace("head.", "linear."): value for key, value in model.state_dict().items()}
-    foreign = models.load_foreign(save(tmp_path / "x.pth", {"net": state}), name, num_classes=4, shape=(3, 8, 8))
+    foreign = exchange.load_foreign(save(tmp_path / "x.pth", {"net": state}), name, num_classes=4, shape=(3, 8, 8))
     assert torch.equal(foreign.model(X), model(X))
 
 
@@ -88,40 +88,40 @@ def test_the_names_of_the_common_cifar_resnets(name, tmp_path):
 def test_every_container_is_found(container, wrn, tmp_path):
     state = wrn.state_dict()
     path = save(tmp_path / "x.pt", state if container is None else {container: state, "epoch": 3, "best": 0.5})
-    assert torch.equal(models.load_foreign(path, "wrn", **WRN).model(X), wrn(X))
+    assert torch.equal(exchange.load_foreign(path, "wrn", **WRN).model(X), wrn(X))
 
 
 def test_safetensors_and_old_torch_files(wrn, tmp_path):
     save_file(wrn.state_dict(), tmp_path / "x.safetensors")
     torch.save(wrn.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for file in ("x.safetensors", "old.pth"):
-        assert torch.equal(models.load_foreign(tmp_path / file, "wrn", **WRN).model(X), wrn(X))
+        assert torch.equal(exchange.load_foreign(tmp_path / file, "wrn", **WRN).model(X), wrn(X))
 
 
 def test_several_state_dicts_are_asked_about_not_guessed_at(wrn, tmp_path):
     other = trained("wrn", **WRN | {"num_classes": 5}).state_dict()
     path = save(tmp_path / "x.pt", {"model": wrn.state_dict(), "state_dict": other, "ema": other})
     with pytest.raises(FileError, match=r"several state dicts \(state_dict, model\)"):
-        models.load_foreign(path, "wrn", **WRN)
-    assert torch.equal(models.load_foreign(path, "wrn", key="model", **WRN).model(X), wrn(X))
+        exchange.load_foreign(path, "wrn", **WRN)
+    assert torch.equal(exchange.load_foreign(path, "wrn", key="model", **WRN).model(X), wrn(X))
     with pytest.raises(FileError, match="no state dict under 'optimizer'; it holds: model, state_dict, ema"):
-        models.load_foreign(path, "wrn", key="optimizer", **WRN)
+        exchange.load_foreign(path, "wrn", key="optimizer", **WRN)
     only = save(tmp_path / "y.pt", {"last": other, "epoch": 1})
     with pytest.raises(FileError, match="Weights may be under last"):
-        models.load_foreign(only, "wrn", **WRN)
+        exchange.load_foreign(only, "wrn", **WRN)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.model."])
 def test_prefixes_that_every_key_has_are_taken_off(prefix, wrn, tmp_path):
     path = save(tmp_path / "x.pt", {f"{prefix}{name}": value for name, value in wrn.state_dict().items()})
-    assert torch.equal(models.load_foreign(path, "wrn", **WRN).model(X), wrn(X))
+    assert torch.equal(exchange.load_foreign(path, "wrn", **WRN).model(X), wrn(X))
 
 
 def test_a_prefix_that_one_key_lacks_is_left(wrn, tmp_path):
     state = {f"module.{name}": value for name, value in wrn.state_dict().items()}
     state["head.bias"] = state.pop("module.head.bias")
     with pytest.raises(FileError, match=r"missing: .*unexpected: module\.") as error:
-        models.load_foreign(save(tmp_path / "x.pt", state), "wrn", **WRN)
+        exchange.load_foreign(save(tmp_path / "x.pt", state), "wrn", **WRN)
     assert "head.bias" not in str(error.value).split("unexpected")[0]
 
 
@@ -129,18 +129,18 @@ def test_the_counter_of_an_averaged_model_is_set_aside(wrn, tmp_path):
     averaged = torch.optim.swa_utils.AveragedModel(wrn)
     assert "n_averaged" in averaged.state_dict()
     path = save(tmp_path / "x.pt", averaged.state_dict())
-    assert torch.equal(models.load_foreign(path, "wrn", **WRN).model(X), wrn(X))
+    assert torch.equal(exchange.load_foreign(path, "wrn", **WRN).model(X), wrn(X))
 
 
 def test_batch_counters_may_be_absent(wrn, published, tmp_path):
     state = {name: value for name, value in published.items() if not name.endswith("num_batches_tracked")}
     assert len(state) < len(published)
-    assert torch.equal(models.load_foreign(save(tmp_path / "x.pt", state), "wrn", **WRN).model(X), wrn(X))
+    assert torch.equal(exchange.load_foreign(save(tmp_path / "x.pt", state), "wrn", **WRN).model(X), wrn(X))
 
 
 def test_half_precision_is_widened_exactly_and_said(wrn, tmp_path):
     state = {name: value.half() if value.is_floating_point() else value for name, value in wrn.state_dict().items()}
-    foreign = models.load_foreign(save(tmp_path / "x.pt", state), "wrn", **WRN)
+    foreign = exchange.load_foreign(save(tmp_path / "x.pt", state), "wrn", **WRN)
     assert any("widened from torch.float16" in note for note in foreign.notes)
     assert torch.equal(foreign.model.head.weight, state["head.weight"].float())
 
@@ -157,11 +157,11 @@ def test_normalisation_is_given_or_read_from_the_file(wrn, tmp_path):
         (save(tmp_path / "around.pt", around), None),
         (save(tmp_path / "inside.pt", inside), values),
     ):
-        foreign = models.load_foreign(path, "wrn", normalization=given, **WRN)
+        foreign = exchange.load_foreign(path, "wrn", normalization=given, **WRN)
         assert torch.equal(foreign.model(X), wrn(shifted))
         assert foreign.spec["options"]["normalization"] == values
     with pytest.raises(ConfigError, match="is not the one given"):
-        models.load_foreign(tmp_path / "inside.pt", "wrn", normalization=values | {"mean": [0.5, 0.5, 0.5]}, **WRN)
+        exchange.load_foreign(tmp_path / "inside.pt", "wrn", normalization=values | {"mean": [0.5, 0.5, 0.5]}, **WRN)
 
 
 CHANGES: dict[str, tuple[Callable[[dict], object], str]] = {
@@ -181,21 +181,21 @@ def test_weights_that_do_not_fit_are_named(case, published, tmp_path):
     state = dict(published)
     change(state)
     with pytest.raises(FileError, match=message):
-        models.load_foreign(save(tmp_path / "x.pt", state), "wrn", **WRN)
+        exchange.load_foreign(save(tmp_path / "x.pt", state), "wrn", **WRN)
 
 
 def test_another_number_of_classes_does_not_fit(wrn, tmp_path):
     path = save(tmp_path / "x.pt", wrn.state_dict())
     with pytest.raises(FileError, match=r"wrn with 10 classes .*head\.weight is \[4, 128\], must be \[10, 128\]"):
-        models.load_foreign(path, "wrn", **WRN | {"num_classes": 10})
+        exchange.load_foreign(path, "wrn", **WRN | {"num_classes": 10})
 
 
 def test_an_unknown_architecture_and_its_options(wrn, tmp_path):
     path = save(tmp_path / "x.pt", wrn.state_dict())
     with pytest.raises(ConfigError, match=r"unknown model 'wrm'.*Did you mean 'wrn'"):
-        models.load_foreign(path, "wrm", num_classes=4, shape=(3, 8, 8))
+        exchange.load_foreign(path, "wrm", num_classes=4, shape=(3, 8, 8))
     with pytest.raises(ConfigError, match="has no option 'deep'"):
-        models.load_foreign(path, "wrn", num_classes=4, shape=(3, 8, 8), deep=3)
+        exchange.load_foreign(path, "wrn", num_classes=4, shape=(3, 8, 8), deep=3)
 
 
 class Malicious:
@@ -219,7 +219,7 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(form, tmp_path, monkeypat
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(FileError, match=r"is refused: it holds .* Nothing was executed"):
-        models.load_foreign(path, "small_cnn", **CNN)
+        exchange.load_foreign(path, "small_cnn", **CNN)
     assert not marker.exists()
     if form != "pickle":
         torch.load(path, weights_only=False)
@@ -252,6 +252,6 @@ def test_an_archive_that_unfolds_to_more_than_its_size_is_refused(tmp_path, monk
     assert (tmp_path / "bomb.pt").stat().st_size < 10**5
     with pytest.raises(FileError, match="unfolds to more than its size"):
         read_tensors(tmp_path / "bomb.pt")
-    monkeypatch.setattr("sglr.models.foreign_file.MAX_BYTES", 100)
+    monkeypatch.setattr("sglr.exchange.foreign_file.MAX_BYTES", 100)
     with pytest.raises(FileError, match="files of weights of up to 100 are read"):
         read_tensors(save(tmp_path / "large.pt", {"a": torch.ones(100)}))
