@@ -1,7 +1,6 @@
 """What tests of presets share: the study project of the pipeline's tests, and presets rendered once."""
 
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sglr import presets
 REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests" / "stages"))
 
-import warm_python  # noqa: E402 (lies there)
+import hosting  # noqa: E402 (lies there)
 
 rendered = cache(presets.render)
 
@@ -24,7 +23,6 @@ def preset(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def warm() -> Path:
     """Folder of a ``python`` that starts stages without loading torch each time."""
-    with warm_python.install(tmp_path_factory.mktemp("warm") / "python") as folder:
-        yield folder
+    return hosting.warm()

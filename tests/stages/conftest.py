@@ -1,21 +1,22 @@
 """One tiny finished study per session; tests copy it and change one thing."""
 
-import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
+import hosting
 import pytest
-import warm_python
-from filelock import FileLock
 from study_project import Ended, Project
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin what takes longest before the first test asks for it."""
+    if any("first_run" in getattr(item, "fixturenames", ()) for item in session.items):
+        hosting.begin_first_run()
+
+
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def warm() -> Path:
     """Folder of a ``python`` and a ``dvc`` that start without loading torch and the like each time."""
-    with warm_python.install(tmp_path_factory.mktemp("warm") / "python") as folder:
-        yield folder
+    return hosting.warm()
 
 
 @pytest.fixture(scope="session")
@@ -25,23 +26,9 @@ def blank(tmp_path_factory: pytest.TempPathFactory, warm: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def first_run(blank: Project, tmp_path_factory: pytest.TempPathFactory, warm: Path) -> tuple[Project, Ended]:
-    """A study that ``dvc repro`` made from nothing, tracked by MLflow, and what it said; not to be changed.
-
-    The processes of pytest-xdist share one.
-    """
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    path, said = shared / "first" / "study", shared / "first" / "said.json"
-    with FileLock(shared / "first.lock"):
-        if not said.exists():
-            project = blank.copy(path, warm)
-            del project.environment["SGLR_TRACKING"]
-            ended = project.repro()
-            said.write_text(json.dumps([ended.status, ended.output]))
-    project = Project(path, warm)
-    del project.environment["SGLR_TRACKING"]
-    return project, Ended(*json.loads(said.read_text()))
+def first_run() -> tuple[Project, Ended]:
+    """A study that ``dvc repro`` made from nothing, tracked by MLflow, and what it said; not to be changed."""
+    return hosting.first_run()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 Importing torch costs seconds and these tests start more than a hundred stages. ``serve`` loads third-party libraries,
 never the project's own code, and forks for every ``dvc`` and ``python -m stages.<name>`` that the commands in
-``install``'s folder are asked for. The tests of killing and of a first run from nothing use the plain commands.
+``start``'s folder are asked for. The tests of killing and of a first run from nothing use the plain commands.
 """
 
 import atexit
@@ -12,12 +12,13 @@ import json
 import os
 import runpy
 import select
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,40 +36,38 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-@contextlib.contextmanager
-def install(folder: Path) -> Iterator[Path]:
-    """Put the commands into ``folder``/bin and keep their server alive; yields that bin folder.
+def start(folder: Path, *, while_lives: int, then_remove: Path) -> subprocess.Popen[bytes]:
+    """Put the commands into ``folder``/bin and start their server, which lasts as long as a process does.
 
     The server is not waited for: the commands do that, so that it can load while something else goes on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     address = folder / "socket"
-    (folder / "bin").mkdir()
+    (folder / "bin").mkdir(parents=True)
     for name, first in (("python", ""), ("dvc", "-m dvc ")):
         command = folder / "bin" / name
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{__file__}" "{address}" {first}"$@"\n')
         command.chmod(0o755)
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_WAIT_POLICY": "PASSIVE"}
-    call = [sys.executable, __file__, "--serve", str(address)]
-    # The server ends when this end of the pipe closes, however the tests end.
-    with subprocess.Popen(call, stdin=subprocess.PIPE, env=environment) as server:
-        yield folder / "bin"
-        assert server.stdin is not None
-        server.stdin.close()
+    call = [sys.executable, __file__, "--serve", str(address), str(while_lives), str(then_remove)]
+    return subprocess.Popen(call, stdin=subprocess.DEVNULL, env=environment)
 
 
-def serve(address: str) -> None:
-    """Load the libraries, then fork for every connection until stdin closes."""
+def serve(address: str, while_lives: int, then_remove: str) -> None:
+    """Load the libraries, then fork for every connection until the process ``while_lives`` is gone."""
     for name in LIBRARIES:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(ImportError), warnings.catch_warnings(action="ignore"):
             importlib.import_module(name)
+    import psutil
+
     # A stage finds the files of its own project, and not what it lacks in an editable installation of this one.
     sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") != "_EditableFinder"]
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address + ".new")
         listener.listen(8)
         Path(address + ".new").rename(address)
-        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+        while psutil.pid_exists(while_lives):
+            if not select.select([listener], [], [], 1)[0]:
+                continue
             connection = listener.accept()[0]
             if os.fork() == 0:
                 listener.close()
@@ -77,6 +76,7 @@ def serve(address: str) -> None:
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
+    shutil.rmtree(then_remove, ignore_errors=True)
 
 
 def _become(connection: socket.socket) -> NoReturn:
@@ -130,6 +130,6 @@ def _ask(address: str, arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--serve":
-        serve(sys.argv[2])
+        serve(sys.argv[2], int(sys.argv[3]), sys.argv[4])
     else:
         sys.exit(_ask(sys.argv[1], sys.argv[2:]))
