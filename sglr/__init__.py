@@ -8,7 +8,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_EXPORTS = {"load_model": "sglr.models", "train": "sglr.fitting"}
+_EXPORTS = {"load_model": "sglr.models", "robustness": "sglr.measuring", "train": "sglr.fitting"}
 _ROOMS = (
     "attacks",
     "config",

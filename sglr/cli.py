@@ -118,10 +118,12 @@ def results(cost: bool, as_json: bool) -> None:
     """Print the tables of the last report, or what the runs cost."""
     from pathlib import Path
 
+    from sglr import status
+
     if cost:
         from sglr.tracking import costs
 
-        found = costs.read(Path())
+        found = costs.read(Path(), status.names(Path()))
         if not found:
             raise click.ClickException(
                 f"there are no records in {costs.RECORDS} here: nothing was run on this machine."
@@ -132,6 +134,8 @@ def results(cost: bool, as_json: bool) -> None:
     if not path.is_file():
         raise click.ClickException(f"there is no {path} here; run `dvc repro` in the project's folder first.")
     click.echo(path.read_text(encoding="utf-8"))
+    if status.is_outdated(Path(), "report"):
+        click.echo("This report is older than what it is about: `sglr status` says what has changed.", err=True)
 
 
 @main.of(

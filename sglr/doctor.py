@@ -96,7 +96,8 @@ def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
         return None, [Finding("problem", "params", str(error))]
     methods, seeds = settings.experiment.methods, settings.experiment.seeds
     return settings, [
-        Finding("ok", "params", f"{len(methods)} methods, {len(seeds)} seeds ({settings.experiment.name})")
+        Finding("ok", "params", f"{len(methods)} methods, {len(seeds)} seeds ({settings.experiment.name})"),
+        *(Finding("warning", "params", doubt) for doubt in config.doubts(settings)),
     ]
 
 
@@ -156,7 +157,10 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
         yield Finding("problem", "time", f"an attack step of {settings.model.name} does not fit the GPU: {error}")
         return
     trainings = len(settings.experiment.methods) * len(settings.experiment.seeds)
-    text = f"about {in_words(seconds)} for all {trainings} trainings, by an attack step of {settings.model.name} here"
+    text = (
+        f"about {in_words(seconds)} for all {trainings} trainings, evaluation and analysis not among them, by an attack"
+        f" step of {settings.model.name} here"
+    )
     if seconds > _LONG and device.type == "cpu":
         yield Finding("warning", "time", f"{text}: a GPU, a smaller model or fewer seeds take less")
     else:
@@ -177,6 +181,7 @@ def _disk(root: Path, settings: config.Config | None) -> Iterator[Finding]:
 
 def _tracking(root: Path) -> Iterator[Finding]:
     from sglr.tracking import settings
+    from sglr.tracking.resend import unsent
 
     try:
         off = settings.asked() == "off"
@@ -193,11 +198,9 @@ def _tracking(root: Path) -> Iterator[Finding]:
         yield Finding("ok", "tracking", f"a database ({uri.partition(':')[0]}), which was not asked")
     else:
         yield Finding("ok", "tracking", "a local file" if uri else f"{root / 'mlflow.db'}")
-    left = [path for path in (root / ".sglr" / "journal").glob("*") if path.is_dir()]
+    left = unsent(root)
     if left:
-        yield Finding(
-            "warning", "tracking", f"{len(left)} runs not wholly sent, or still going on: `sglr sync` sends them"
-        )
+        yield Finding("warning", "tracking", f"{left} runs not wholly sent, or still going on: `sglr sync` sends them")
 
 
 def _server(root: Path, uri: str) -> Finding:

@@ -1,30 +1,24 @@
 """Training a method on arrays, without a pipeline: ``sglr.train``."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sglr import models
-from sglr.config import Config, ConfigError, parse
+from sglr import given, models
+from sglr.config import Config
 from sglr.config.reader import validate
-from sglr.data import Split
-from sglr.data.arrays import as_labels, as_pictures, check_labels, check_pictures
-from sglr.files import FileError
+from sglr.given import Pictures
 from sglr.training import Plan, Trained, fit
 
-SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
 NAME = "trained"
 # What a training on arrays reads of the params, beside the method: as the train stage, but for the thread count.
 _USED = ("data.augment", "model", "threat", "warmup", "train")
 # Nothing of these epochs is returned.
 _UNUSED = ("train.keep_epochs",)
-Pictures = Tensor | np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -32,8 +26,8 @@ class Fitted:
     """What ``train`` returns: the models, on the CPU and in eval mode, and how they came about.
 
     ``best`` is the model of the epoch with the highest robust accuracy on the validation split, None without one.
-    ``history`` has one row per epoch of training, with the columns of history.csv (docs/architecture.md). ``targets``
-    (n, C) are the training targets after the last epoch.
+    ``history`` has one row per epoch of training, with the columns of history.csv (docs/architecture.md) but ``phase``.
+    ``targets`` (n, C) are the training targets after the last epoch.
     """
 
     last: nn.Module
@@ -45,10 +39,15 @@ class Fitted:
     """From which ``sglr.models.from_spec`` builds the untrained model."""
 
     def save(self, folder: str | Path) -> None:
-        """Write ``last`` and ``best`` into folders of these names, for ``sglr.load_model``."""
+        """Write ``last`` and ``best`` into folders of these names, for ``sglr.load_model``.
+
+        What an earlier ``save`` wrote there is replaced; where there is no best, none is left.
+        """
         for name, model in (("last", self.last), ("best", self.best)):
             if model is not None:
                 models.save(model, Path(folder) / name, self.spec)
+            else:
+                models.remove(Path(folder) / name)
 
 
 def train(
@@ -72,22 +71,19 @@ def train(
     label plus one.
 
     ``method`` is a name declared under ``methods`` of the params, or a mapping of objective, labels and weights.
-    ``params`` is the path of a params file; default: the shipped one, whose model, radius and learning rate are made
-    for 300 pictures of 8x8 pixels. ``changes`` go on top of it, by dotted key: ``{"train.epochs": 20,
-    "threat.eps_255": 8}``. Of the params, those of data.augment, model, threat, warmup, train and, under methods, the
-    method by its name are used. Label noise, sizes of splits, experiment, kept epochs and everything about evaluation
-    play no part: in a params file they are passed over, among the changes refused.
+    ``params`` is the path of a params file; default: the shipped one, whose model, radius, steps and learning rates are
+    made for 300 pictures of 8x8 pixels. ``changes`` go on top of it, by dotted key: ``{"threat.eps_255": 8,
+    "train.attack.step_size_255": 2}``. Of the params, those of data.augment, model, threat, warmup, train and, under
+    methods, the method by its name are used. Label noise, sizes of splits, experiment, kept epochs and everything about
+    evaluation play no part: in a params file they are passed over, among the changes refused.
 
     Raises ConfigError for params, for changes that play no part and for a device that is not there, ValueError for
     arrays that cannot be used, TrainingError as ``sglr.training.fit``.
     """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
-    splits = [_split(x, y, y if true is None else true, device, "x", "y")]
+    device = given.usable(device)
+    splits = [given.split(x, y, y if true is None else true, device, "x", "y")]
     if validation is not None:
-        splits.append(_split(*validation, validation[1], device, "validation[0]", "validation[1]"))
+        splits.append(given.split(*validation, validation[1], device, "validation[0]", "validation[1]"))
         if splits[0].x.shape[1:] != splits[1].x.shape[1:]:
             raise ValueError("the pictures for validation have another shape than those for training")
     found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
@@ -119,77 +115,18 @@ def _fitted(result: Trained, spec: dict[str, Any]) -> Fitted:
 
 def _config(method: str | Mapping[str, Any], path: str | Path | None, changes: Mapping[str, Any]) -> tuple[Config, str]:
     """The validated params with the changes in them, and the name of the one method that is trained."""
-    source = SHIPPED if path is None else Path(path)
-    try:
-        values = parse(source.read_text(encoding="utf-8"), str(source))
-    except OSError as error:
-        raise ConfigError(f"cannot read {source}: {error}") from None
+    values, source = given.params(path)
     name = method if isinstance(method, str) else NAME
-    _require_used(changes, [*_USED, f"methods.{name}"] if isinstance(method, str) else list(_USED))
+    used = [*_USED, f"methods.{name}"] if isinstance(method, str) else list(_USED)
+    given.require_used(changes, used, _UNUSED, "sglr.train")
     for key, value in changes.items():
-        _set(values, key, value)
+        given.put(values, key, value)
     if not isinstance(method, str):
         values.setdefault("methods", {})[name] = dict(method)
     # Of the data, only augmentation concerns arrays that are there already; their source is never read.
-    _set(values, "data.source", {"name": "npz", "path": NAME})
-    _set(values, "data.train_size", None)
-    _set(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
-    _set(values, "train.keep_epochs", [])
-    _set(values, "experiment.methods", [name])
-    return validate(values, str(source)), name
-
-
-def _require_used(changes: Mapping[str, Any], used: list[str]) -> None:
-    """ConfigError for changes that play no part; what is no key of params at all is left to the config to refuse."""
-    idle = [
-        key
-        for key in itertools.chain.from_iterable(_leaves(key, value) for key, value in changes.items())
-        if key.split(".")[0] in Config.model_fields and (not _below(key, used) or _below(key, _UNUSED))
-    ]
-    if idle:
-        raise ConfigError(
-            f"changes: {', '.join(idle)} would have no effect: sglr.train, which is given its data, uses only"
-            f" {', '.join(used)}, but for {', '.join(_UNUSED)}. Leave out the rest."
-        )
-
-
-def _below(key: str, sections: Iterable[str]) -> bool:
-    return any(f"{key}.".startswith(f"{section}.") for section in sections)
-
-
-def _leaves(key: str, value: Any) -> Iterator[str]:
-    """The dotted keys of all values under a key."""
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _leaves(f"{key}.{name}", inner)
-    else:
-        yield key
-
-
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted key; a section on the way that is missing is made, and refused later if unknown."""
-    *sections, last = key.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"{key}: {section} is not a section")
-    values[last] = value
-
-
-def _split(
-    x: Pictures, given: Pictures, true: Pictures, device: str | torch.device, pictures: str, labels: str
-) -> Split:
-    arrays = [np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array) for array in (x, given, true)]
-    arrays[0] = as_pictures(arrays[0])
-    arrays[1:] = map(as_labels, arrays[1:])
-    try:
-        check_pictures(arrays[0], pictures)
-        check_labels(arrays[1], labels)
-        check_labels(arrays[2], "true")
-    except FileError as error:
-        raise ValueError(str(error)) from None
-    if not len(arrays[0]) == len(arrays[1]) == len(arrays[2]):
-        raise ValueError(
-            f"{len(arrays[0])} pictures ({pictures}), {len(arrays[1])} labels ({labels}), {len(arrays[2])} true labels"
-        )
-    return Split(*(torch.from_numpy(np.array(array)).to(device) for array in arrays))
+    given.put(values, "data.source", {"name": "npz", "path": NAME})
+    given.put(values, "data.train_size", None)
+    given.put(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
+    given.put(values, "train.keep_epochs", [])
+    given.put(values, "experiment.methods", [name])
+    return validate(values, source), name

@@ -97,6 +97,22 @@ def status(root: Path) -> list[Status]:
     return [found[item.name] for item in items]
 
 
+def is_outdated(root: Path, item: str) -> bool:
+    """Whether an item is known not to be what the files at hand make; False where there is no pipeline."""
+    try:
+        return any(one.item == item and one.state != "done" for one in status(root))
+    except (files.FileError, config.ConfigError):
+        return False
+
+
+def names(root: Path) -> set[str] | None:
+    """The items of the study at hand; None where there is no pipeline."""
+    try:
+        return {item.name for item in read_items(root)}
+    except (files.FileError, config.ConfigError):
+        return None
+
+
 def read_items(root: Path) -> list[Item]:
     """The items of dvc.yaml with their matrices filled in from params.yaml."""
     try:

@@ -191,6 +191,11 @@ def committed(item: str, path: str, md5: str) -> bool:
     return re.search(rf"path: {re.escape(path)}\n\s+hash: md5\n\s+md5: {md5}\n", entry) is not None
 
 
+def has_outs_in(folder: Path) -> bool:
+    """Whether dvc.lock holds outs in a folder."""
+    return _LOCK.is_file() and f"path: {folder.as_posix()}/" in _LOCK.read_text(encoding="utf-8")
+
+
 def _values(keys: tuple[str, ...]) -> dict[str, Any]:
     """The values of dotted keys in params.yaml; None for an absent one (the config reports it)."""
     params = config.parse(_PARAMS.read_text(encoding="utf-8"))

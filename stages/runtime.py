@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sglr import config, files, processes, tracking
-from stages.pipeline import Definition, experiment, home
+from stages.pipeline import Definition, experiment, has_outs_in, home
 from stages.watch import Stopped, Watch
 
 if TYPE_CHECKING:
@@ -231,9 +231,10 @@ def _git_commit() -> str:
 
 
 def remove_unlisted_items(settings: config.Config) -> None:
-    """Remove the folders of methods and seeds no longer listed; DVC's cache still has them."""
+    """Remove the folders of methods and seeds no longer listed; DVC's cache still has them. Others' stay."""
     listed = {f"{method}-{seed}" for method in settings.experiment.methods for seed in settings.experiment.seeds}
     for name in ("train", "evaluate", "analyze"):
         for folder in (ARTIFACTS / name).glob("*"):
-            if folder.is_dir() and folder.name not in listed:
+            if folder.is_dir() and folder.name not in listed and has_outs_in(folder):
                 shutil.rmtree(folder)
+                click.echo(f"removed {folder}, which params.yaml no longer lists (DVC's cache has it)", err=True)

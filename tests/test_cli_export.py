@@ -200,6 +200,8 @@ def test_records_of_other_weights_are_not_taken_for_these(study):
     card = (study / "out" / "README.md").read_text()
     assert "dvc.lock does not describe these weights" in card
     assert "milestones" not in card
+    assert "## Results\n\nNot evaluated, or not on record." in card
+    assert set(registering.tags_of(best, "digits", "sglr-0")) == {"experiment", "item", "checkpoint", "md5"}
 
 
 def test_other_data_is_not_taken_for_what_a_model_was_trained_on(study, params):

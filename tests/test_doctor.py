@@ -15,6 +15,8 @@ from sglr import doctor, duration, space
 from sglr.cli import main
 from sglr.config.reader import validate
 from sglr.data.registry import SourceOptions
+from sglr.tracking import journal
+from sglr.tracking.delivery import Progress
 
 
 def call(*arguments: object):
@@ -74,6 +76,17 @@ def test_doctor_names_packages_and_params(project, monkeypatch):
     (project / "params.yaml").write_text("experiment: {}\n")
     found = {finding.about: finding.level for finding in doctor.examine(project) if finding.level == "problem"}
     assert "params" in found
+
+
+def test_runs_that_ended_in_an_error_and_were_sent_are_not_waited_for(project, monkeypatch):
+    """Their journals stay, because running them again reopens their runs."""
+    monkeypatch.delenv("SGLR_TRACKING")
+    header = {"experiment": "digits", "stage": "prepare", "item": "prepare", "tags": {}, "parent": None}
+    with journal.claim(project, header, "k1") as written:
+        written.append("end", status="FAILED")
+    assert any("1 runs not wholly sent" in text for _, text in about("tracking", project))
+    Progress(offset=(written.folder / "journal.jsonl").stat().st_size).write(written.folder)
+    assert not any("not wholly sent" in text for _, text in about("tracking", project))
 
 
 def test_doctor_forecasts_the_disk(project):
@@ -167,7 +180,8 @@ def test_a_source_of_ones_own_is_forecast_too(params, tmp_path):
 def test_doctor_forecasts_the_time(project):
     ((level, text),) = about("time", project)
     assert level == "ok"
-    assert re.fullmatch(r"about [\d.]+ (s|min) for all 6 trainings, by an attack step of small_cnn here", text)
+    said = "for all 6 trainings, evaluation and analysis not among them, by an attack step of small_cnn here"
+    assert re.fullmatch(rf"about [\d.]+ (s|min) {said}", text)
 
 
 def test_the_time_is_that_of_the_epochs_and_steps_asked_for(params, tmp_path, monkeypatch):

@@ -78,6 +78,15 @@ def test_the_models_are_ready_for_use(tmp_path: Path):
     assert all(weight.requires_grad for weight in found.last.parameters())
 
 
+def test_what_is_saved_holds_no_best_of_another_training(tmp_path: Path):
+    changes = {"train.epochs": 6, "train.batch_size": 20}
+    with_best = sglr.train(*pictures(), method="at", validation=pictures(10, 1), changes=changes)
+    with_best.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"best", "last"}
+    sglr.train(*pictures(), method="at", changes=changes).save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"last"}
+
+
 def test_a_method_of_ones_own_and_a_params_file_of_ones_own(params: dict, tmp_path: Path):
     del params["methods"]["sglr"]
     params["experiment"]["methods"] = ["at"]

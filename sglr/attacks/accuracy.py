@@ -21,16 +21,19 @@ def predictions(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
     return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
 
 
-def correct_under(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, seed: int, batch_size: int) -> Tensor:
+def correct_under(
+    model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, seed: int, batch_size: int, threat: Threat | None = None
+) -> Tensor:
     """Whether each example (N,) is classified correctly as it is *and* after the attack; bool on x's device.
 
-    Batch b sees the stream of seed + b. Raises RuntimeError if an attack returns NaN or something outside [0, 1].
+    Batch b sees the stream of seed + b. Raises RuntimeError if an attack returns NaN, something outside [0, 1] or, with
+    a ``threat``, outside its ball; LogitsError where the model's logits are not finite.
     """
     outcomes = []
     for number, (part, labels) in enumerate(zip(x.split(batch_size), y.split(batch_size), strict=True)):
         x_adv = attack(model, part, labels, seed=seed + number)
-        require_allowed(x_adv, part, None)
-        natural, attacked = (predictions(model, pictures, batch_size) for pictures in (part, x_adv))
+        require_allowed(x_adv, part, threat)
+        natural, attacked = (finite_logits(model, seen, batch_size).argmax(1) for seen in (part, x_adv))
         outcomes.append((natural == labels) & (attacked == labels))
     return torch.cat(outcomes)
 

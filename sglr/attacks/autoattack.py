@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from sglr.attacks.inputs import require_pictures
 from sglr.attacks.losses import FEWEST_FOR_DLR
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import L2, Linf, Threat
@@ -42,9 +43,16 @@ def autoattack(
     x: (N, C, H, W) in [0, 1]. ``member`` runs that attack of the version alone: one after another, each on the examples
     that are still correct, they find what the version finds. With fewer than 10 classes the targeted attacks have C - 1
     targets, and a warning in the log says that this is not the standard version. The global random state is left as it
-    was. Raises ValueError below 4 classes, for "rand" below 3 (its DLR losses need them), ImportError without
-    pyautoattack.
+    was. Raises ValueError for pictures outside [0, 1], an unknown version or member, and below 4 classes, for "rand"
+    below 3 (its DLR losses need them); ImportError without pyautoattack.
     """
+    if version not in MEMBERS:
+        raise ValueError(f"unknown version {version!r}; known: {', '.join(MEMBERS)}")
+    if member is not None and member not in MEMBERS[version]:
+        raise ValueError(f"{version} has no member {member!r}; it has: {', '.join(MEMBERS[version])}")
+    require_pictures(x, y)
+    if len(x) == 0:
+        return x.detach().clone()
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
     few = _few_classes(version, classes)

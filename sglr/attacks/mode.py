@@ -12,8 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def attack_mode(model: nn.Module, bn: Literal["eval", "train"]) -> Iterator[None]:
     """Within the block the model is in ``bn`` mode; afterwards every module's mode is what it was.
 
-    In train mode batch norm normalises by the batch and leaves its running statistics as they are.
+    In train mode batch norm normalises by the batch and leaves its running statistics as they are. ValueError for
+    another mode.
     """
+    if bn not in ("eval", "train"):
+        raise ValueError(f"bn must be 'eval' or 'train', found {bn!r}")
     modes = [(module, module.training) for module in model.modules()]
     tracking = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     model.train(bn == "train")

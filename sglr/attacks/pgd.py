@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks import losses
+from sglr.attacks.inputs import require_pictures
 from sglr.attacks.losses import Loss, named
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.attacks.restarts import worst_case
@@ -37,33 +38,42 @@ def pgd(
     it is in (see ``attack_mode``), its parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and
     dtype.
 
-    Raises ValueError for an unknown loss, steps or restarts below 1, or restarts without a random start.
+    Raises ValueError for pictures outside [0, 1], an unknown loss, a negative step size, steps or restarts below 1,
+    or restarts without a random start.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
+    if not step_size >= 0:
+        raise ValueError(f"step_size must be at least 0, found {step_size}")
     if restarts > 1 and (start is not None or not random_start):
         raise ValueError(f"{restarts} restarts from one start would be one attack made {restarts} times")
+    require_pictures(x, y)
     criterion = named(loss)
     x = x.detach()
 
-    def ascend(x: Tensor, y: Tensor) -> Tensor:
-        project = threat.projection(x)
-        if start is not None:
-            x_adv = start.detach()
-        else:
-            x_adv = threat.random_start(x, generator) if random_start else x.clone()
-        for _ in range(steps):
-            gradient = input_gradient(model, x_adv, y, criterion)
-            x_adv = project(x_adv + threat.step(gradient, step_size))
-        return x_adv
+    def attempt(x: Tensor, y: Tensor) -> Tensor:
+        first = start.detach() if start is not None else threat.random_start(x, generator) if random_start else x
+        return ascend(model, x, y, threat=threat, step_size=step_size, steps=steps, loss=criterion, start=first)
 
     def scored(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        x_adv = ascend(x, y)
+        x_adv = attempt(x, y)
         with torch.no_grad():
             logits = model(x_adv)
             return x_adv, criterion(logits, y).masked_fill(logits.argmax(1) != y, torch.inf)
 
-    return ascend(x, y) if restarts == 1 else worst_case(scored, x, y, restarts)
+    return attempt(x, y) if restarts == 1 else worst_case(scored, x, y, restarts)
+
+
+def ascend(
+    model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, step_size: float, steps: int, loss: Loss, start: Tensor
+) -> Tensor:
+    """The steps of ``pgd`` from points ``start`` (N, C, H, W). Nothing is checked, and nothing waits for the device."""
+    project = threat.projection(x)
+    x_adv = start
+    for _ in range(steps):
+        gradient = input_gradient(model, x_adv, y, loss)
+        x_adv = project(x_adv + threat.step(gradient, step_size))
+    return x_adv
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> Tensor:

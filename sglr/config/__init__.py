@@ -1,7 +1,8 @@
 """params.yaml as frozen, validated types: ``load(path)`` reads it, every error names the key."""
 
+from sglr.config.doubts import doubts
 from sglr.config.reader import ConfigError, load, parse
 from sglr.config.registry import Options, Registry, Section, discover
 from sglr.config.whole import Config
 
-__all__ = ["Config", "ConfigError", "Options", "Registry", "Section", "discover", "load", "parse"]
+__all__ = ["Config", "ConfigError", "Options", "Registry", "Section", "discover", "doubts", "load", "parse"]

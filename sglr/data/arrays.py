@@ -74,7 +74,7 @@ def as_labels(y: Array) -> Array:
 
 
 def check_pictures(x: Array, name: str, tolerance: float = 0) -> None:
-    """FileError unless x is a non-empty (N, C, H, W) array of uint8, or of float32 in [0, 1] without NaN.
+    """FileError unless x is a non-empty (N, C, H, W) array of uint8 (up to 255, not up to 1), or of float32 in [0, 1].
 
     ``tolerance``: how far outside [0, 1] values may be.
     """
@@ -83,6 +83,8 @@ def check_pictures(x: Array, name: str, tolerance: float = 0) -> None:
     if 0 in x.shape:
         raise FileError(f"{name} is empty (shape {x.shape}).")
     if x.dtype == np.uint8:
+        if x.max() == 1:
+            raise FileError(f"{name} is uint8 with values 0 and 1, which would be nearly black: give it as float.")
         return
     if x.dtype != np.float32:
         raise FileError(f"{name} is {x.dtype}; pictures must be uint8 (0 to 255) or floating point (0 to 1).")

@@ -73,7 +73,8 @@ def read_npz(path: Path, needed: Sequence[str], optional: Sequence[str] | None =
     try:
         archive = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile) as error:
-        raise FileError(f"cannot read {path} as an .npz archive: {error}") from None
+        said = "it is none" if "allow_pickle" in str(error) else error
+        raise FileError(f"cannot read {path} as an .npz archive: {said}") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise FileError(f"{path} holds a single array; an .npz archive with {', '.join(needed)} is needed (np.savez).")
     with archive:

@@ -18,7 +18,7 @@ from sglr.data import Prepared, Split
 from sglr.evaluation.sanity import stronger
 from sglr.evaluation.statistics import mcnemar, wilson
 from sglr.evaluation.suite import trained_models
-from sglr.evaluation.truth import unchanged
+from sglr.evaluation.truth import model_at, unchanged
 from sglr.models.precision import full_precision
 
 # Pictures at a time: no batch size that an evaluation is likely to use.
@@ -123,7 +123,7 @@ def _model(
     item, checkpoint = path.parent.name, path.name
     ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
     model = models.load_model(path).to(device)
-    with unchanged(model, path):
+    with unchanged(model, model_at(path)):
         natural = predictions(model, x, _BATCH)
         worst = {other: predictions(model, shown.pictures, _BATCH) for other, shown in kept.items()}
     found = {other: ((natural == y) & (classes == y)).cpu().numpy() for other, classes in worst.items()}

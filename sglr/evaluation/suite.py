@@ -17,13 +17,13 @@ from sglr.attacks.accuracy import LogitsError
 from sglr.config import Config
 from sglr.config.names import CHECKPOINTS, WORST
 from sglr.data import Pictures, Prepared, Split
-from sglr.evaluation.journal import Journal
+from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.sanity import Subject, sanity
 from sglr.evaluation.statistics import wilson
 from sglr.evaluation.suitability import require_attackable, skewed
-from sglr.evaluation.truth import inspect, unchanged
+from sglr.evaluation.truth import inspect, model_at, unchanged
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
 
@@ -84,40 +84,65 @@ def evaluate(
     if len(kept):
         on_resume(len(kept))
     checkpoints = trained_models(trained)
-    natural = Pictures(test, _size(config, test, "natural"))
     doubts = {}
     # Of all of them before any is attacked.
     with full_precision():
         for path in checkpoints:
             with _evaluable(path, device) as model:
-                doubts[path.name] = inspect(model, natural, data.num_classes, config.evaluate.batch_size, path)
+                doubts[path.name] = _doubts(config, model, test, data.num_classes, path.name, model_at(path))
     if nproc > 1:
         share = (nproc, config, data.test(), checkpoints, device, kept, torch.get_num_threads())
         with processes.alongside(nproc - 1, _take_chunks, *share):
             _take_chunks(0, *share)
-    sizes = {name: _size(config, test, name) for name in ("natural", *config.evaluate.attacks)}
-    if config.evaluate.sanity:
-        sizes["sanity"] = min(sizes["natural"], config.evaluate.sanity.n_examples)
-    result = Evaluation(flags=skewed(test.true, sizes))
-    total = len(checkpoints) * sum(measurement.chunks for _, measurement in _planned(config, test, nn.Identity(), kept))
-    progress = tqdm(total=total, desc="evaluate", unit="chunk", disable=None, leave=False)
-    with progress as bar, full_precision():
+    result = Evaluation(flags=skewed(test.true, _sizes(config, test)))
+    with _progress(config, test, len(checkpoints)) as bar, full_precision():
         for path in checkpoints:
-            result.flags += [f"{path.name}: {doubt}" for doubt in doubts[path.name]]
+            result.flags += doubts[path.name]
             with _evaluable(path, device) as model:
                 _checkpoint(config, test, model, path.name, kept.below(path.name), result, bar)
     return result
 
 
+def evaluate_model(
+    config: Config, model: nn.Module, test: Split, num_classes: int, *, journal: Path | None = None
+) -> Evaluation:
+    """As ``evaluate``, for one model that is in eval mode on the device of ``test``; it counts as ``last``."""
+    channels, height, width = test.x.shape[1:]
+    require_attackable(config, num_classes, (channels, height, width))
+    result, called = Evaluation(flags=skewed(test.true, _sizes(config, test))), "the model"
+    with _progress(config, test, 1) as bar, full_precision(), _counting(model, called):
+        result.flags += _doubts(config, model, test, num_classes, "last", called)
+        _checkpoint(config, test, model, "last", Journal(journal).below("last"), result, bar)
+    return result
+
+
 @contextlib.contextmanager
 def _evaluable(path: Path, device: torch.device) -> Iterator[nn.Module]:
-    """The model in a folder; FileError that names it where the block meets logits that cannot count, or changes it."""
+    """The model in a folder, in a block as ``_counting``."""
     model = models.load_model(path).to(device)
+    with _counting(model, model_at(path)):
+        yield model
+
+
+@contextlib.contextmanager
+def _counting(model: nn.Module, called: str) -> Iterator[None]:
+    """FileError that names the model where the block meets logits that cannot count, or changes it."""
     try:
-        with unchanged(model, path):
-            yield model
+        with unchanged(model, called):
+            yield
     except LogitsError as error:
-        raise files.FileError(f"the model at {path} cannot be evaluated: {error}.") from error
+        raise files.FileError(f"{called} cannot be evaluated: {error}.") from error
+
+
+def _doubts(config: Config, model: nn.Module, test: Split, num_classes: int, name: str, called: str) -> list[str]:
+    """Flags of what makes outcomes of a model doubtful before it is attacked."""
+    natural = Pictures(test, _size(config, test, "natural"))
+    return [f"{name}: {doubt}" for doubt in inspect(model, natural, num_classes, config.evaluate.batch_size, called)]
+
+
+def _progress(config: Config, test: Split, checkpoints: int) -> "tqdm[NoReturn]":
+    chunks = sum(measurement.chunks for _, measurement in _planned(config, test, nn.Identity(), NOWHERE))
+    return tqdm(total=checkpoints * chunks, desc="evaluate", unit="chunk", disable=None, leave=False)
 
 
 def trained_models(trained: Path) -> list[Path]:
@@ -255,6 +280,14 @@ def _size(config: Config, test: Split, attack: str) -> int:
     options = config.evaluate.attacks.get(attack)
     wanted = (config.evaluate.n_examples, getattr(options, "n_examples", None))
     return min([len(test), *(n for n in wanted if n is not None)])
+
+
+def _sizes(config: Config, test: Split) -> dict[str, int]:
+    """How many test examples everything that looks at the first of them is run on, by name."""
+    sizes = {name: _size(config, test, name) for name in ("natural", *config.evaluate.attacks)}
+    if config.evaluate.sanity:
+        sizes["sanity"] = min(sizes["natural"], config.evaluate.sanity.n_examples)
+    return sizes
 
 
 Outcomes = dict[str, dict[str, np.ndarray]]

@@ -15,25 +15,30 @@ from sglr.data import Pictures
 _COMPARED, _OTHER_BATCH = 256, 37
 
 
+def model_at(path: Path) -> str:
+    """How errors call the model in a folder."""
+    return f"the model at {path}"
+
+
 @contextlib.contextmanager
-def unchanged(model: nn.Module, path: Path) -> Iterator[None]:
-    """FileError naming ``path`` if weights or buffers differ after the block; RuntimeError where train mode is on."""
+def unchanged(model: nn.Module, called: str) -> Iterator[None]:
+    """FileError that names the model if weights or buffers differ after the block; RuntimeError in train mode."""
     if any(module.training for module in model.modules()):
         raise RuntimeError("a model under evaluation must be in eval mode throughout")
     before = _checksum(model)
     yield
     if _checksum(model) != before:
         raise files.FileError(
-            f"evaluating {path} changed its weights or batch-norm statistics: the outcomes do not count."
+            f"evaluating {called} changed its weights or batch-norm statistics: the outcomes do not count."
         )
 
 
 @torch.no_grad()
-def inspect(model: nn.Module, pictures: Tensor | Pictures, num_classes: int, batch_size: int, path: Path) -> list[str]:
+def inspect(model: nn.Module, pictures: Tensor | Pictures, num_classes: int, batch_size: int, called: str) -> list[str]:
     """Sentences on what makes outcomes of this model doubtful, from its logits on the first 256 pictures (N, C, H, W).
 
-    Raises FileError naming ``path`` where they cannot count at all: pictures outside [0, 1], another number of classes
-    than the data's, logits that are NaN or infinite.
+    Raises FileError that names the model, as it is ``called``, where they cannot count at all: pictures outside [0, 1],
+    another number of classes than the data's, logits that are NaN or infinite.
     """
     x = pictures[:_COMPARED]
     if not bool(((x >= -1e-6) & (x <= 1 + 1e-6)).all()):
@@ -42,12 +47,11 @@ def inspect(model: nn.Module, pictures: Tensor | Pictures, num_classes: int, bat
     logits = torch.cat([model(part) for part in x.split(batch_size)])
     if logits.dim() != 2 or logits.shape[1] != num_classes:
         raise files.FileError(
-            f"the model at {path} gives {list(logits.shape[1:])} numbers per picture, but the data has {num_classes}"
-            " classes."
+            f"{called} gives {list(logits.shape[1:])} numbers per picture, but the data has {num_classes} classes."
         )
     broken = int((~logits.isfinite()).any(1).sum())
     if broken:
-        raise files.FileError(f"the model at {path} gives NaN or infinite logits for {broken} of {len(x)} pictures.")
+        raise files.FileError(f"{called} gives NaN or infinite logits for {broken} of {len(x)} pictures.")
     flags = []
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
         flags.append("the outputs look like probabilities, not logits: losses meant for logits lose their gradient")

@@ -18,9 +18,8 @@ class Provenance:
     ``folder``: holds model.safetensors and model.json. ``item``: method-seed. ``params``: values by key of params.yaml,
     as dvc.lock recorded them when the training finished. ``data``: meta.json of the data it was trained on, which is on
     record while artifacts/data is what dvc.lock says it was then. ``results``: the evaluation's metrics.json, under
-    ``checkpoint``; none where dvc.lock describes these weights and says that others were evaluated. ``suite``: values
-    of threat and evaluate that it used. ``source``: the source.json of a model from elsewhere, whose ``data`` is what
-    it was evaluated on.
+    ``checkpoint``; none where dvc.lock says that other weights were evaluated. ``suite``: values of threat and evaluate
+    that it used. ``source``: the source.json of a model from elsewhere, whose ``data`` is what it was evaluated on.
     """
 
     folder: Path
@@ -36,10 +35,11 @@ class Provenance:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What dvc.lock has of an item: values by key of params.yaml, and the digest of each input by its path."""
+    """What dvc.lock has of an item: values by key of params.yaml, the digests of its inputs and outputs by path."""
 
     params: dict[str, Any]
     deps: dict[str, str]
+    outs: dict[str, str]
 
 
 def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
@@ -67,9 +67,10 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
         return Provenance(folder, name)
     artifacts, item = training_folder.parents[1], training_folder.name
     project = artifacts.parent
-    recorded = _locked(project / "dvc.lock", (trained if kept else folder).resolve())
-    training, evaluation = recorded.get(f"train@{item}"), recorded.get(f"evaluate@{item}")
-    evaluated = not kept and (not recorded or _took(evaluation, folder.resolve(), project))
+    known = _locked(project / "dvc.lock")
+    mine = _gave(known.get(f"train@{item}"), (trained if kept else folder).resolve(), project)
+    training, evaluation = known.get(f"train@{item}") if mine else None, known.get(f"evaluate@{item}")
+    evaluated = not kept and (evaluation is None or _took(evaluation, folder.resolve(), project))
     return Provenance(
         folder,
         name,
@@ -104,19 +105,15 @@ def _json(path: Path) -> dict[str, Any] | None:
     return files.read_json(path) if path.is_file() else None
 
 
-def _locked(path: Path, outputs: Path) -> dict[str, _Entry]:
-    """What dvc.lock has of every item by name; empty where there is no dvc.lock, or it is not about these outputs."""
+def _locked(path: Path) -> dict[str, _Entry]:
+    """What dvc.lock has of every item by name; empty where there is no dvc.lock that can be read."""
     try:
         text = path.read_text(encoding="utf-8")
         stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
-        recorded = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
-        known = recorded.get(outputs.relative_to(path.parent).as_posix())
-        if known != files.dvc_digest(outputs):
-            return {}
         return {
             name: _Entry(
                 dict(stage.get("params", {}).get("params.yaml", {})),
-                {dep["path"]: dep.get("md5", "") for dep in stage.get("deps", [])},
+                *({one["path"]: one.get("md5", "") for one in stage.get(kind, [])} for kind in ("deps", "outs")),
             )
             for name, stage in stages.items()
         }
@@ -126,5 +123,14 @@ def _locked(path: Path, outputs: Path) -> dict[str, _Entry]:
 
 def _took(entry: _Entry | None, path: Path, project: Path) -> bool:
     """Whether what is at ``path`` now is what an item of the project took as its input there."""
-    known = entry.deps.get(path.relative_to(project).as_posix()) if entry else None
-    return known is not None and known == files.dvc_digest(path)
+    return entry is not None and _is(entry.deps, path, project)
+
+
+def _gave(entry: _Entry | None, path: Path, project: Path) -> bool:
+    """Whether what is at ``path`` now is what an item of the project left there."""
+    return entry is not None and _is(entry.outs, path, project)
+
+
+def _is(known: dict[str, str], path: Path, project: Path) -> bool:
+    digest = known.get(path.relative_to(project).as_posix())
+    return digest is not None and digest == files.dvc_digest(path)

@@ -10,6 +10,9 @@ from torch.nn import functional as F
 from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, NaturalForward, Step, restore
 from sglr.objectives import ObjectiveOptions
 
+# By how much sums of probabilities in half precision may differ from 1.
+_ROUNDED = 0.02
+
 
 class SelfGuidedRefinement:
     """A probability vector per training example, averaged with the model's own predictions.
@@ -24,6 +27,9 @@ class SelfGuidedRefinement:
     ``refinement_ratio`` (r) that of the refined label in the target. r < 1 is a reconstruction of the paper's
     y = r f(x') + (1 - r) y_hard; the authors' published code has r = 1.
 
+    Every update is looked at: that it is one of probabilities, of examples that occur once. ``validate=False`` leaves
+    that out, for which a GPU would have to wait.
+
     Raises ValueError for values outside [0, 1] and for alpha = 1, which never refines.
     """
 
@@ -35,6 +41,7 @@ class SelfGuidedRefinement:
         alpha: float = 0.9,
         adversarial_weight: float = 0.8,
         refinement_ratio: float = 1.0,
+        validate: bool = True,
     ) -> None:
         settings = {"alpha": alpha, "adversarial_weight": adversarial_weight, "refinement_ratio": refinement_ratio}
         for name, value in settings.items():
@@ -47,6 +54,7 @@ class SelfGuidedRefinement:
         self.alpha = alpha
         self.adversarial_weight = adversarial_weight
         self.refinement_ratio = refinement_ratio
+        self._validate = validate
         self._given = given_labels
         self._p = F.one_hot(given_labels, num_classes).float()
 
@@ -57,13 +65,27 @@ class SelfGuidedRefinement:
         """Average new predictions into the batch's vectors and return its targets (N, C), detached.
 
         index: int64 (N,), each example at most once; probabilities: (N, C). ``ratio`` overrides r for this batch.
+        Raises ValueError for anything else, logits for example.
         """
+        if self._validate:
+            self._check(index, adversarial_probs, natural_probs, ratio)
         # Never below single precision, whatever the forward ran in.
         precision = torch.promote_types(adversarial_probs.dtype, self._p.dtype)
         q = self.adversarial_weight * adversarial_probs.to(precision) + (1 - self.adversarial_weight) * natural_probs
         p = self.alpha * self._p[index].to(precision) + (1 - self.alpha) * q
         self._p[index] = p.to(self._p.dtype)
         return self._mix(p, index, ratio)
+
+    def _check(self, index: Tensor, adversarial: Tensor, natural: Tensor, ratio: float | None) -> None:
+        if index.dim() != 1 or index.unique().numel() != index.numel():
+            raise ValueError(f"index must hold positions (N,), each once, found {tuple(index.shape)}")
+        for name, probs in (("adversarial_probs", adversarial), ("natural_probs", natural)):
+            if probs.shape != (len(index), self._p.shape[1]):
+                raise ValueError(f"{name} must be {(len(index), self._p.shape[1])}, found {tuple(probs.shape)}")
+            if not bool((probs >= 0).all()) or not bool(((probs.float().sum(1) - 1).abs() < _ROUNDED).all()):
+                raise ValueError(f"{name} are no probabilities, which sum to 1: did you forget softmax(1)?")
+        if ratio is not None and not 0 <= ratio <= 1:
+            raise ValueError(f"ratio must lie in [0, 1], found {ratio}")
 
     def targets(self, index: Tensor, ratio: float | None = None) -> Tensor:
         """The batch's targets (N, C) as they stand, without an update."""
@@ -96,6 +118,7 @@ class RefinementPolicy(LabelPolicy):
             alpha=options.alpha,
             adversarial_weight=options.adversarial_weight,
             refinement_ratio=options.refinement_ratio,
+            validate=False,
         )
 
     def current(self, epoch: int, index: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Nothing is unpickled, and nothing is allocated for weights before names, shapes and types were found to fit.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ def save(model: nn.Module, folder: str | Path, spec: dict[str, Any]) -> None:
         raise ValueError(f"the weights are not those of the model {spec['name']!r} to be saved: {problems}")
     files.write_bytes(Path(folder) / WEIGHTS, serialize(weights))
     files.write_json(Path(folder) / SPEC, spec)
+
+
+def remove(folder: Path) -> None:
+    """Take a saved model out of a folder, and the folder too if nothing else is in it."""
+    for name in (WEIGHTS, SPEC):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def saved_as(path: str | Path) -> tuple[Path, Path]:

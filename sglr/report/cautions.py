@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sglr.config import doubts
 from sglr.config.sections import Method
 from sglr.report.headline import headline_attack
 from sglr.report.study import Study
@@ -37,7 +38,9 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
         shared.append("the label noise" if drawn else "the wrong labels")
     if seeds > 1 and shared:
         yield f"All seeds share {' and '.join(shared)}: the intervals do not count what another draw would change."
+    yield from doubts(config)
     if study.has_best:
+        yield from _early_best(study)
         examples = counted(config.data.validation_size, "validation example")
         yield (
             f"Best epochs were chosen on {examples} {_chosen_under(study)}, never on the test set;"
@@ -47,6 +50,19 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
             yield (
                 "Validation labels are true: best epochs, and with them the baseline stopped early,"
                 " were chosen by clean labels that one may not have where labels are noisy."
+            )
+
+
+def _early_best(study: Study) -> Iterator[str]:
+    """Of methods whose best epoch lies before the one from which their labels are theirs."""
+    for method in study.methods:
+        start = getattr(study.config.methods[method].labels, "start_epoch", None)
+        items = study.of(method)
+        early = [item for item in items if start is not None and item.training["best_epoch"] < start]
+        if early:
+            yield (
+                f"The best epoch of {quoted(method)} comes before its labels change (epoch {start}) with"
+                f" {len(early)} of {counted(len(items), 'seed')}: it is one of training with the given labels."
             )
 
 

@@ -91,8 +91,11 @@ def _estimate(
     report = study.config.report
     shared = all(np.array_equal(item.index[attack], study.items[0].index[attack]) for item in study.of(method))
     found = hierarchical_bootstrap(contrasts, resamples=report.bootstrap, seed=report.seed, shared_examples=shared)
+    # What shares of examples can be at most: few seeds that differ stretch an interval beyond it.
+    weights = [*own.values(), *others.values()]
+    low, high = (float(sum(w for w in weights if w * sign > 0)) for sign in (-1, 1))
     return {
-        "estimate": found.point, "low": found.low, "high": found.high,
+        "estimate": found.point, "low": max(low, found.low), "high": min(high, found.high),
         "seeds": len(contrasts), "examples": min(len(contrast) for contrast in contrasts),
     }  # fmt: skip
 

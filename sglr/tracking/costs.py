@@ -1,6 +1,7 @@
 """What runs cost on this machine, from ``.sglr/records``: time and memory belong to no output, so no page has them."""
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,16 @@ def peak_memory() -> dict[str, float]:
     return found
 
 
-def read(root: Path) -> list[dict[str, Any]]:
-    """The cost of every item that was last run here, in the order of the pipeline; None where a record has no value."""
+def read(root: Path, items: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """The cost of every item that was last run here, in the order of the pipeline; None where a record has no value.
+
+    ``items``: those that count; records of other studies lie in the same folder. None: all.
+    """
     records = []
     for path in sorted((root / RECORDS).glob("*.json")):
         record = files.read_json(path)
+        if items is not None and record.get("item") not in items:
+            continue
         records.append({name: record.get(name) for name in _COLUMNS})
     return sorted(records, key=lambda record: (_order(str(record["item"])), str(record["item"])))
 

@@ -47,6 +47,12 @@ def sync(root: str | Path, *, end_interrupted: bool = False) -> SyncReport:
     return sending.report
 
 
+def unsent(root: str | Path) -> int:
+    """How many journals under ``root`` hold something that the server does not have."""
+    surveys = map(_survey, journal.folders(Path(root).absolute()))
+    return sum(seen is not None and seen.lines > 0 for seen in surveys)
+
+
 class _Sync:
     def __init__(self, root: Path, report: SyncReport) -> None:
         self.report = report

@@ -1,5 +1,6 @@
 """What is measured once per epoch."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sglr.attacks import correct_under, predictions
+from sglr.attacks.accuracy import LogitsError
 from sglr.attacks.pgd import PgdOptions
 from sglr.data import Split
 from sglr.labels import LabelPolicy
@@ -33,7 +35,7 @@ def measure(
 
     ``attacked``: the classes (n,) that the training steps of this epoch predicted under attack, None without attack.
     Natural predictions are made now, without augmentation; the processes of a team share the work. Keys are
-    history.csv's; None where there is nothing to measure.
+    history.csv's; None where there is nothing to measure. Raises LogitsError where logits are not finite.
     """
     training = model.training
     model.eval()
@@ -43,8 +45,10 @@ def measure(
         with torch.no_grad():
             team.fill(logits, _EVALUATION_BATCH, lambda number, part: model(train.pictures(part)).float())
         natural = logits.argmax(1)
-        row = {"train/natural": _share(natural == train.given), "train/pgd": None}
-        row["train/natural_nll"] = F.cross_entropy(logits.double(), train.given).item()
+        nll = F.cross_entropy(logits.double(), train.given).item()
+        if not math.isfinite(nll):
+            raise LogitsError("the logits of training pictures are NaN or infinite")
+        row = {"train/natural": _share(natural == train.given), "train/pgd": None, "train/natural_nll": nll}
         row |= {"val/natural": None, "val/pgd": None}
         if validation is not None:
             row |= _validate(plan, model, validation, epoch, team)
@@ -84,7 +88,8 @@ def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int, team:
         return (predictions(model, x[part], _EVALUATION_BATCH) == y[part]).long()
 
     def attacked(number: int, part: Tensor) -> Tensor:
-        return correct_under(model, x[part], y[part], robust, seed=seed + number, batch_size=_EVALUATION_BATCH).long()
+        options: dict[str, Any] = {"batch_size": _EVALUATION_BATCH, "threat": plan.threat}
+        return correct_under(model, x[part], y[part], robust, seed=seed + number, **options).long()
 
     def share(of: Callable[[int, Tensor], Tensor]) -> float | None:
         return _share(team.fill(torch.zeros_like(y), _EVALUATION_BATCH, of))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from sglr.attacks.accuracy import LogitsError
 from sglr.data import Split, batches, order
 from sglr.models.precision import full_precision
 from sglr.random import torch_stream
@@ -203,10 +204,11 @@ class _Loop:
         with full_precision():
             learner.weights.after_epoch(learner.model, epoch, self._pictures)
         evaluated = learner.weights.evaluated(learner.model)
-        with monitoring(plan.precision, self.train.given.device):
-            row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked, self.team)
-        if not math.isfinite(row["train/natural_nll"]):
-            raise TrainingError(f"after epoch {epoch} the network's logits are not finite.{self._advice()}")
+        try:
+            with monitoring(plan.precision, self.train.given.device):
+                row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked, self.team)
+        except LogitsError as error:
+            raise TrainingError(f"after epoch {epoch} {error}.{self._advice()}") from error
         score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
         if score is not None and score > progress.best_score:
             progress.best_score, progress.best_epoch = score, epoch

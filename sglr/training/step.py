@@ -10,7 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from sglr.attacks import attack_mode, pgd
+from sglr.attacks import attack_mode
+from sglr.attacks.pgd import ascend
 from sglr.data import augment
 from sglr.labels import LabelPolicy, Step
 from sglr.labels.registry import BatchNormMode, Penalty
@@ -170,16 +171,15 @@ def _attack(
         if networks.folded is not None:
             networks.folded.refresh()
         plain = learner.objective.attack_loss(networks.attacked, x)
-        return pgd(
+        return ascend(
             networks.attacked,
             x,
             y,
             threat=plan.threat,
             step_size=settings.step_size_255 / 255,
             steps=settings.steps,
-            random_start=False,
-            start=start,
             loss=plain if penalty is None else lambda logits, labels: plain(logits, labels) + penalty(logits),
+            start=x if start is None else start,
         )
 
 

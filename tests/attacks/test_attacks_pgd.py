@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sglr.attacks import attack_mode, correct_under, fgsm, pgd
+from sglr.attacks import apgd, attack_mode, autoattack, correct_under, fgsm, pgd, square
+from sglr.attacks.accuracy import LogitsError
 from sglr.attacks.pgd import PgdOptions
 from sglr.threat import L2, Linf
 
@@ -167,6 +168,7 @@ def test_the_loss_may_be_a_function():
     [
         ({"steps": 0}, "steps and restarts"),
         ({"restarts": 0}, "steps and restarts"),
+        ({"step_size": -0.1}, "step_size must be at least 0"),
         ({"restarts": 2, "random_start": False}, "one attack made 2 times"),
         ({"loss": "mse"}, "unknown loss 'mse'"),
     ],
@@ -175,6 +177,44 @@ def test_bad_arguments_are_refused(change, message):
     arguments = {"threat": Linf(0.1), "step_size": 0.1, "steps": 2} | change
     with pytest.raises(ValueError, match=message):
         pgd(Linear(), pictures(2), torch.zeros(2, dtype=torch.long), **arguments)
+
+
+ATTACKS = {
+    "pgd": lambda model, x, y, threat: pgd(model, x, y, threat=threat, step_size=0.1, steps=1),
+    "fgsm": lambda model, x, y, threat: fgsm(model, x, y, threat=threat),
+    "apgd": lambda model, x, y, threat: apgd(model, x, y, threat=threat, steps=1),
+    "square": lambda model, x, y, threat: square(model, x, y, threat=threat, seed=0, queries=5),
+    "autoattack": lambda model, x, y, threat: autoattack(model, x, y, threat=threat, seed=0),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x * 255, r"must lie in \[0, 1\], found [\d.]+ to 2\d\d.*: normalise in the model, not before it"),
+        (lambda x: (x - 0.5) / 0.25, r"must lie in \[0, 1\], found -"),
+        (lambda x: x.masked_fill(x > 0.5, torch.nan), r"must lie in \[0, 1\]"),
+        (lambda x: (x * 255).byte(), "must be floating point"),
+        (lambda x: x[:1], "1 pictures and 4 labels"),
+    ],
+)
+def test_what_is_no_picture_in_the_unit_interval_is_refused(name, change, message):
+    x = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=message):
+        ATTACKS[name](
+            torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 10)), change(x), torch.arange(4), Linf(0.1)
+        )
+
+
+def test_an_attack_that_leaves_its_ball_does_not_count():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 10))
+    x, options = torch.rand(4, 1, 4, 4), {"seed": 0, "batch_size": 4}
+    with pytest.raises(RuntimeError, match=r"longer than eps 0\.01"):
+        correct_under(model, x, torch.arange(4), lambda *_, seed: torch.rand_like(x), threat=Linf(0.01), **options)
+    model[1].weight.data.fill_(float("nan"))
+    with pytest.raises(LogitsError):
+        correct_under(model, x, torch.arange(4), lambda *_, seed: x, **options)
 
 
 @pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf")])

@@ -169,7 +169,7 @@ def runs_or_is_refused(train: Any, method: Any, model: Any, threat: Any, augment
     try:
         result = fit(plan, network, DATA, DATA)
     except TrainingError as error:
-        if "the loss is not finite from epoch" in str(error):
+        if "the loss is not finite from epoch" in str(error) or "NaN or infinite" in str(error):
             return "diverged"
         raise
     assert all(math.isfinite(row["train/loss"]) for row in result.history)

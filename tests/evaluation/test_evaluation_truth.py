@@ -79,20 +79,20 @@ def test_probabilities_are_flagged(study, monkeypatch):
 
 def test_pictures_outside_the_unit_range_are_refused(tmp_path):
     model = Output().eval()
-    inspect(model, torch.tensor([-5e-7, 1 + 5e-7]).repeat(32).view(1, 1, 8, 8), 10, 16, tmp_path)
+    inspect(model, torch.tensor([-5e-7, 1 + 5e-7]).repeat(32).view(1, 1, 8, 8), 10, 16, "the model")
     with pytest.raises(files.FileError, match=r"not in \[0, 1\] \(found 0 to 255\)"):
-        inspect(model, torch.tensor([0.0, 255.0]).repeat(32).view(1, 1, 8, 8), 10, 16, tmp_path)
+        inspect(model, torch.tensor([0.0, 255.0]).repeat(32).view(1, 1, 8, 8), 10, 16, "the model")
 
 
 def test_predictions_that_depend_on_the_batch_are_flagged_with_their_number(tmp_path):
     x = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     normalised = Output(lambda logits: (logits - logits.mean(0)) / logits.std(0)).eval()
     by_hand = [torch.cat([normalised(part).argmax(1) for part in x[:256].split(size)]) for size in (100, 37)]
-    (flag,) = inspect(normalised, x, 10, 100, tmp_path)
+    (flag,) = inspect(normalised, x, 10, 100, "the model")
     assert flag.startswith(
         f"predictions of {int((by_hand[0] != by_hand[1]).sum())} of 256 pictures depend on the batch"
     )
-    assert inspect(Output().eval(), x, 10, 100, tmp_path) == []
+    assert inspect(Output().eval(), x, 10, 100, "the model") == []
 
 
 def test_a_model_that_changes_while_evaluated_does_not_count(study, monkeypatch):
@@ -107,11 +107,11 @@ def test_a_model_that_changes_while_evaluated_does_not_count(study, monkeypatch)
 
 def test_unchanged_sees_scalars_and_single_bits(tmp_path):
     model = nn.BatchNorm2d(2).eval()
-    with unchanged(model, tmp_path):
+    with unchanged(model, "the model"):
         model(torch.rand(2, 2, 3, 3))
-    with pytest.raises(files.FileError, match="changed"), unchanged(model, tmp_path):
+    with pytest.raises(files.FileError, match="changed"), unchanged(model, "the model"):
         model.num_batches_tracked += 1
-    with pytest.raises(files.FileError, match="changed"), unchanged(model, tmp_path):
+    with pytest.raises(files.FileError, match="changed"), unchanged(model, "the model"):
         model.weight.data[0] = float(np.nextafter(np.float32(1), np.float32(2)))
 
 

@@ -40,6 +40,28 @@ def test_a_ratio_given_for_one_update_mixes_outside_the_average():
     torch.testing.assert_close(labels.state_dict()["p"], torch.tensor([[0.6, 0.4]]))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"adversarial_probs": torch.randn(2, 3)}, "adversarial_probs are no probabilities.* forget softmax"),
+        ({"natural_probs": torch.full((2, 3), torch.nan)}, "natural_probs are no probabilities"),
+        ({"natural_probs": torch.ones(2, 1)}, r"natural_probs must be \(2, 3\), found \(2, 1\)"),
+        ({"adversarial_probs": torch.ones(3) / 3}, r"adversarial_probs must be \(2, 3\), found \(3,\)"),
+        ({"index": torch.tensor([1, 1])}, r"index must hold positions \(N,\), each once"),
+        ({"ratio": 2.0}, r"ratio must lie in \[0, 1\], found 2\.0"),
+    ],
+)
+def test_what_is_no_prediction_changes_nothing(change, message):
+    labels = SelfGuidedRefinement(torch.tensor([0, 1, 2]), 3)
+    before = labels.targets(torch.arange(3)).clone()
+    good = {"index": torch.tensor([0, 2]), "adversarial_probs": torch.ones(2, 3) / 3, "natural_probs": torch.eye(3)[:2]}
+    with pytest.raises(ValueError, match=message):
+        labels.update(**good | change)
+    assert torch.equal(labels.targets(torch.arange(3)), before)
+    half = {name: good[name].bfloat16() for name in ("adversarial_probs", "natural_probs")}
+    assert labels.update(**good | half).shape == (2, 3)
+
+
 def test_targets_stay_on_the_simplex_and_carry_no_gradient():
     labels = SelfGuidedRefinement(torch.arange(10) % 4, 4)
     for seed in range(5):

@@ -163,6 +163,29 @@ def test_cautions_follow_from_the_facts(make: Make) -> None:
     assert "ratio 0.7: a reconstruction" in said
 
 
+def test_a_best_epoch_before_refinement_is_cautioned_about(make: Make) -> None:
+    """The third of six epochs is the best one, labels are refined from the fourth on."""
+    sentence = "The best epoch of ‘sglr’ comes before its labels change (epoch 4) with 2 of 2 seeds"
+
+    def earlier(values: dict[str, Any]) -> None:
+        values["methods"]["sglr"]["labels"]["start_epoch"] = 3
+        values["train"]["selection"]["every"] = 3
+
+    assert any(sentence in caution for caution in results_of(make())["cautions"])
+    said = results_of(make(change=earlier))["cautions"]
+    assert not any("before its labels change" in caution for caution in said)
+    assert any(caution.startswith("train.selection.every 3 measures 2 of 6 epochs") for caution in said)
+
+
+def test_no_interval_reaches_beyond_what_shares_can_be(make: Make) -> None:
+    """Two seeds that differ much: Student's t asks for more than there is."""
+    correct = {"at": {"best": (195, 5), "last": (0, 0)}, "sglr": {"best": (0, 0), "last": (195, 5)}}
+    found = results_of(make(correct=correct))
+    ends = {row["quantity"]: (row["low"], row["high"]) for row in found["comparisons"] if row["attack"] == "pgd20"}
+    assert all(-2 <= low <= high <= 2 for low, high in ends.values())
+    assert ends["last_gain"] == (-1, 1)
+
+
 def test_what_seeds_share_is_cautioned_about_only_where_it_is_so(make: Make) -> None:
     def shared(seeds: tuple[int, ...] = (0, 1), **data: Any) -> list[str]:
         made = make(seeds=seeds, change=lambda values: values["data"].update(data))

@@ -20,7 +20,7 @@ STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze",
 ORDER = (
     "config", "files", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights",
     "training", "evaluation", "information", "report", "exchange", "tracking", "presets", "space", "duration", "status",
-    "doctor", "predicting", "fitting", "terminal", "cli",
+    "doctor", "predicting", "given", "fitting", "measuring", "terminal", "cli",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch")

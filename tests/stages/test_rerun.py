@@ -20,6 +20,8 @@ def without_sglr(
 ) -> tuple[Project, Ended]:
     """The finished study after sglr was taken off the list; not to be changed."""
     project = first_run[0].copy(tmp_path_factory.mktemp("without") / "study", warm)
+    for stage, name in (("train", "sglr-0-backup"), ("evaluate", "mine")):
+        (project.path / "artifacts" / stage / name).mkdir()
     project.change(lambda p: p["experiment"].update(methods=["at"]))
     return project, project.repro()
 
@@ -87,7 +89,10 @@ def test_a_method_taken_off_the_list(without_sglr: tuple[Project, Ended]):
     assert {row["method"] for row in results["items"]} == {"at"}
     assert not [line for line in project.read("report/results.md").splitlines() if line.startswith("| pgd2 | sglr")]
     for stage in MEASURED:
-        assert [path.name for path in (project.path / "artifacts" / stage).iterdir() if path.is_dir()] == ["at-0"]
+        left = {path.name for path in (project.path / "artifacts" / stage).iterdir() if path.is_dir()}
+        # What the pipeline did not write stays.
+        assert left == {"at-0"} | {"train": {"sglr-0-backup"}, "evaluate": {"mine"}}.get(stage, set())
+        assert f"removed artifacts/{stage}/sglr-0, which params.yaml no longer lists" in ended.output
     assert project.repro().ran == []
 
 

@@ -58,3 +58,10 @@ def test_costs_are_listed_in_the_order_of_the_pipeline_with_sums(
     assert lines[6].split() == ["all", "2", "min", "34", "s"]
     found = json.loads(CliRunner().invoke(main, ["results", "--cost", "--json"]).output)
     assert [one["seconds"] for one in found] == [1.0, 50.0, 100.0, 2.5]
+    # Of another study, on another branch perhaps.
+    (tmp_path / "params.yaml").write_text("experiment: {methods: [at], seeds: [0]}\n")
+    matrix = {"method": "${experiment.methods}", "seed": "${experiment.seeds}"}
+    stages = {"prepare": {"cmd": "x"}, "train": {"matrix": matrix, "cmd": "x"}}
+    files.write_json(tmp_path / "dvc.yaml", {"stages": stages})
+    found = json.loads(CliRunner().invoke(main, ["results", "--cost", "--json"]).output)
+    assert [one["item"] for one in found] == ["prepare", "train@at-0"]

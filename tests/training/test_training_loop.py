@@ -217,7 +217,7 @@ def test_a_network_that_gives_nan_after_an_epoch_is_no_model(params, monkeypatch
         return torch.tensor(1.0), y
 
     monkeypatch.setattr(loop, "take", take)
-    wrong = r"after epoch 1 the network's logits are not finite\. Likely causes: .*in the data\."
+    wrong = r"after epoch 1 the logits of training pictures are NaN or infinite\. Likely causes: .*in the data\."
     with pytest.raises(TrainingError, match=wrong + "$"):
         fit(plan(params, AT), net(), *splits())
     with pytest.raises(TrainingError, match=wrong + " The last snapshot from before is kept"):

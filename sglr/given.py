@@ -1,0 +1,96 @@
+"""What a Python caller gives instead of a project: arrays, and changes of the shipped params."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sglr.config import Config, ConfigError, parse
+from sglr.data import Split
+from sglr.data.arrays import as_labels, as_pictures, check_labels, check_pictures
+from sglr.files import FileError
+
+SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
+Pictures = Tensor | np.ndarray[Any, Any]
+
+
+def usable(device: str | torch.device) -> torch.device:
+    """The device; ConfigError where it is not there."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def params(path: str | Path | None) -> tuple[dict[str, Any], str]:
+    """The plain values of a params file (None: the shipped one) and its name; ConfigError where it cannot be read."""
+    source = SHIPPED if path is None else Path(path)
+    try:
+        return parse(source.read_text(encoding="utf-8"), str(source)), str(source)
+    except OSError as error:
+        raise ConfigError(f"cannot read {source}: {error}") from None
+
+
+def require_used(changes: Mapping[str, Any], used: Iterable[str], unused: Iterable[str], what: str) -> None:
+    """ConfigError for changes that play no part; what is no key of params at all is left to the config to refuse.
+
+    used, unused: dotted keys of sections, and exceptions in them; ``what``: who uses them.
+    """
+    idle = [
+        key
+        for key in itertools.chain.from_iterable(_leaves(key, value) for key, value in changes.items())
+        if key.split(".")[0] in Config.model_fields and (not _below(key, used) or _below(key, unused))
+    ]
+    if idle:
+        exceptions = f", but for {', '.join(unused)}" if unused else ""
+        raise ConfigError(
+            f"changes: {', '.join(idle)} would have no effect: {what}, which is given its data, uses only"
+            f" {', '.join(used)}{exceptions}. Leave out the rest."
+        )
+
+
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value at a dotted key; a section on the way that is missing is made, and refused later if unknown."""
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{key}: {section} is not a section")
+    values[last] = value
+
+
+def split(
+    x: Pictures, given: Pictures, true: Pictures, device: str | torch.device, pictures: str, labels: str
+) -> Split:
+    """Arrays of any usual form as a split on a device; ValueError that names the one that cannot be used."""
+    arrays = [np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array) for array in (x, given, true)]
+    arrays[0] = as_pictures(arrays[0])
+    arrays[1:] = map(as_labels, arrays[1:])
+    try:
+        check_pictures(arrays[0], pictures)
+        check_labels(arrays[1], labels)
+        check_labels(arrays[2], "true")
+    except FileError as error:
+        raise ValueError(str(error)) from None
+    if not len(arrays[0]) == len(arrays[1]) == len(arrays[2]):
+        raise ValueError(
+            f"{len(arrays[0])} pictures ({pictures}), {len(arrays[1])} labels ({labels}), {len(arrays[2])} true labels"
+        )
+    return Split(*(torch.from_numpy(np.array(array)).to(device) for array in arrays))
+
+
+def _below(key: str, sections: Iterable[str]) -> bool:
+    return any(f"{key}.".startswith(f"{section}.") for section in sections)
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    """The dotted keys of all values under a key."""
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key

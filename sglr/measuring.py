@@ -1,0 +1,59 @@
+"""Measuring any model on arrays, without a pipeline: ``sglr.robustness``."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sglr import given
+from sglr.config.reader import validate
+from sglr.evaluation import Evaluation
+from sglr.evaluation.suite import evaluate_model
+
+_USED = ("threat", "evaluate")
+
+
+def robustness(
+    model: nn.Module,
+    x: given.Pictures,
+    y: given.Pictures,
+    *,
+    params: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    device: str | torch.device = "cpu",
+    journal: str | Path | None = None,
+) -> Evaluation:
+    """Attack any module, pictures in [0, 1] in and logits out, with a whole suite, as the pipeline attacks its models.
+
+    x: (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or torch; y: (n,) whole
+    numbers from 0. A copy of the model is attacked, in eval mode on ``device``: the model stays as it is.
+
+    ``params`` is the path of a params file; default: the shipped one, whose radius is made for pictures of 8x8 pixels.
+    ``changes`` go on top of it, by dotted key: ``{"threat.eps_255": 8, "evaluate.attacks": {"autoattack":
+    "autoattack"}}``. Of the params, ``threat`` and ``evaluate`` are used. With a ``journal`` folder, which must belong
+    to these inputs alone, a run that was interrupted goes on where it was.
+
+    The model counts as ``last``: ``found.metrics()["last"]["autoattack"]`` is an accuracy, with its interval under
+    ``["interval"]["last"]``, ``found.flags`` what makes it doubtful, ``found.correct["last"]`` the outcome of every
+    example. Raises ConfigError for params, for changes that play no part, for a device that is not there and for
+    attacks that such data does not suit; ValueError for arrays that cannot be used; FileError where the model's outputs
+    cannot count (see ``sglr.evaluation.evaluate``).
+    """
+    device = given.usable(device)
+    test = given.split(x, y, y, device, "x", "y")
+    changes = changes or {}
+    given.require_used(changes, _USED, (), "sglr.robustness")
+    values, source = given.params(params)
+    for key, value in changes.items():
+        given.put(values, key, value)
+    config = validate(values, source)
+    attacked = copy.deepcopy(model).to(device).eval()
+    with torch.no_grad():
+        classes = attacked(test.pictures(slice(0, 1))).shape[1]
+    largest = int(test.true.max())
+    if largest >= classes:
+        raise ValueError(f"there is a label {largest}, but the model gives {classes} logits")
+    return evaluate_model(config, attacked, test, classes, journal=None if journal is None else Path(journal))
