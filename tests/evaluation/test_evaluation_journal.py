@@ -35,21 +35,9 @@ def pictures(n: int) -> torch.Tensor:
     return torch.rand(n, 1, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture
-def short(monkeypatch):
-    """AutoAttack with fewer queries and FAB steps: the same code in a tenth of the time."""
-    from pyautoattack import AutoAttack
-
-    set_version = AutoAttack._set_version
-
-    def shortened(self, version="standard"):
-        set_version(self, version)
-        self.square.n_queries, self.fab.n_iter = 300, 10
-
-    monkeypatch.setattr(AutoAttack, "_set_version", shortened)
-
-
-@pytest.mark.parametrize(("norm", "threat"), [("Linf", Linf(0.03)), ("L2", L2(0.12))])
+@pytest.mark.parametrize(
+    ("norm", "threat"), [("Linf", Linf(0.03)), pytest.param("L2", L2(0.12), marks=pytest.mark.slow)]
+)
 def test_each_chunk_is_what_pyautoattack_finds_when_called_on_it(short, norm, threat, tmp_path):
     from pyautoattack import AutoAttack
 

@@ -98,6 +98,7 @@ def pictures(n: int = 12) -> torch.Tensor:
     return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.usefixtures("short")
 def test_autoattack_equals_pyautoattack_called_directly():
     from pyautoattack import AutoAttack
 
@@ -134,6 +135,7 @@ def test_too_few_classes_for_autoattack_are_refused_and_few_are_said(caplog):
     assert "4 targets instead of 9: not AutoAttack's standard version" in caplog.text
 
 
+@pytest.mark.usefixtures("short")
 def test_what_autoattack_warns_of_becomes_a_flag(study, params, monkeypatch):
     """A model whose logits are noisy is a randomised defence: AutoAttack says so, and so do the metrics."""
     monkeypatch.setattr(models, "load_model", lambda path: nn.Sequential(nn.Flatten(), Noisy()).eval())

@@ -32,7 +32,7 @@ def linear():
     return model, x, torch.rand(12, 3, dtype=torch.float64).softmax(1)
 
 
-@pytest.fixture(params=["small_cnn", "resnet18", "preact_resnet18", "wrn"])
+@pytest.fixture(params=["small_cnn", "resnet18", pytest.param("preact_resnet18", marks=pytest.mark.slow), "wrn"])
 def network(request):
     torch.manual_seed(1)
     options = {"small_cnn": {"channels": [4, 8], "hidden": 16}, "wrn": {"depth": 10, "width": 1}}.get(request.param, {})
