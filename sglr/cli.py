@@ -125,8 +125,11 @@ def results(cost: bool, as_json: bool) -> None:
 
         found = costs.read(Path(), status.names(Path()))
         if not found:
+            others = len(costs.read(Path()))
             raise click.ClickException(
-                f"there are no records in {costs.RECORDS} here: nothing was run on this machine."
+                f"nothing of this study was run on this machine: {costs.RECORDS} has records of {others} other items."
+                if others
+                else f"there are no records in {costs.RECORDS} here: nothing was run on this machine."
             )
         click.echo(json.dumps(found, indent=2) if as_json else costs.table(found))
         return
@@ -240,10 +243,7 @@ def evaluate(context: click.Context, weights: str, name: str | None, output: str
     if given["npz"] is not None and _was_given(context, "folder"):
         raise click.UsageError("--data with --npz: the test pictures come from one of them.")
     target = Path(output) if output else evaluating.default_folder(Path(weights))
-    try:
-        metrics = options.run(Path(weights), name, target, **given)
-    except ImportError as error:
-        raise click.ClickException(str(error)) from None
+    metrics = options.run(Path(weights), name, target, **given)
     click.echo(f"{evaluating.table(metrics)}\nwritten to {target}")
 
 

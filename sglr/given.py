@@ -1,5 +1,6 @@
 """What a Python caller gives instead of a project: arrays, and changes of the shipped params."""
 
+import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -60,7 +61,7 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ConfigError(f"{key}: {section} is not a section")
-    values[last] = value
+    values[last] = copy.deepcopy(value)  # later changes may go into it
 
 
 def split(

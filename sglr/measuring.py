@@ -1,17 +1,23 @@
 """Measuring any model on arrays, without a pipeline: ``sglr.robustness``."""
 
 import copy
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sglr import given
+import sglr
+from sglr import files, given
+from sglr.config import Config
 from sglr.config.reader import validate
+from sglr.data import Split
 from sglr.evaluation import Evaluation
 from sglr.evaluation.suite import evaluate_model
+from sglr.files import FileError
 
 _USED = ("threat", "evaluate")
 
@@ -29,12 +35,13 @@ def robustness(
     """Attack any module, pictures in [0, 1] in and logits out, with a whole suite, as the pipeline attacks its models.
 
     x: (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or torch; y: (n,) whole
-    numbers from 0. A copy of the model is attacked, in eval mode on ``device``: the model stays as it is.
+    numbers from 0. A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32 on ``device``: the
+    model stays as it is.
 
     ``params`` is the path of a params file; default: the shipped one, whose radius is made for pictures of 8x8 pixels.
     ``changes`` go on top of it, by dotted key: ``{"threat.eps_255": 8, "evaluate.attacks": {"autoattack":
-    "autoattack"}}``. Of the params, ``threat`` and ``evaluate`` are used. With a ``journal`` folder, which must belong
-    to these inputs alone, a run that was interrupted goes on where it was.
+    "autoattack"}}``. Of the params, ``threat`` and ``evaluate`` are used. With a ``journal`` folder a run that
+    was interrupted goes on where it was; it may hold those of several models and suites.
 
     The model counts as ``last``: ``found.metrics()["last"]["autoattack"]`` is an accuracy, with its interval under
     ``["interval"]["last"]``, ``found.flags`` what makes it doubtful, ``found.correct["last"]`` the outcome of every
@@ -50,10 +57,27 @@ def robustness(
     for key, value in changes.items():
         given.put(values, key, value)
     config = validate(values, source)
-    attacked = copy.deepcopy(model).to(device).eval()
+    attacked = copy.deepcopy(model).to(device).float().eval()
     with torch.no_grad():
-        classes = attacked(test.pictures(slice(0, 1))).shape[1]
-    largest = int(test.true.max())
+        logits = attacked(test.pictures(slice(0, 1)))
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        raise FileError(f"the model gives no logits (n, classes), but {_form(logits)}")
+    classes, largest = logits.shape[1], int(test.true.max())
     if largest >= classes:
         raise ValueError(f"there is a label {largest}, but the model gives {classes} logits")
-    return evaluate_model(config, attacked, test, classes, journal=None if journal is None else Path(journal))
+    folder = None if journal is None else Path(journal) / _fingerprint(config, attacked, test)
+    return evaluate_model(config, attacked, test, classes, journal=folder)
+
+
+def _form(outputs: Any) -> str:
+    return f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+
+
+def _fingerprint(config: Config, model: nn.Module, test: Split) -> str:
+    """Of everything that outcomes depend on, the code of this library included; not the code of the model."""
+    asked = [getattr(config, section).model_dump(mode="json") for section in _USED]
+    code = files.digest(Path(sglr.__file__).parent)
+    total = hashlib.sha256(json.dumps([asked, repr(model), str(test.true.device), code]).encode())
+    for value in (test.x, test.true, *model.state_dict().values()):
+        total.update(str((value.dtype, value.shape)).encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:32]

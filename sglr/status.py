@@ -118,9 +118,11 @@ def read_items(root: Path) -> list[Item]:
     try:
         pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
         params = config.parse((root / "params.yaml").read_text(encoding="utf-8"))
+        return [item for name, entry in pipeline["stages"].items() for item in _expanded(name, entry, params)]
     except OSError as error:
         raise files.FileError(f"{error.filename} cannot be read; run this in the project's root folder.") from None
-    return [item for name, entry in pipeline["stages"].items() for item in _expanded(name, entry, params)]
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise files.FileError(f"dvc.yaml does not describe a pipeline: {error!r}") from None
 
 
 def _expanded(name: str, entry: dict[str, Any], params: dict[str, Any]) -> Iterator[Item]:

@@ -117,4 +117,6 @@ def test_json_for_scripts(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "artifacts/report").mkdir(parents=True)
     (tmp_path / "artifacts/report/results.json").write_text('{"format": 1}')
-    assert json.loads(call("results", "--json").output) == {"format": 1}
+    result = call("results", "--json")
+    assert json.loads(result.stdout) == {"format": 1}
+    assert "This report is older than what it is about" in result.stderr

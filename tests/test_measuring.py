@@ -12,6 +12,7 @@ from sglr import evaluation, models
 from sglr.config import ConfigError
 from sglr.config.reader import validate
 from sglr.data import Split
+from sglr.files import FileError
 
 QUICK = {"evaluate.attacks": {"fgsm": "fgsm", "pgd3": {"name": "pgd", "steps": 3}}, "evaluate.sanity": None}
 X = np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8), dtype=np.uint8)
@@ -27,6 +28,11 @@ class Theirs(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers((x - 0.5) / 0.25)
+
+
+class Pair(Theirs):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().forward(x), x
 
 
 def test_it_is_what_the_pipeline_finds(params, tmp_path):
@@ -71,6 +77,15 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     first = sglr.robustness(model, X, Y, changes=QUICK, journal=tmp_path)
     monkeypatch.setattr(sys.modules["sglr.attacks.pgd"], "ascend", None)  # nothing is attacked again
     assert sglr.robustness(model, X, Y, changes=QUICK, journal=tmp_path).metrics() == first.metrics()
+    for others in ({"model": Theirs()}, {"x": 255 - X}, {"changes": QUICK | {"threat.eps_255": 2}}):
+        with pytest.raises(TypeError, match="not callable"):  # what was found for one is not taken for another
+            sglr.robustness(**{"model": model, "x": X, "y": Y, "changes": QUICK, "journal": tmp_path} | others)
+
+
+def test_suites_can_be_used_again():
+    suite = {"evaluate.attacks": {"pgd3": {"name": "pgd", "steps": 3}}, "evaluate.attacks.pgd3.steps": 1}
+    sglr.robustness(Theirs(), X, Y, changes=suite | {"evaluate.sanity": None})
+    assert suite["evaluate.attacks"]["pgd3"]["steps"] == 3
 
 
 @pytest.mark.parametrize(
@@ -82,6 +97,8 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
         ({"params": "nowhere.yaml"}, ConfigError, "cannot read nowhere.yaml"),
         ({"x": X / 25}, ValueError, r"x has values from 0 to 10\.2"),
         ({"y": Y[:7]}, ValueError, r"30 pictures \(x\), 7 labels \(y\)"),
+        ({"model": nn.Flatten(0)}, FileError, r"no logits \(n, classes\), but a tensor of shape \(64,\)"),
+        ({"model": Pair()}, FileError, r"no logits \(n, classes\), but tuple"),
         ({"y": Y + 1}, ValueError, "there is a label 10, but the model gives 10 logits"),
     ],
 )

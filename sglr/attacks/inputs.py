@@ -1,6 +1,10 @@
 """What attacks can be asked about."""
 
+import math
+
 from torch import Tensor
+
+_ROUNDED = 1e-5
 
 
 def require_pictures(x: Tensor, y: Tensor) -> None:
@@ -10,8 +14,9 @@ def require_pictures(x: Tensor, y: Tensor) -> None:
     if len(x) != len(y):
         raise ValueError(f"{len(x)} pictures and {len(y)} labels")
     if not bool(((x >= 0) & (x <= 1)).all()):
-        low, high = x.detach().aminmax()
-        raise ValueError(
-            f"pictures must lie in [0, 1], found {float(low):g} to {float(high):g}:"
-            " normalise in the model, not before it"
-        )
+        low, high = (float(end) for end in x.detach().aminmax())
+        if math.isnan(low):
+            raise ValueError("pictures must lie in [0, 1], found NaN")
+        far = low < -_ROUNDED or high > 1 + _ROUNDED
+        todo = "normalise in the model, not before it" if far else "clamp(0, 1) takes off what rounding added"
+        raise ValueError(f"pictures must lie in [0, 1], found {low:.9g} to {high:.9g}: {todo}")

@@ -23,7 +23,7 @@ class AttackOptions(Options):
     """Base of attack options: how many test examples it is run on (null: as many as the suite)."""
 
     packages: ClassVar[tuple[str, ...]] = ()
-    """What must be installed for it, beyond what training needs."""
+    """What must be installed for it, beyond what training needs; names as pip takes them."""
 
     n_examples: int | None = Field(default=None, ge=1)
 

@@ -95,7 +95,7 @@ def check_pictures(x: Array, name: str, tolerance: float = 0) -> None:
     if low < -tolerance or high > 1 + tolerance:
         raise FileError(
             f"{name} has values from {low:g} to {high:g}; floating point pictures must lie in [0, 1]"
-            " (undo a normalisation, divide 0..255 by 255, or give uint8)."
+            " (undo a normalisation, which belongs to the model, divide 0..255 by 255, or give uint8)."
         )
 
 

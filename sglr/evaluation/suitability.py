@@ -1,6 +1,6 @@
 """Whether classes, form and order of the test examples suit what is asked of them."""
 
-import importlib.util
+import importlib.metadata
 from typing import Any
 
 import torch
@@ -33,7 +33,15 @@ def asked(config: Config) -> dict[str, Any]:
 
 def missing_packages(options: Any) -> list[str]:
     """What an attack needs and is not installed."""
-    return [package for package in options.packages if importlib.util.find_spec(package) is None]
+
+    def is_missing(package: str) -> bool:
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return True
+        return False
+
+    return list(filter(is_missing, options.packages))
 
 
 def skewed(labels: Tensor, sizes: dict[str, int]) -> list[str]:

@@ -97,7 +97,7 @@ def evaluate_foreign(
     can be exported like one trained here. The kept worst-case pictures are scored again in a new process. Interrupted
     and run again, finished chunks are not repeated; results of the same weights are replaced. Raises FileError for a
     folder with results of other weights or of another kind, an empty test split, pictures or classes that are not the
-    model's, and logits that are not finite.
+    model's, and logits that are not finite; ConfigError for an attack that such data does not suit.
     """
     spec, folder = foreign.spec, Path(folder)
     sha256 = _sha256(weights)

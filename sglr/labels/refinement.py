@@ -77,8 +77,11 @@ class SelfGuidedRefinement:
         return self._mix(p, index, ratio)
 
     def _check(self, index: Tensor, adversarial: Tensor, natural: Tensor, ratio: float | None) -> None:
-        if index.dim() != 1 or index.unique().numel() != index.numel():
-            raise ValueError(f"index must hold positions (N,), each once, found {tuple(index.shape)}")
+        if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype != torch.int64:
+            raise ValueError(f"index must be int64 (N,), found {getattr(index, 'dtype', type(index).__name__)}")
+        there = (index >= 0) & (index < len(self._given))
+        if not bool(there.all()) or index.unique().numel() != index.numel():
+            raise ValueError(f"index must hold positions from 0 to {len(self._given) - 1}, each once")
         for name, probs in (("adversarial_probs", adversarial), ("natural_probs", natural)):
             if probs.shape != (len(index), self._p.shape[1]):
                 raise ValueError(f"{name} must be {(len(index), self._p.shape[1])}, found {tuple(probs.shape)}")

@@ -86,6 +86,8 @@ def _unsavable(model: nn.Module) -> str | None:
             return f"its buffer {f'{path}.{name}'.lstrip('.')} is not persistent"
     owners: dict[int, str] = {}
     for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            return f"{name} is no tensor"
         if value.dtype not in DTYPES.values():
             return f"{name} is {str(value.dtype).removeprefix('torch.')}; float32 and int64 are known"
         if value.numel() and (other := owners.setdefault(value.untyped_storage()._cdata, name)) != name:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sglr.attacks import correct_under, predictions
-from sglr.attacks.accuracy import LogitsError
+from sglr.attacks import correct_under
+from sglr.attacks.accuracy import LogitsError, finite_logits
 from sglr.attacks.pgd import PgdOptions
 from sglr.data import Split
 from sglr.labels import LabelPolicy
@@ -85,7 +85,7 @@ def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int, team:
     robust = attack.build(plan.threat)
 
     def natural(number: int, part: Tensor) -> Tensor:
-        return (predictions(model, x[part], _EVALUATION_BATCH) == y[part]).long()
+        return (finite_logits(model, x[part], _EVALUATION_BATCH).argmax(1) == y[part]).long()
 
     def attacked(number: int, part: Tensor) -> Tensor:
         options: dict[str, Any] = {"batch_size": _EVALUATION_BATCH, "threat": plan.threat}

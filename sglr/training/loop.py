@@ -237,7 +237,7 @@ class _Loop:
 
     def _advice(self) -> str:
         rate = self.learner.optimizer.param_groups[0]["lr"]
-        kept = " The last snapshot from before is kept." if self.snapshots else ""
+        kept = " Snapshots from before are kept." if self.snapshots else ""
         return f" Likely causes: too high a learning rate ({rate:g}), or bad values in the data.{kept}"
 
     def _pause(self) -> None:

@@ -194,7 +194,8 @@ ATTACKS = {
     [
         (lambda x: x * 255, r"must lie in \[0, 1\], found [\d.]+ to 2\d\d.*: normalise in the model, not before it"),
         (lambda x: (x - 0.5) / 0.25, r"must lie in \[0, 1\], found -"),
-        (lambda x: x.masked_fill(x > 0.5, torch.nan), r"must lie in \[0, 1\]"),
+        (lambda x: x.masked_fill(x > 0.5, torch.nan), r"must lie in \[0, 1\], found NaN"),
+        (lambda x: x.masked_fill(x > 0.5, 1 + 1e-6), r"found [\d.]+ to 1\.00000\d+: clamp\(0, 1\)"),
         (lambda x: (x * 255).byte(), "must be floating point"),
         (lambda x: x[:1], "1 pictures and 4 labels"),
     ],

@@ -1,7 +1,7 @@
 """Attacks and classes, and whether the first test examples stand for all."""
 
 import contextlib
-import importlib.util
+import importlib.metadata
 
 import numpy as np
 import pytest
@@ -96,8 +96,11 @@ def test_square_attack_under_l2_is_refused_for_pictures_that_it_cannot_tile(para
     ],
 )  # fmt: skip
 def test_without_its_package_nothing_is_begun(params, monkeypatch, attack, sanity, key, instead):
+    def missing(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
     params["evaluate"] |= {"attacks": {"tried": attack}, "sanity": sanity}
-    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    monkeypatch.setattr(importlib.metadata, "version", missing)
     message = f"evaluate.{key} needs the package pyautoattack: pip install pyautoattack, or {instead}"
     with pytest.raises(ConfigError, match=message):
         require_attackable(validate(params), 10, (1, 8, 8))

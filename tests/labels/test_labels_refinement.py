@@ -47,7 +47,10 @@ def test_a_ratio_given_for_one_update_mixes_outside_the_average():
         ({"natural_probs": torch.full((2, 3), torch.nan)}, "natural_probs are no probabilities"),
         ({"natural_probs": torch.ones(2, 1)}, r"natural_probs must be \(2, 3\), found \(2, 1\)"),
         ({"adversarial_probs": torch.ones(3) / 3}, r"adversarial_probs must be \(2, 3\), found \(3,\)"),
-        ({"index": torch.tensor([1, 1])}, r"index must hold positions \(N,\), each once"),
+        ({"index": torch.tensor([1, 1])}, "index must hold positions from 0 to 2, each once"),
+        ({"index": torch.tensor([0, 3])}, "index must hold positions from 0 to 2"),
+        ({"index": torch.tensor([2, -1])}, "index must hold positions from 0 to 2"),
+        ({"index": [0, 2]}, r"index must be int64 \(N,\), found list"),
         ({"ratio": 2.0}, r"ratio must lie in \[0, 1\], found 2\.0"),
     ],
 )

@@ -9,6 +9,8 @@ from study_project import Ended, Project
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin what takes longest before the first test asks for it."""
+    if session.config.option.collectonly or session.testsfailed:
+        return
     if any("first_run" in getattr(item, "fixturenames", ()) for item in session.items):
         hosting.begin_first_run()
 

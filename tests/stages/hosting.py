@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
 
+import psutil
 import warm_python
 from study_project import REPOSITORY, Ended, Project
 
@@ -22,7 +24,9 @@ _started: list[subprocess.Popen[bytes]] = []
 
 
 def folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"sglr-stages-{os.environ.get(_SESSION, os.getpid())}"
+    # A process id is used again, not together with its start.
+    own = f"{os.getpid()}-{psutil.Process().create_time()}"
+    return Path(tempfile.gettempdir()) / f"sglr-stages-{os.environ.get(_SESSION, own)}"
 
 
 def warm() -> Path:
@@ -45,8 +49,10 @@ def begin_first_run() -> None:
     except FileExistsError:
         return
     call = [sys.executable, __file__, str(python)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), _SESSION: os.environ.get(_SESSION, str(os.getpid()))}
-    _started.append(subprocess.Popen(call, env=environment, stdin=subprocess.DEVNULL))
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), _SESSION: folder().name.removeprefix("sglr-stages-")}
+    making = subprocess.Popen(call, env=environment, stdin=subprocess.DEVNULL)
+    # Waited for, so that none of the tests finds what is left of it among its children.
+    threading.Thread(target=making.wait, daemon=True).start()
 
 
 def first_run() -> tuple[Project, Ended]:

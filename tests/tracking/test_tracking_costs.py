@@ -65,3 +65,9 @@ def test_costs_are_listed_in_the_order_of_the_pipeline_with_sums(
     files.write_json(tmp_path / "dvc.yaml", {"stages": stages})
     found = json.loads(CliRunner().invoke(main, ["results", "--cost", "--json"]).output)
     assert [one["item"] for one in found] == ["prepare", "train@at-0"]
+    files.write_json(tmp_path / "dvc.yaml", {"stages": {"check": {"cmd": "x"}}})
+    said = CliRunner().invoke(main, ["results", "--cost"])
+    assert (said.exit_code, "has records of 4 other items" in said.output) == (1, True)
+    for broken in ("stages: [", "{}", "stages: 3"):
+        (tmp_path / "dvc.yaml").write_text(broken)
+        assert len(json.loads(CliRunner().invoke(main, ["results", "--cost", "--json"]).output)) == 4
