@@ -146,7 +146,7 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
     import torch
 
     from sglr import duration
-    from sglr.status import duration as in_words
+    from sglr.running import duration as in_words
 
     try:
         device = processes.device(os.environ.get("SGLR_DEVICE", "auto"))

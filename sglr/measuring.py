@@ -41,7 +41,8 @@ def robustness(
     ``params`` is the path of a params file; default: the shipped one, whose radius is made for pictures of 8x8 pixels.
     ``changes`` go on top of it, by dotted key: ``{"threat.eps_255": 8, "evaluate.attacks": {"autoattack":
     "autoattack"}}``. Of the params, ``threat`` and ``evaluate`` are used. With a ``journal`` folder a run that
-    was interrupted goes on where it was; it may hold those of several models and suites.
+    was interrupted goes on where it was; it may hold those of several models and suites. What it cannot see is a change
+    of the model's own code: take another folder then.
 
     The model counts as ``last``: ``found.metrics()["last"]["autoattack"]`` is an accuracy, with its interval under
     ``["interval"]["last"]``, ``found.flags`` what makes it doubtful, ``found.correct["last"]`` the outcome of every

@@ -6,8 +6,6 @@ Worked out from dvc.yaml, params.yaml, dvc.lock and the files, without DVC, whos
 import contextlib
 import itertools
 import json
-import os
-import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,9 +16,9 @@ from typing import Any, Literal
 import yaml
 
 from sglr import config, files
+from sglr.running import Progress, processes_at_work
 
 State = Literal["done", "running", "orphaned", "out of date", "waiting", "not run"]
-_RECENT_EPOCHS = 5
 _MOST_REASONS = 3
 _ATTEMPTS = 10
 # It runs again after any edit of params.yaml and writes what it wrote before: nothing waits for that.
@@ -36,23 +34,6 @@ class Item:
     deps: tuple[str, ...]
     keys: tuple[str, ...]
     outs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a running item has come: seconds since its process started; of a training that is tracked the last epoch
-    that ended, of how many, and an estimate of the seconds left. None where it cannot be told."""
-
-    seconds: float | None = None
-    epoch: int | None = None
-    epochs: int | None = None
-    seconds_left: float | None = None
-
-    def __str__(self) -> str:
-        if self.epoch is None:
-            return "" if self.seconds is None else f"for {duration(self.seconds)}"
-        text = f"epoch {self.epoch}" + (f" of {self.epochs}" if self.epochs else "")
-        return text + ("" if self.seconds_left is None else f", about {duration(self.seconds_left)} left")
 
 
 @dataclass
@@ -76,7 +57,7 @@ def status(root: Path) -> list[Status]:
     _digest.cache_clear()
     _md5.cache_clear()
     found: dict[str, Status] = {}
-    running = _running(root)
+    running = processes_at_work(root)
     makers = {out: item.name for item in items for out in item.outs}
     for item in _in_order(items, makers):
         if item.name in running:
@@ -233,95 +214,6 @@ def _digest(path: Path) -> str | None:
 @cache
 def _md5(path: Path) -> str:
     return files.md5(path)
-
-
-def _running(root: Path) -> dict[str, tuple[bool, Progress]]:
-    """Items that a process works on now: whether the pipeline that started it is gone, and how far it is."""
-    found = {}
-    for path in sorted((root / ".sglr" / "locks").glob("*.lock")):
-        if _held(path):
-            item = path.name.removesuffix(".lock")
-            process = _process(root, item)
-            found[item] = (process is not None and _left_alone(process), _progress(root, item, process))
-    return found
-
-
-def _held(path: Path) -> bool:
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(path).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
-
-
-def _process(root: Path, item: str) -> Any:
-    """The process of a running item; None when it cannot be told."""
-    import psutil
-
-    stage, _, rest = item.partition("@")
-    tail = [f"stages.{stage}", *(rest.rsplit("-", 1) if "-" in rest else [rest] if rest else [])]
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.cmdline()[-len(tail) :] == tail and Path(process.cwd()) == root.resolve():
-                return process
-    return None
-
-
-def _left_alone(process: Any) -> bool:
-    """Whether DVC started the process and is no longer among its parents."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error, OSError):
-        if "DVC_STAGE" in process.environ():
-            return not any("dvc" in " ".join(parent.cmdline()) for parent in process.parents())
-    return False
-
-
-def _progress(root: Path, item: str, process: Any) -> Progress:
-    """How far an item is, from its process and, of a training, its journal."""
-    elapsed = None if process is None else max(0.0, time.time() - process.create_time())
-    stage = item.partition("@")[0]
-    folders = sorted((root / ".sglr" / "journal").glob(f"{item}-*"), key=os.path.getmtime)
-    if stage not in ("warmup", "train") or not folders:
-        return Progress(elapsed)
-    epoch, epochs, shift, taken_over, moments = 0, 0, 0, 0, []
-    # Half a line, or a damaged one: what came before it counts.
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        for line in (folders[-1] / "journal.jsonl").read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if record["kind"] == "params":
-                values = record["values"]
-                epochs = int(values.get("train.epochs" if stage == "train" else "warmup.epochs", 0))
-                adversarial = values.get("warmup.objective") == "adversarial"
-                if stage == "train" and adversarial:
-                    taken_over = int(values.get("warmup.epochs", 0))
-                # A natural warm-up's epochs end at 0.
-                shift = epochs if stage == "warmup" and not adversarial else 0
-            elif record["kind"] == "metrics" and "train/loss" in record["values"]:
-                epoch = max(epoch, int(record["step"]) + shift)
-                # Epochs of the warm-up are logged at once when the training takes them over.
-                if stage == "warmup" or int(record["step"]) > taken_over:
-                    moments.append(int(record["t"]))
-    if not epoch:
-        return Progress(elapsed)
-    left = None
-    if len(moments) > 1 and epochs:
-        # Of the last few, and the middle one: a resumed run stood still between two.
-        recent = moments[-_RECENT_EPOCHS - 1 :]
-        each = statistics.median(later - sooner for sooner, later in itertools.pairwise(recent)) / 1000
-        left = max(0.0, each * (epochs - epoch) - max(0.0, time.time() - moments[-1] / 1000))
-    return Progress(elapsed, epoch, epochs or None, left)
-
-
-def duration(seconds: float) -> str:
-    """A time in words: '45 s', '12 min', '2.5 h'."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _few(names: list[str]) -> str:

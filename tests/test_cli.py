@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from sglr import doctor, presets, status, tracking
+from sglr import doctor, presets, running, status, tracking
 from sglr.cli import main
 
 
@@ -104,7 +104,7 @@ def test_the_help_of_status_names_the_states_there_are():
 
 
 def test_json_for_scripts(monkeypatch, tmp_path):
-    progress = status.Progress(30.0, 2, 60, 290.0)
+    progress = running.Progress(30.0, 2, 60, 290.0)
     found = [status.Status("train@at-0", "running", [str(progress)], progress), status.Status("report", "waiting")]
     monkeypatch.setattr(status, "status", lambda root: found)
     first, second = json.loads(call("status", "--json").output)

@@ -20,7 +20,7 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from sglr import data, files, models, predicting, status
+from sglr import data, files, models, predicting, running
 from sglr.cli import main
 from sglr.config.reader import validate
 from sglr.tracking import registering
@@ -174,7 +174,7 @@ def test_time_left_is_that_of_the_epochs_trained_here(project):
         for epoch, moment in enumerate(moments, 1)
     ]
     (folder / "journal.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    found = status._progress(project, "train@at-0", None)
+    found = running.progress(project, "train@at-0", None)
     assert (found.epoch, found.epochs) == (9, 40)
     assert found.seconds_left == pytest.approx(31 * 60, abs=10)
 

@@ -22,7 +22,7 @@ from sglr import config, data, files, models, predicting
 from sglr.data.npz import NAMES, read_npz
 from sglr.exchange.foreign_file import read_tensors
 from sglr.exchange.given_pictures import read_test
-from sglr.status import _progress
+from sglr.running import progress
 from sglr.tracking import journal
 from stages.pipeline import Definition
 
@@ -324,7 +324,7 @@ def test_journals(tmp_path: Path, damaged: list[str], where: int):
     kept = [record for record, _ in journal.read(folder)]
     assert [record for record in kept if record in WHOLE] == WHOLE
     journal.survey(folder, 0)
-    _progress(tmp_path, "train@at-0", None)
+    progress(tmp_path, "train@at-0", None)
 
 
 def test_a_damaged_note_of_a_finished_item_stops_no_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -113,7 +113,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
         ),
         Section(
             "labels", "What became of the labels",
-            text=["What changes labels may put wrong ones right, and may corrupt right ones: the second is its price."],
+            text=["Methods that change labels put wrong ones right, and may corrupt right ones: that is their price."],
             pictures=pictures["targets"], tables=_some(tables, "labels"),
         ),
         Section(

@@ -89,8 +89,8 @@ def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path,
 
 
 def tags_of(folder: Path, experiment: str, item: str) -> dict[str, str]:
-    """Experiment, item, checkpoint, the weights' MD5, and the evaluation's results, but where dvc.lock describes these
-    weights and says that others were evaluated."""
+    """Experiment, item, checkpoint, the weights' MD5, and the evaluation's results, but where dvc.lock says that other
+    weights were evaluated."""
     from sglr.exchange.provenance import gather
 
     weights = files.md5(folder / "model.safetensors")

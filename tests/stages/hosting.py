@@ -20,6 +20,7 @@ from study_project import REPOSITORY, Ended, Project
 # Of pytest-xdist, which has one process above those that run tests.
 _SESSION, _WORKER = "PYTEST_XDIST_TESTRUNUID", "PYTEST_XDIST_WORKER"
 _WAIT = 300
+# Kept, or Python would warn that they still run.
 _started: list[subprocess.Popen[bytes]] = []
 
 

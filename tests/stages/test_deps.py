@@ -19,8 +19,8 @@ from sglr.config.fields import ROOMS
 STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze", "report")
 ORDER = (
     "config", "files", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights",
-    "training", "evaluation", "information", "report", "exchange", "tracking", "presets", "space", "duration", "status",
-    "doctor", "predicting", "given", "fitting", "measuring", "terminal", "cli",
+    "training", "evaluation", "information", "report", "exchange", "tracking", "presets", "space", "duration",
+    "running", "status", "doctor", "predicting", "given", "fitting", "measuring", "terminal", "cli",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch")

@@ -8,7 +8,7 @@ import time
 import pytest
 from study_project import ITEMS, Ended, Project
 
-from sglr import status
+from sglr import running, status
 
 AFTER = ["audit", "report"]
 # Change, items that are out of date with the reason, and items that wait.
@@ -125,12 +125,14 @@ def test_how_far_a_warm_up_is(tmp_path, objective, steps):
     for step, t in zip(steps, moments, strict=True):
         records.append({"kind": "metrics", "step": step, "t": t, "values": {"train/loss": 1.0}})
     (folder / "journal.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    found = status._progress(tmp_path, "warmup@0", None)
+    found = running.progress(tmp_path, "warmup@0", None)
     assert (found.epoch, found.epochs) == (2, 5)
     assert found.seconds_left == pytest.approx(3, abs=2.5)
 
 
 def test_how_far_a_running_item_is_in_words():
-    assert str(status.Progress(seconds=12.4)) == "for 12 s"
-    assert str(status.Progress(seconds=400, epoch=3, epochs=60, seconds_left=570)) == "epoch 3 of 60, about 10 min left"
-    assert str(status.Progress(epoch=1, epochs=60)) == "epoch 1 of 60"
+    assert str(running.Progress(seconds=12.4)) == "for 12 s"
+    assert (
+        str(running.Progress(seconds=400, epoch=3, epochs=60, seconds_left=570)) == "epoch 3 of 60, about 10 min left"
+    )
+    assert str(running.Progress(epoch=1, epochs=60)) == "epoch 1 of 60"
