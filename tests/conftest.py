@@ -1,6 +1,7 @@
 """Settings of all tests: one thread, no tracking unless a test asks for it."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -10,6 +11,9 @@ os.environ["DVC_NO_ANALYTICS"] = "true"
 
 import pytest
 import torch
+
+# Ignored in what a script starts in the background; tests that stop things by Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
