@@ -12,16 +12,15 @@ import pytest
 
 sys.path.insert(0, str(pages.ROOT / "tests" / "stages"))
 
-import warm_python
+import hosting
 from study_project import Params, Project
 
 PAGE = pages.ROOT / "docs" / "tutorial.md"
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with warm_python.install(tmp_path_factory.mktemp("warm") / "python") as folder:
-        yield folder
+def warm() -> Path:
+    return hosting.warm()
 
 
 @pytest.fixture
