@@ -10,7 +10,9 @@ from stages.runtime import ARTIFACTS, stage
 def main() -> None:
     """Prepare artifacts/data from params.yaml's data section."""
     with stage("prepare") as run:
-        data.prepare(run.config.data, ARTIFACTS / "data")
+        meta = data.prepare(run.config.data, ARTIFACTS / "data")
+        for sentence in data.seen_before(meta):
+            click.echo(f"data: {sentence}", err=True)
         run.tracker.artifact(ARTIFACTS / "data" / "meta.json")
 
 

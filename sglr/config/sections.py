@@ -143,11 +143,15 @@ Schedule = Annotated[StepSchedule | CosineSchedule | ConstantSchedule, Discrimin
 
 
 class TrainAttack(Section):
-    """PGD inside training: steps, step size in 255ths, random start."""
+    """PGD inside training and analysis: steps, step size in 255ths (None: a quarter of eps), random start."""
 
     steps: Positive
-    step_size_255: PositiveFloat
+    step_size_255: PositiveFloat | None
     random_start: bool
+
+    def step_size(self, eps: float) -> float:
+        """Of a ball of this radius, both in [0, 1]."""
+        return eps / 4 if self.step_size_255 is None else self.step_size_255 / 255
 
 
 class Selection(Section):

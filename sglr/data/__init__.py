@@ -5,6 +5,7 @@ from sglr.data.arrays import Arrays
 from sglr.data.batches import augment, batches, order
 from sglr.data.prepared import Pictures, Prepared, Split, open_folder, prepare
 from sglr.data.registry import REGISTRY, SourceOptions
+from sglr.data.repeats import seen_before
 
 discover(__name__, __path__)
 
@@ -20,4 +21,5 @@ __all__ = [
     "open_folder",
     "order",
     "prepare",
+    "seen_before",
 ]

@@ -16,6 +16,7 @@ from sglr.config.sections import Data
 from sglr.data import noise
 from sglr.data.arrays import Array
 from sglr.data.registry import SourceOptions
+from sglr.data.repeats import repeated
 from sglr.data.split import in_fair_order, split
 
 FORMAT = 1
@@ -24,12 +25,12 @@ _PIECE = 2**24
 ARRAYS = ("x_train", "true_train", "given_train", "x_val", "y_val", "x_test", "y_test")
 
 
-def prepare(data: Data, folder: str | Path) -> None:
+def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
     """Read the source, cut the splits, draw the label noise; write ``<array>.npy`` for ARRAYS and ``meta.json``.
 
-    The same params give the same bytes. Examples stay in the source's order, but for parts that come sorted by class.
-    Raises FileError when the source cannot be read, ConfigError when sizes or
-    noise do not fit it; nothing is written then.
+    Returns what is in ``meta.json``. The same params give the same bytes. Examples stay in the source's order, but for
+    parts that come sorted by class. Raises FileError when the source cannot be read, ConfigError when sizes or noise
+    do not fit it; nothing is written then.
     """
     root = os.environ.get("SGLR_DATA_ROOT")
     source: SourceOptions = data.source
@@ -64,11 +65,13 @@ def prepare(data: Data, folder: str | Path) -> None:
         "num_classes": read.num_classes,
         "classes": None if read.classes is None else list(read.classes),
         "sizes": {"train": len(train), "validation": len(validation), "test": len(read.y_test)},
+        "repeated": repeated(read.x_train, train, validation, read.x_test),
         "split_seed": data.split_seed,
         "noise": described,
         "arrays": {name: _write(folder / f"{name}.npy", *array) for name, array in arrays.items()},
     }
     files.write_json(folder / "meta.json", meta)
+    return meta
 
 
 def open_folder(folder: str | Path) -> "Prepared":

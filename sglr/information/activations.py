@@ -49,7 +49,7 @@ def observe(
     for number, (chosen, y) in enumerate(zip(index.split(size), labels.split(size), strict=True)):
         x = split.pictures(chosen)
         x_adv = pgd(
-            model, x, y, threat=ball, steps=settings.steps, step_size=settings.step_size_255 / 255,
+            model, x, y, threat=ball, steps=settings.steps, step_size=settings.step_size(ball.eps),
             random_start=settings.random_start,
             generator=torch_stream(config.analyze.seed, purpose, step=number, device=x.device),
         )  # fmt: skip

@@ -161,7 +161,7 @@ def _sharpness(
             if attacked:
                 pictures = pgd(
                     moved, part, y, threat=ball, steps=analyze.attack.steps,
-                    step_size=analyze.attack.step_size_255 / 255, random_start=analyze.attack.random_start,
+                    step_size=analyze.attack.step_size(ball.eps), random_start=analyze.attack.random_start,
                     generator=torch_stream(analyze.seed, "landscape attack", step=number, device=device),
                 )  # fmt: skip
             with torch.no_grad():

@@ -5,6 +5,7 @@ from typing import Any
 
 from sglr.config import doubts
 from sglr.config.sections import Method
+from sglr.data import seen_before
 from sglr.report.headline import headline_attack
 from sglr.report.study import Study
 from sglr.report.wording import counted, percent, quoted
@@ -38,6 +39,7 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
         shared.append("the label noise" if drawn else "the wrong labels")
     if seeds > 1 and shared:
         yield f"All seeds share {' and '.join(shared)}: the intervals do not count what another draw would change."
+    yield from seen_before(study.meta)
     yield from doubts(config)
     if study.has_best:
         yield from _early_best(study)

@@ -176,7 +176,7 @@ def _attack(
             x,
             y,
             threat=plan.threat,
-            step_size=settings.step_size_255 / 255,
+            step_size=settings.step_size(plan.threat.eps),
             steps=settings.steps,
             loss=plain if penalty is None else lambda logits, labels: plain(logits, labels) + penalty(logits),
             start=x if start is None else start,

@@ -13,7 +13,7 @@ from sglr.config.reader import validate
 
 TEXT = (Path(__file__).parents[2] / "params.yaml").read_text()
 PARAMS = parse(TEXT)
-NULLABLE = ("train_size", "n_examples", "natural_forward_from")
+NULLABLE = ("train_size", "n_examples", "natural_forward_from", "step_size_255")
 Key = tuple[str, ...]
 
 

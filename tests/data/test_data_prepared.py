@@ -8,7 +8,7 @@ import torch
 
 from sglr.config import ConfigError
 from sglr.config.sections import Data
-from sglr.data import open_folder, prepare
+from sglr.data import open_folder, prepare, seen_before
 from sglr.files import FileError
 
 PARAMS = {
@@ -190,3 +190,23 @@ def test_damaged_folders_are_refused_and_the_file_is_named(tmp_path, case):
     damage(tmp_path)
     with pytest.raises(FileError, match=message):
         open_folder(tmp_path).train(0)
+
+
+def test_pictures_that_were_trained_on_are_counted_in_the_other_splits(digits, tmp_path):
+    assert digits.meta["repeated"] == {"validation": 0, "test": 0}
+    assert seen_before(digits.meta) == []
+    x, y = np.random.default_rng(0).random((40, 1, 4, 4), dtype=np.float32), np.arange(40) % 2
+    x[38:] = x[:2]  # two pictures of the source twice
+    archive = tmp_path / "some.npz"
+    np.savez(archive, x_train=x, y_train=y, x_test=np.concatenate([x[2:5], 1 - x[:7]]), y_test=np.arange(10) % 2)
+    source = {"source": {"name": "npz", "path": str(archive)}, "noise": {"kind": "none", "rate": 0.0, "seed": 0}}
+    data = prepared(tmp_path / "out", **source, train_size=None, validation_size=12)
+    train = {picture.tobytes() for picture in np.load(tmp_path / "out/x_train.npy")}
+    counted = {
+        part: sum(picture.tobytes() in train for picture in np.load(tmp_path / f"out/x_{short}.npy"))
+        for part, short in (("validation", "val"), ("test", "test"))
+    }
+    assert data.meta["repeated"] == counted
+    assert counted["test"] > 0
+    (*_, said) = seen_before(data.meta)
+    assert said.startswith(f"{counted['test']} of the 10 test pictures are training pictures too")

@@ -224,6 +224,17 @@ def test_wrong_labels_of_the_data_itself_are_said(make: Make) -> None:
     assert any("Validation labels are true" in caution for caution in said)
 
 
+def test_pictures_that_were_trained_on_are_said(make: Make) -> None:
+    config, artifacts = make()
+    meta = artifacts / "data" / "meta.json"
+    sizes = {"train": 120, "validation": 40, "test": 200}
+    found = json.loads(meta.read_text()) | {"sizes": sizes, "repeated": {"validation": 0, "test": 3}}
+    meta.write_text(json.dumps(found))
+    said = [caution for caution in results_of((config, artifacts))["cautions"] if "training pictures too" in caution]
+    assert len(said) == 1
+    assert said[0].startswith("3 of the 200 test pictures")
+
+
 def test_natural_training_alone_is_chosen_by_natural_accuracy(make: Make) -> None:
     def standard(values: dict[str, Any]) -> None:
         values["methods"]["at"]["objective"] = "standard"

@@ -77,6 +77,8 @@ def transcribed_step(model, momentum_buffers, x, y, start, p, *, s, epoch, natur
 def test_a_step_is_the_formula(params, ratio, natural_bn, attack_bn):
     params["methods"]["sglr"]["labels"] |= {"start_epoch": 2, "refinement_ratio": ratio, "natural_bn": natural_bn}
     params["train"] |= {"attack_bn": attack_bn, "batch_size": N}
+    if ratio < 1:
+        params["train"]["attack"]["step_size_255"] = None  # a quarter of 25.5: the same
     plan = Plan.training(validate(params), validate(params).methods["sglr"], seed=3)
     torch.manual_seed(0)
     model = Net().double().train()
