@@ -127,6 +127,13 @@ class StepSchedule(Section):
     factor: Annotated[float, Field(gt=0, lt=1)]
 
 
+class LinearSchedule(Section):
+    """From 0 up to the full rate over ``rise_epochs`` epochs (0: none), then down to 0 at the end of the last epoch."""
+
+    name: Literal["linear"]
+    rise_epochs: Annotated[float, Field(ge=0)]
+
+
 class CosineSchedule(Section):
     """Half a cosine from the full rate to 0 at the end of the last epoch."""
 
@@ -139,7 +146,7 @@ class ConstantSchedule(Section):
     name: Literal["constant"]
 
 
-Schedule = Annotated[StepSchedule | CosineSchedule | ConstantSchedule, Discriminator("name")]
+Schedule = Annotated[StepSchedule | LinearSchedule | CosineSchedule | ConstantSchedule, Discriminator("name")]
 
 
 class TrainAttack(Section):
@@ -180,6 +187,14 @@ class Train(Section):
         late = [epoch for epoch in self.keep_epochs if epoch > self.epochs]
         if late:
             raise ValueError(f"keep_epochs {late} come after the last epoch, {self.epochs}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_rate_reaches_its_peak(self) -> Self:
+        if isinstance(self.schedule, LinearSchedule) and self.schedule.rise_epochs >= self.epochs:
+            raise ValueError(
+                f"schedule.rise_epochs {self.schedule.rise_epochs:g} must be less than the {self.epochs} epochs"
+            )
         return self
 
 

@@ -47,7 +47,7 @@ def put(*path: str, **values: object) -> Edit:
         (put("model", name=3), "model: expected the name of a model, or a mapping with a 'name'; known: "),
         (put("experiment", methods=["at", "sgrl"]), "method 'sgrl' is used but not declared under methods. Did you"),
         (put("report", baseline="awp"), "method 'awp' is used but not declared under methods."),
-        (put("train", schedule={"name": "steps", "milestones": [1], "factor": 0.1}), "'step', 'cosine', 'constant'"),
+        (put("train", schedule={"name": "steps"}), "'step', 'linear', 'cosine', 'constant'"),
     ],
 )  # fmt: skip
 def test_names_that_do_not_exist(params, edit, expected):
@@ -73,6 +73,10 @@ def test_names_that_do_not_exist(params, edit, expected):
         (put("train", keep_epochs=[3, 3]), "train.keep_epochs: each value may stand there once"),
         (put("train", keep_epochs=[0]), "train.keep_epochs.0: "),
         (put("train", keep_epochs=[1, 61, 70]), "train: keep_epochs [61, 70] come after the last epoch, 60"),
+        (
+            put("train", schedule={"name": "linear", "rise_epochs": 60}),
+            "train: schedule.rise_epochs 60 must be less than the 60 epochs",
+        ),
         (put("train", "optimizer", momentum=0.0, nesterov=True), "train.optimizer: nesterov: true needs a momentum"),
         (put("train", "optimizer", momentum=1.0), "train.optimizer.momentum: "),
         (put("data", "noise", kind="none"), "data.noise: kind 'none' does not go with rate 0.3"),

@@ -25,6 +25,7 @@ from sglr.config.sections import (
     Augment,
     ConstantSchedule,
     CosineSchedule,
+    LinearSchedule,
     Method,
     Optimizer,
     Selection,
@@ -125,7 +126,10 @@ trains = st.fixed_dictionaries(
         "batch_size": st.sampled_from([3, 4, 5, 6, 6, 7]),
         "optimizer": section(Optimizer),
         "schedule": st.one_of(
-            section(StepSchedule, name=st.just("step")), section(CosineSchedule), section(ConstantSchedule)
+            section(StepSchedule, name=st.just("step")),
+            section(LinearSchedule, rise_epochs=st.sampled_from([0, 0.5, 1, 2])),
+            section(CosineSchedule),
+            section(ConstantSchedule),
         ),
         "attack": section(TrainAttack, **steps, random_start=st.sampled_from([True, True, True, False])),
         "attack_bn": st.sampled_from(["eval", "train"]),

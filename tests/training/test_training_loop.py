@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerator import DEVICE, accelerator
@@ -13,7 +14,7 @@ from tiny_training import assert_resumes, assert_same, equal, net, plan, splits
 
 from sglr import config, data, files, training
 from sglr.config.reader import validate
-from sglr.config.sections import ConstantSchedule, CosineSchedule, StepSchedule
+from sglr.config.sections import ConstantSchedule, CosineSchedule, LinearSchedule, StepSchedule
 from sglr.data import Split, batches, order
 from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, loop
 from sglr.training.schedules import learning_rate
@@ -100,6 +101,11 @@ def test_rates_of_the_schedules():
     )  # fmt: skip
     assert learning_rate(CosineSchedule(name="cosine"), 0.1, 4, 4) == pytest.approx(0)
     assert [learning_rate(ConstantSchedule(name="constant"), 0.1, progress, 4) for progress in quarter] == [0.1] * 8
+    for rise in (0, 0.75, 3):
+        linear = LinearSchedule(name="linear", rise_epochs=rise)
+        found = [learning_rate(linear, 0.1, progress, 4) for progress in (0, *quarter, 4)]
+        corners = ([rise, 4], [0.1, 0]) if rise == 0 else ([0, rise, 4], [0, 0.1, 0])
+        assert found == pytest.approx(np.interp((0, *quarter, 4), *corners), abs=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +113,7 @@ def test_rates_of_the_schedules():
     [
         ({"name": "step", "milestones": [2, 3], "factor": 0.5}, [0.1] * 3 + [0.05] * 3 + [0.025] * 3),
         ({"name": "constant"}, [0.1] * 9),
+        ({"name": "linear", "rise_epochs": 1}, [0, 0.1 / 3, 0.2 / 3, *(0.1 * (1 - step / 6) for step in range(6))]),
         ({"name": "cosine"}, [0.05 * (1 + math.cos(math.pi * step / 9)) for step in range(9)]),
     ],
 )
