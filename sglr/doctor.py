@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Literal
 from sglr import config, files, processes, space
 
 Level = Literal["ok", "warning", "problem"]
-# What is needed for what; the first is the library itself.
+# What is needed for what. Without what the library itself imports, this module cannot be imported either.
 PACKAGES = {
-    "training": ("torch", "numpy", "pydantic", "safetensors", "pyyaml", "click", "filelock", "tqdm"),
+    "training": ("safetensors", "filelock", "tqdm"),
     "the pipeline": ("dvc", "mlflow", "psutil", "matplotlib", "jinja2", "pandas", "ruamel.yaml"),
     "AutoAttack and Square Attack": ("pyautoattack",),
     "intervals over seeds": ("scipy",),
@@ -40,7 +39,7 @@ def examine(root: Path) -> list[Finding]:
     """What can be told without running a stage: versions, params, device, data, time, disk, tracking, the project."""
     settings, params = _params(root)
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _python,
+        lambda: iter([Finding("ok", "python", platform.python_version())]),
         lambda: _packages(settings),
         lambda: iter(params),
         lambda: _device(settings),
@@ -51,13 +50,6 @@ def examine(root: Path) -> list[Finding]:
         lambda: _repository(root),
     )
     return [finding for check in checks for finding in check()]
-
-
-def _python() -> Iterator[Finding]:
-    good = sys.version_info >= (3, 11)
-    yield Finding(
-        "ok" if good else "problem", "python", platform.python_version() + ("" if good else ": 3.11 is needed")
-    )
 
 
 def _version(package: str) -> str | None:
@@ -146,7 +138,7 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
     import torch
 
     from sglr import duration
-    from sglr.running import duration as in_words
+    from sglr.running import in_words
 
     try:
         device = processes.device(os.environ.get("SGLR_DEVICE", "auto"))

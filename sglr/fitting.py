@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sglr import given, models
+from sglr import given, models, processes
 from sglr.config import Config
 from sglr.config.reader import validate
 from sglr.given import Pictures
@@ -80,7 +80,7 @@ def train(
     Raises ConfigError for params, for changes that play no part and for a device that is not there, ValueError for
     arrays that cannot be used, TrainingError as ``sglr.training.fit``.
     """
-    device = given.usable(device)
+    device = processes.device(str(device), "device")
     splits = [given.split(x, y, y if true is None else true, device, "x", "y")]
     if validation is not None:
         splits.append(given.split(*validation, validation[1], device, "validation[0]", "validation[1]"))

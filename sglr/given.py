@@ -19,20 +19,12 @@ SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
 Pictures = Tensor | np.ndarray[Any, Any]
 
 
-def usable(device: str | torch.device) -> torch.device:
-    """The device; ConfigError where it is not there."""
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
-
-
 def params(path: str | Path | None) -> tuple[dict[str, Any], str]:
     """The plain values of a params file (None: the shipped one) and its name; ConfigError where it cannot be read."""
     source = SHIPPED if path is None else Path(path)
     try:
         return parse(source.read_text(encoding="utf-8"), str(source)), str(source)
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {source}: {error}") from None
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import sglr
-from sglr import files, given
+from sglr import files, given, processes
 from sglr.config import Config
 from sglr.config.reader import validate
 from sglr.data import Split
@@ -50,7 +50,7 @@ def robustness(
     attacks that such data does not suit; ValueError for arrays that cannot be used; FileError where the model's outputs
     cannot count (see ``sglr.evaluation.evaluate``).
     """
-    device = given.usable(device)
+    device = processes.device(str(device), "device")
     test = given.split(x, y, y, device, "x", "y")
     changes = changes or {}
     given.require_used(changes, _USED, (), "sglr.robustness")

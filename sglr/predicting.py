@@ -82,7 +82,7 @@ def radius(norm: str, eps_255: float) -> float:
     return math.floor(eps_255) if norm == "linf" else eps_255
 
 
-def attacked(model: nn.Module, x: Tensor, *, norm: str, eps_255: float, steps: int, seed: int = 0) -> Tensor:
+def attacked(model: nn.Module, x: Tensor, *, norm: str, eps_255: float, steps: int) -> Tensor:
     """An adversarial picture (1, C, H, W): PGD away from the class that is predicted, step size a quarter of eps.
 
     Its pixels, like those of x, are 255ths, so that an image file holds exactly this picture. ``eps_255`` as ``radius``
@@ -91,9 +91,7 @@ def attacked(model: nn.Module, x: Tensor, *, norm: str, eps_255: float, steps: i
     ball = threat.build(norm, eps_255 / 255)
     with torch.no_grad():
         label = model(x).argmax(1)
-    x_adv = pgd(
-        model, x, label, threat=ball, step_size=ball.eps / 4, steps=steps, generator=torch_stream(seed, "predict")
-    )
+    x_adv = pgd(model, x, label, threat=ball, step_size=ball.eps / 4, steps=steps, generator=torch_stream(0, "predict"))
     return _in_255ths(x, x_adv, norm, eps_255)
 
 

@@ -25,9 +25,9 @@ class Progress:
 
     def __str__(self) -> str:
         if self.epoch is None:
-            return "" if self.seconds is None else f"for {duration(self.seconds)}"
+            return "" if self.seconds is None else f"for {in_words(self.seconds)}"
         text = f"epoch {self.epoch}" + (f" of {self.epochs}" if self.epochs else "")
-        return text + ("" if self.seconds_left is None else f", about {duration(self.seconds_left)} left")
+        return text + ("" if self.seconds_left is None else f", about {in_words(self.seconds_left)} left")
 
 
 def processes_at_work(root: Path) -> dict[str, tuple[bool, Progress]]:
@@ -112,7 +112,7 @@ def progress(root: Path, item: str, process: Any) -> Progress:
     return Progress(elapsed, epoch, epochs or None, left)
 
 
-def duration(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """A time in words: '45 s', '12 min', '2.5 h'."""
     if seconds < 90:
         return f"{seconds:.0f} s"

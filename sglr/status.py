@@ -52,7 +52,7 @@ def status(root: Path) -> list[Status]:
 
     Raises FileError where there is no pipeline, ConfigError for a params.yaml that cannot be read.
     """
-    items = read_items(root)
+    items, params = read_items(root), _params(root)
     locked = _locked(root)
     _digest.cache_clear()
     _md5.cache_clear()
@@ -73,7 +73,7 @@ def status(root: Path) -> list[Status]:
         elif item.name not in locked:
             found[item.name] = Status(item.name, "not run")
         else:
-            reasons = list(_differences(root, item, locked[item.name]))
+            reasons = list(_differences(root, item, locked[item.name], params))
             found[item.name] = Status(item.name, "out of date" if reasons else "done", reasons)
     return [found[item.name] for item in items]
 
@@ -98,7 +98,7 @@ def read_items(root: Path) -> list[Item]:
     """The items of dvc.yaml with their matrices filled in from params.yaml."""
     try:
         pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
-        params = config.parse((root / "params.yaml").read_text(encoding="utf-8"))
+        params = _params(root)
         return [item for name, entry in pipeline["stages"].items() for item in _expanded(name, entry, params)]
     except OSError as error:
         raise files.FileError(f"{error.filename} cannot be read; run this in the project's root folder.") from None
@@ -120,6 +120,10 @@ def _expanded(name: str, entry: dict[str, Any], params: dict[str, Any]) -> Itera
             tuple(filled.get("params", ())),
             tuple(next(iter(out)) if isinstance(out, dict) else out for out in _outs(filled)),
         )
+
+
+def _params(root: Path) -> dict[str, Any]:
+    return config.parse((root / "params.yaml").read_text(encoding="utf-8"))
 
 
 def _outs(entry: dict[str, Any]) -> list[Any]:
@@ -173,11 +177,10 @@ def _in_order(items: list[Item], makers: dict[str, str]) -> list[Item]:
     return list(ordered.values())
 
 
-def _differences(root: Path, item: Item, recorded: dict[str, Any]) -> Iterator[str]:
+def _differences(root: Path, item: Item, recorded: dict[str, Any], params: dict[str, Any]) -> Iterator[str]:
     """What is not as dvc.lock has it, in words."""
     if recorded.get("cmd") != item.command:
         yield "its command changed"
-    params = config.parse((root / "params.yaml").read_text(encoding="utf-8"))
     before = recorded.get("params", {}).get("params.yaml", {})
     for key in item.keys:
         now = _value(params, key)

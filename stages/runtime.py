@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -85,9 +86,10 @@ class Run:
             return
         metrics = files.read_json(folder / "metrics.json")
         if headline:
-            numbers = tracking.flatten({name: metrics[name] for name in ("best", "last", "gap") if name in metrics})
-            known = {key.replace(".", "/"): float(value) for key, value in numbers.items()}
-            self.tracker.headline({f"{headline}/{key}": value for key, value in known.items()})
+            parts = {name: metrics[name] for name in ("best", "last", "gap") if name in metrics}
+            self.tracker.headline(
+                {f"{headline}/{part}/{name}": value for part, row in parts.items() for name, value in row.items()}
+            )
         if metrics.get("flags"):
             self.tracker.tags({"flags": "; ".join(metrics["flags"])[:4000]})
         if weights:
@@ -167,8 +169,6 @@ def _stopped_if_asked(watch: Watch) -> Iterator[None]:
 def _user_errors() -> tuple[type[BaseException], ...]:
     """Errors whose message alone tells a user what to do; anything else keeps its traceback."""
     errors: list[type[BaseException]] = [config.ConfigError, files.FileError, processes.ProcessError]
-    import sys
-
     if "sglr.training.loop" in sys.modules:
         errors.append(sys.modules["sglr.training.loop"].TrainingError)
     return tuple(errors)

@@ -158,7 +158,7 @@ def test_channels_may_come_last():
 
 def test_a_device_that_is_not_there_is_named():
     for wrong in ("gpu", "cuda:77"):
-        with pytest.raises(sglr.config.ConfigError, match=f"^device '{wrong}' cannot be used: "):
+        with pytest.raises(sglr.config.ConfigError, match=f"^device='{wrong}' "):
             sglr.train(*pictures(), device=wrong)
 
 

@@ -93,7 +93,7 @@ def test_suites_can_be_used_again():
     [
         ({"changes": {"train.epochs": 3}}, ConfigError, "train.epochs would have no effect: sglr.robustness"),
         ({"changes": {"threat.eps": 3}}, ConfigError, "threat.eps: unknown key"),
-        ({"device": "cuda:99"}, ConfigError, "cannot be used"),
+        ({"device": "cuda:99"}, ConfigError, "device='cuda:99' asks for a GPU"),
         ({"params": "nowhere.yaml"}, ConfigError, "cannot read nowhere.yaml"),
         ({"x": X / 25}, ValueError, r"x has values from 0 to 10\.2"),
         ({"y": Y[:7]}, ValueError, r"30 pictures \(x\), 7 labels \(y\)"),

@@ -1,9 +1,10 @@
-"""The batch-norm mode an attack sees, without a trace left behind."""
+"""The mode an attack sees a model in, without a trace left behind."""
 
 import contextlib
 from collections.abc import Iterator
 from typing import Literal
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -12,13 +13,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def attack_mode(model: nn.Module, bn: Literal["eval", "train"]) -> Iterator[None]:
     """Within the block the model is in ``bn`` mode; afterwards every module's mode is what it was.
 
-    In train mode batch norm normalises by the batch and leaves its running statistics as they are. ValueError for
-    another mode.
+    In train mode batch norm normalises by the batch and leaves its running statistics as they are; what other layers
+    write into their buffers is taken back. ValueError for another mode.
     """
     if bn not in ("eval", "train"):
         raise ValueError(f"bn must be 'eval' or 'train', found {bn!r}")
     modes = [(module, module.training) for module in model.modules()]
     tracking = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    kept = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        if bn == "train" and not isinstance(module, _BatchNorm)
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     model.train(bn == "train")
     try:
         if bn == "train":
@@ -28,5 +35,8 @@ def attack_mode(model: nn.Module, bn: Literal["eval", "train"]) -> Iterator[None
     finally:
         for norm in tracking:
             norm.track_running_stats = True
+        with torch.no_grad():
+            for module, name, buffer, value in kept:
+                setattr(module, name, buffer.copy_(value))
         for module, training in modes:
             module.training = training

@@ -216,8 +216,5 @@ class Method(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for policy in (self.labels, self.weights):
-            check = getattr(policy, "check_objective", None)
-            if check:
-                check(self.objective)
+        self.labels.check_objective(self.objective)
         return self

@@ -50,12 +50,12 @@ def split(y: Array, *, train_size: int | None, validation_size: int, seed: int) 
 
 
 def in_fair_order(index: Array, y: Array, *, seed: int, part: str) -> Array:
-    """``index`` (n,) into labels y (N,) as it is or, where these labels come sorted, in a random order.
+    """``index`` (n,) into labels y (N,) as it is or, where these labels come class by class, in a random order.
 
-    Of a sorted part the first examples, on which some attacks and analyses are run, would be of one class.
+    Of such a part the first examples, on which some attacks and analyses are run, would be of one class.
     """
-    steps = np.diff(y[index])
-    if (steps >= 0).all() or (steps <= 0).all():
+    labels = y[index]
+    if np.count_nonzero(np.diff(labels)) == len(np.unique(labels)) - 1:
         return numpy_stream(seed, f"order of {part}").permutation(index)
     return index
 

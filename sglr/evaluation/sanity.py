@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from sglr.attacks import REGISTRY, AttackOptions, pgd
+from sglr.attacks.accuracy import predictions
 from sglr.attacks.losses import cross_entropy
 from sglr.attacks.pgd import input_gradient
 from sglr.evaluation.journal import Journal
 from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.statistics import mcnemar
 from sglr.random import torch_stream
-from sglr.threat import Threat
+from sglr.threat import Linf, Threat
 
 # One attack counts as stronger than another below this one-sided exact p of the paired test.
 _LEVEL = 0.01
@@ -105,7 +106,7 @@ def _radius(subject: Subject, attack: AttackOptions, white: np.ndarray) -> list[
             )
         broken_nowhere &= after
         before, radius = after, factor * subject.eps
-    everything = 1.0 if type(subject.ball(0.0)).__name__ == "Linf" else math.sqrt(subject.x[0].numel())
+    everything = 1.0 if isinstance(subject.ball(0.0), Linf) else math.sqrt(subject.x[0].numel())
     options = REGISTRY.options("pgd", steps=max(subject.steps, 20), step_size_255=everything / 10 * 255)
     broken_nowhere &= subject.correct("pgd-unbounded", options, everything)
     if broken_nowhere.mean() > _LEFT:
@@ -123,7 +124,7 @@ def _noise(subject: Subject, natural: np.ndarray, white: np.ndarray) -> list[str
     draw = torch.empty_like(subject.x).normal_(generator=stream)
     noisy = threat.project(subject.x + threat.step(draw, subject.eps), subject.x)
     with torch.no_grad():
-        right = torch.cat([subject.model(part).argmax(1) for part in noisy.split(subject.chunk)]) == subject.y
+        right = predictions(subject.model, noisy, subject.chunk) == subject.y
     by_noise, by_attack = int((natural & ~right.cpu().numpy()).sum()), int((natural & ~white).sum())
     if by_noise >= max(_NOISE, _PART * by_attack):
         return [f"random noise breaks {by_noise} examples, PGD of the same length {by_attack}: PGD finds little more"]

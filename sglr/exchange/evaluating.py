@@ -75,9 +75,7 @@ def load_weights(
         raise files.FileError(f"{path} does not say which architecture it is for: name it with --model.")
     if key or normalization or options:
         raise ConfigError(f"{described} says how the model is built: leave out --key, --normalization and --option.")
-    model = models.load_model(path)
-    assert isinstance(model, models.Classifier)
-    return Foreign(model, files.read_json(described), ())
+    return Foreign(models.load_model(path), files.read_json(described), ())
 
 
 def evaluate_foreign(

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -96,7 +95,7 @@ def _torch_file(state: dict[str, torch.Tensor]) -> bytes:
 
 def _made(folder: Path) -> dict[str, str]:
     """Versions, commit and checksum, for the model card."""
-    made: dict[str, Any] = {
+    made = {
         "exported by": f"sglr {sglr.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         "weights (model.safetensors) SHA-256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
     }

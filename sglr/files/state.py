@@ -25,7 +25,7 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
     write_bytes(path, hashlib.sha256(payload).digest() + payload)
 
 
-def load_state(path: str | Path, device: "torch.device | str" = "cpu") -> dict[str, Any]:
+def load_state(path: str | Path) -> dict[str, Any]:
     """Read what ``save_state`` wrote; FileError when it cannot be read, DamagedError when it is another."""
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -38,7 +38,7 @@ def load_state(path: str | Path, device: "torch.device | str" = "cpu") -> dict[s
     if hashlib.sha256(payload).digest() != content[:32]:
         raise DamagedError(f"{path} is damaged (its checksum does not match); delete it to go on without it.")
     try:
-        tensors = {name: tensor.to(device) for name, tensor in load(payload).items()}
+        tensors = load(payload)
         header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
         state = _unpack(json.loads(header["__metadata__"]["state"]), tensors)
     # The checksum is right, and yet save_state did not write it.

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from sglr import files
 from sglr.config import Config
+from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared
 from sglr.information import calibration, entropy, memorization, notes
 from sglr.information.findings import Findings
@@ -20,8 +21,6 @@ from sglr.information.subject import Subject, open_run
 from sglr.models.precision import full_precision
 
 TABLES = ("memorization", "gradients", "calibration", "quantities", "weights", "index_information", "landscape")
-# Checkpoints whose numbers stand in metrics.json; those of all are in quantities.csv.
-HEADLINE = ("best", "last")
 
 
 def analyze(
@@ -61,7 +60,8 @@ def analyze(
         on_cost(f"{checkpoint.name}/training", time.perf_counter() - between)
         for row in found.rows():
             subject.add("quantities", checkpoint, **row)
-    parts = {name: parts[name] for name in HEADLINE if name in parts} | {"run": _labels(subject)}
+    # Those of all checkpoints are in quantities.csv.
+    parts = {name: parts[name] for name in CHECKPOINTS if name in parts} | {"run": _labels(subject)}
     noisy = subject.trained.noisy
     return {
         **{name: part.numbers for name, part in parts.items()},

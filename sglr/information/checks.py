@@ -21,10 +21,10 @@ def distributions(values: ArrayLike, name: str = "probs") -> Floats:
     return rows
 
 
-def log_distributions(values: ArrayLike, name: str = "log_probs") -> Floats:
+def log_distributions(values: ArrayLike) -> Floats:
     """``values`` as float64 (N, C); ValueError unless every row is the logarithm of a probability vector."""
     rows = np.asarray(values, dtype=np.float64)
-    distributions(np.exp(rows), f"exp({name})")
+    distributions(np.exp(rows), "exp(log_probs)")
     return rows
 
 

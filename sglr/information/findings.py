@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sglr.evaluation.statistics import wilson
 from sglr.information import bootstrap, calibration, entropy
 from sglr.information.checks import Integers
 from sglr.random import numpy_stream
@@ -21,10 +22,15 @@ class Findings:
     sizes: dict[str, int] = field(default_factory=dict)
 
     def mean(self, name: str, values: ArrayLike) -> None:
-        """Add the mean of values (N,) and its interval; nothing when there are no values."""
-        column = np.asarray(values, dtype=np.float64)
-        if len(column):
-            self.number(name, float(column.mean()), len(column))
+        """Add the mean of values (N,) and its interval, Wilson's where they are bool; nothing when there are none."""
+        column = np.asarray(values)
+        if not len(column):
+            return
+        self.number(name, float(column.mean()), len(column))
+        if column.dtype == bool:
+            low, high = wilson(int(column.sum()), len(column))
+            self.intervals[name] = {"low": low, "high": high}
+        else:
             self.intervals[name] = bootstrap.mean_interval(column, self._stream(name))
 
     def share(self, name: str, parts: ArrayLike, wholes: ArrayLike) -> None:

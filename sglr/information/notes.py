@@ -2,7 +2,7 @@
 
 SOURCE = (
     "Reconstruction: the paper's estimators are not published. Entropies, likelihoods and information are in nats;"
-    " intervals are 95% bootstraps over the examples of this run: percentile ones of means,"
+    " intervals are of 95% over the examples of this run: Wilson's of shares, percentile bootstraps of other means,"
     " basic ones, which take off the bias, of calibration errors and plug-in information."
 )
 ATTACK = (

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +38,7 @@ class Checkpoint:
         """The model in eval mode."""
         if self.untrained is not None:
             return models.initial(files.read_json(self.path / SPEC), self.untrained).to(device).eval()
-        return cast(Classifier, models.load_model(self.path).to(device).eval())
+        return models.load_model(self.path).to(device).eval()
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def open_run(
     return Subject(
         config, method, trained, train, validation, test,
         checkpoints=_checkpoints(config, trained, folder, method, seed, warmup),
-        train_index=np.sort(drawn[: _at_most(config, len(train))]),
+        train_index=drawn[: _at_most(config, len(train))],
         test_index=torch.arange(_at_most(config, len(test)), device=test.given.device),
         noise_entropy=entropy,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sglr import files
 from sglr.models.factory import DTYPES, from_spec
+from sglr.models.registry import Classifier
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 
@@ -45,7 +46,7 @@ def saved_as(path: str | Path) -> tuple[Path, Path]:
     return (path / WEIGHTS, path / SPEC) if path.is_dir() else (path, path.with_suffix(".json"))
 
 
-def load_model(path: str | Path) -> nn.Module:
+def load_model(path: str | Path) -> Classifier:
     """The model saved in a folder, or in a .safetensors file with its .json beside it, in eval mode on the CPU.
 
     It takes pictures in [0, 1] (N, C, H, W) and gives logits. Raises FileError, naming the file and the keys, when a

@@ -1,6 +1,7 @@
 """The eval-mode network of a model with batch norm folded into the convolutions before it, kept up to date cheaply."""
 
 import copy
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,8 @@ class Folded(nn.Module):
 
     For gradients with respect to pictures only: nothing in it takes a gradient. Layers that cannot be folded use the
     model's weights and statistics where they lie in memory. After these changed, in place, call ``refresh``. A model
-    that torch.fx cannot trace (its operations depend on values) is used as it is, in the mode it is in.
+    that torch.fx cannot trace (its operations depend on values), or that computes with tensors which are neither
+    weights nor buffers, is used as it is, in the mode it is in. Python numbers are taken as they are now.
 
     precision: of the folded convolutions but the first, which sees pictures, and stays in the model's.
     """
@@ -33,15 +35,16 @@ class Folded(nn.Module):
         modes = [(module, module.training) for module in model.modules()]
         model.eval()  # dropout is traced as it is in this mode
         try:
-            traced: nn.Module = copy.deepcopy(fx.symbolic_trace(model), _frozen(model))
-            self._fold(traced, precision)
+            traced = copy.deepcopy(_traced(model), _frozen(model))
         except Exception:
-            # Whatever a model does that cannot be traced: it still works as it is.
-            traced, self._pairs = model, []
+            # Whatever a model does that cannot be traced or copied: it still works as it is.
+            self.network = model
+        else:
+            self._fold(traced, precision)
+            self.network = traced
         finally:
             for module, training in modes:
                 module.training = training
-        self.network = traced
         self.refresh()
 
     @property
@@ -74,8 +77,7 @@ class Folded(nn.Module):
         logits: Tensor = self.network(x)
         return logits
 
-    def _fold(self, traced: nn.Module, precision: torch.dtype | None) -> None:
-        assert isinstance(traced, fx.GraphModule)
+    def _fold(self, traced: fx.GraphModule, precision: torch.dtype | None) -> None:
         modules = dict(traced.named_modules())
         calls = [node for node in traced.graph.nodes if node.op == "call_module"]
         once = [node for node in calls if sum(other.target == node.target for other in calls) == 1]
@@ -86,7 +88,7 @@ class Folded(nn.Module):
             convolution = modules[str(before.target)]
             if not isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) or not isinstance(convolution, nn.Conv2d):
                 continue
-            if norm.running_mean is None or not norm.affine:
+            if norm.running_mean is None or not norm.affine or _hooked(norm) or _hooked(convolution):
                 continue
             first = not self._pairs
             folded = _convolution_like(convolution, convolution.weight.dtype if first else precision)
@@ -95,6 +97,32 @@ class Folded(nn.Module):
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
         traced.recompile()
+
+
+class _Tracer(fx.Tracer):
+    """Keeps buffers as such: what a forward computes from them alone would be a constant of the graph."""
+
+    proxy_buffer_attributes = True
+
+
+def _traced(model: nn.Module) -> fx.GraphModule:
+    """The graph of a forward; ValueError where it holds other tensors than the model's own, which would not follow."""
+    before = set(vars(model))
+    try:
+        traced = fx.GraphModule(model, _Tracer().trace(model))
+    finally:
+        for constant in vars(model).keys() - before:  # that tracing left in the model
+            delattr(model, constant)
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    for node in traced.graph.nodes:
+        if node.op == "get_attr" and id(operator.attrgetter(str(node.target))(traced)) not in own:
+            raise ValueError(f"{node.target} is neither a weight nor a buffer")
+    return traced
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether calling a layer does more than its forward, as where torch's older weight_norm makes the weight."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _frozen(model: nn.Module) -> dict[int, Any]:

@@ -7,8 +7,7 @@ from pydantic import Field, Strict, model_validator
 from torch import Tensor, nn
 
 from sglr.config import ConfigError, Section
-
-PositiveFloat = Annotated[float, Field(gt=0)]
+from sglr.config.fields import PositiveFloat
 
 
 class Normalization(Section):

@@ -6,6 +6,7 @@ from typing import Any
 from sglr.config import doubts
 from sglr.config.sections import Method
 from sglr.data import seen_before
+from sglr.report.curves import label_starts
 from sglr.report.headline import headline_attack
 from sglr.report.study import Study
 from sglr.report.wording import counted, percent, quoted
@@ -57,10 +58,9 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
 
 def _early_best(study: Study) -> Iterator[str]:
     """Of methods whose best epoch lies before the one from which their labels are theirs."""
-    for method in study.methods:
-        start = getattr(study.config.methods[method].labels, "start_epoch", None)
+    for method, start in label_starts(study).items():
         items = study.of(method)
-        early = [item for item in items if start is not None and item.training["best_epoch"] < start]
+        early = [item for item in items if item.training["best_epoch"] < start]
         if early:
             yield (
                 f"The best epoch of {quoted(method)} comes before its labels change (epoch {start}) with"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sglr.report.drawing import INK, Picture, canvas, colour, dashes, hatch, marker, panels, svg
-from sglr.report.study import Item, Study
+from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
 
 if TYPE_CHECKING:
@@ -170,7 +170,6 @@ def _examples(study: Study) -> list[Picture]:
     names, true = _names(study), study.looked_at["classes/true"]
     title, columns = "Worst-case pictures", len(natural)
     threat = study.config.threat
-    eps, norm = threat.eps_255 / 255, threat.norm.capitalize()
     with panels(title, 1 + 2 * len(rows), columns, 9.2, 1.25 * (1 + 2 * len(rows)) + 0.5) as (figure, axes):
         for column, picture in enumerate(natural):
             _show(axes[0, column], picture, names[true[column]])
@@ -189,7 +188,8 @@ def _examples(study: Study) -> list[Picture]:
             axes[2 + 2 * place, 0].set_ylabel("change")
             wrong = sum(taken[column] != true[column] for column in range(columns))
             described.append(f"{quoted(method)} misclassifies {wrong} of {columns}")
-        text = f"{columns} test pictures, changed by at most {255 * eps:g}/255 in {norm}: {'; '.join(described)}."
+        size = f"{threat.eps_255:g}/255 in {threat.norm.capitalize()}"
+        text = f"{columns} test pictures, changed by at most {size}: {'; '.join(described)}."
         return [Picture("worst-case-pictures", title, text, svg(figure), wide=True)]
 
 
@@ -209,8 +209,8 @@ def _labels(study: Study, method: str) -> list[Picture]:
     if not len(noisy) or len(p) < 2 or np.ptp(p[:, noisy], axis=0).max() < _CHANCE:
         return []
     title = f"{quoted(method)}: labels of noisy examples"
-    epochs = _trained_epochs(item, len(p))
-    with canvas(quoted(method) + ": labels of noisy examples") as (figure, axes):
+    epochs = item.trace["epochs"]
+    with canvas(title) as (figure, axes):
         for position, (kind, classes) in enumerate((("given (wrong)", given), ("true", true))):
             lines = p[:, noisy, classes[noisy]]
             axes.plot(epochs, 100 * lines, linewidth=0.6, alpha=0.35, color=colour(position))
@@ -228,8 +228,3 @@ def _labels(study: Study, method: str) -> list[Picture]:
             f" {wrong}% and the true one {right}%."
         )
         return [Picture(f"label-course-{method}", title, described, svg(figure))]
-
-
-def _trained_epochs(item: Item, count: int) -> list[int]:
-    """The epochs of the traced labels: the last so many of the history."""
-    return [row["epoch"] for row in item.history][-count:]

@@ -71,9 +71,9 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
         Section(
             "curves", "Learning curves",
             text=["Robust overfitting is training accuracy under attack that goes on rising while validation accuracy"
-                  " under attack falls. Training batches are attacked as the method trains, validation pictures by PGD"
-                  " on the cross-entropy. Thin lines are seeds, thick lines their mean; the band is the warm-up, a"
-                  " dotted line where a label policy begins."],
+                  " under attack falls. Training batches are attacked as the method trains, at the weights of the step"
+                  " (averaging and AWP keep others); validation pictures by PGD on the cross-entropy. Thin lines are"
+                  " seeds, thick ones their mean; the band is the warm-up, a dotted line where a label policy begins."],
             pictures=pictures["curves"],
         ),
         Section(

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from sglr.evaluation.statistics import mean_std
 from sglr.report.setting import beyond_keys, differences
+from sglr.report.spread import spread
 from sglr.report.study import Study
 
 _FILE = Path(__file__).with_name("published.yaml")
@@ -86,7 +86,7 @@ def _training_accuracy(study: Study, method: str) -> dict[str, Any] | None:
     """Accuracy under attack at the end of training: {mean, deviation}; None for a method that attacks nothing."""
     rows = [row for item in study.of(method) for row in item.history[-1:]]
     found = [row["train/pgd"] for row in rows if row.get("train/pgd") is not None]
-    return dict(zip(("mean", "deviation"), mean_std(found), strict=True)) if found else None
+    return spread(found) if found else None
 
 
 def _training(study: Study, method: str, entry: dict[str, Any], foreign: bool) -> list[str]:

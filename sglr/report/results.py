@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sglr.config.names import CHECKPOINTS
-from sglr.evaluation.statistics import mean_std
 from sglr.report.analysis import notes, summarise
 from sglr.report.cautions import cautions
 from sglr.report.comparisons import compare, gap, paired
@@ -35,6 +34,7 @@ from sglr.report.headline import headline
 from sglr.report.provenance import provenance
 from sglr.report.published import published
 from sglr.report.same_examples import same_examples
+from sglr.report.spread import over_seeds, spread
 from sglr.report.study import Item, Study
 
 MEMORISATION = (
@@ -96,28 +96,16 @@ def headline_numbers(results: dict[str, Any], attacks: Sequence[str]) -> dict[st
     return numbers
 
 
-def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean and sample deviation of one value per seed: {mean, deviation, seeds}; None where nothing was measured."""
-    known = [float(value) for value in values if value is not None]
-    mean, deviation = mean_std(known) if known else (None, None)
-    return {"mean": mean, "deviation": deviation, "seeds": len(known)}
-
-
 def _accuracy(study: Study, attack: str, method: str) -> dict[str, Any]:
     items = study.of(method)
     row: dict[str, Any] = {"attack": attack, "method": method, "best": None, "last": None, "gap": None}
     for checkpoint in study.checkpoints:
-        row[checkpoint] = _spread([item.evaluation[checkpoint][attack] for item in items])
+        row[checkpoint] = spread([item.evaluation[checkpoint][attack] for item in items])
     bounds = gap(study, method, attack)
     if bounds is not None:
         differences = [item.evaluation["best"][attack] - item.evaluation["last"][attack] for item in items]
-        row["gap"] = {**_spread(differences), "low": bounds["low"], "high": bounds["high"]}
+        row["gap"] = {**spread(differences), "low": bounds["low"], "high": bounds["high"]}
     return {**row, "seeds": len(items), "examples": min(len(item.index[attack]) for item in items)}
-
-
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    found = over_seeds(values)
-    return {"mean": found["mean"], "deviation": found["deviation"]}
 
 
 def _item(item: Item, attack: str) -> dict[str, Any]:
@@ -168,7 +156,7 @@ def _transfer(study: Study) -> list[dict[str, Any]]:
                 asked = (checkpoint, model, source)
                 rows = [row for row in study.transfer if (row["checkpoint"], row["model"], row["pictures_of"]) == asked]
                 if rows:
-                    accuracy = _spread([row["accuracy"] for row in rows])
+                    accuracy = spread([row["accuracy"] for row in rows])
                     examples = min(row["examples"] for row in rows)
                     found.append(
                         {"checkpoint": checkpoint, "model": model, "pictures_of": source, "accuracy": accuracy,

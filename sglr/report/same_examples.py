@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from sglr.evaluation.statistics import mean_std
 from sglr.report.headline import headline_attack
+from sglr.report.spread import spread
 from sglr.report.study import Item, Study
 
 
@@ -42,5 +42,5 @@ def _accuracy(study: Study, items: list[Item], attack: str, reference: str) -> d
     }
     if study.has_best:
         found["gap"] = [best - last for best, last in zip(found["best"], found["last"], strict=True)]
-    spreads = {name: dict(zip(("mean", "deviation"), mean_std(values), strict=True)) for name, values in found.items()}
+    spreads = {name: spread(values) for name, values in found.items()}
     return {"best": None, "last": None, "gap": None, **spreads, "seeds": len(items)}

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,8 +87,9 @@ def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int, team:
         return (finite_logits(model, x[part], _EVALUATION_BATCH).argmax(1) == y[part]).long()
 
     def attacked(number: int, part: Tensor) -> Tensor:
-        options: dict[str, Any] = {"batch_size": _EVALUATION_BATCH, "threat": plan.threat}
-        return correct_under(model, x[part], y[part], robust, seed=seed + number, **options).long()
+        return correct_under(
+            model, x[part], y[part], robust, seed=seed + number, batch_size=_EVALUATION_BATCH, threat=plan.threat
+        ).long()
 
     def share(of: Callable[[int, Tensor], Tensor]) -> float | None:
         return _share(team.fill(torch.zeros_like(y), _EVALUATION_BATCH, of))
@@ -112,5 +112,4 @@ def traced_examples(train: Split, generator: torch.Generator) -> Tensor:
 
 def _share(correct: Tensor) -> float | None:
     """Mean of truths (bool, or 0 and 1), None for an empty tensor."""
-    count: Any = correct.numel()
-    return correct.sum().item() / count if count else None
+    return float(correct.sum()) / len(correct) if len(correct) else None

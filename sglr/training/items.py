@@ -53,7 +53,7 @@ def train(
     config: Config, method: str, seed: int, data: Prepared, warmup: Path, folder: Path, *, device: torch.device,
     nproc: int = 1, **loop: Any,
 ) -> None:  # fmt: skip
-    """Train a method and write its folder (see the file contract in docs/reference): ``best/``, ``last/``,
+    """Train a method and write its folder (see the file contract in docs/architecture.md): ``best/``, ``last/``,
     ``checkpoints/<epoch>/``, ``labels.npz``, ``labels.state``, ``labels_trace.npz``, ``history.csv``, ``metrics.json``.
 
     ``warmup``: the folder ``warm_up`` wrote for this seed; the rest as for ``warm_up``.

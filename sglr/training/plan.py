@@ -1,7 +1,8 @@
 """Everything one training depends on, gathered from the config."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from sglr import threat
 from sglr.config import Config
@@ -58,7 +59,7 @@ class Plan:
     def warm_up(cls, config: Config, seed: int) -> Self:
         """The warm-up: natural training at a constant rate, or the first epochs of hard-label adversarial training."""
         plan = cls.training(config, _PLAIN[config.warmup.objective], seed)
-        changes: dict[str, object] = {"until": config.warmup.epochs, "keep_epochs": ()}
+        changes: dict[str, Any] = {"until": config.warmup.epochs, "keep_epochs": ()}
         if config.warmup.objective == "standard":
             changes |= {
                 "epochs": max(config.warmup.epochs, 1),
@@ -66,7 +67,7 @@ class Plan:
                 "schedule": ConstantSchedule(name="constant"),
                 "stream": "warmup",
             }
-        return plan.__class__(**{**plan.__dict__, **changes})
+        return dataclasses.replace(plan, **changes)
 
 
 _PLAIN = {

@@ -143,6 +143,26 @@ def test_an_attack_leaves_statistics_modes_and_gradients_as_they_were(bn):
     assert model[1].track_running_stats
 
 
+def test_an_attack_takes_back_what_other_layers_note():
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls = self.calls + 1  # another tensor each time
+            return x
+
+    model = nn.Sequential(nn.InstanceNorm2d(1, track_running_stats=True), Counts(), nn.Flatten(), nn.Linear(16, 2))
+    model(pictures(6).float())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    calls = model[1].calls
+    with attack_mode(model, "train"):
+        pgd(model, pictures(6).float(), torch.zeros(6, dtype=torch.long), threat=Linf(0.1), step_size=0.02, steps=3)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert model[1].calls is calls
+
+
 def test_attack_in_train_mode_normalises_by_the_batch():
     model = batch_norm_model()
     model[2].p = 0.0

@@ -35,8 +35,8 @@ def test_validation_depends_on_the_seed_and_not_on_the_training_size():
     assert not np.array_equal(split(Y, train_size=50, validation_size=100, seed=1)[1], validation)
 
 
-@pytest.mark.parametrize("y", [[0, 0, 1, 1, 2, 2, 2], [2, 1, 1, 1, 0, 0, 0]])
-def test_what_comes_sorted_by_class_is_shuffled_and_nothing_else(y):
+@pytest.mark.parametrize("y", [[0, 0, 1, 1, 2, 2, 2], [2, 1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 2, 2]])
+def test_what_comes_class_by_class_is_shuffled_and_nothing_else(y):
     found = in_fair_order(np.arange(7), np.array(y), seed=3, part="test")
     assert sorted(found) == list(range(7))
     assert len(set(np.sign(np.diff(np.array(y)[found])) + 1)) > 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerator import DEVICE, accelerator
+from scipy.stats import norm
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
@@ -155,6 +156,10 @@ def test_refined_labels_by_hand(made):
     found = result["run"]
     assert found["targets/recovered"] == 1
     assert found["targets/corrupted"] == 0
+    # Wilson's interval of no cases in n is [0, z^2 / (n + z^2)]; a bootstrap's has no width.
+    clean, z = int((~train.noisy).sum()), norm.ppf(0.975)
+    bounds = result["interval"]["run"]["targets/corrupted"]
+    assert (bounds["low"], bounds["high"]) == (0, pytest.approx(z**2 / (clean + z**2)))
     assert found["targets/nll"] == pytest.approx(-np.where(same, np.log(0.82), np.log(0.52)).mean(), abs=1e-6)
     shares = np.bincount(train.true) / len(train)
     assert found["targets/information"] == pytest.approx(-(shares * np.log(shares)).sum(), abs=1e-9)
@@ -175,6 +180,13 @@ def test_intervals_stand_beside_the_means_and_hold_them(made):
     expected = {f"{kind}/{name}" for kind in KINDS for name in ("entropy", "nll", "brier", "information")}
     assert expected <= set(result["interval"]["last"])
     assert result["last"]["natural/information"] < result["run"]["labels/entropy"]
+
+
+def test_the_first_examples_of_those_drawn_are_drawn_too(made):
+    *_, result = made
+    rows = [row["index"] for row in result["tables"]["gradients"] if row["checkpoint"] == "last"]
+    assert len(set(rows)) == len(rows) == 60
+    assert rows != sorted(rows)
 
 
 def test_files_are_the_same_bytes_again(made, tmp_path):

@@ -88,6 +88,66 @@ def test_a_model_that_cannot_be_traced_is_used_as_it_is():
     both(model, folded)
 
 
+class ByHand(nn.Module):
+    """Batch norm written by hand, as own models have it: something is computed from buffers alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("var", torch.ones(4))
+        self.plain = torch.ones(1, dtype=torch.double)  # no buffer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        if self.training:
+            with torch.no_grad():
+                self.mean.lerp_(x.mean((0, 2, 3)), 0.1)
+                self.var.lerp_(x.var((0, 2, 3)), 0.1)
+        x = (x - self.mean[:, None, None]) * torch.rsqrt(self.var + 1e-5)[:, None, None]
+        return torch.relu(x).mean((2, 3))
+
+
+class Plain(ByHand):
+    """It computes with a tensor of which torch knows nothing."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * (2 * self.plain)
+
+
+def normed(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(layer, nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 5))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("make", [
+    ByHand, Plain,
+    lambda: normed(nn.utils.spectral_norm(nn.Conv2d(3, 4, 3))),
+    lambda: normed(nn.utils.weight_norm(nn.Conv2d(3, 4, 3))),
+    lambda: normed(nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))),
+    lambda: normed(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))),
+], ids=["statistics by hand", "plain tensor", "old spectral", "old weight", "spectral", "weight"])  # fmt: skip
+def test_it_follows_unusual_models_through_training(make):
+    torch.manual_seed(0)
+    model = make().double()
+    names = set(vars(model))
+    with torch.no_grad():
+        model(pictures())
+    folded = Folded(model)
+    assert set(vars(model)) == names
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(10):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(pictures(8)), torch.arange(8) % 4).backward()
+        optimizer.step()
+    if hasattr(model, "plain"):
+        model.plain += 1
+    model.eval()
+    folded.refresh()
+    both(model, folded)
+
+
 class Shared(nn.Module):
     """A convolution whose output is used twice, and one that is applied twice."""
 

@@ -143,7 +143,7 @@ def _train(folder: Path, method: str, best: bool) -> None:
     # Refined labels go linearly from the given to the found ones.
     share = np.linspace(0, 1, EPOCHS)[:, None, None]
     p = (1 - share) * np.eye(3)[given][None] + share * np.eye(3)[found][None]
-    np.savez(folder / "labels_trace.npz", index=np.arange(10), p=p.astype(np.float32))
+    np.savez(folder / "labels_trace.npz", index=np.arange(10), epochs=np.arange(1, EPOCHS + 1), p=p.astype(np.float32))
     fall = 4 if method == "at" else 0
     rows = [{"phase": "warmup", "epoch": 0, "lr": 0.05, "train/natural": 0.3, "val/natural": 0.3}]
     rows += [
