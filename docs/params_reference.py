@@ -32,6 +32,7 @@ MEANINGS = {
     "methods.<name>.labels": "who says what the target is",
     "methods.<name>.weights": "what happens to the weights beside the optimiser's step",
     "methods.<name>.start": "with the warm-up's weights, or with the seed's initial ones",
+    "train.schedule.rise_epochs": "of `linear`: epochs in which the rate rises from 0; then it falls to 0 at the end",
     "source.npz.path": "of the archive, absolute or relative to the project or to `SGLR_DATA_ROOT`",
     "model.*.normalization": "per channel, of pictures in [0, 1]; the model's first layer",
     "model.small_cnn.batch_norm": "batch norm after each convolution",
