@@ -6,13 +6,10 @@ from typing import get_args
 import click
 import pytest
 from click.testing import CliRunner
+from command import call
 
 from sglr import doctor, presets, running, status, tracking
 from sglr.cli import main
-
-
-def call(*arguments: str):
-    return CliRunner().invoke(main, arguments)
 
 
 def test_check_says_what_is_valid_and_what_is_not(tmp_path, params):

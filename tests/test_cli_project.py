@@ -17,19 +17,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
+from command import call
 from PIL import Image
 
 from sglr import data, files, models, predicting, running
-from sglr.cli import main
 from sglr.config.reader import validate
 from sglr.tracking import registering
 
 KIND = {"num_classes": 10, "shape": (1, 8, 8)}
-
-
-def call(*arguments: object):
-    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 @pytest.fixture

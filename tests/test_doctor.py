@@ -9,18 +9,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
+from command import call
 
 from sglr import doctor, duration, space
-from sglr.cli import main
 from sglr.config.reader import validate
 from sglr.data.registry import SourceOptions
 from sglr.tracking import journal
 from sglr.tracking.delivery import Progress
-
-
-def call(*arguments: object):
-    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 @pytest.fixture

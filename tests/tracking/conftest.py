@@ -1,6 +1,7 @@
 """A project folder with a fresh MLflow database, and a look into it."""
 
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,14 @@ def eventually(true: Callable[[], Any], seconds: float = 30) -> None:
 def _eventually() -> Callable[..., None]:
     """``eventually(condition)``: wait for it."""
     return eventually
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of the loopback on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Database:

@@ -64,12 +64,6 @@ def _importable(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
     monkeypatch.setenv("PYTHONPATH", str(request.config.rootpath))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def log_all(tracker: tracking.Tracker) -> None:
     for epoch in range(1, EPOCHS + 1):
         tracker.metrics({"loss": epoch, "val/pgd": 0.5}, step=epoch)
@@ -143,8 +137,9 @@ def test_a_dead_server_neither_blocks_nor_loses(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     eventually: Callable[..., None],
+    free_port: int,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:s3cret@127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:s3cret@127.0.0.1:{free_port}")
     with caplog.at_level(logging.WARNING, "sglr.tracking"):
         with train(params={"lr": "0.1"}) as tracker:
             log_all(tracker)
@@ -353,9 +348,9 @@ def test_sync_leaves_a_live_run_alone_and_ends_a_killed_one_only_when_asked(
 
 
 def test_a_finished_run_that_waits_is_not_mixed_with_its_repetition(
-    root: Path, train: Callable[..., Any], database: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, train: Callable[..., Any], database: Any, monkeypatch: pytest.MonkeyPatch, free_port: int
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
     monkeypatch.setenv("SGLR_TRACKING_WAIT", "0")
     for value in (1.0, 2.0):
         with train() as tracker:

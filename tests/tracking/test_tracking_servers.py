@@ -5,7 +5,6 @@ import http.server
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -33,17 +32,13 @@ def log(tracker: tracking.Tracker, first: int = 1, last: int = EPOCHS, pause: fl
         time.sleep(pause)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def test_a_server_that_must_be_there_and_is_not(root: Path, train: Train, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_must_be_there_and_is_not(
+    root: Path, train: Train, monkeypatch: pytest.MonkeyPatch, free_port: int
+):
     monkeypatch.setenv("SGLR_TRACKING", "required")
     with train() as tracker:
         log(tracker)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:s3cret@127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:s3cret@127.0.0.1:{free_port}")
     began: list[int] = []
     expected = r"SGLR_TRACKING=required, but tracking at http://127\.0\.0\.1:\d+ fails"
     with pytest.raises(ConfigError, match=expected) as said, train(item="train@at-0"):
@@ -159,14 +154,18 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.slow
 def test_a_real_server_is_killed_in_the_middle(
-    root: Path, train: Train, database: Any, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+    root: Path,
+    train: Train,
+    database: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Callable[..., None],
+    free_port: int,
 ):
     """Its credentials are in no file of the project, nor in its database."""
-    port = free_port()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna-user:s3cret-in-uri@127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna-user:s3cret-in-uri@127.0.0.1:{free_port}")
     monkeypatch.setenv("SGLR_SOMETHING", "s3cret-else")
     with train(params={"lr": "0.1"}) as tracker:
-        with mlflow_server(root, port) as server:
+        with mlflow_server(root, free_port) as server:
             log(tracker, last=8, pause=0.05)
             eventually(lambda: database.runs() and len(database.points(database.run(), "loss")) >= 3)
             os.killpg(server.pid, signal.SIGKILL)
@@ -175,7 +174,7 @@ def test_a_real_server_is_killed_in_the_middle(
         (root / "a.txt").write_text("a")
         tracker.artifact(root / "a.txt")
     assert len(database.points(database.run(), "loss")) < EPOCHS
-    with mlflow_server(root, port):
+    with mlflow_server(root, free_port):
         send_all(root)
         assert tracking.sync(root) == tracking.SyncReport()
     run = database.run()
