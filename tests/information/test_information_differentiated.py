@@ -137,7 +137,7 @@ def test_information_in_weights_of_a_logistic_regression_by_hand(linear, known):
     projections = example_gradients(model, cross_entropy_loss, (x, t), chunk=4, direction=along).projections
     d = torch.cat([model.weight - start.weight, (model.bias - start.bias)[:, None]], 1).detach()
     padded = torch.cat([x, torch.ones(12, 1, dtype=torch.float64)], 1)
-    expected = n * float((((model(x).softmax(1) - t) * (padded @ d.T)).sum(1) ** 2).mean())
+    expected = n * float((((model(x).softmax(1) - t) * (padded @ d.T)).sum(1) ** 2).mean().detach())
     known(lambda: float(information(projections, n)["total"].mean()), expected, 1e-9, nats=False)
     assert length(along) == pytest.approx(float(d.norm()))
 
