@@ -68,7 +68,7 @@ def train(
     x: (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or torch; y: (n,) whole
     numbers from 0. ``validation``: pictures and labels on which the best epoch is chosen. ``true``: the right labels,
     where ``y`` may hold wrong ones; they are measured against, never trained on. ``num_classes``: default the largest
-    label plus one.
+    label plus one. ``device``: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
 
     ``method`` is a name declared under ``methods`` of the params, or a mapping of objective, labels and weights.
     ``params`` is the path of a params file; default: the shipped one, whose model, radius, steps and learning rates are

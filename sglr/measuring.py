@@ -35,8 +35,8 @@ def robustness(
     """Attack any module, pictures in [0, 1] in and logits out, with a whole suite, as the pipeline attacks its models.
 
     x: (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or torch; y: (n,) whole
-    numbers from 0. A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32 on ``device``: the
-    model stays as it is.
+    numbers from 0. A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32 on ``device`` (cpu,
+    cuda, cuda:1 ... or auto, a GPU where there is one): the model stays as it is.
 
     ``params`` is the path of a params file; default: the shipped one, whose radius is made for pictures of 8x8 pixels.
     ``changes`` go on top of it, by dotted key: ``{"threat.eps_255": 8, "evaluate.attacks": {"autoattack":
