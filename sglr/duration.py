@@ -54,7 +54,7 @@ def _gradients(settings: config.Config) -> float:
     return total
 
 
-def _gradient(settings: config.Config, pictures: space.Pictures, device: torch.device) -> float:
+def _gradient(settings: config.Config, pictures: space.TrainingSet, device: torch.device) -> float:
     """Seconds of one attack step per picture."""
     method = settings.methods[settings.experiment.methods[0]]
     plan = dataclasses.replace(Plan.training(settings, method, 0), compile="never")

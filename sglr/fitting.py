@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sglr import given, models, processes
 from sglr.config import Config
 from sglr.config.reader import validate
-from sglr.given import Pictures
+from sglr.given import AnyArray
 from sglr.training import Plan, Trained, fit
 
 NAME = "trained"
@@ -51,12 +51,12 @@ class Fitted:
 
 
 def train(
-    x: Pictures,
-    y: Pictures,
+    x: AnyArray,
+    y: AnyArray,
     *,
     method: str | Mapping[str, Any] = "sglr",
-    validation: tuple[Pictures, Pictures] | None = None,
-    true: Pictures | None = None,
+    validation: tuple[AnyArray, AnyArray] | None = None,
+    true: AnyArray | None = None,
     num_classes: int | None = None,
     seed: int = 0,
     params: str | Path | None = None,

@@ -16,7 +16,7 @@ from sglr.data.arrays import as_labels, as_pictures, check_labels, check_picture
 from sglr.files import FileError
 
 SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
-Pictures = Tensor | np.ndarray[Any, Any]
+AnyArray = Tensor | np.ndarray[Any, Any]
 
 
 def params(path: str | Path | None) -> tuple[dict[str, Any], str]:
@@ -57,7 +57,7 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def split(
-    x: Pictures, given: Pictures, true: Pictures, device: str | torch.device, pictures: str, labels: str
+    x: AnyArray, given: AnyArray, true: AnyArray, device: str | torch.device, pictures: str, labels: str
 ) -> Split:
     """Arrays of any usual form as a split on a device; ValueError that names the one that cannot be used."""
     arrays = [np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array) for array in (x, given, true)]

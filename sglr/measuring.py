@@ -24,8 +24,8 @@ _USED = ("threat", "evaluate")
 
 def robustness(
     model: nn.Module,
-    x: given.Pictures,
-    y: given.Pictures,
+    x: given.AnyArray,
+    y: given.AnyArray,
     *,
     params: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,

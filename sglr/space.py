@@ -29,7 +29,7 @@ _EXAMPLES = 50_000
 
 
 @dataclass(frozen=True)
-class Pictures:
+class TrainingSet:
     """How many training examples, of how many classes, of which shape."""
 
     examples: int
@@ -56,7 +56,7 @@ class Need:
         return self.own + self.outputs
 
 
-def expected(settings: config.Config, data: Path) -> Pictures:
+def expected(settings: config.Config, data: Path) -> TrainingSet:
     """The prepared data in a folder, or what the settings' source is known to hold, or taken for, if there are none.
 
     FileError when the folder is damaged.
@@ -64,9 +64,9 @@ def expected(settings: config.Config, data: Path) -> Pictures:
     if (data / "meta.json").exists():
         meta = files.read_json(data / "meta.json")
         channels, height, width = map(int, meta["shape"])
-        return Pictures(int(meta["sizes"]["train"]), int(meta["num_classes"]), (channels, height, width))
+        return TrainingSet(int(meta["sizes"]["train"]), int(meta["num_classes"]), (channels, height, width))
     classes, shape = _KINDS.get(settings.data.source.name, _USUAL)
-    return Pictures(settings.data.training_examples or _EXAMPLES, classes, shape)
+    return TrainingSet(settings.data.training_examples or _EXAMPLES, classes, shape)
 
 
 def needed(settings: config.Config, data: Path) -> Need:

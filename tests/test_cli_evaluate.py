@@ -248,6 +248,8 @@ REFUSED = {
     "unknown option": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "deep=3"), "has no option 'deep'"),
     "not an option": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "deep"), "is not KEY=VALUE"),
     "normalization": (lambda p: ("--weights", "author.tar", *OPTIONS, "--normalization", "1"), "is not MEAN/STD"),
+    "deviation of 0": (lambda p: ("--weights", "author.tar", *OPTIONS, "--normalization", "0.5/0"),
+                       r"^Error: model 'small_cnn': normalization\.std\.0: Input should be greater than 0\n$"),
     "no file": (lambda p: ("--weights", "absent.pt", *OPTIONS), "absent.pt: No such file"),
     "no params": (lambda p: ("--weights", "author.tar", *OPTIONS, "--params", "no.yaml"), "cannot read no.yaml"),
     "device": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "tpu"), "--device='tpu' is no device"),

@@ -169,7 +169,7 @@ def test_a_source_of_ones_own_is_forecast_too(params, tmp_path):
     settings = validate(params)
     own = settings.data.model_copy(update={"source": OwnOptions(name="own"), "train_size": None})
     found = space.expected(settings.model_copy(update={"data": own}), tmp_path)
-    assert found == space.Pictures(50_000, 10, (3, 32, 32))
+    assert found == space.TrainingSet(50_000, 10, (3, 32, 32))
 
 
 def test_doctor_forecasts_the_time(project):

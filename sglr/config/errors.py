@@ -1,11 +1,23 @@
 """The one error a bad configuration ends in."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# What pydantic says of tuples; YAML has lists only.
+_OF_LISTS = ("tuple_type", "too_short", "too_long")
 
 
 class ConfigError(ValueError):
     """A value in params.yaml that cannot be used; the message names key, value and what is allowed."""
+
+
+def said(problem: Mapping[str, Any], key: str, found: str = "") -> str:
+    """'key: what is wrong with it', of one of pydantic's problems, in the words of YAML; ``found`` is put behind."""
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in _OF_LISTS:
+        message = message.replace("Tuple", "List").replace("tuple", "list")
+    return f"{key}: {message}{found}" if key else message + found
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -7,15 +7,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from sglr.config.errors import ConfigError, suggest
+from sglr.config.errors import ConfigError, said, suggest
 from sglr.config.lookup import section_type
 from sglr.config.whole import Config
 
 # The largest params file of a study has a few hundred values.
 _MOST_VALUES = 100_000
 _MOST_SHOWN = 200
-# What pydantic says of tuples; YAML has lists only.
-_OF_LISTS = ("tuple_type", "too_short", "too_long")
 
 
 class _Loader(yaml.SafeLoader):
@@ -127,12 +125,9 @@ def _describe(problem: Any, values: dict[str, Any]) -> str:
         return f"{key}: unknown key.{hint}" + (f" Known here: {', '.join(known)}." if known else "")
     if problem["type"] == "missing":
         return f"{key}: missing."
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] in _OF_LISTS:
-        message = message.replace("Tuple", "List").replace("tuple", "list")
     found, present = _lookup(where, values)
     shown = f" (found {_short(found)})" if present and where and not isinstance(found, dict) else ""
-    return f"{key}: {message}{shown}" if key else message
+    return said(problem, key, shown)
 
 
 def _short(value: Any) -> str:

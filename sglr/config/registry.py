@@ -11,10 +11,10 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from sglr.config.errors import ConfigError, suggest
+from sglr.config.errors import ConfigError, said, suggest
 
 # The largest number that float32, in which everything is trained, can hold.
 _LARGEST = float.fromhex("0x1.fffffep+127")
@@ -83,8 +83,15 @@ class Registry:
         return self._types[name]
 
     def options(self, name: str, **values: Any) -> Any:
-        """Validated options of component ``name``; for use from Python, where params.yaml is not involved."""
-        return self.type_of(name).model_validate({"name": name, **values})
+        """Validated options of component ``name``; for use from Python, where params.yaml is not involved.
+
+        ConfigError for an unknown name, and for values that do not fit.
+        """
+        try:
+            return self.type_of(name).model_validate({"name": name, **values})
+        except ValidationError as error:
+            problems = [said(problem, ".".join(map(str, problem["loc"]))) for problem in error.errors()]
+            raise ConfigError(f"{self.kind} {name!r}: {'; '.join(problems)}") from None
 
 
 def discover(package: str, path: Iterable[str]) -> None:

@@ -104,10 +104,7 @@ def _options(model: str | ModelOptions, options: dict[str, Any]) -> ModelOptions
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigError(f"model {model!r} has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}.")
-    try:
-        chosen = REGISTRY.options(model, **options)
-    except ValueError as error:
-        raise ConfigError(f"model {model!r}: {error}") from None
+    chosen = REGISTRY.options(model, **options)
     assert isinstance(chosen, ModelOptions)
     return chosen
 
