@@ -29,7 +29,7 @@ def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
     """Read the source, cut the splits, draw the label noise; write ``<array>.npy`` for ARRAYS and ``meta.json``.
 
     Returns what is in ``meta.json``. The same params give the same bytes. Examples stay in the source's order, but for
-    parts that come sorted by class. Raises FileError when the source cannot be read, ConfigError when sizes or noise
+    parts that come class by class. Raises FileError when the source cannot be read, ConfigError when sizes or noise
     do not fit it; nothing is written then.
     """
     root = os.environ.get("SGLR_DATA_ROOT")
