@@ -82,7 +82,7 @@ class LabelPolicy(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (nor here)
-        """Restore ``state_dict``; ValueError when it does not fit."""
+        """Restore ``state_dict``, whose tensors may lie on the CPU; ValueError when it does not fit."""
 
 
 def restore(table: Tensor, stored: Tensor) -> None:

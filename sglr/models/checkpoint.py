@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from sglr import files
+from sglr.models.compiling import WRAPPERS
 from sglr.models.factory import DTYPES, from_spec
 from sglr.models.registry import Classifier
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
+_WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, *WRAPPERS)
 
 
 def save(model: nn.Module, folder: str | Path, spec: dict[str, Any]) -> None:
@@ -70,9 +74,9 @@ def load_model(path: str | Path) -> Classifier:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside torch.compile, DistributedDataParallel or AveragedModel wrappers."""
+    """The model inside torch.compile (also ``compiled``'s), DistributedDataParallel, DataParallel, AveragedModel."""
     while True:
-        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        inner = model.module if isinstance(model, _WRAPPERS) else getattr(model, "_orig_mod", None)
         if not isinstance(inner, nn.Module):
             return model
         model = inner

@@ -66,3 +66,7 @@ class _Compiled(nn.Module):
             torch._dynamo.maybe_mark_dynamic(x, 0)
         logits: Tensor = self.module(x)
         return logits.clone()
+
+
+WRAPPERS = (_Called, _Compiled)
+"""Modules around a network, which is their ``module``."""

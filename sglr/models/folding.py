@@ -18,13 +18,23 @@ class _Pair:
     folded: nn.Conv2d
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """A weight or buffer of the model, and what stands for it in the traced copy: the same memory, unless the model was
+    given another tensor since (as ``vector_to_parameters`` and an assignment in a forward do)."""
+
+    owner: dict[str, Any]
+    name: str
+    stand_in: Tensor
+
+
 class Folded(nn.Module):
     """A network that gives the logits ``model`` gives in eval mode, up to rounding, with fewer operations.
 
     For gradients with respect to pictures only: nothing in it takes a gradient. Layers that cannot be folded use the
-    model's weights and statistics where they lie in memory. After these changed, in place, call ``refresh``. A model
-    that torch.fx cannot trace (its operations depend on values), or that computes with tensors which are neither
-    weights nor buffers, is used as it is, in the mode it is in. Python numbers are taken as they are now.
+    model's weights and statistics where they lie in memory. After these changed call ``refresh``. A model that torch.fx
+    cannot trace (its operations depend on values), that has hooks of its own, or that computes with tensors which are
+    neither weights nor buffers, is used as it is, in the mode it is in. Python numbers are taken as they are now.
 
     precision: of the folded convolutions but the first, which sees pictures, and stays in the model's.
     """
@@ -32,16 +42,19 @@ class Folded(nn.Module):
     def __init__(self, model: nn.Module, precision: torch.dtype | None = None) -> None:
         super().__init__()
         self._pairs: list[_Pair] = []
+        self._shared: list[_Shared] = []
         modes = [(module, module.training) for module in model.modules()]
         model.eval()  # dropout is traced as it is in this mode
         try:
-            traced = copy.deepcopy(_traced(model), _frozen(model))
+            shared = _shared(model)
+            stand_ins = {id(each.owner[each.name]): each.stand_in for each in shared}
+            traced = copy.deepcopy(_traced(model), stand_ins)
         except Exception:
             # Whatever a model does that cannot be traced or copied: it still works as it is.
             self.network = model
         else:
             self._fold(traced, precision)
-            self.network = traced
+            self.network, self._shared = traced, shared
         finally:
             for module, training in modes:
                 module.training = training
@@ -55,6 +68,10 @@ class Folded(nn.Module):
     @torch.no_grad()
     def refresh(self) -> None:
         """Take over the model's weights and running statistics as they are now."""
+        for each in self._shared:
+            now = each.owner[each.name]
+            if now.data_ptr() != each.stand_in.data_ptr():
+                each.stand_in.copy_(now)
         # Statistics, weights and biases are there, which torch's types leave open.
         pairs: list[Any] = self._pairs
         if not pairs:
@@ -106,7 +123,10 @@ class _Tracer(fx.Tracer):
 
 
 def _traced(model: nn.Module) -> fx.GraphModule:
-    """The graph of a forward; ValueError where it holds other tensors than the model's own, which would not follow."""
+    """The graph of a forward; ValueError where it leaves out the model's own hooks (those of layers are traced), or
+    holds other tensors than the model's own, which would not follow."""
+    if _hooked(model):
+        raise ValueError("the model has hooks")
     before = set(vars(model))
     try:
         traced = fx.GraphModule(model, _Tracer().trace(model))
@@ -125,13 +145,20 @@ def _hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _frozen(model: nn.Module) -> dict[int, Any]:
-    """For a copy that shares the memory of all weights and statistics: by the identity of each what stands for it.
+def _shared(model: nn.Module) -> list[_Shared]:
+    """All weights and buffers of a model, with stand-ins for a copy.
 
     Weights without gradients: a compiled backward pass computes all that are required, wanted or not.
     """
-    weights = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
-    return {**weights, **{id(buffer): buffer for buffer in model.buffers()}}
+    made: dict[int, Tensor] = {}
+    found = []
+    for module in model.modules():
+        for owner, frozen in ((module._parameters, True), (module._buffers, False)):
+            for name, tensor in owner.items():
+                if tensor is not None:
+                    stand_in = nn.Parameter(tensor.detach(), requires_grad=False) if frozen else tensor
+                    found.append(_Shared(owner, name, made.setdefault(id(tensor), stand_in)))
+    return found
 
 
 def _convolution_like(convolution: nn.Conv2d, precision: torch.dtype | None) -> nn.Conv2d:

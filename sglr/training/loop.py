@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from sglr.attacks.accuracy import LogitsError
 from sglr.data import Split, batches, order
+from sglr.models.checkpoint import unwrap
 from sglr.models.precision import full_precision
 from sglr.random import torch_stream
 from sglr.training.distributed import ALONE, Team
@@ -90,9 +92,11 @@ def fit(
     Every process of a ``team`` calls this with the same arguments, but for those that speak and stop; snapshots must be
     in a folder that all of them see.
 
-    Raises TrainingError for a batch larger than the data, a loss (with epoch and batch) or an epoch's logits that are
-    not finite, a batch smaller than the team, or snapshots that its processes do not all see; ConfigError for a model a
-    team cannot train.
+    Torch's global generators begin anew with every step, and are afterwards as they were.
+
+    Raises TrainingError for a batch larger than the data, or of one picture where there is batch norm, a loss (with
+    epoch and batch) or an epoch's logits that are not finite, a batch smaller than the team, or snapshots that its
+    processes do not all see; ConfigError for a model a team cannot train.
     """
     if plan.batch_size > len(train):
         raise TrainingError(
@@ -104,8 +108,15 @@ def fit(
             f"{team.size} processes cannot share a batch of {smallest}, the last of an epoch of {len(train)} examples:"
             " change train.batch_size, data.train_size or SGLR_NPROC"
         )
+    if smallest == 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise TrainingError(
+            f"the last batch of an epoch of {len(train)} examples is one picture, too few for batch norm: change"
+            " train.batch_size or data.train_size"
+        )
     loop = _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title, team)
-    return loop.run(continue_from)
+    on_gpu = train.given.device.type == "cuda"
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
+        return loop.run(continue_from)
 
 
 class _Loop:
@@ -203,7 +214,7 @@ class _Loop:
         row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
         with full_precision():
             learner.weights.after_epoch(learner.model, epoch, self._pictures)
-        evaluated = learner.weights.evaluated(learner.model)
+        evaluated = self._evaluated()
         try:
             with monitoring(plan.precision, self.train.given.device):
                 row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked, self.team)
@@ -220,6 +231,9 @@ class _Loop:
         progress.epoch, progress.step, progress.predicted = epoch + 1, 0, None
         bar.set_postfix(epoch=f"{epoch}/{plan.epochs}", loss=f"{row['train/loss']:.3f}", robust=_percent(score))
         self.on_epoch(row)
+
+    def _evaluated(self) -> nn.Module:
+        return unwrap(self.learner.weights.evaluated(self.learner.model))
 
     def _pictures(self) -> Iterator[Tensor]:
         # A team's batch norm takes its statistics from the shares of all.
@@ -295,7 +309,7 @@ class _Loop:
             labels["best"] = progress.best_labels
         classes = learner.labels.table().shape[1]
         return Trained(
-            last=_copied(learner.weights.evaluated(learner.model).state_dict()),
+            last=_copied(self._evaluated().state_dict()),
             best=progress.best,
             best_epoch=progress.best_epoch,
             kept={epoch: state["model"] for epoch, state in kept.items()},

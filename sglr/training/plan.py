@@ -31,7 +31,7 @@ class Plan:
     compile: Compile = "never"
     keep_epochs: tuple[int, ...] = ()
     stream: str = "train"
-    """Prefix of its random streams: equal for everything that must see the same numbers."""
+    """Prefix of its random streams but the order of examples: equal for everything that must see the same numbers."""
 
     @classmethod
     def training(cls, config: Config, method: Method, seed: int) -> Self:

@@ -1,9 +1,9 @@
 """What training computes in: float32, on CUDA perhaps TF32, or bfloat16 where that does no harm.
 
 Under ``bf16`` weights, their updates, batch-norm statistics, losses, label tables, pictures and the first convolution
-stay float32: near 1 bfloat16 has a spacing of 1/256, a whole pixel step. On a GPU that convolution multiplies in TF32,
-which rounds a picture by at most 1/16 of a pixel step; float32 itself has no tensor cores. Evaluation and analysis
-compute in float32; what is measured after an epoch, in ``monitoring``.
+(where there is none, the first linear layer) stay float32: near 1 bfloat16 has a spacing of 1/256, a whole pixel step.
+On a GPU that layer multiplies in TF32, which rounds a picture by at most 1/16 of a pixel step; float32 itself has no
+tensor cores. Evaluation and analysis compute in float32; what is measured after an epoch, in ``monitoring``.
 """
 
 import contextlib
@@ -59,15 +59,17 @@ def memory_format(precision: Precision, device: torch.device) -> torch.memory_fo
 
 
 def exact_ends(model: nn.Module) -> None:
-    """Under autocast, let ``model`` take pictures and give logits in float32: its first convolution stays out of it."""
+    """Under autocast, let ``model`` take pictures and give logits in float32: its first convolution, or else its first
+    linear layer, stays out of it."""
     model.register_forward_hook(lambda module, inputs, logits: logits.float())
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is not None and not isinstance(first, _Exact):
-        first.__class__ = _exact(type(first))  # type: ignore[arg-type]
+    layers = [module for kind in (nn.Conv2d, nn.Linear) for module in model.modules() if isinstance(module, kind)]
+    for first in layers[:1]:
+        if not isinstance(first, _Exact):
+            first.__class__ = _exact(type(first))  # type: ignore[arg-type, assignment]
 
 
 class _Exact:
-    """What a convolution does under autocast: compute in float32, and give what autocast computes in."""
+    """What a layer does under autocast: compute in float32, and give what autocast computes in."""
 
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
@@ -80,7 +82,7 @@ class _Exact:
 
 
 @cache
-def _exact(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+def _exact(kind: type[nn.Module]) -> type[nn.Module]:
     """``kind`` with that forward. Where hooks switch autocast, torch.compile cuts its graphs (2.11; not 2.15)."""
-    # torch.fx takes what says that it comes from torch.nn for one operation, as it does the convolution itself.
+    # torch.fx takes what says that it comes from torch.nn for one operation, as it does the layer itself.
     return type("Exact", (_Exact, kind), {"__module__": kind.__module__})

@@ -18,7 +18,7 @@ from sglr.labels.registry import BatchNormMode, Penalty
 from sglr.models.compiling import compiled
 from sglr.models.folding import Folded
 from sglr.objectives import Objective, Outputs
-from sglr.random import torch_stream
+from sglr.random import derive, torch_stream
 from sglr.training.distributed import ALONE, Team, shared
 from sglr.training.plan import Plan
 from sglr.training.precision import computing, exact_ends, memory_format
@@ -76,7 +76,8 @@ class Learner:
         """
         sgd, method, device = plan.optimizer, plan.method, given.device
         model = shared(model, team.size, device).to(memory_format=memory_format(plan.precision, device))
-        if plan.precision == "bf16":
+        networks = Networks.of(plan, model, device, team)
+        if plan.precision == "bf16":  # after the folded network is made, which has exact ends of its own
             exact_ends(model)
         optimizer = torch.optim.SGD(
             model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay,
@@ -84,7 +85,7 @@ class Learner:
         )  # fmt: skip
         return cls(
             model=model,
-            networks=Networks.of(plan, model, device, team),
+            networks=networks,
             optimizer=optimizer,
             objective=method.objective.build(),
             labels=method.labels.build(given, classes, plan.epochs),
@@ -111,6 +112,8 @@ def _take(
 ) -> tuple[Tensor, Tensor]:
     model, objective, labels, weights = learner.model, learner.objective, learner.labels, learner.weights
     team, n = learner.team, len(index)
+    # For what draws from torch's own generators, such as dropout.
+    torch.manual_seed(derive(plan.seed, f"{plan.stream}/torch", epoch, step))
     # Before the attack, which needs their memory; those of a CUDA graph lie where its replays write.
     learner.optimizer.zero_grad(set_to_none=True)
     # Random numbers are drawn, and the label policy is asked, for the whole batch; the rest is done for this share.
@@ -152,7 +155,7 @@ def _take(
     learner.optimizer.step()
     weights.after_step(model, epoch)
     (total,) = team.total([loss.detach() / team.size])
-    return total, seen.main.detach().argmax(1)
+    return total, seen.main.argmax(1)
 
 
 def _start(plan: Plan, x: Tensor, epoch: int, step: int) -> Tensor | None:
@@ -184,9 +187,7 @@ def _attack(
 
 
 def _seen(team: Team, outputs: Outputs, n: int) -> Outputs:
-    """The logits of the whole batch, for what is remembered of it."""
-    if team.size == 1:
-        return outputs
+    """The logits of the whole batch, without gradients, for what is remembered of it."""
     adversarial, natural = (
         None if logits is None else team.whole(logits.detach(), n) for logits in (outputs.adversarial, outputs.natural)
     )

@@ -29,7 +29,7 @@ class AdversarialWeightPerturbation(WeightPolicy):
         if epoch < self._start_epoch:
             yield
             return
-        weights = [weight for weight in model.parameters() if weight.dim() > 1]
+        weights = _moved(model)
         saved = [weight.detach().clone() for weight in weights]
         directions = self._directions(model, gradients)
         try:
@@ -49,9 +49,13 @@ class AdversarialWeightPerturbation(WeightPolicy):
         proxy = self._proxy
         proxy.load_state_dict(model.state_dict())
         proxy.train()
-        moved = [weight for weight in proxy.parameters() if weight.dim() > 1]
         with torch.enable_grad():
-            return gradients(proxy, moved)
+            return gradients(proxy, _moved(proxy))
+
+
+def _moved(model: nn.Module) -> list[nn.Parameter]:
+    """What is perturbed: the trained tensors of more than one dimension."""
+    return [weight for weight in model.parameters() if weight.dim() > 1 and weight.requires_grad]
 
 
 @REGISTRY.register("awp")

@@ -31,7 +31,7 @@ class WeightPolicy:
         """Called at the end of each epoch; ``pictures`` gives the training pictures in batches, in order."""
 
     def evaluated(self, model: nn.Module) -> nn.Module:
-        """The model that is validated, selected and saved: the live one or an average of it."""
+        """The model that is validated, selected and saved: the live one or an average of it, perhaps in a wrapper."""
         return model
 
     def state_dict(self) -> dict[str, Any]:
@@ -39,7 +39,7 @@ class WeightPolicy:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore ``state_dict``."""
+        """Restore ``state_dict``, whose tensors may lie on the CPU."""
 
 
 class WeightOptions(Options):

@@ -52,6 +52,16 @@ def test_wrappers_leave_no_trace_in_the_file(model, folder, tmp_path):
     assert (tmp_path / "layout" / "model.safetensors").read_bytes() == expected
 
 
+def test_a_submodule_called_module_is_no_wrapper(model):
+    class Inner(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = model
+
+    own = Inner()
+    assert models.unwrap(torch.nn.DataParallel(own)) is own
+
+
 def test_weights_of_another_model_are_not_saved(model, tmp_path):
     with pytest.raises(ValueError, match=r"hidden\.weight"):
         models.save(model, tmp_path, models.spec("small_cnn", **{**KIND, "hidden": 7}, normalization=NORMALIZATION))

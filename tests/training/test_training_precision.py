@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from by_hand import Net
 from tiny_training import assert_resumes, net, plan, splits
 from torch import nn
 
@@ -85,6 +86,18 @@ def test_the_first_convolution_computes_in_float32(monkeypatch):
     assert torch.equal(x.bfloat16(), (x + 1e-4).bfloat16())
 
 
+def test_without_convolutions_the_first_linear_layer_computes_in_float32():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 1000), nn.ReLU(), nn.Linear(1000, 3))
+    exact_ends(model)
+    x = torch.full((1, 64), 0.99)
+    with computing("bf16", CPU):
+        one, other, hidden = model[0](x), model[0](x + 1e-4), model[:-1](x)
+    assert one.dtype == hidden.dtype == torch.bfloat16
+    assert torch.equal(x.bfloat16(), (x + 1e-4).bfloat16())
+    assert not torch.equal(one, other)
+
+
 def test_a_convolution_keeps_its_kind_its_names_and_its_copies():
     class Padded(nn.Conv2d):
         def forward(self, x):
@@ -106,12 +119,16 @@ def test_what_is_measured_after_an_epoch_is_measured_in_full_precision(params, m
     """By default torch lets convolutions on CUDA use TF32."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     seen: dict[bool, set] = {True: set(), False: set()}
-    model = net()
-    model.register_forward_pre_hook(lambda module, inputs: seen[module.training].add(settings()[:3]))
-    fit(plan(params, SGLR, precision="tf32"), model, *splits())
+
+    class Watched(Net):
+        def forward(self, x):
+            seen[self.training].add(settings()[:3])
+            return super().forward(x)
+
+    fit(plan(params, SGLR, precision="tf32"), Watched(), *splits())
     assert seen[True] == {("high", True, False)}
     assert ("highest", False, False) in seen[False]
-    # The other look at the model in eval mode is for the number of its classes.
+    # The other looks at the model in eval mode are for the number of its classes, and to trace it.
     assert len(seen[False]) <= 2
 
 

@@ -1,0 +1,173 @@
+"""Components of one's own, written as people write them: random forwards, tensors put in place of others, wrappers."""
+
+import dataclasses
+
+import pytest
+import torch
+from by_hand import Net
+from tiny_training import assert_resumes, assert_same, net, plan, splits
+from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.optim.swa_utils import AveragedModel
+
+from sglr.attacks import attack_mode
+from sglr.labels.hard import FixedLabels, HardOptions
+from sglr.training import TrainingError, fit, step
+from sglr.weights import WeightPolicy
+from sglr.weights.registry import WeightOptions
+
+AT = {"objective": "at", "labels": "hard", "weights": "none"}
+
+
+def own(params: dict, method: dict = AT, **parts):
+    """The plan of a method with parts that no registry knows."""
+    made = plan(params, method)
+    return dataclasses.replace(made, method=made.method.model_copy(update=parts))
+
+
+class Noisy(Net):
+    """It draws from torch's global generator whenever it is trained."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.3, self.training))
+
+
+def noisy() -> Noisy:
+    torch.manual_seed(7)
+    return Noisy()
+
+
+@pytest.mark.parametrize("attack_bn", ["eval", "train"])
+def test_random_forwards_are_drawn_again(params, tmp_path, monkeypatch, attack_bn):
+    params["train"]["attack_bn"] = attack_bn
+    monkeypatch.setattr("tiny_training.net", noisy)
+    monkeypatch.setattr("tiny_training.Net", Noisy)
+    assert_resumes(params, AT, tmp_path)
+    chosen, model = plan(params, AT), noisy()
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    trained = fit(chosen, model, *splits())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_same(trained, fit(chosen, noisy(), *splits()))
+    torch.manual_seed(7)
+    assert not torch.equal(trained.last["head.weight"], fit(chosen, Net(), *splits()).last["head.weight"])
+
+
+class Lookahead(WeightPolicy):
+    """Every other step the weights go half way back to where they were."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.steps, self.slow = 0, parameters_to_vector(model.parameters()).detach().clone()
+
+    def after_step(self, model, epoch):
+        self.steps += 1
+        if self.steps % 2 == 0:
+            self.slow = (self.slow + parameters_to_vector(model.parameters()).detach()) / 2
+            vector_to_parameters(self.slow.clone(), model.parameters())
+
+
+class LookaheadOptions(WeightOptions):
+    def build(self, model):
+        return Lookahead(model)
+
+
+class Centred(Net):
+    """Its running mean is another tensor after each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(1, 1, 4, 4))
+
+    def forward(self, x):
+        if self.training:
+            self.centre = 0.5 * self.centre + 0.5 * x.detach().mean(0, keepdim=True)
+        return super().forward(x - self.centre)
+
+
+class Hooked(Net):
+    """The hook of the model itself is part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 0.5 - 0.2,))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("kind", "parts"), [(Net, {"weights": LookaheadOptions(name="own")}), (Centred, {}), (Hooked, {})]
+)
+def test_training_attacks_what_is_trained(params, monkeypatch, kind, parts, precision):
+    """After each attack the network it went through is compared with the model itself."""
+    params["train"]["precision"] = precision
+    attack, seen = step._attack, []
+
+    def watched(plan, learner, x, *others):
+        found = attack(plan, learner, x, *others)
+        with torch.no_grad(), attack_mode(learner.model, "eval"):
+            seen.append(float((learner.networks.attacked(x) - learner.model(x)).abs().max()))
+        return found
+
+    monkeypatch.setattr(step, "_attack", watched)
+    torch.manual_seed(7)
+    fit(own(params, **parts), kind(), *splits())
+    assert len(seen) == 9
+    assert max(seen) < (1e-5 if precision == "fp32" else 0.05)
+
+
+class Wrapped(WeightPolicy):
+    """Torch's own exponential average."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.average = AveragedModel(model, avg_fn=lambda kept, new, count: 0.5 * kept + 0.5 * new)
+
+    def after_step(self, model, epoch):
+        self.average.update_parameters(model)
+
+    def evaluated(self, model):
+        return self.average
+
+
+class WrappedOptions(WeightOptions):
+    def build(self, model):
+        return Wrapped(model)
+
+
+def test_an_average_in_a_wrapper_is_saved_without_it(params):
+    params["train"]["keep_epochs"] = [2]
+    trained = fit(own(params, weights=WrappedOptions(name="own")), net(), *splits())
+    for weights in (trained.last, trained.best, trained.kept[2]):
+        net().load_state_dict(weights)
+
+
+class Attached(FixedLabels):
+    """Half the given label, half the prediction; ``detached`` or forgotten."""
+
+    detached = False
+
+    def targets(self, step):
+        predicted = step.outputs.main.softmax(1)
+        return 0.5 * self.current(step.epoch, step.index) + 0.5 * (predicted.detach() if self.detached else predicted)
+
+
+def test_targets_carry_no_gradient(params, monkeypatch):
+    """As with several processes, which exchange predictions and no graphs."""
+    monkeypatch.setattr(HardOptions, "build", lambda self, given, classes, epochs: Attached(
+        nn.functional.one_hot(given, classes).float()))  # fmt: skip
+    one = fit(plan(params, AT), net(), *splits())
+    monkeypatch.setattr(Attached, "detached", True)
+    assert_same(one, fit(plan(params, AT), net(), *splits()))
+
+
+def test_frozen_weights_stay_under_awp(params):
+    model = net()
+    model.conv.weight.requires_grad_(False)
+    before = model.conv.weight.clone()
+    trained = fit(plan(params, {**AT, "weights": {"name": "awp", "gamma": 0.1}}), model, *splits())
+    assert torch.equal(trained.last["conv.weight"], before)
+    assert not torch.equal(trained.last["head.weight"], net().head.weight)
+
+
+def test_batch_norm_is_not_trained_on_one_picture(params):
+    with pytest.raises(TrainingError, match=r"of an epoch of 24 examples is one picture, too few for batch norm: chan"):
+        fit(plan(params, AT, batch_size=23), net(), *splits())
+    fit(plan(params, AT, batch_size=23), nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), *splits())
