@@ -60,7 +60,7 @@ def split(
     x: AnyArray, given: AnyArray, true: AnyArray, device: str | torch.device, pictures: str, labels: str
 ) -> Split:
     """Arrays of any usual form as a split on a device; ValueError that names the one that cannot be used."""
-    arrays = [np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array) for array in (x, given, true)]
+    arrays = [np.asarray(_for_numpy(array) if isinstance(array, Tensor) else array) for array in (x, given, true)]
     arrays[0] = as_pictures(arrays[0])
     arrays[1:] = map(as_labels, arrays[1:])
     try:
@@ -73,7 +73,14 @@ def split(
         raise ValueError(
             f"{len(arrays[0])} pictures ({pictures}), {len(arrays[1])} labels ({labels}), {len(arrays[2])} true labels"
         )
-    return Split(*(torch.from_numpy(np.array(array)).to(device) for array in arrays))
+    # In one order, whatever axes were exchanged: pyautoattack takes no other.
+    return Split(*(torch.from_numpy(np.array(array, order="C")).to(device) for array in arrays))
+
+
+def _for_numpy(tensor: Tensor) -> Tensor:
+    """On the CPU, in a type that NumPy knows."""
+    tensor = tensor.detach().cpu()
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
 def _below(key: str, sections: Iterable[str]) -> bool:

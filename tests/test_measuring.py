@@ -1,6 +1,7 @@
 """``sglr.robustness``: any module through the whole suite, as the pipeline does with its own."""
 
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -33,6 +34,17 @@ class Theirs(nn.Module):
 class Pair(Theirs):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return super().forward(x), x
+
+
+class InPlace(Theirs):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.div_(2))
+
+
+class Uncopied(Theirs):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
 
 
 def test_it_is_what_the_pipeline_finds(params, tmp_path):
@@ -82,6 +94,87 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
             sglr.robustness(**{"model": model, "x": X, "y": Y, "changes": QUICK, "journal": tmp_path} | others)
 
 
+class Shifted(Theirs):
+    """What it computes with is not all in its state."""
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.mean = [torch.tensor(mean)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x - self.mean[0])
+
+
+def test_a_journal_knows_models_apart_by_all_they_hold(tmp_path):
+    models = [Shifted(0.4), Shifted(0.0)]
+    models[1].load_state_dict(models[0].state_dict())
+    asked = {"x": X, "y": Y, "changes": QUICK, "journal": tmp_path}
+    found = [sglr.robustness(model, **asked).metrics() for model in models]
+    assert len(list(tmp_path.iterdir())) == 2
+    again = sglr.robustness(models[1], X, Y, changes=QUICK)
+    assert found[1] == again.metrics()
+
+
+class Randomised(Theirs):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + 0.1 * torch.randn_like(x))
+
+
+def test_a_randomised_model_is_measured_alike_each_time(tmp_path):
+    """Whatever was drawn before, and where the middle of an evaluation was already done."""
+    model = Randomised()
+    y = model.eval()(torch.from_numpy(X) / 255).argmax(1)
+    changes = {"evaluate.attacks": {"rand": {"name": "autoattack", "version": "rand"}}, "evaluate.sanity.n_examples": 8}
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(sglr.robustness(model, X, y, changes=changes, journal=tmp_path))
+        assert torch.equal(torch.get_rng_state(), before)
+        for piece in tmp_path.rglob("*apgd-dlr*.npz"):
+            piece.unlink()
+    assert found[0].flags == found[1].flags
+    assert np.array_equal(found[0].correct["last"]["rand"], found[1].correct["last"]["rand"])
+
+
+class Half(Theirs):
+    """As under autocast."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).bfloat16()
+
+
+class Double(Theirs):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).double()
+
+
+def test_logits_may_be_of_any_type():
+    attacks = {"pgd": {"name": "pgd", "steps": 2, "restarts": 2}, "apgd": {"name": "apgd", "steps": 2}}
+    changes = {"evaluate.attacks": attacks, "evaluate.sanity": None}
+    models = [Theirs(), Double(), Half()]
+    for model in models:
+        model.load_state_dict(models[0].state_dict())
+    plain, double, half = (sglr.robustness(model, X, Y, changes=changes).metrics() for model in models)
+    assert plain == double
+    assert half["last"].keys() == plain["last"].keys()
+
+
+def test_pictures_may_be_of_any_form():
+    colour = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    model = models.build("small_cnn", num_classes=10, shape=(3, 8, 8), generator_seed=0)
+    x = torch.from_numpy(colour).permute(0, 3, 1, 2).contiguous() / 255
+    y, asked = model.eval()(x).argmax(1), {"square": {"name": "square", "queries": 20}}
+    changes = {"evaluate.attacks": asked, "evaluate.sanity": None, "threat.norm": "l2", "threat.eps_255": 60}
+    first, *others = [
+        sglr.robustness(model, pictures, y, changes=changes).metrics()
+        for pictures in (x, colour, x.permute(0, 2, 3, 1).numpy(), x.clone(memory_format=torch.channels_last))
+    ]
+    assert all(other == first for other in others)
+    halves = sglr.robustness(model, x.bfloat16(), y, changes=QUICK).metrics()
+    assert halves["last"]["natural"] > 0.5
+
+
 def test_suites_can_be_used_again():
     suite = {"evaluate.attacks": {"pgd3": {"name": "pgd", "steps": 3}}, "evaluate.attacks.pgd3.steps": 1}
     sglr.robustness(Theirs(), X, Y, changes=suite | {"evaluate.sanity": None})
@@ -100,6 +193,13 @@ def test_suites_can_be_used_again():
         ({"model": nn.Flatten(0)}, FileError, r"no logits \(n, classes\), but a tensor of shape \(64,\)"),
         ({"model": Pair()}, FileError, r"no logits \(n, classes\), but tuple"),
         ({"y": Y + 1}, ValueError, "there is a label 10, but the model gives 10 logits"),
+        ({"model": InPlace()}, FileError, "the model changes the pictures it is given in place"),
+        ({"model": Uncopied()}, ValueError, r"the model cannot be copied \(copy\.deepcopy\): cannot pickle"),
+        (
+            {"x": np.zeros((30, 8, 8, 4))},
+            ValueError,
+            r"x has shape \(30, 8, 8, 4\): 4 channels must be the second axis",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused(change, error, message):

@@ -95,7 +95,7 @@ def _evaluate(model: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> tuple[
         logits = model(x)
         value = criterion(logits, y)
         gradient = gradient_of(value, x)
-    return value.detach(), gradient, logits.detach().argmax(1) != y
+    return value.detach().to(x.dtype), gradient, logits.detach().argmax(1) != y
 
 
 def _checkpoints(steps: int) -> dict[int, int]:

@@ -82,6 +82,18 @@ def _has_gradient(model: nn.Module, x: Tensor) -> bool:
         return torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] is not None
 
 
+class _OfOneType(nn.Module):
+    """The same logits in the type of the pictures: the package's attacks mix both."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits.to(x.dtype)
+
+
 class _Connected(nn.Module):
     """The same logits with a gradient of zero."""
 
@@ -101,6 +113,7 @@ def runner(model: nn.Module, x: Tensor, *, threat: Threat, seed: int, **options:
     except ImportError:
         raise ImportError(_MISSING) from None
     norms: dict[type, str] = {Linf: "Linf", L2: "L2"}
+    model = _OfOneType(model)
     return AutoAttack(model, norm=norms[type(threat)], eps=threat.eps, seed=seed, device=x.device, **options)
 
 
@@ -109,6 +122,7 @@ def run(attacks: Any, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
 
     RuntimeError, the package's own, where logits of all x are tied and L2's Square Attack is one of several.
     """
+    x = x.contiguous()
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         try:
             x_adv, _ = attacks.run_standard_evaluation(x, y, batch_size=batch_size)

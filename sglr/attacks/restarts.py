@@ -21,6 +21,7 @@ def worst_case(
         if len(left) == 0:
             break
         points, scores = attempt(x[left], y[left])
+        scores = scores.to(x.dtype)
         better = scores > score[left]
         found[left[better]], score[left[better]] = points[better], scores[better]
     return found

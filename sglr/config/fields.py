@@ -25,6 +25,8 @@ Padding = Annotated[int, Field(ge=0, le=64)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+# Far beyond any distance of two pictures, and low enough that its square is a number.
+Radius = Annotated[float, Field(gt=0, le=1e6)]
 # YAML has lists only; frozen types want tuples.
 Epochs = Annotated[tuple[Positive, ...], Strict(False), AfterValidator(unique)]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
-from sglr.config.fields import Attack, Name, Positive, PositiveFloat, Seed, unique
+from sglr.config.fields import Attack, Name, Positive, PositiveFloat, Radius, Seed, unique
 from sglr.config.names import WORST
 from sglr.config.registry import Section
 from sglr.config.sections import TrainAttack
@@ -13,7 +13,7 @@ from sglr.config.sections import TrainAttack
 class Sweep(Section):
     """Accuracy as a curve over the radius."""
 
-    eps_255: Annotated[tuple[PositiveFloat, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
+    eps_255: Annotated[tuple[Radius, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
     steps: Positive
 
 

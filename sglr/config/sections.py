@@ -14,6 +14,7 @@ from sglr.config.fields import (
     Padding,
     Positive,
     PositiveFloat,
+    Radius,
     Seed,
     Source,
     Threads,
@@ -101,7 +102,7 @@ class Threat(Section):
     """The set of allowed perturbations, radius in 255ths."""
 
     norm: Literal["linf", "l2"]
-    eps_255: PositiveFloat
+    eps_255: Radius
 
 
 class Optimizer(Section):

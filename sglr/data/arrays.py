@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from sglr.files import FileError
 
 Array = NDArray[Any]
+# How far outside [0, 1] rounding leaves pictures: of a normalisation undone, or of one decoded elsewhere.
+_ROUNDED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,19 @@ class Arrays:
 
 
 def as_pictures(x: Array) -> Array:
-    """Pictures of any usual form as (N, C, H, W), floating point ones as float32; what is none is left for the check.
+    """Pictures of any usual form as (N, C, H, W), floating point ones as float32 without what rounding left outside
+    [0, 1]; what is none is left for the check.
 
     (N, H, W, C) is told by its last axis: 1 or 3, where the second is neither.
     """
     if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
         x = x.transpose(0, 3, 1, 2)
-    return x.astype(np.float32, copy=False) if np.issubdtype(x.dtype, np.floating) else x
+    if not np.issubdtype(x.dtype, np.floating):
+        return x
+    x = x.astype(np.float32, copy=False)
+    low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
+    rounded = low >= -_ROUNDED and high <= 1 + _ROUNDED and (low < 0 or high > 1)
+    return x.clip(0, 1) if rounded else x
 
 
 def as_labels(y: Array) -> Array:
@@ -73,15 +81,17 @@ def as_labels(y: Array) -> Array:
     return y.astype(np.int64, copy=False) if whole else y
 
 
-def check_pictures(x: Array, name: str, tolerance: float = 0) -> None:
-    """FileError unless x is a non-empty (N, C, H, W) array of uint8 (up to 255, not up to 1), or of float32 in [0, 1].
-
-    ``tolerance``: how far outside [0, 1] values may be.
-    """
+def check_pictures(x: Array, name: str) -> None:
+    """FileError unless x is a non-empty (N, C, H, W) array of uint8 (to 255, not to 1), or of float32 in [0, 1]."""
     if x.ndim != 4:
         raise FileError(f"{name} has shape {x.shape}; pictures must have four axes, (N, C, H, W) or (N, H, W, C).")
     if 0 in x.shape:
         raise FileError(f"{name} is empty (shape {x.shape}).")
+    if x.shape[3] in (2, 4) and x.shape[1] == x.shape[2] > x.shape[3]:
+        raise FileError(
+            f"{name} has shape {x.shape}: {x.shape[3]} channels must be the second axis, (N, C, H, W); of transparent"
+            " pictures leave out the fourth."
+        )
     if x.dtype == np.uint8:
         if x.max() == 1:
             raise FileError(f"{name} is uint8 with values 0 and 1, which would be nearly black: give it as float.")
@@ -92,9 +102,9 @@ def check_pictures(x: Array, name: str, tolerance: float = 0) -> None:
     low, high = float(x.min()), float(x.max())
     if np.isnan(low) or np.isnan(high):
         raise FileError(f"{name} holds NaN.")
-    if low < -tolerance or high > 1 + tolerance:
+    if low < 0 or high > 1:
         raise FileError(
-            f"{name} has values from {low:g} to {high:g}; floating point pictures must lie in [0, 1]"
+            f"{name} has values from {low:.7g} to {high:.7g}; floating point pictures must lie in [0, 1]"
             " (undo a normalisation, which belongs to the model, divide 0..255 by 255, or give uint8)."
         )
 

@@ -5,9 +5,11 @@ computed in any process, in any order, or be read from the journal. An example t
 attacked, unless its picture is kept: that one is shown to other models.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,19 @@ from sglr.attacks.autoattack import captured_warnings, warn_of_square
 from sglr.data import Pictures
 from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.outcome import Outcome, joined
+from sglr.random import derive
 from sglr.threat import Threat
+
+
+@contextlib.contextmanager
+def drawn_anew(seed: int, device: torch.device) -> Iterator[None]:
+    """Within the block torch's global generators begin with a seed; afterwards they are as they were.
+
+    For models that draw random numbers.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @dataclass(frozen=True)
@@ -64,11 +78,7 @@ class Measurement:
         """
         if number not in self._known:
             part = slice(number * self.chunk, (number + 1) * self.chunk)
-            x, y = self.x[part], self.y[part]
-            with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-                # A model that draws random numbers draws the same ones whichever chunks came before.
-                torch.manual_seed(self.seed + number)
-                self._known[number] = self._measured(number, x, y)
+            self._known[number] = self._measured(number, self.x[part], self.y[part])
         return self._known[number]
 
     def _measured(self, number: int, x: Tensor, y: Tensor) -> Outcome:
@@ -77,7 +87,7 @@ class Measurement:
         Each is a piece of the journal.
         """
         keep = min(max(self.keep - number * self.chunk, 0), len(x))
-        natural = partial(self._scored, x, y, keep)
+        natural = self._drawing(number, "natural", self._scored, x, y, keep)
         if self.options is None:
             return self.journal.once(f"{number:06d}", len(x), natural)
         found = natural() if self.before is None else self.before.part(number).first(len(x), keep)
@@ -88,12 +98,19 @@ class Measurement:
             if len(attacked) == 0:
                 break
             index, kept = torch.from_numpy(attacked).to(x.device), int((attacked < keep).sum())
-            work = partial(self._attacked, x[index], y[index], attack, self.seed + number, kept)
+            examples = (x[index], y[index])
+            work = self._drawing(number, member, self._attacked, *examples, attack, self.seed + number, kept)
             found = found.worse(self.journal.once(f"{number:06d}-{member}", len(attacked), work), attacked)
             chosen, shares[member] = found.correct, float(found.correct.mean())
         with captured_warnings() as warnings:
             warn_of_square(shares)
         return found.warned(warnings)
+
+    def _drawing(
+        self, number: int, purpose: str, work: Callable[..., Outcome], *arguments: Any
+    ) -> Callable[[], Outcome]:
+        """A piece of work in which a model that draws random numbers draws the same whichever pieces came before."""
+        return drawn_anew(derive(self.seed + number, purpose), self.y.device)(partial(work, *arguments))
 
     def _attacked(self, x: Tensor, y: Tensor, attack: Attack, seed: int, keep: int) -> Outcome:
         with captured_warnings() as warnings:

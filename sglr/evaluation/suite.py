@@ -18,7 +18,7 @@ from sglr.config import Config
 from sglr.config.names import CHECKPOINTS, WORST
 from sglr.data import Pictures, Prepared, Split
 from sglr.evaluation.journal import NOWHERE, Journal
-from sglr.evaluation.measurement import Measurement
+from sglr.evaluation.measurement import Measurement, drawn_anew
 from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.sanity import Subject, sanity
 from sglr.evaluation.statistics import wilson
@@ -136,8 +136,10 @@ def _counting(model: nn.Module, called: str) -> Iterator[None]:
 
 def _doubts(config: Config, model: nn.Module, test: Split, num_classes: int, name: str, called: str) -> list[str]:
     """Flags of what makes outcomes of a model doubtful before it is attacked."""
-    natural = Pictures(test, _size(config, test, "natural"))
-    return [f"{name}: {doubt}" for doubt in inspect(model, natural, num_classes, config.evaluate.batch_size, called)]
+    section, natural = config.evaluate, Pictures(test, _size(config, test, "natural"))
+    with drawn_anew(section.seed, test.true.device):
+        doubts = inspect(model, natural, num_classes, section.batch_size, called)
+    return [f"{name}: {doubt}" for doubt in doubts]
 
 
 def _progress(config: Config, test: Split, checkpoints: int) -> "tqdm[NoReturn]":
@@ -256,7 +258,8 @@ def _checkpoint(
             steps=section.sanity.steps, ball=lambda eps: threat.build(config.threat.norm, eps), seed=section.seed,
             chunk=section.batch_size, journal=journal.below("sanity"),
         )  # fmt: skip
-        result.flags += [f"{name}: {sign}" for sign in sanity(subject)]
+        with drawn_anew(section.seed, test.true.device):
+            result.flags += [f"{name}: {sign}" for sign in sanity(subject)]
 
 
 def _network(config: Config, model: nn.Module, device: torch.device) -> nn.Module:

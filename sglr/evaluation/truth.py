@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from sglr import files
 from sglr.data import Pictures
 
-# Pictures on which predictions at two batch sizes are compared; a batch size that divides nothing else in use.
+# Pictures on which predictions at two batch sizes are compared; a batch size that divides nothing else in use (half of
+# the batch in use, where it is that).
 _COMPARED, _OTHER_BATCH = 256, 37
 
 
@@ -22,9 +23,9 @@ def model_at(path: Path) -> str:
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module, called: str) -> Iterator[None]:
-    """FileError that names the model if weights or buffers differ after the block; RuntimeError in train mode."""
+    """FileError that names the model where it is in train mode, or weights or buffers differ after the block."""
     if any(module.training for module in model.modules()):
-        raise RuntimeError("a model under evaluation must be in eval mode throughout")
+        raise files.FileError(f"{called} cannot be evaluated: part of it is in train mode.")
     before = _checksum(model)
     yield
     if _checksum(model) != before:
@@ -55,8 +56,11 @@ def inspect(model: nn.Module, pictures: Tensor | Pictures, num_classes: int, bat
     flags = []
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
         flags.append("the outputs look like probabilities, not logits: losses meant for logits lose their gradient")
-    other = torch.cat([model(part) for part in x.split(_OTHER_BATCH)])
-    differing = int((other.argmax(1) != logits.argmax(1)).sum())
+    together, other = (min(len(x), size) for size in (batch_size, _OTHER_BATCH))
+    if together == other:
+        other = max(1, other // 2)
+    others = torch.cat([model(part) for part in x.split(other)])
+    differing = int((others.argmax(1) != logits.argmax(1)).sum())
     if differing:
         flags.append(f"predictions of {differing} of {len(x)} pictures depend on the batch size, or on chance")
     return flags
@@ -64,7 +68,7 @@ def inspect(model: nn.Module, pictures: Tensor | Pictures, num_classes: int, bat
 
 def _checksum(model: nn.Module) -> str:
     total = hashlib.sha256()
-    for name, value in model.state_dict().items():
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
         total.update(name.encode())
         total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from sglr.attacks.accuracy import LogitsError
@@ -94,7 +93,7 @@ def fit(
 
     Torch's global generators begin anew with every step, and are afterwards as they were.
 
-    Raises TrainingError for a batch larger than the data, or of one picture where there is batch norm, a loss (with
+    Raises TrainingError for a batch larger than the data, or of one picture where batch norm needs more, a loss (with
     epoch and batch) or an epoch's logits that are not finite, a batch smaller than the team, or snapshots that its
     processes do not all see; ConfigError for a model a team cannot train.
     """
@@ -108,15 +107,24 @@ def fit(
             f"{team.size} processes cannot share a batch of {smallest}, the last of an epoch of {len(train)} examples:"
             " change train.batch_size, data.train_size or SGLR_NPROC"
         )
-    if smallest == 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
-        raise TrainingError(
-            f"the last batch of an epoch of {len(train)} examples is one picture, too few for batch norm: change"
-            " train.batch_size or data.train_size"
-        )
     loop = _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title, team)
     on_gpu = train.given.device.type == "cuda"
     with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
+        if smallest == 1:
+            _require_trainable_on_one(model, train)
         return loop.run(continue_from)
+
+
+@torch.no_grad()
+def _require_trainable_on_one(model: nn.Module, train: Split) -> None:
+    """TrainingError where batch norm cannot take its statistics from the last batch of an epoch, one picture."""
+    try:
+        copy.deepcopy(model).train()(train.pictures(slice(0, 1)))
+    except ValueError as error:  # torch's, where a channel has a single value
+        raise TrainingError(
+            f"the last batch of an epoch of {len(train)} examples is one picture, too few for batch norm: change"
+            " train.batch_size or data.train_size"
+        ) from error
 
 
 class _Loop:

@@ -1,8 +1,12 @@
-"""The worst case of several attempts, worked out by hand."""
+"""The worst case of several attempts, worked out by hand; models and pictures of unusual forms."""
 
+import pytest
 import torch
 
+from sglr import models
+from sglr.attacks import apgd, autoattack, pgd, square
 from sglr.attacks.restarts import worst_case
+from sglr.threat import L2, Linf
 
 NAN, INF = float("nan"), float("inf")
 
@@ -41,3 +45,27 @@ def test_a_score_that_is_nan_counts_for_nothing():
     kept, attempted = run([[NAN, NAN, 1.0, INF], [NAN, 0.0, NAN, 0.0]])
     assert kept == [-1, 1, 0, 0]
     assert attempted[1] == [0, 1, 2]
+
+
+ATTACKS = {
+    "pgd": lambda model, x, y, threat: pgd(model, x, y, threat=threat, step_size=0.02, steps=2, restarts=2,
+                                           generator=torch.Generator().manual_seed(0)),
+    "apgd": lambda model, x, y, threat: apgd(model, x, y, threat=threat, steps=3, restarts=2,
+                                             generator=torch.Generator().manual_seed(0)),
+    "square": lambda model, x, y, threat: square(model, x, y, threat=threat, seed=0, queries=10),
+    "autoattack": lambda model, x, y, threat: autoattack(model, x, y, threat=threat, seed=0, member="apgd-ce"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)], ids=["linf", "l2"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_logits_of_another_type_and_axes_exchanged_change_nothing(attack, threat):
+    model = models.build("small_cnn", num_classes=10, shape=(3, 8, 8), generator_seed=0).eval()
+    x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = model(x).argmax(1)
+    expected = ATTACKS[attack](model, x, y, threat)
+    assert not torch.equal(expected, x)
+    exchanged = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    found = ATTACKS[attack](lambda pictures: model(pictures).double(), exchanged, y, threat)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

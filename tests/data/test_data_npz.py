@@ -114,6 +114,7 @@ BAD = {
     "flat pictures": ({"x_train": np.zeros((12, 60), np.uint8)}, r"x_train has shape \(12, 60\); pictures must"),
     "grey without channel": ({"x_test": np.zeros((6, 5, 4), np.uint8)}, r"x_test has shape \(6, 5, 4\)"),
     "other picture size": ({"x_test": np.zeros((6, 3, 5, 5), np.uint8)}, r"are \(3, 5, 4\).*x_test \(3, 5, 5\)"),
+    "transparent": ({"x_train": np.zeros((12, 5, 5, 4), np.uint8)}, "4 channels must be the second axis"),
     "one of each type": ({"x_test": FLOAT_TEST}, "x_train is uint8, x_test float32"),
 }
 
@@ -124,6 +125,16 @@ def test_arrays_that_cannot_be_used_are_refused_by_name(tmp_path, case):
     with pytest.raises(FileError, match=message) as caught:
         read(tmp_path, good(**changes))
     assert "own.npz" in str(caught.value)
+
+
+def test_what_rounding_adds_is_taken_off(tmp_path):
+    x = np.full((12, 3, 5, 4), 0.5)
+    x[0, 0, 0] = [1 + 9e-7, -9e-7, 1, 0]
+    found = read(tmp_path, good(x_train=x, x_test=FLOAT_TEST)).x_train
+    assert found[0, 0, 0].tolist() == [1, 0, 1, 0]
+    x[1, 0, 0, 0] = 1.0001
+    with pytest.raises(FileError, match=r"x_train has values from -9e-07 to 1\.0001; "):
+        read(tmp_path, good(x_train=x, x_test=FLOAT_TEST))
 
 
 def truncated(path):

@@ -161,5 +161,5 @@ def test_a_model_in_train_mode_is_not_evaluated(study, monkeypatch):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.5)).eval()
     model[2].train()
     monkeypatch.setattr(models, "load_model", lambda path: model)
-    with pytest.raises(RuntimeError, match="eval mode"):
+    with pytest.raises(files.FileError, match=r"the model at .* cannot be evaluated: part of it is in train mode\."):
         run(study)

@@ -93,6 +93,9 @@ def test_predictions_that_depend_on_the_batch_are_flagged_with_their_number(tmp_
         f"predictions of {int((by_hand[0] != by_hand[1]).sum())} of 256 pictures depend on the batch"
     )
     assert inspect(Output().eval(), x, 10, 100, "the model") == []
+    # Few pictures, and a batch size that is the other one compared with.
+    for n, size in ((36, 500), (10, 500), (300, 37)):
+        assert inspect(normalised, x[:n], 10, size, "the model")[0].startswith("predictions of "), (n, size)
 
 
 def test_a_model_that_changes_while_evaluated_does_not_count(study, monkeypatch):
