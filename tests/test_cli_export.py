@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -295,6 +296,41 @@ def test_a_folder_that_holds_another_export_is_refused(study):
     (study / "out" / "README.md").unlink()
     assert call(*arguments).exit_code == 0
     assert files.digest(study / "out") == before
+
+
+@pytest.mark.parametrize("file", ["README.md", "model_info.json", "model.json", "sglr_0_best.py", "sglr_0_best.pt"])
+@pytest.mark.parametrize("beside", ["nothing", "a copy of the model"])
+def test_a_file_that_no_export_left_is_not_written_over(study, file, beside):
+    if beside != "nothing":
+        shutil.copytree(study / "artifacts" / "train" / "sglr-0" / "best", study / "out")
+    (study / "out").mkdir(exist_ok=True)
+    (study / "out" / file).write_text("mine")
+    before = files.digest(study / "out")
+    result = call("artifacts/train/sglr-0", "--output", "out")
+    assert (result.exit_code, f"out/{file} would be written over" in result.output) == (1, True), result.output
+    assert files.digest(study / "out") == before
+
+
+def test_a_readme_beside_parts_of_an_export_is_not_taken_for_its_card(study):
+    assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
+    (study / "out" / "model_info.json").unlink()
+    (study / "out" / "README.md").write_text("mine")
+    result = call("artifacts/train/sglr-0", "--output", "out")
+    assert (result.exit_code, "out/README.md would be written over" in result.output) == (1, True), result.output
+
+
+@pytest.mark.parametrize("left", range(7))
+def test_an_interrupted_export_is_completed_and_renewed(study, left):
+    """Killed after any file; with another evaluation on record by then, card and description change."""
+    arguments = ("artifacts/train/sglr-0", "--output", "out")
+    names = [study / line for line in call(*arguments).output.split()]
+    for path in names[left:]:
+        path.unlink()
+    metrics = study / "artifacts" / "evaluate" / "sglr-0" / "metrics.json"
+    files.write_json(metrics, files.read_json(metrics) | {"flags": ["a new doubt"]})
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "a new doubt" in names[-1].read_text()
 
 
 def test_no_other_checkpoint_is_written_over(study):

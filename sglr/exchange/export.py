@@ -33,7 +33,8 @@ def export(
     ``gather``; ``name``: letters, digits and underscores (None: from folder and checkpoint).
 
     The same model under the same name may be exported into ``output`` again. FileError when there is no model, the name
-    cannot name a Python file, or ``output`` holds another model, or this one under another name.
+    cannot name a Python file, or ``output`` holds another model, this one under another name, or a file by one of these
+    names that no export left there.
     """
     found, output = gather(path, checkpoint), Path(output)
     trained, evaluated = found.folder.resolve().parents[:2]
@@ -66,6 +67,7 @@ def export(
         "model_info.json": (json.dumps(model_card.info(found, spec), indent=2) + "\n").encode(),
         "README.md": model_card.card(found, spec, name, made=made, parameters=parameters).encode(),
     }
+    _refuse_others_files(output, name, written)
     for file, payload in written.items():
         files.write_bytes(output / file, payload)
     return [output / file for file in written]
@@ -84,6 +86,23 @@ def _refuse_another(output: Path, name: str, weights: bytes) -> None:
         raise files.FileError(
             f"{output} holds an export by the name {next(other for other in others if other != name)}: name another"
             " folder with --output, or that name with --name."
+        )
+
+
+def _refuse_others_files(output: Path, name: str, written: dict[str, bytes]) -> None:
+    """FileError when a file would be lost that neither holds the same bytes nor is of an earlier export.
+
+    An export leaves its files in the order written, however far it came, and says in ``<name>.py`` what it is.
+    """
+    there = [file for file in written if (output / file).exists()]
+    changed = [file for file in there if not (output / file).is_file() or (output / file).read_bytes() != written[file]]
+    module = output / f"{name}.py"
+    exported = module.is_file() and re.match(rf'"""{name}: .*, exported by sglr '.encode(), module.read_bytes())
+    earlier = exported and there == list(written)[: len(there)] and SPEC not in changed
+    if changed and not earlier:
+        raise files.FileError(
+            f"{output / changed[0]} would be written over, and is not of an earlier export of this model by the name"
+            f" {name}: name another folder with --output, or remove that file."
         )
 
 
