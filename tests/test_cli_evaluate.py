@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from sglr import data, evaluation, files, models, processes
 from sglr.cli import main
 from sglr.config.reader import validate
+from sglr.exchange import evaluating
+from sglr.exchange.provenance import gather
 
 KIND = {"num_classes": 10, "shape": (1, 8, 8), "channels": [4, 8], "hidden": 16}
 OPTIONS = ("--model", "small_cnn", "--option", "channels=[4, 8]", "--option", "hidden=16")
@@ -158,6 +160,12 @@ def test_a_folder_with_results_of_another_kind_is_refused(project):
     assert result.exit_code == 1
     assert "artifacts/evaluate/at-0 holds results of another kind: name another folder with --output" in result.output
     assert files.read_json(project / "artifacts/evaluate/at-0/metrics.json") == {"last": {}}
+    model = models.build("small_cnn", **KIND, generator_seed=2)
+    models.save(model, project / "out/model/last", models.spec("small_cnn", **KIND))
+    before = files.digest(project / "out")
+    result = call("--weights", "author.tar", *OPTIONS, "--n-examples", 4, "--output", "out")
+    assert (result.exit_code, "out/model/last is another model: name another folder" in result.output) == (1, True)
+    assert files.digest(project / "out") == before
     result = call("--weights", "author.tar", *OPTIONS, "--nproc", "two")
     assert "--nproc='two' is no number of processes" in result.output
 
@@ -282,6 +290,39 @@ def test_an_interrupted_evaluation_continues(project, monkeypatch):
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
+def test_two_at_once_do_not_mix_in_one_folder(project, monkeypatch):
+    """Files of one name in two folders, whose results go to the same place; the second begins while the first runs."""
+    weights(project, **{"head.bias": torch.ones(10)})
+    (project / "theirs").mkdir()
+    (project / "changed.pt").rename(project / "theirs/author.pt")
+    evaluate, seconds = evaluating.evaluate, []
+
+    def meanwhile(*arguments, **keywords):
+        monkeypatch.setattr(evaluating, "evaluate", evaluate)
+        seconds.append(call("--weights", "theirs/author.pt", *OPTIONS))
+        return evaluate(*arguments, **keywords)
+
+    monkeypatch.setattr(evaluating, "evaluate", meanwhile)
+    assert call("--weights", "author.tar", *OPTIONS).exit_code == 0
+    (second,) = seconds
+    message = "another `sglr evaluate` into artifacts/foreign/author holds"
+    assert (second.exit_code, message in second.output) == (1, True), second.output
+    model = models.load_model(project / "artifacts/foreign/author/model/last")
+    assert not torch.equal(model.head.bias, torch.ones(10))
+
+
+def test_cut_short_while_it_writes_no_number_goes_with_an_earlier_record(project, monkeypatch):
+    arguments, folder = ("--weights", "author.tar", *OPTIONS, "--output", "out"), project / "out"
+    assert call(*arguments, "--n-examples", 4).exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "alongside", lambda *_: 1 / 0)
+        assert isinstance(call(*arguments, "--n-examples", 6).exception, ZeroDivisionError)
+    assert gather(folder).results is None
+    assert call(*arguments, "--n-examples", 6).exit_code == 0
+    found = gather(folder)
+    assert found.results["n_examples"]["natural"] == found.suite["evaluate"]["n_examples"] == 6
+
+
 def test_the_curve_over_eps_is_printed_with_its_intervals(project):
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["evaluate"]["sweep"] = {"eps_255": [5.0], "steps": 2}
@@ -295,8 +336,6 @@ def test_the_curve_over_eps_is_printed_with_its_intervals(project):
 
 
 def test_kept_pictures_are_scored_again_in_another_process(project, monkeypatch):
-    from sglr.exchange import evaluating
-
     write = evaluating.write
 
     def tampering(result, folder):

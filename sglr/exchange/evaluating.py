@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import sglr
 from sglr import files, models, processes, threat
@@ -17,7 +18,7 @@ from sglr.evaluation.second_look import rescore
 from sglr.evaluation.suitability import require_attackable
 from sglr.evaluation.suite import KEPT, evaluate, write
 from sglr.exchange.foreign import Foreign, load_foreign
-from sglr.models.checkpoint import WEIGHTS, saved_as
+from sglr.models.checkpoint import SPEC, WEIGHTS, saved_as
 
 FOLDER = Path("artifacts/foreign")
 
@@ -34,6 +35,12 @@ def default_folder(weights: Path) -> Path:
     # Names of folders within a training, or within what was evaluated.
     training = next(above.name for above in folder.parents if above.name not in ("model", "checkpoints"))
     return FOLDER / f"{training}-{folder.name}".strip("-")
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock held while somebody evaluates into ``folder``: beside it, since all that lies in there are results."""
+    folder = folder.resolve()
+    return folder.parent / f".{folder.name}.lock"
 
 
 def load_weights(
@@ -90,16 +97,17 @@ def evaluate_foreign(
 ) -> dict[str, Any]:
     """Attack one model with every attack of ``config.evaluate``, under ``config.threat``; return the metrics.
 
-    It counts as ``last``. ``folder`` receives metrics.json, outcomes.npz and worst.npz as an evaluate item has them,
-    source.json (what was evaluated on what, with checksums) and ``model/last``, the model in this project's form, which
-    can be exported like one trained here. The kept worst-case pictures are scored again in a new process. Interrupted
-    and run again, finished chunks are not repeated; results of the same weights are replaced. Raises FileError for a
-    folder with results of other weights or of another kind, an empty test split, pictures or classes that are not the
-    model's, and logits that are not finite; ConfigError for an attack that such data does not suit.
+    Whoever calls holds ``lock_of(folder)``. The model counts as ``last``. ``folder`` receives metrics.json,
+    outcomes.npz and worst.npz as an evaluate item has them, source.json (what was evaluated on what, with checksums)
+    and ``model/last``, the model in this project's form, which can be exported like one trained here. The kept
+    worst-case pictures are scored again in a new process. Interrupted and run again, finished chunks are not repeated;
+    results of the same weights are replaced. Raises FileError for a folder with results or a model of other weights or
+    of another kind, an empty test split, pictures or classes that are not the model's, and logits that are not finite;
+    ConfigError for an attack that such data does not suit.
     """
     spec, folder = foreign.spec, Path(folder)
     sha256 = _sha256(weights)
-    network = _network_sha256(foreign)
+    network = _network_sha256(foreign.model, spec)
     _refuse_others_results(folder, weights, sha256, network)
     if tuple(spec["shape"]) != data.shape or spec["num_classes"] != data.num_classes:
         raise files.FileError(
@@ -126,6 +134,8 @@ def evaluate_foreign(
     inputs = hashlib.sha256(json.dumps([source, spec, code, str(device)]).encode()).hexdigest()
     journal = folder / ".unfinished" / inputs[:32]
     result = evaluate(config, data, trained, device=device, journal=journal, nproc=nproc)
+    # If what follows is cut short, new numbers must not stand beside the record of earlier ones.
+    (folder / "source.json").unlink(missing_ok=True)
     write(result, folder)
     ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
     doubts, threads = journal / "doubts.json", torch.get_num_threads()
@@ -165,8 +175,15 @@ def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: st
     """FileError when what was evaluated into ``folder`` are other weights, or its results are of another kind."""
     path = folder / "source.json"
     if not path.is_file():
-        if (folder / "metrics.json").exists() and not (folder / ".unfinished").is_dir():
+        if (folder / ".unfinished").is_dir():
+            return
+        if (folder / "metrics.json").exists():
             raise files.FileError(f"{folder} holds results of another kind: name another folder with --output.")
+        last = folder / "model" / "last"
+        if (last / SPEC).is_file():
+            held = _network_sha256(models.load_model(last), files.read_json(last / SPEC))
+            if held != network:
+                raise files.FileError(f"{last} is another model: name another folder with --output.")
         return
     try:
         there = files.read_json(path)["weights"]
@@ -187,10 +204,10 @@ def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: st
         )
 
 
-def _network_sha256(foreign: Foreign) -> str:
+def _network_sha256(model: nn.Module, spec: dict[str, Any]) -> str:
     """Of the network as it was read: how it is built, and every tensor."""
-    total = hashlib.sha256(json.dumps(foreign.spec, sort_keys=True).encode())
-    for name, value in sorted(foreign.model.state_dict().items()):
+    total = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+    for name, value in sorted(model.state_dict().items()):
         total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
 

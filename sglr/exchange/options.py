@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from sglr import processes
+from sglr import files, processes
 from sglr.config import ConfigError, load, parse
 from sglr.data import open_folder
-from sglr.exchange.evaluating import evaluate_foreign, load_weights
+from sglr.exchange.evaluating import evaluate_foreign, load_weights, lock_of
 from sglr.exchange.given_pictures import read_test
 
 
@@ -49,7 +49,8 @@ def run(
     )
     chosen = processes.device(device, "--device")
     count = processes.count(nproc, chosen, "--nproc")
-    return evaluate_foreign(settings, data, model, output, weights=weights, device=chosen, nproc=count)
+    with files.lock(lock_of(output), holder=f"another `sglr evaluate` into {output}"):
+        return evaluate_foreign(settings, data, model, output, weights=weights, device=chosen, nproc=count)
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
