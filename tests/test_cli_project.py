@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,92 @@ def test_pictures_of_another_size_and_colour_are_changed_and_that_is_said(projec
     Image.new("RGB", (20, 10), (200, 10, 10)).save(project / "b.jpg")
     result = call("predict", project / "b.jpg", "--model", "artifacts/train/at-0/best")
     assert "(resized from 20x10 to 8x8)" in result.output
+
+
+def test_pictures_of_16_bits_are_those_of_8(project):
+    """PNG, TIFF and PGM files with 16 bits of grey; 32 bits, or floating point, have no known white."""
+    levels = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(levels).save(project / name)
+    (project / "a.pgm").write_bytes(b"P5 8 8 65535\n" + levels.astype(">u2").tobytes())
+    for name in ("a.png", "a.tif", "a.pgm"):
+        for channels in (1, 3):
+            x, done = predicting.read_picture(project / name, (channels, 8, 8))
+            expected = torch.from_numpy(np.rint(levels / 257)).float().div(255)
+            assert (bool((x[0] == expected).all()), done) == (True, "")
+    for dtype in (np.int32, np.float32):
+        Image.fromarray(levels.astype(dtype)).save(project / "b.tif")
+        result = call("predict", "b.tif", "--model", "artifacts/train/at-0/last")
+        assert (result.exit_code, result.output.count("b.tif has grey values of 32 bits")) == (1, 1), result.output
+
+
+def transparent(mode, hidden, clear, **options):
+    """Four pixels of one colour, ``hidden``, the left two of them seen through."""
+    picture = Image.new(mode, (2, 2), hidden)
+    for y in range(2):
+        picture.putpixel((0, y), clear)
+    return picture, options
+
+
+@pytest.mark.parametrize(
+    ("picture", "options"),
+    [
+        transparent("RGBA", (10, 10, 10, 255), (10, 10, 10, 0)),
+        transparent("LA", (10, 255), (10, 0)),
+        transparent("RGB", (10, 10, 10), (9, 9, 9), transparency=(9, 9, 9)),
+        transparent("L", 10, 9, transparency=9),
+        transparent("P", 10, 9, transparency=9),
+        transparent("P", 10, 9, transparency=bytes([255] * 9 + [0])),
+    ],
+    ids=["colour and alpha", "grey and alpha", "a colour", "a level", "of a palette", "levels of it"],
+)
+def test_what_is_transparent_is_seen_over_white_and_that_is_said(project, picture, options):
+    if picture.mode == "P":
+        picture.putpalette([level for number in range(256) for level in 3 * (number,)])
+    picture.save(project / "a.png", **options)
+    for channels in (1, 3):
+        x, done = predicting.read_picture(project / "a.png", (channels, 2, 2))
+        assert done == "transparent parts over white"
+        assert (255 * x[0]).round().tolist() == channels * [[[255, 10], [255, 10]]]
+    Image.new("RGBA", (2, 2), (10, 10, 10, 255)).save(project / "opaque.png")
+    x, done = predicting.read_picture(project / "opaque.png", (3, 2, 2))
+    assert ((255 * x).round().unique().tolist(), done) == ([10], "")
+
+
+def test_a_transparent_level_of_16_bits_is_that_level_alone(project):
+    """Of two that are one in 8 bits; Pillow reads such files, and not every version writes them."""
+    Image.fromarray(np.array([[2570, 2571]], dtype=np.uint16)).save(project / "a.png")
+    content, chunk = (project / "a.png").read_bytes(), b"tRNS" + struct.pack(">H", 2571)
+    chunk = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (project / "a.png").write_bytes(content[:33] + chunk + content[33:])  # behind signature and header
+    x, done = predicting.read_picture(project / "a.png", (1, 1, 2))
+    assert ((255 * x).round().flatten().tolist(), done) == ([10, 255], "transparent parts over white")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_their_exif_data_say(project, name, orientation):
+    """Its bright quarter is at the top left, as a viewer shows it."""
+    shown = Image.new("RGB", (32, 16))
+    shown.paste((255, 255, 255), (0, 0, 16, 8))
+    back = [None, "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE",
+            "ROTATE_270"][orientation - 1]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = shown if back is None else shown.transpose(Image.Transpose[back])
+    stored.save(project / name, exif=exif)
+    x, done = predicting.read_picture(project / name, (1, 16, 32))
+    assert done == ("" if orientation == 1 else "turned as its EXIF data say")
+    assert x[0, 0, :8, :16].min() > 0.9
+    assert x.mean() < 0.3
+
+
+def test_other_exif_data_may_be_odd(project):
+    """A number where a text belongs, which Pillow reads and cannot write."""
+    exif = Image.Exif()
+    exif.update({0x0112: 6, 0x011A: 72.0})
+    Image.new("L", (8, 4)).save(project / "a.jpg", exif=exif.tobytes().replace(b"\x01\x1a", b"\x01\x0d"))
+    assert predicting.read_picture(project / "a.jpg", (1, 8, 4))[1] == "turned as its EXIF data say"
 
 
 def test_attacked_pictures_are_saved_within_the_ball(project):
@@ -154,6 +241,20 @@ def test_pictures_of_the_same_name_do_not_replace_each_other(project):
     result = call(*arguments, "--output", "two")
     assert (result.exit_code, "two/a.png would be written over" in result.output) == (1, True)
     assert np.asarray(Image.open(project / "two/a.png")).max() == 200
+
+
+def test_no_picture_is_put_over_one_that_was_not_made_so(project):
+    """Nor over any other file; what an earlier attack left is made again."""
+    Image.open(picture(project / "a.png")).save(project / "a.bmp")
+    before = (project / "a.png").read_bytes()
+    arguments = ("predict", "a.bmp", "--model", "artifacts/train/at-0/last", "--attack", "--eps", "4", "--output")
+    result = call(*arguments, ".")
+    assert (result.exit_code, "a.png would be written over, and is not of an earlier" in result.output) == (1, True)
+    assert (project / "a.png").read_bytes() == before
+    for _ in range(2):
+        assert call(*arguments, "out").exit_code == 0
+    (project / "out/a.png").write_text("mine")
+    assert (call(*arguments, "out").exit_code, (project / "out/a.png").read_text()) == (1, "mine")
 
 
 @pytest.mark.slow

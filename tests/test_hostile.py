@@ -282,7 +282,9 @@ def read(kind: type[Exception], reader: Callable, path: Path):
 @given(place=st.floats(0, 1), value=st.integers(0, 255), cut=st.floats(0.1, 1))
 def test_pictures(tmp_path: Path, place: float, value: int, cut: float, kind: str):
     whole = io.BytesIO()
-    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(whole, kind)
+    exif = Image.Exif()
+    exif.update({0x010F: "a camera", 0x0112: 6, 0x011A: 72.0})
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(whole, kind, exif=exif)
     content = bytearray(whole.getvalue())
     content[int(place * (len(content) - 1))] = value
     (tmp_path / "a.picture").write_bytes(content[: int(cut * len(content))])
