@@ -89,7 +89,8 @@ def _as_shown(found: "Image.Image", path: Path) -> "tuple[Image.Image, list[str]
         picture = _in_8_bits(picture)
     if picture.mode in ("I", "F"):
         raise files.FileError(
-            f"{path} has grey values of 32 bits, and which of them is white is not known: save it with 8 or 16 bits."
+            f"{path} has grey values of 32 bits or with a sign, and which of them is white is not known: save it with 8"
+            " or 16 bits."
         )
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import inspect
 import json
 import re
 
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from sglr import data, evaluation, files, models, processes
 from sglr.cli import main
 from sglr.config.reader import validate
-from sglr.exchange import evaluating
+from sglr.exchange import evaluating, load_foreign
 from sglr.exchange.provenance import gather
 
 KIND = {"num_classes": 10, "shape": (1, 8, 8), "channels": [4, 8], "hidden": 16}
@@ -255,6 +256,8 @@ REFUSED = {
     "no architecture": (lambda p: ("--weights", "author.tar"), "name it with --model"),
     "unknown option": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "deep=3"), "has no option 'deep'"),
     "not an option": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "deep"), "is not KEY=VALUE"),
+    "classes": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "num_classes=10"),
+                "no option 'num_classes'; say it with --num-classes. It has: batch_norm, channels, hidden"),
     "normalization": (lambda p: ("--weights", "author.tar", *OPTIONS, "--normalization", "1"), "is not MEAN/STD"),
     "deviation of 0": (lambda p: ("--weights", "author.tar", *OPTIONS, "--normalization", "0.5/0"),
                        r"^Error: model 'small_cnn': normalization\.std\.0: Input should be greater than 0\n$"),
@@ -273,6 +276,14 @@ def test_bad_input_ends_in_one_message_and_no_results(case, project):
     assert re.search(message, result.output), result.output
     assert result.output.count("Error") == 1
     assert not (project / "out" / "metrics.json").exists()
+
+
+def test_what_else_says_how_a_model_is_built_is_no_option(project):
+    taken = {*inspect.signature(models.build).parameters, *inspect.signature(load_foreign).parameters} - {"options"}
+    assert {"shape", "path", "key"} < taken
+    for name in (*taken, "data"):
+        result = call("--weights", "author.tar", *OPTIONS, "--option", f"{name}=1")
+        assert (result.exit_code, f"'small_cnn' has no option {name!r}" in result.output) == (1, True), result.output
 
 
 def test_an_interrupted_evaluation_continues(project, monkeypatch):

@@ -21,6 +21,8 @@ from sglr.exchange.foreign import Foreign, load_foreign
 from sglr.models.checkpoint import SPEC, WEIGHTS, saved_as
 
 FOLDER = Path("artifacts/foreign")
+# Options of the command itself, which may be taken for the architecture's.
+_OWN_OPTIONS = ("key", "normalization", "num_classes")
 
 
 def default_folder(weights: Path) -> Path:
@@ -63,6 +65,7 @@ def load_weights(
             raise files.FileError(
                 f"{path} is a folder. For a model of this project leave out --model, else name a file of weights."
             )
+        _require_known(name, options or {})
         return load_foreign(
             path,
             name,
@@ -83,6 +86,15 @@ def load_weights(
     if key or normalization or options:
         raise ConfigError(f"{described} says how the model is built: leave out --key, --normalization and --option.")
     return Foreign(models.load_model(path), files.read_json(described), ())
+
+
+def _require_known(name: str, options: dict[str, Any]) -> None:
+    """ConfigError for what is no option of the architecture, and may be an argument of ``load_foreign``."""
+    known = models.REGISTRY.type_of(name).model_fields.keys() - {"name", "normalization"}
+    for option in options:
+        if option not in known:
+            own = f"; say it with --{option.replace('_', '-')}" if option in _OWN_OPTIONS else ""
+            raise ConfigError(f"model {name!r} has no option {option!r}{own}. It has: {', '.join(sorted(known))}.")
 
 
 def evaluate_foreign(

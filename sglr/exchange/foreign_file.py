@@ -23,8 +23,8 @@ def read_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
 
     A torch file holds the tensors themselves or a mapping with them under ``key`` (None: state_dict, model_state_dict,
     model or net, whichever is there). Only tensors and plain values are unpickled. Raises FileError for a file that is
-    missing, damaged, larger than 8 GiB or packed to unfold to more than its size, that holds code or other objects, or
-    in which no weights are found.
+    missing, damaged, larger than 8 GiB or packed to unfold to more than its size, that holds code, other objects, or
+    sparse or meta tensors, or in which no weights are found.
     """
     path = Path(path)
     try:
@@ -43,8 +43,19 @@ def read_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
         return _safetensors(path)
     _refuse_packed(path, size)
     found = _tensors(path, _unpickled(path), key)
+    _refuse_hollow(path, found)
     _refuse_unbacked(path, size, found)
     return found
+
+
+def _refuse_hollow(path: Path, found: dict[str, Tensor]) -> None:
+    """No tensor whose values the file does not hold one by one."""
+    hollow = [name for name, tensor in found.items() if tensor.layout != torch.strided or tensor.is_meta]
+    if hollow:
+        raise FileError(
+            f"{path} is refused: {hollow[0]} is a sparse tensor, or one on the meta device, which has no values. Save"
+            " the state dict of the network with its values (to_dense() makes a sparse tensor an ordinary one)."
+        )
 
 
 def _refuse_unbacked(path: Path, size: int, found: dict[str, Tensor]) -> None:

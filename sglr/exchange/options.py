@@ -58,8 +58,8 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals or not key.isidentifier() or key in ("name", "normalization"):
-            raise ConfigError(f"--option {text!r} is not KEY=VALUE with an option of the architecture.")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"--option {text!r} is not KEY=VALUE.")
         found[key] = parse(f"value: {value}", f"--option {text}")["value"]
     return found
 

@@ -246,6 +246,14 @@ def test_what_is_no_file_of_weights_is_refused(wrn, tmp_path):
             read_tensors(tmp_path / name)
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.parametrize("tensor", [torch.eye(2).to_sparse(), torch.ones(2, device="meta")], ids=["sparse", "meta"])
+def test_tensors_without_their_values_one_by_one_are_refused(tensor, wrn, tmp_path):
+    path = save(tmp_path / "x.pt", wrn.state_dict() | {"head.bias": tensor})
+    with pytest.raises(FileError, match=r"x\.pt is refused: head\.bias is a sparse tensor, or one on the meta device"):
+        exchange.load_foreign(path, "wrn", **WRN)
+
+
 def test_an_archive_that_unfolds_to_more_than_its_size_is_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data.pkl", bytes(10**7))
