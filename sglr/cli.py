@@ -176,7 +176,7 @@ def predict(
 
     from tqdm import tqdm
 
-    from sglr import config, predicting
+    from sglr import config, picture_files, predicting
 
     idle = [] if attack else [f"--{name}" for name in ("eps", "steps", "output") if _was_given(context, name)]
     if idle:
@@ -185,14 +185,14 @@ def predict(
     names = predicting.class_names(Path(trained), number)
     threat = config.load().threat if attack else None
     radius = predicting.radius(threat.norm, threat.eps_255 if eps is None else eps) if threat is not None else 0.0
-    targets = predicting.targets(pictures, Path(output)) if attack else {}
+    targets = picture_files.targets(pictures, Path(output)) if attack else {}
     with tqdm(list(map(Path, pictures)), desc="predict", unit="picture", disable=None, leave=False) as bar:
         for path in bar:
-            x, done = predicting.read_picture(path, shape)
+            x, done = picture_files.read_picture(path, shape)
             lines = [f"{path}{f' ({done})' if done else ''}: {_shown(predicting.predict(model, x), names)}"]
             if threat is not None:
                 x_adv = predicting.attacked(model, x, norm=threat.norm, eps_255=radius, steps=steps)
-                predicting.save_picture(x_adv, targets[path])
+                picture_files.save_picture(x_adv, targets[path])
                 shown = _shown(predicting.predict(model, x_adv), names)
                 moved = predicting.changed_by(x, x_adv, threat.norm)
                 change = f"changed by {moved:.4g}/255" if moved else "unchanged in whole 255ths"

@@ -21,7 +21,7 @@ import yaml
 from command import call
 from PIL import Image
 
-from sglr import data, files, models, predicting, running
+from sglr import data, files, models, picture_files, predicting, running
 from sglr.config.reader import validate
 from sglr.tracking import registering
 
@@ -90,7 +90,7 @@ def test_pictures_of_16_bits_are_those_of_8(project):
     (project / "a.pgm").write_bytes(b"P5 8 8 65535\n" + levels.astype(">u2").tobytes())
     for name in ("a.png", "a.tif", "a.pgm"):
         for channels in (1, 3):
-            x, done = predicting.read_picture(project / name, (channels, 8, 8))
+            x, done = picture_files.read_picture(project / name, (channels, 8, 8))
             expected = torch.from_numpy(np.rint(levels / 257)).float().div(255)
             assert (bool((x[0] == expected).all()), done) == (True, "")
     for dtype in (np.int32, np.float32):
@@ -124,11 +124,11 @@ def test_what_is_transparent_is_seen_over_white_and_that_is_said(project, pictur
         picture.putpalette([level for number in range(256) for level in 3 * (number,)])
     picture.save(project / "a.png", **options)
     for channels in (1, 3):
-        x, done = predicting.read_picture(project / "a.png", (channels, 2, 2))
+        x, done = picture_files.read_picture(project / "a.png", (channels, 2, 2))
         assert done == "transparent parts over white"
         assert (255 * x[0]).round().tolist() == channels * [[[255, 10], [255, 10]]]
     Image.new("RGBA", (2, 2), (10, 10, 10, 255)).save(project / "opaque.png")
-    x, done = predicting.read_picture(project / "opaque.png", (3, 2, 2))
+    x, done = picture_files.read_picture(project / "opaque.png", (3, 2, 2))
     assert ((255 * x).round().unique().tolist(), done) == ([10], "")
 
 
@@ -138,7 +138,7 @@ def test_a_transparent_level_of_16_bits_is_that_level_alone(project):
     content, chunk = (project / "a.png").read_bytes(), b"tRNS" + struct.pack(">H", 2571)
     chunk = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (project / "a.png").write_bytes(content[:33] + chunk + content[33:])  # behind signature and header
-    x, done = predicting.read_picture(project / "a.png", (1, 1, 2))
+    x, done = picture_files.read_picture(project / "a.png", (1, 1, 2))
     assert ((255 * x).round().flatten().tolist(), done) == ([10, 255], "transparent parts over white")
 
 
@@ -154,7 +154,7 @@ def test_pictures_are_turned_as_their_exif_data_say(project, name, orientation):
     exif[0x0112] = orientation
     stored = shown if back is None else shown.transpose(Image.Transpose[back])
     stored.save(project / name, exif=exif)
-    x, done = predicting.read_picture(project / name, (1, 16, 32))
+    x, done = picture_files.read_picture(project / name, (1, 16, 32))
     assert done == ("" if orientation == 1 else "turned as its EXIF data say")
     assert x[0, 0, :8, :16].min() > 0.9
     assert x.mean() < 0.3
@@ -165,7 +165,7 @@ def test_other_exif_data_may_be_odd(project):
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x011A: 72.0})
     Image.new("L", (8, 4)).save(project / "a.jpg", exif=exif.tobytes().replace(b"\x01\x1a", b"\x01\x0d"))
-    assert predicting.read_picture(project / "a.jpg", (1, 8, 4))[1] == "turned as its EXIF data say"
+    assert picture_files.read_picture(project / "a.jpg", (1, 8, 4))[1] == "turned as its EXIF data say"
 
 
 def test_attacked_pictures_are_saved_within_the_ball(project):
@@ -191,7 +191,7 @@ def test_what_is_predicted_under_attack_is_what_is_saved(project, params, norm, 
     for path in (picture(project / "a.png"), bright(project / "b.png", 250)):
         result = call("predict", path, "--model", "artifacts/train/at-0/last", "--attack", "--output", "out")
         assert result.exit_code == 0, result.output
-        x, x_adv = (predicting.read_picture(found, (1, 8, 8))[0] for found in (path, project / "out" / path.name))
+        x, x_adv = (picture_files.read_picture(found, (1, 8, 8))[0] for found in (path, project / "out" / path.name))
         change = 255 * (x_adv - x).double()
         length = change.abs().max() if norm == "linf" else change.norm()
         assert 0.5 * eps < length < eps + 1e-3
@@ -371,4 +371,4 @@ def test_the_checkpoint_registered_is_the_best_there_is(project, monkeypatch):
 
 def test_reading_a_picture_for_a_model_of_other_channels(project):
     with pytest.raises(files.FileError, match="2 channels"):
-        predicting.read_picture(picture(project / "a.png"), (2, 8, 8))
+        picture_files.read_picture(picture(project / "a.png"), (2, 8, 8))

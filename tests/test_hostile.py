@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from sglr import config, data, files, models, predicting
+from sglr import config, data, files, models, picture_files
 from sglr.data.npz import NAMES, read_npz
 from sglr.exchange.foreign_file import read_tensors
 from sglr.exchange.given_pictures import read_test
@@ -254,7 +254,7 @@ def test_a_long_value_is_shown_in_part(params: dict):
 def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path, grown: Callable[[], int], size: tuple[int, int]):
     write_png(tmp_path / "bomb.png", *size)
     with pytest.raises(files.FileError, match=r"bomb\.png"):
-        predicting.read_picture(tmp_path / "bomb.png", (1, 8, 8))
+        picture_files.read_picture(tmp_path / "bomb.png", (1, 8, 8))
     assert grown() < ALLOWED
 
 
@@ -263,7 +263,7 @@ def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path):
     text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) (w) file\n%%EOF\n"
     (tmp_path / "a.png").write_text(text)
     with pytest.raises(files.FileError, match=r"cannot read .*a\.png as a picture"):
-        predicting.read_picture(tmp_path / "a.png", (1, 8, 8))
+        picture_files.read_picture(tmp_path / "a.png", (1, 8, 8))
 
 
 def read(kind: type[Exception], reader: Callable, path: Path):
@@ -288,7 +288,7 @@ def test_pictures(tmp_path: Path, place: float, value: int, cut: float, kind: st
     content = bytearray(whole.getvalue())
     content[int(place * (len(content) - 1))] = value
     (tmp_path / "a.picture").write_bytes(content[: int(cut * len(content))])
-    found = read(files.FileError, lambda path: predicting.read_picture(path, (3, 8, 8)), tmp_path / "a.picture")
+    found = read(files.FileError, lambda path: picture_files.read_picture(path, (3, 8, 8)), tmp_path / "a.picture")
     assert found is None or found[0].shape == (1, 3, 8, 8)
 
 
