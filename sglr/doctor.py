@@ -184,12 +184,14 @@ def _tracking(root: Path) -> Iterator[Finding]:
         yield Finding("ok", "tracking", "off (SGLR_TRACKING)")
         return
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri and uri.startswith("http"):
+    if not uri or uri.startswith("sqlite:"):
+        yield Finding("ok", "tracking", "a local file" if uri else f"{root / 'mlflow.db'}")
+    elif uri.startswith("http"):
         yield _server(root, uri)
-    elif uri and "://" in uri and not uri.startswith(("sqlite:", "file:")):
+    elif "://" in uri and not uri.startswith("file:"):
         yield Finding("ok", "tracking", f"a database ({uri.partition(':')[0]}), which was not asked")
     else:
-        yield Finding("ok", "tracking", "a local file" if uri else f"{root / 'mlflow.db'}")
+        yield _folder(root, uri)
     left = unsent(root)
     if left:
         yield Finding("warning", "tracking", f"{left} runs not wholly sent, or still going on: `sglr sync` sends them")
@@ -202,20 +204,40 @@ def _server(root: Path, uri: str) -> Finding:
 
     from sglr.tracking import server, settings
 
-    parts = urlsplit(uri)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:  # not shown: it may hold a part of a password
+        return _untracked(f"MLFLOW_TRACKING_URI={settings.shown(uri)} is no address")
     try:
         with socket.create_connection((host, port), 3):
             pass
         server.connect(root)
     except Exception as error:
         what = f"no server at {host}:{port}" if isinstance(error, OSError) else f"the server at {host}:{port} fails"
-        todo = "runs go on without it, and `sglr sync` sends later what is missing"
-        if settings.required():
-            todo = "no run starts without it (SGLR_TRACKING=required)"
-        level: Level = "problem" if settings.required() else "warning"
-        return Finding(level, "tracking", f"{what} ({settings.shown(error)}): {todo}")
+        return _untracked(f"{what} ({settings.shown(error)})")
     return Finding("ok", "tracking", f"an MLflow server answers at {host}:{port}")
+
+
+def _folder(root: Path, uri: str) -> Finding:
+    """Whether MLflow takes it: newer versions refuse folders unless MLFLOW_ALLOW_FILE_STORE is set."""
+    from sglr.tracking import server, settings
+
+    try:
+        server.connect(root)
+    except Exception as error:
+        return _untracked(f"MLflow does not take {settings.shown(uri)} ({settings.shown(error)})")
+    return Finding("ok", "tracking", f"MLflow takes {settings.shown(uri)}")
+
+
+def _untracked(reason: str) -> Finding:
+    """What it means for runs that nothing can be sent."""
+    from sglr.tracking import settings
+
+    if settings.required():
+        return Finding("problem", "tracking", f"{reason}: no run starts without it (SGLR_TRACKING=required)")
+    todo = "runs go on without it, and `sglr sync` sends later what is missing"
+    return Finding("warning", "tracking", f"{reason}: {todo}")
 
 
 def _repository(root: Path) -> Iterator[Finding]:

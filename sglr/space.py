@@ -57,16 +57,20 @@ class Need:
 
 
 def expected(settings: config.Config, data: Path) -> TrainingSet:
-    """The prepared data in a folder, or what the settings' source is known to hold, or taken for, if there are none.
+    """The prepared data in a folder where it is of the settings' source; else what that source is known to hold, or
+    taken for.
 
     FileError when the folder is damaged.
     """
+    asked = settings.data
     if (data / "meta.json").exists():
         meta = files.read_json(data / "meta.json")
-        channels, height, width = map(int, meta["shape"])
-        return TrainingSet(int(meta["sizes"]["train"]), int(meta["num_classes"]), (channels, height, width))
-    classes, shape = _KINDS.get(settings.data.source.name, _USUAL)
-    return TrainingSet(settings.data.training_examples or _EXAMPLES, classes, shape)
+        if meta["source"] == asked.source.model_dump(mode="json"):
+            channels, height, width = map(int, meta["shape"])
+            examples = asked.training_examples or int(meta["sizes"]["train"])
+            return TrainingSet(examples, int(meta["num_classes"]), (channels, height, width))
+    classes, shape = _KINDS.get(asked.source.name, _USUAL)
+    return TrainingSet(asked.training_examples or _EXAMPLES, classes, shape)
 
 
 def needed(settings: config.Config, data: Path) -> Need:

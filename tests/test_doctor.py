@@ -11,7 +11,7 @@ import torch
 import yaml
 from command import call
 
-from sglr import doctor, duration, space
+from sglr import data, doctor, duration, space
 from sglr.config.reader import validate
 from sglr.data.registry import SourceOptions
 from sglr.tracking import journal
@@ -56,6 +56,27 @@ def test_doctor_asks_the_server_as_a_run_does(project, monkeypatch, required):
     assert "401" in said.text
     assert said.level == ("problem" if required else "warning")
     assert said.text.endswith("(SGLR_TRACKING=required)" if required else "sends later what is missing")
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:50x00", "http://127.0.0.1:99999", "http://[::1"])
+def test_a_tracking_address_that_is_none_is_said(project, monkeypatch, address):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("SGLR_TRACKING", "on")
+    ((level, text),) = about("tracking", project)
+    assert (level, text.partition(": runs go on")[0]) == ("warning", f"MLFLOW_TRACKING_URI={address} is no address")
+
+
+@pytest.mark.parametrize("address", ["./mlruns", "mlruns", "file:./mlruns"])
+def test_doctor_says_where_mlflow_refuses_folders(project, monkeypatch, address):
+    def refuse(root):
+        raise RuntimeError("set `MLFLOW_ALLOW_FILE_STORE=true`")
+
+    monkeypatch.setattr("sglr.tracking.server.connect", refuse)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("SGLR_TRACKING", "on")
+    ((level, text),) = about("tracking", project)
+    assert level == "warning"
+    assert text.startswith(f"MLflow does not take {address} (set `MLFLOW_ALLOW_FILE_STORE=true`): runs go on")
 
 
 def test_doctor_names_packages_and_params(project, monkeypatch):
@@ -170,6 +191,19 @@ def test_a_source_of_ones_own_is_forecast_too(params, tmp_path):
     own = settings.data.model_copy(update={"source": OwnOptions(name="own"), "train_size": None})
     found = space.expected(settings.model_copy(update={"data": own}), tmp_path)
     assert found == space.TrainingSet(50_000, 10, (3, 32, 32))
+
+
+def test_data_prepared_for_other_params_are_no_forecast(params, tmp_path):
+    """Of the same source their classes and shape are, and how many there are where only the data tells."""
+    digits = {"name": "digits", "test_size": 40}
+    params["train"]["batch_size"] = 60
+    params["data"] |= {"source": digits, "train_size": 60, "validation_size": 20}
+    data.prepare(validate(params).data, tmp_path)
+    assert space.expected(validate(params), tmp_path) == space.TrainingSet(60, 10, (1, 8, 8))
+    params["data"]["train_size"] = 80
+    assert space.expected(validate(params), tmp_path).examples == 80
+    params["data"] |= {"source": {"name": "cifar10"}, "train_size": None, "validation_size": 1000}
+    assert space.expected(validate(params), tmp_path) == space.TrainingSet(49_000, 10, (3, 32, 32))
 
 
 def test_doctor_forecasts_the_time(project):
