@@ -57,8 +57,12 @@ def prepare_environment() -> None:
 
 
 def address(root: Path) -> str:
-    """``MLFLOW_TRACKING_URI``, or the database ``mlflow.db`` at the project's root, as an absolute path."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
+    """``MLFLOW_TRACKING_URI``, or the database ``mlflow.db``; a relative path in it is one from the project's root.
+
+    MLflow takes it from the working folder, which in a queued or temporary experiment is a copy that DVC removes.
+    """
+    asked = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    return re.sub(r"^(sqlite:///|file:)(?![/:?]|$)", lambda found: f"{found[0]}{root.resolve()}/", asked)
 
 
 def shown(text: object) -> str:

@@ -1,5 +1,7 @@
 """Params, numbers and names become what MLflow takes; credentials are never shown."""
 
+from pathlib import Path
+
 import pytest
 
 from sglr.tracking import flatten, settings, values
@@ -41,6 +43,25 @@ def test_metrics_are_numbers_and_unmeasured_ones_are_left_out() -> None:
     assert values.numbers({"a": 1, "b": None, "c": True}) == {"a": 1.0, "c": 1.0}
     with pytest.raises(TypeError, match="metric 'phase' must be a number, found 'train'"):
         values.numbers({"phase": "train"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (None, "sqlite:///{root}/mlflow.db"),
+        ("sqlite:///runs/a.db?timeout=9", "sqlite:///{root}/runs/a.db?timeout=9"),
+        ("file:./mlruns", "file:{root}/./mlruns"),
+        *((same, same) for same in ("sqlite:////srv/a.db", "sqlite:///:memory:", "file:///srv/runs", "http://host/x")),
+    ],
+)
+def test_a_relative_address_is_one_from_the_projects_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, expected: str
+) -> None:
+    """Also where the working folder is the copy of an experiment."""
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", asked or "")
+    assert settings.address(Path("..")) == expected.format(root=tmp_path)
 
 
 @pytest.mark.parametrize(
