@@ -106,9 +106,10 @@ def status(as_json: bool) -> None:
     for name, line in state.lines(found):
         click.secho(line, fg=colours.get(name))
     done = sum(one.state == "done" for one in found)
-    click.echo(
-        f"{done} of {len(found)} items are done" + ("." if done == len(found) else "; `dvc repro` runs the rest.")
-    )
+    rest = "; `dvc repro` runs the rest." if done < len(found) else "."
+    if not state.can_go_on(Path(), found):
+        rest = "; params.yaml has to be mended first: `sglr check` lists what is wrong."
+    click.echo(f"{done} of {len(found)} items are done{rest}")
 
 
 @main.of(FOLLOW, epilog=examples("sglr results", "sglr results --cost", "sglr results --json > results.json"))

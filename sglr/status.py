@@ -86,6 +86,17 @@ def is_outdated(root: Path, item: str) -> bool:
         return False
 
 
+def can_go_on(root: Path, found: list[Status]) -> bool:
+    """Whether params.yaml can be used; it is not read where its check is done."""
+    if any(one.item == _SAME_EVERY_TIME and one.state == "done" for one in found):
+        return True
+    try:
+        config.load(root / "params.yaml")
+    except config.ConfigError:
+        return False
+    return True
+
+
 def names(root: Path) -> set[str] | None:
     """The items of the study at hand; None where there is no pipeline."""
     try:
@@ -107,8 +118,8 @@ def read_items(root: Path) -> list[Item]:
 
 
 def _expanded(name: str, entry: dict[str, Any], params: dict[str, Any]) -> Iterator[Item]:
-    matrix = {key: _value(params, values.strip("${}")) for key, values in entry.get("matrix", {}).items()}
-    for combination in itertools.product(*(values or () for values in matrix.values())):
+    matrix = {key: _listed(params, values.strip("${}")) for key, values in entry.get("matrix", {}).items()}
+    for combination in itertools.product(*matrix.values()):
         text = json.dumps(entry)
         for key, value in zip(matrix, combination, strict=True):
             text = text.replace(f"${{item.{key}}}", str(value))
@@ -120,6 +131,15 @@ def _expanded(name: str, entry: dict[str, Any], params: dict[str, Any]) -> Itera
             tuple(filled.get("params", ())),
             tuple(next(iter(out)) if isinstance(out, dict) else out for out in _outs(filled)),
         )
+
+
+def _listed(params: dict[str, Any], key: str) -> list[Any]:
+    """The list that a matrix runs over; ConfigError for anything else."""
+    found = _value(params, key)
+    if not isinstance(found, list):
+        said = f"params.yaml: {key} must be a list (found {found!r})"
+        raise config.ConfigError(f"{said}; `sglr check` lists what is wrong.")
+    return found
 
 
 def _params(root: Path) -> dict[str, Any]:
@@ -142,11 +162,10 @@ def _locked(root: Path) -> dict[str, Any]:
     path = root / "dvc.lock"
     if not path.is_file():
         return {}
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     # DVC may be writing it at this moment.
     for _ in range(_ATTEMPTS):
         with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-            found: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)["stages"]
+            found: dict[str, Any] = config.recorded(path.read_text(encoding="utf-8"))["stages"]
             return found
         time.sleep(0.1)
     raise files.FileError(f"{path} is damaged: take it from git, or delete it (everything runs again).")

@@ -20,6 +20,7 @@ from sglr import data, evaluation, files, models
 from sglr.cli import main
 from sglr.config.reader import validate
 from sglr.exchange import load_foreign
+from sglr.exchange.provenance import gather
 from sglr.tracking import registering
 
 # RobustBench 1.1.1, robustbench/utils.py, class ModelInfo: the fields that concern Lp threat models.
@@ -203,6 +204,15 @@ def test_records_of_other_weights_are_not_taken_for_these(study):
     assert "milestones" not in card
     assert "## Results\n\nNot evaluated, or not on record." in card
     assert set(registering.tags_of(best, "digits", "sglr-0")) == {"experiment", "item", "checkpoint", "md5"}
+
+
+def test_values_are_those_that_dvc_recorded(study):
+    """In DVC's own writing, without the point that PyYAML wants in a number."""
+    lock = study / "dvc.lock"
+    lock.write_text(lock.read_text().replace("weight_decay: 0.0005", "weight_decay: 2e-05"))
+    params = gather("artifacts/train/sglr-0").params
+    assert params is not None
+    assert params["train"]["optimizer"]["weight_decay"] == 2e-5
 
 
 def test_other_data_is_not_taken_for_what_a_model_was_trained_on(study, params):

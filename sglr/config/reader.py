@@ -48,7 +48,14 @@ def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(loader.construct_scalar(node))
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+# The same in C, where PyYAML has it, and without the search for duplicate keys.
+_Fast: Any = type(
+    "_Fast",
+    (getattr(yaml, "CSafeLoader", yaml.SafeLoader),),
+    {"yaml_implicit_resolvers": _Loader.yaml_implicit_resolvers},
+)
+for _kind in (_Loader, _Fast):
+    _kind.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def parse(text: str, source: str = "params.yaml") -> dict[str, Any]:
@@ -66,6 +73,11 @@ def parse(text: str, source: str = "params.yaml") -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{source} must hold a mapping of sections, found {type(values).__name__}.")
     return values
+
+
+def recorded(text: str) -> Any:
+    """What DVC wrote into dvc.lock, which may be long, its scalars read as in ``parse``; yaml.YAMLError for no YAML."""
+    return yaml.load(text, Loader=_Fast)
 
 
 def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from sglr import files
+from sglr import config, files
 from sglr.config.names import CHECKPOINTS
 from sglr.models.checkpoint import SPEC, WEIGHTS
 
@@ -108,8 +108,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 def _locked(path: Path) -> dict[str, _Entry]:
     """What dvc.lock has of every item by name; empty where there is no dvc.lock that can be read."""
     try:
-        text = path.read_text(encoding="utf-8")
-        stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+        stages = config.recorded(path.read_text(encoding="utf-8"))["stages"]
         return {
             name: _Entry(
                 dict(stage.get("params", {}).get("params.yaml", {})),

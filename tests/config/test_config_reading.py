@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sglr.config import ConfigError, load, parse
+from sglr.config import ConfigError, load, parse, recorded
 
 
 @pytest.mark.parametrize(
@@ -17,9 +17,10 @@ from sglr.config import ConfigError, load, parse
     ],
 )  # fmt: skip
 def test_scalars_mean_what_they_look_like(written, meant):
-    value = parse(f"key: {written}")["key"]
-    assert value == meant
-    assert type(value) is type(meant)
+    for read in (parse, recorded):
+        value = read(f"key: {written}")["key"]
+        assert value == meant
+        assert type(value) is type(meant)
 
 
 @pytest.mark.parametrize(

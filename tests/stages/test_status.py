@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from command import call
 from study_project import ITEMS, Ended, Project
 
 from sglr import running, status
@@ -73,6 +74,31 @@ def test_code_that_changed(finished: Project):
     found = states(finished)
     assert found["analyze@sglr-0"].reasons == ["sglr/information changed"]
     assert found["evaluate@sglr-0"].state == "done"
+
+
+def test_numbers_are_compared_as_dvc_writes_them(finished: Project):
+    lock = finished.path / "dvc.lock"
+    lock.write_text(lock.read_text().replace("weight_decay: 0.0005", "weight_decay: 2e-05"))
+    finished.change(lambda p: p["train"]["optimizer"].update(weight_decay=2.0e-5))
+    assert [item for item, one in states(finished).items() if one.state != "done"] == ["check"]
+
+
+def test_a_value_where_a_list_is_wanted(blank: Project, tmp_path, monkeypatch):
+    project = blank.copy(tmp_path / "study")
+    project.change(lambda p: p["experiment"].update(seeds=0))
+    assert "'Value' object is not iterable" in project.call("dvc", "repro").output
+    monkeypatch.chdir(project.path)
+    said = "params.yaml: experiment.seeds must be a list (found 0); `sglr check` lists what is wrong."
+    assert said in call("status").output
+    assert "params.yaml: experiment.seeds: " in call("check").output
+
+
+def test_params_that_cannot_be_used_are_mended_first(blank: Project, tmp_path, monkeypatch):
+    project = blank.copy(tmp_path / "study")
+    monkeypatch.chdir(project.path)
+    assert call("status").output.endswith("; `dvc repro` runs the rest.\n")
+    project.change(lambda p: p["threat"].update(eps_255=-8))
+    assert "params.yaml has to be mended first: `sglr check` lists" in call("status").output
 
 
 def test_before_anything_ran(blank: Project):
