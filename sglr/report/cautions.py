@@ -101,9 +101,11 @@ def _attacks(study: Study, results: dict[str, Any]) -> Iterator[str]:
 def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
     config = study.config
     if config.data.noise.kind != "none":
+        # Of every method the same.
+        wrong = percent(results["labels"][0]["wrong_before"]["mean"])
         yield (
             f"{percent(config.data.noise.rate)}% {config.data.noise.kind} label noise was injected into the training"
-            " labels: what helps here is partly robustness to that noise."
+            f" labels, of which {wrong}% are wrong: what helps here is partly robustness to that noise."
         )
     elif study.wrong_labels:
         share = percent(study.wrong_labels / study.meta["sizes"]["train"])

@@ -3,16 +3,14 @@
 from typing import Any
 
 from sglr.report.study import Study
-from sglr.report.wording import bounds, counted, interval, percent, quoted
+from sglr.report.wording import bounds, counted, percent, quoted
 
 Row = dict[str, Any]
 CLAIMS = {
-    "narrows": "{method} narrows the robust overfitting gap of {baseline} {under}",
-    "unchanged": "{method} does not measurably change the robust overfitting gap of {baseline} {under}",
-    "widens": "{method} widens the robust overfitting gap of {baseline} {under}",
-    "no_gap": (
-        "{baseline} has no robust overfitting gap {under} that could be told from none; with {method} it {changes}"
-    ),
+    "narrows": "{method} narrows the {gap} of {baseline} {under}",
+    "unchanged": "{method} does not measurably change the {gap} of {baseline} {under}",
+    "widens": "{method} widens the {gap} of {baseline} {under}",
+    "no_gap": "{baseline} has no {gap} {under} that could be told from none; with {method} it {changes}",
 }
 
 
@@ -57,6 +55,11 @@ def headline_attacks(study: Study) -> list[str]:
     return [name for name in study.attacks if name == main or _is_autoattack(study, name)]
 
 
+def gap_name(attack: str) -> str:
+    """What best minus last is called under an attack: without one it has nothing to do with robustness."""
+    return "overfitting gap" if attack == "natural" else "robust overfitting gap"
+
+
 def _is_autoattack(study: Study, name: str) -> bool:
     options = study.config.evaluate.attacks.get(name)
     return options is not None and options.name == "autoattack"
@@ -72,7 +75,7 @@ def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
     verdict = _judge(ours, theirs, change)
     changes = "does not measurably change" if change["low"] <= 0 <= change["high"] else "changes"
     claim = CLAIMS[verdict].format(
-        method=quoted(method), baseline=quoted(baseline), under=_under(attack), changes=changes
+        method=quoted(method), baseline=quoted(baseline), gap=gap_name(attack), under=_under(attack), changes=changes
     )
     sentence = f"{claim}: from {percent(theirs['mean'])} to {percent(ours['mean'])} points, {_change(change)}"
     best = _comparison(results, attack, method, "best_gain")
@@ -102,6 +105,9 @@ def _judge(ours: Row, theirs: Row, change: Row) -> str:
 
 def _left(ours: Row) -> str:
     """What is left of a gap that was narrowed."""
+    if ours["high"] < 0:
+        above = f"{percent(-ours['mean'])} points above its best {bounds(_turned(ours))}"
+        return f"No gap is left: its last epoch is {above}."
     told = "can" if ours["low"] > 0 else "cannot"
     return f"What is left, {percent(ours['mean'])} {bounds(ours)}, {told} be told from none."
 
@@ -110,7 +116,7 @@ def _change(row: Row) -> str:
     """'17.5 less [14.2, 20.6]'."""
     if row["estimate"] >= 0:
         return f"{percent(row['estimate'])} less {bounds(row)}"
-    return f"{percent(-row['estimate'])} more {interval(-row['high'], -row['low'])}"
+    return f"{percent(-row['estimate'])} more {bounds(_turned(row))}"
 
 
 def _against(row: Row, reference: str) -> str:
@@ -119,7 +125,12 @@ def _against(row: Row, reference: str) -> str:
         return f"not distinguishable from {reference} ({percent(row['estimate'])} points {bounds(row)})"
     if row["estimate"] > 0:
         return f"{percent(row['estimate'])} points above {reference} {bounds(row)}"
-    return f"{percent(-row['estimate'])} points below {reference} {interval(-row['high'], -row['low'])}"
+    return f"{percent(-row['estimate'])} points below {reference} {bounds(_turned(row))}"
+
+
+def _turned(row: Row) -> Row:
+    """The interval of the opposite difference."""
+    return {"low": -row["high"], "high": -row["low"]}
 
 
 def _gap_of_baseline(results: Row, attack: str, baseline: str) -> str:
@@ -134,11 +145,10 @@ def _gap_of_baseline(results: Row, attack: str, baseline: str) -> str:
 def _alone(study: Study, results: Row, attack: str, method: str) -> str:
     row = _accuracy(results, attack, method)
     text = f"{quoted(method)} ends with {percent(row['last']['mean'])}% {_kind(attack)} accuracy {_under(attack)}"
-    if row["gap"] is not None:
-        text += (
-            f", {percent(row['gap']['mean'])} points {bounds(row['gap'])} below its best"
-            " epoch: the robust overfitting gap"
-        )
+    if (gap := row["gap"]) is not None and gap["mean"] < 0:
+        text += f", {percent(-gap['mean'])} points {bounds(_turned(gap))} above its best epoch: no {gap_name(attack)}"
+    elif gap is not None:
+        text += f", {percent(gap['mean'])} points {bounds(gap)} below its best epoch: the {gap_name(attack)}"
     baseline = study.config.report.baseline
     missing = "" if baseline in study.methods else f" The baseline {quoted(baseline)} is not among the methods listed."
     return f"{text}. There is nothing to compare it with.{missing}"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sglr.report.drawing import INK, Picture, canvas, colour, marker, svg
-from sglr.report.headline import headline_attacks
+from sglr.report.headline import gap_name, headline_attack, headline_attacks
 from sglr.report.study import Study
 from sglr.report.tables import DIFFERENCES
 from sglr.report.wording import bounds, percent, quoted
@@ -19,7 +19,8 @@ def draw_gaps(study: Study, results: Row) -> list[Picture]:
         for row in results["accuracy"]
         if row["gap"]
     ]
-    return _draw(study, "gap", "Robust overfitting gap: best − last", rows, str)
+    title = f"{gap_name(headline_attack(study)).capitalize()}: best − last"
+    return _draw(study, "gap", title, rows, str)
 
 
 def draw_differences(study: Study, results: Row) -> list[Picture]:

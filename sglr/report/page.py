@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sglr.report.drawing import Picture
+from sglr.report.headline import gap_name
 from sglr.report.table import Table
 from sglr.report.wording import plain, quoted
 
@@ -55,11 +56,11 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
     """The parts of the page in order; those without content are dropped."""
     verdicts = {verdict["sentence"]: verdict["accuracy"] for verdict in results["headline"]["verdicts"]}
     details = results["headline"]["details"]
-    baseline = quoted(results["experiment"]["baseline"])
+    gap = gap_name(results["headline"]["attack"])
     notes = "\n\n".join(f"{key}: {note}" for key, note in results["notes"].items())
     return [
         Section(
-            "result", "The robust overfitting gap",
+            "result", f"The {gap}",
             lead=verdicts or {details[0]: ""}, text=details if verdicts else details[1:],
         ),
         _flags(results),
@@ -77,13 +78,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
             pictures=pictures["curves"],
         ),
         Section(
-            "gap", "Robust overfitting gap, differences and controls",
-            text=[
-                f"{baseline} can also be stopped at its best epoch, which costs no more than going on: “last − best of"
-                f" {baseline}” is that control; “best − best” stops both. Other controls (label smoothing,"
-                f" {baseline} with the extra natural forward pass) become rows here when they are listed as"
-                " methods."
-            ],
+            "gap", f"{gap.capitalize()}, differences and controls", text=[_controls(results)],
             pictures=[*pictures["gap"], *pictures["differences"]], tables=_some(tables, "differences"),
             folded=_folded(tables, "paired", "Model against model (McNemar)"),
         ),
@@ -162,6 +157,21 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
         _data(results["data"]),
         _provenance(results),
     ]  # fmt: skip
+
+
+def _controls(results: dict[str, Any]) -> str:
+    """What a method is to be held against; the baseline stopped early where there are rows of that."""
+    baseline = quoted(results["experiment"]["baseline"])
+    others = (
+        f"Controls such as label smoothing, or {baseline} with the extra natural forward pass, become rows here when"
+        " they are listed as methods."
+    )
+    if not any(row["quantity"] == "last_over_best" for row in results["comparisons"]):
+        return others
+    return (
+        f"{baseline} can also be stopped at its best epoch, which costs no more than going on: “last − best of"
+        f" {baseline}” is that control; “best − best” stops both. {others}"
+    )
 
 
 _CHECKPOINTS = (

@@ -79,8 +79,9 @@ def _differences(results: Row) -> Table:
         for (attack, method), entry in found.items()
     )
     baseline = quoted(baseline)
+    over = "seeds and test examples" if len(results["experiment"]["seeds"]) > 1 else "test examples"
     return Table(
-        "differences", f"Differences from {baseline} in points, with 95% intervals over seeds and test examples.",
+        "differences", f"Differences from {baseline} in points, with 95% intervals over {over}.",
         ("attack", "method", *(DIFFERENCES[key].format(baseline=baseline) for key in kept), "seeds", "examples"),
         rows, results["comparisons"], labels=2, grouped=True,
     )  # fmt: skip
@@ -195,10 +196,12 @@ def _calibration(results: Row) -> Table:
                 if entry := found.get((checkpoint, f"{kind}/{key}")):
                     rows.append((f"{checkpoint}, {kind}", name, *_by_method(entry, methods)))
                     records += [{name: row[name] for name in row if name != "runs"} for row in entry.values()]
+    scaled = any("scaled" in name for _, name, *_ in rows)
+    tempered = ", before and after one temperature fitted on the validation split (scaled)" if scaled else ""
     return Table(
         "calibration",
-        "Expected calibration error, cross-entropy and Brier score of test predictions, before and after one"
-        f" temperature fitted on the validation split (scaled){_deviations(results)}.",
+        "Expected calibration error, cross-entropy and Brier score of test"
+        f" predictions{tempered}{_deviations(results)}.",
         ("model, input", "measure", *methods), tuple(rows), records, labels=2, grouped=True,
     )  # fmt: skip
 

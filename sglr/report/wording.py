@@ -52,9 +52,12 @@ def interval(low: float | None, high: float | None, write: Write = percent) -> s
 
 
 def bounds(row: dict[str, Any]) -> str:
-    """The interval of a difference, '[17.3, 23.6]'. Where no example differs it has no width, which says too much."""
+    """The interval of a difference, '[17.3, 23.6]'. Where no example differs, or every one in the same way, it has no
+    width, which says too much."""
     low, high = row["low"], row["high"]
-    return "[no example differs]" if low == high == 0 else interval(low, high)
+    if low == high:
+        return "[no example differs]" if low == 0 else "[every example differs]"
+    return interval(low, high)
 
 
 def joined(*parts: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from sglr import config
+from sglr.report.intervals import draw_gaps
+from sglr.report.page import sections
 from sglr.report.results import collect
 from sglr.report.study import read
 from sglr.report.tables import tables
@@ -58,6 +61,15 @@ def test_what_is_left_of_a_gap_is_told_from_none(make: Make) -> None:
     assert re.search(r" What is left, 8\.0 \[\d+\.\d, \d+\.\d\], can be told from none\.$", sentence)
 
 
+def test_where_the_last_epoch_is_above_the_best_no_gap_is_left(make: Make) -> None:
+    rising = {"best": (100, 110), "last": (141, 151)}
+    sentence = results_of(make(correct={"at": FALLING, "sglr": rising}))["headline"]["verdicts"][0]["sentence"]
+    said = r" No gap is left: its last epoch is 20\.5 points above its best \[\d+\.\d, \d+\.\d\]\.$"
+    assert re.search(said, sentence)
+    (alone, *_) = results_of(make(methods=("at",), correct={"at": rising}))["headline"]["details"]
+    assert re.search(r", 20\.5 points \[\d+\.\d, \d+\.\d\] above its best epoch: no robust overfitting gap\. ", alone)
+
+
 def test_a_gap_narrowed_from_below_is_said_to_be(make: Make) -> None:
     """Natural training has no gap since it has no robustness; its verdict must not sound like an improvement."""
 
@@ -103,6 +115,16 @@ def test_where_no_example_differs_no_interval_pretends_to_know(make: Make) -> No
         assert not any("[0.0, 0.0]" in cell for cell in cells)
 
 
+def test_where_every_example_differs_no_interval_pretends_to_know(make: Make) -> None:
+    correct = {"at": {"best": (200, 200), "last": (0, 0)}, "sglr": {"best": (200, 200), "last": (200, 200)}}
+    verdict = results_of(make(seeds=(0,), correct=correct))["headline"]["verdicts"][0]
+    assert "100.0 less [every example differs]" in verdict["sentence"]
+    assert "100.0 points above ‘at’ [every example differs]" in verdict["accuracy"]
+    correct = {"at": correct["sglr"], "sglr": correct["at"]}
+    verdict = results_of(make(seeds=(0,), correct=correct))["headline"]["verdicts"][0]
+    assert "100.0 points below ‘at’ [every example differs]" in verdict["accuracy"]
+
+
 def test_worse_is_called_worse(make: Make) -> None:
     made = make(correct={"at": FALLING, "sglr": {"best": (70, 80), "last": (60, 70)}})
     verdict = results_of(made)["headline"]["verdicts"][0]
@@ -124,11 +146,32 @@ def test_without_validation_there_is_no_gap(make: Make) -> None:
     assert {row["quantity"] for row in results["comparisons"]} == {"last_gain"}
 
 
+def test_what_is_not_there_is_not_explained(make: Make) -> None:
+    """Without a validation split neither the baseline stopped early nor a temperature; with one, both."""
+
+    def said(best: bool, measured: dict[str, float]) -> tuple[str, str]:
+        config, artifacts = make(best=best, seeds=(0,))
+        for metrics in artifacts.glob("analyze/*/metrics.json"):
+            metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"last": measured}))
+        results = results_of((config, artifacts))
+        shown = tables(results)
+        (gap,) = (part for part in sections(results, shown, defaultdict(list)) if part.id == "gap")
+        return " ".join(gap.text), shown["calibration"].caption
+
+    text, caption = said(best=False, measured={"natural/ece": 0.2})
+    assert "best" not in text
+    assert "temperature" not in caption
+    text, caption = said(best=True, measured={"natural/ece": 0.2, "natural/ece_scaled": 0.1})
+    assert "“last − best of ‘at’” is that control" in text
+    assert "one temperature fitted on the validation split (scaled)" in caption
+
+
 def test_one_seed_says_what_its_interval_counts(make: Make) -> None:
     results = results_of(make(seeds=(1,)))
     assert "count test examples only" in results["headline"]["details"][-1]
     assert results["accuracy"][0]["last"]["deviation"] is None
     assert results["cautions"][0].startswith("One seed")
+    assert tables(results)["differences"].caption.endswith("with 95% intervals over test examples.")
 
 
 def test_one_method_has_nothing_to_compare_with(make: Make) -> None:
@@ -140,14 +183,23 @@ def test_one_method_has_nothing_to_compare_with(make: Make) -> None:
 
 
 def test_without_attacks_nothing_is_said_of_robustness(make: Make) -> None:
-    results = results_of(make(change=lambda values: values["evaluate"].update(attacks={})))
-    assert "gap of ‘at’ without an attack" in results["headline"]["verdicts"][0]["sentence"]
+    def without(values: dict[str, Any]) -> None:
+        values["evaluate"]["attacks"] = {}
+
+    made = make(change=without)
+    results = results_of(made)
+    assert draw_gaps(read(*made), results)[0].title == "Overfitting gap: best − last"
+    assert "the overfitting gap of ‘at’ without an attack" in results["headline"]["verdicts"][0]["sentence"]
+    (alone, *_) = results_of(make(("at",), change=without))["headline"]["details"]
+    assert alone.split(". ")[0].endswith("below its best epoch: the overfitting gap")
+    titles = [part.title for part in sections(results, tables(results), defaultdict(list))]
+    assert not [title for title in titles if "robust" in title.lower()]
     assert any("No attack was run" in caution for caution in results["cautions"])
 
 
 def test_cautions_follow_from_the_facts(make: Make) -> None:
     said = " ".join(results_of(make())["cautions"])
-    for fact in ("Only 2 seeds", "autoattack was run on 20 of the 200", "‘sglr’ turns 16.7%", "40.0% symmetric", "8x8"):
+    for fact in ("Only 2 seeds", "autoattack was run on 20 of the 200", "‘sglr’ turns 16.7%", "8x8"):
         assert fact in said
 
     def milder(values: dict[str, Any]) -> None:
@@ -161,6 +213,17 @@ def test_cautions_follow_from_the_facts(make: Make) -> None:
     assert "autoattack was run on" not in said
     assert "train mode" not in said
     assert "ratio 0.7: a reconstruction" in said
+
+
+def test_injected_noise_is_said_with_the_labels_it_made_wrong(make: Make) -> None:
+    """Of one class in ten; the labels of the made-up study, four of ten wrong, are not drawn from it."""
+
+    def one_class(values: dict[str, Any]) -> None:
+        values["data"]["noise"] = {"kind": "asymmetric", "rate": 0.9, "seed": 0, "map": {0: 1}}
+
+    said = " ".join(results_of(make(change=one_class))["cautions"])
+    noise = "90.0% asymmetric label noise was injected into the training labels, of which 40.0% are wrong: what helps"
+    assert noise in said
 
 
 def test_a_best_epoch_before_refinement_is_cautioned_about(make: Make) -> None:

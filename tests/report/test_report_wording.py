@@ -35,6 +35,12 @@ def test_interval_and_count() -> None:
     assert (wording.counted(1, "seed"), wording.counted(2000, "seed")) == ("1 seed", "2,000 seeds")
 
 
+def test_an_interval_without_width_says_why() -> None:
+    assert wording.bounds({"low": 0.0, "high": 0.0}) == "[no example differs]"
+    assert wording.bounds({"low": -1.0, "high": -1.0}) == "[every example differs]"
+    assert wording.bounds({"low": -1.0, "high": 0.0}) == "[−100.0, 0.0]"
+
+
 def test_plain_values() -> None:
     assert wording.plain({"name": "digits", "shape": [1, 8, 8], "flip": False, "map": None}) == (
         "name digits; shape 1, 8, 8; flip no; map –"
