@@ -21,7 +21,7 @@ help:
 	@echo "make ui         open the MLflow UI on the run database (http://127.0.0.1:5000)"
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       renew constraints.txt with the newest versions"
-	@echo "make clean      remove results, snapshots and the environment (not DVC's cache, not the run database)"
+	@echo "make clean      remove results, snapshots and the environment (not DVC's cache, the run database, downloads)"
 
 repro: $(INSTALLED)
 	dvc repro
@@ -64,7 +64,7 @@ lock: pyproject.toml
 
 clean:
 	rm -rf artifacts/check.txt artifacts/data artifacts/warmup artifacts/train artifacts/evaluate artifacts/audit artifacts/analyze artifacts/report
-	rm -rf .sglr .pytest_cache .mypy_cache .ruff_cache build *.egg-info $(VENV)
+	rm -rf .sglr/snapshots .sglr/locks .pytest_cache .mypy_cache .ruff_cache build *.egg-info $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; use make PYTHON=...") if sys.version_info < (3, 11) else None'

@@ -168,7 +168,12 @@ def _locked(root: Path) -> dict[str, Any]:
             found: dict[str, Any] = config.recorded(path.read_text(encoding="utf-8"))["stages"]
             return found
         time.sleep(0.1)
-    raise files.FileError(f"{path} is damaged: take it from git, or delete it (everything runs again).")
+    if "\n<<<<<<< " in path.read_text(encoding="utf-8", errors="replace"):
+        raise files.FileError(
+            f"{path} has conflicts of a merge: `git checkout --ours dvc.lock artifacts`, then `dvc repro`; what ran on"
+            " either side comes from DVC's cache."
+        )
+    raise files.FileError(f"{path} is damaged: take it from git, or delete it (what is in DVC's cache stays known).")
 
 
 def _upstream(item: Item, makers: dict[str, str]) -> set[str]:

@@ -79,13 +79,17 @@ class Definition:
         return _lock_of(self.snapshots)
 
     @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Digest of everything it depends on, as it was when this was first asked for."""
+        return {dep: files.digest(dep) for dep in self.deps}
+
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of everything its result depends on: values, inputs, code, versions."""
         import torch
 
-        inputs = {dep: files.digest(dep) for dep in self.deps}
         versions = [platform.python_version(), torch.__version__]
-        parts = json.dumps([self.item, self.values, inputs, versions], sort_keys=True)
+        parts = json.dumps([self.item, self.values, self.inputs, versions], sort_keys=True)
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     @property
@@ -111,13 +115,23 @@ class Definition:
                 raise files.FileError(f"{self.item} needs {dep}, which is missing; {makes}.")
 
     def require_unchanged(self) -> None:
-        """ConfigError when one of its keys was edited while it ran: DVC would record the new value as the one used."""
+        """ConfigError when one of its keys, or its code, was edited while it ran: DVC would record what is there now as
+        what was used."""
         now = _values(self.keys)
         changed = [key for key in self.keys if now[key] != self.values[key]]
         if changed:
             raise config.ConfigError(
                 f"{', '.join(changed)} changed in params.yaml while {self.item} was running; its result is discarded."
                 " Run it again."
+            )
+        # What other items made is theirs; audit itself removes some of it.
+        given = {dep: was for dep, was in self.inputs.items() if Path(dep).parts[0] != _ARTIFACTS.name}
+        edited = [dep for dep, was in given.items() if files.digest(dep) != was]
+        if edited:
+            raise config.ConfigError(
+                f"{', '.join(edited)} changed while {self.item} was running, and DVC would take its result for one of"
+                " the changed code; it is discarded. Run it again, or put back what was there before: then it goes on"
+                " from its snapshots."
             )
 
     def mark_finished(self, metrics: Path) -> None:

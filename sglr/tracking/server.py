@@ -58,6 +58,11 @@ class Server:
             location = (database.parent / "mlartifacts" / safe(name)).as_uri() if database else None
             found = self._client.get_experiment_by_name(name)
             if found is not None:
+                if found.lifecycle_stage == "deleted":
+                    raise RuntimeError(
+                        f"the experiment {name} was deleted in MLflow: `mlflow experiments restore -x"
+                        f" {found.experiment_id}` brings it back, or take another experiment.name"
+                    )
                 self._say_if_moved(found, location)
                 return str(found.experiment_id)
             try:

@@ -192,7 +192,10 @@ def _end(root: Path, header: dict[str, Any], journal: Journal, sender: Sender, f
     progress = Progress.read(journal.folder)
     records.complete(root, header, journal.id, progress.run_id)
     missing = survey(journal.folder, progress.offset)
-    if missing is None or missing.lines:
+    if missing is None:
+        LOG.warning("%s: its journal is gone or damaged; what was not sent yet is lost.", header["item"])
+        return
+    if missing.lines:
         said = "%s: %s are not on the tracking server (%s). `sglr sync` sends them."
         LOG.warning(said, header["item"], missing, sender.reason)
         return

@@ -1,10 +1,13 @@
-"""Which snapshots are removed when a stage starts."""
+"""Which snapshots are removed when a stage starts; what may not change while it runs."""
 
 import os
 import time
 from pathlib import Path
 
+import pytest
+
 from sglr import files
+from sglr.config import ConfigError
 from stages.pipeline import Definition
 
 LOCK = "stages:\n  train@at-0:\n    outs:\n    - path: metrics.json\n      hash: md5\n      md5: {md5}\n"
@@ -43,3 +46,20 @@ def test_those_of_a_finished_item_stay_until_its_outs_are_committed(tmp_path, mo
     Path("dvc.lock").write_text(LOCK.format(md5=files.md5("metrics.json")))
     Definition.prune_snapshots()
     assert not done.exists()
+
+
+def test_code_edited_while_a_stage_runs(tmp_path, monkeypatch):
+    """DVC would record the code that is there at the end as the one that made the result."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("a: 1")
+    Path("dvc.yaml").write_text("stages: {audit: {params: [a], deps: [code, artifacts/train]}}")
+    for name in ("code", "artifacts/train"):
+        Path(name).mkdir(parents=True)
+        (Path(name) / "file.py").write_text("1")
+    definition = Definition.read("audit")
+    assert len(definition.fingerprint) == 16
+    (tmp_path / "artifacts/train/file.py").write_text("2")  # what other items made is theirs
+    definition.require_unchanged()
+    (tmp_path / "code/file.py").write_text("2")
+    with pytest.raises(ConfigError, match=r"^code changed while audit was running.* it goes on from its snapshots\.$"):
+        definition.require_unchanged()

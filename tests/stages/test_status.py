@@ -9,7 +9,7 @@ import pytest
 from command import call
 from study_project import ITEMS, Ended, Project
 
-from sglr import running, status
+from sglr import files, running, status
 
 AFTER = ["audit", "report"]
 # Change, items that are out of date with the reason, and items that wait.
@@ -81,6 +81,13 @@ def test_numbers_are_compared_as_dvc_writes_them(finished: Project):
     lock.write_text(lock.read_text().replace("weight_decay: 0.0005", "weight_decay: 2e-05"))
     finished.change(lambda p: p["train"]["optimizer"].update(weight_decay=2.0e-5))
     assert [item for item, one in states(finished).items() if one.state != "done"] == ["check"]
+
+
+def test_a_lock_file_with_conflicts_of_a_merge(finished: Project):
+    lock = finished.path / "dvc.lock"
+    lock.write_text(lock.read_text().replace("stages:\n", "stages:\n<<<<<<< HEAD\n=======\n>>>>>>> other\n"))
+    with pytest.raises(files.FileError, match=r"conflicts of a merge: `git checkout --ours dvc\.lock artifacts`"):
+        status.status(finished.path)
 
 
 def test_a_value_where_a_list_is_wanted(blank: Project, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -467,3 +468,28 @@ def test_a_damaged_note_of_what_was_sent_makes_no_second_run(
         log_all(tracker)
     assert database.run().info.status == "FINISHED"
     assert database.points(database.run(), "loss") == EVERY
+
+
+def test_an_experiment_that_was_deleted(
+    root: Path, train: Callable[..., Any], database: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its runs wait; nothing can be sent before it is there again."""
+    with train():
+        pass
+    client = database.client
+    identifier = database.run().info.experiment_id
+    client.delete_experiment(identifier)
+    with caplog.at_level(logging.WARNING, "sglr.tracking"), train(key="k2") as tracker:
+        tracker.metrics({"x": 1.0}, step=1)
+    assert f"the experiment digits was deleted in MLflow: `mlflow experiments restore -x {identifier}`" in caplog.text
+    client.restore_experiment(identifier)
+    tracking.sync(root)
+    assert len(client.search_runs([identifier])) == 2
+
+
+def test_a_journal_that_was_removed(
+    root: Path, train: Callable[..., Any], database: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "sglr.tracking"), train():
+        shutil.rmtree(root / ".sglr")
+    assert "train@sglr-0: its journal is gone or damaged; what was not sent yet is lost." in caplog.text
