@@ -79,17 +79,13 @@ class Definition:
         return _lock_of(self.snapshots)
 
     @cached_property
-    def inputs(self) -> dict[str, str]:
-        """Digest of everything it depends on, as it was when this was first asked for."""
-        return {dep: files.digest(dep) for dep in self.deps}
-
-    @cached_property
     def fingerprint(self) -> str:
         """Hash of everything its result depends on: values, inputs, code, versions."""
         import torch
 
+        inputs = {dep: files.digest(dep) for dep in self.deps}
         versions = [platform.python_version(), torch.__version__]
-        parts = json.dumps([self.item, self.values, self.inputs, versions], sort_keys=True)
+        parts = json.dumps([self.item, self.values, inputs, versions], sort_keys=True)
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     @property
@@ -114,9 +110,14 @@ class Definition:
                 makes = f"`dvc repro {self.item}` runs what makes it"
                 raise files.FileError(f"{self.item} needs {dep}, which is missing; {makes}.")
 
-    def require_unchanged(self) -> None:
-        """ConfigError when one of its keys, or its code, was edited while it ran: DVC would record what is there now as
-        what was used."""
+    def given(self) -> dict[str, str]:
+        """Digests, as they are now, of what it depends on and no other item makes: code, data."""
+        own = (dep for dep in self.deps if Path(dep).parts[0] != _ARTIFACTS.name)
+        return {dep: files.digest(*_members(Path(dep))) for dep in own}
+
+    def require_unchanged(self, given: dict[str, str]) -> None:
+        """ConfigError when one of its keys, or of what was ``given`` at its start, was edited while it ran: DVC would
+        record what is there now as what was used."""
         now = _values(self.keys)
         changed = [key for key in self.keys if now[key] != self.values[key]]
         if changed:
@@ -124,9 +125,7 @@ class Definition:
                 f"{', '.join(changed)} changed in params.yaml while {self.item} was running; its result is discarded."
                 " Run it again."
             )
-        # What other items made is theirs; audit itself removes some of it.
-        given = {dep: was for dep, was in self.inputs.items() if Path(dep).parts[0] != _ARTIFACTS.name}
-        edited = [dep for dep, was in given.items() if files.digest(dep) != was]
+        edited = [dep for dep, now in self.given().items() if given[dep] != now]
         if edited:
             raise config.ConfigError(
                 f"{', '.join(edited)} changed while {self.item} was running, and DVC would take its result for one of"
@@ -157,6 +156,14 @@ class Definition:
         for lock in (home() / _OWN / "locks").glob("*/*.lock"):
             if not (unused := _snapshots() / lock.parent.name / lock.stem).exists():
                 _remove(unused)
+
+
+def _members(path: Path) -> list[Path]:
+    """A file, or the files of a folder without what an editor puts beside one that is open."""
+    if not path.is_dir():
+        return [path]
+    within = sorted(member for member in path.rglob("*") if member.is_file())
+    return [member for member in within if member.name[0] not in ".#" and not member.name.endswith("~")]
 
 
 def home() -> Path:

@@ -121,6 +121,7 @@ def stage(
             settings = config.load()
             definition.require_listed(settings)
             definition.require_inputs()
+            given = definition.given()
             if leads:
                 definition.prune_snapshots()
             if experiment() is not None:  # downloads outlive its copy
@@ -133,7 +134,7 @@ def stage(
                 with _tracker(definition, settings, parent, device, track and leads) as tracker:
                     with _stopped_if_asked(watch):
                         yield Run(settings, definition, tracker, device, watch, leads)
-                    definition.require_unchanged()
+                    definition.require_unchanged(given)
     except Stopped as stopped:
         click.echo(f"{name}: {stopped.reason}", err=True)
         raise
