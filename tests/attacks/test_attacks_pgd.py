@@ -9,6 +9,7 @@ from torch import nn
 from sglr.attacks import apgd, attack_mode, autoattack, correct_under, fgsm, pgd, square
 from sglr.attacks.accuracy import LogitsError
 from sglr.attacks.pgd import PgdOptions
+from sglr.random import torch_stream
 from sglr.threat import L2, Linf
 
 SHAPE = (1, 4, 4)
@@ -30,6 +31,16 @@ def pictures(n: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> torc
     return (
         torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * (high - low) + low
     )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("step_size_255", "step_size"), [(3.0, 3 / 255), (None, 0.05)])
+def test_the_attack_of_params_is_pgd_of_these_numbers(seed, step_size_255, step_size):
+    model, x, y, threat = Linear(), pictures(8), torch.tensor([0, 1] * 4), Linf(0.2)
+    attack = PgdOptions(name="pgd", steps=2, step_size_255=step_size_255).build(threat)
+    generator = torch_stream(seed, "pgd")
+    expected = pgd(model, x, y, threat=threat, step_size=step_size, steps=2, generator=generator)
+    assert torch.equal(attack(model, x, y, seed=seed), expected)
 
 
 def test_linf_reaches_the_optimum_of_a_linear_model_inside_the_box():

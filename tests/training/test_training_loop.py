@@ -1,7 +1,7 @@
 """The training loop: what an epoch counts, what is kept, where it stops, and that it goes on as if it had not."""
 
 import math
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sglr.config.reader import validate
 from sglr.config.sections import ConstantSchedule, CosineSchedule, LinearSchedule, StepSchedule
 from sglr.data import Split, batches, order
 from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, loop
+from sglr.training import step as training_step
 from sglr.training.schedules import learning_rate
 
 CPU = torch.device("cpu")
@@ -129,6 +130,25 @@ def test_every_step_is_made_at_the_rate_of_its_schedule(params, monkeypatch, sch
     history = fit(plan(params, AT, schedule=schedule), net(), *splits()).history
     assert used == pytest.approx(rates)
     assert [row["lr"] for row in history] == pytest.approx(rates[2::3])
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_every_step_draws_its_own_crops_and_starts(params, monkeypatch, augmented):
+    """All pictures are one picture: what tells two steps apart is what they drew."""
+    if augmented:
+        params["data"]["augment"] = {"crop_padding": 1, "flip": True}
+    train, validation = splits()
+    train.x[:] = train.x[0]
+    attack, seen = training_step._attack, []
+
+    def watched(plan, learner, x, y, start, penalty):
+        seen.append((x if augmented else start).clone())
+        return attack(plan, learner, x, y, start, penalty)
+
+    monkeypatch.setattr(training_step, "_attack", watched)
+    fit(plan(params, AT), net(), train, validation)
+    assert len(seen) == 9
+    assert not any(torch.equal(one, other) for one, other in combinations(seen, 2))
 
 
 @pytest.mark.parametrize("every", [1, 2])
