@@ -1,5 +1,6 @@
 """Is everything here that a run needs, and what to do where it is not."""
 
+import difflib
 import importlib.metadata
 import os
 import platform
@@ -21,6 +22,10 @@ PACKAGES = {
     "`sglr predict`": ("pillow",),
     "data sets": ("scikit-learn", "torchvision"),
 }
+VARIABLES = (
+    "SGLR_DATA_ROOT", "SGLR_DEVICE", "SGLR_NPROC", "SGLR_SNAPSHOT_SECONDS", "SGLR_SYSTEM_METRICS", "SGLR_TRACKING",
+    "SGLR_TRACKING_WAIT",
+)  # fmt: skip
 # Of all trainings on a CPU, in seconds.
 _LONG = 24 * 3600
 _SOURCES = {"digits": "scikit-learn", "cifar10": "torchvision", "cifar100": "torchvision", "svhn": "torchvision"}
@@ -42,6 +47,7 @@ def examine(root: Path) -> list[Finding]:
         lambda: iter([Finding("ok", "python", platform.python_version())]),
         lambda: _packages(settings),
         lambda: iter(params),
+        _environment,
         lambda: _device(settings),
         lambda: _data(settings),
         lambda: _time(root, settings),
@@ -91,6 +97,13 @@ def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
         Finding("ok", "params", f"{len(methods)} methods, {len(seeds)} seeds ({settings.experiment.name})"),
         *(Finding("warning", "params", doubt) for doubt in config.doubts(settings)),
     ]
+
+
+def _environment() -> Iterator[Finding]:
+    for name in sorted(name for name in os.environ if name.startswith("SGLR_") and name not in VARIABLES):
+        near = difflib.get_close_matches(name, VARIABLES, 1)
+        meant = f": perhaps {near[0]} is meant" if near else f": there are {', '.join(VARIABLES)}"
+        yield Finding("warning", "environment", f"{name} is read by nothing{meant}")
 
 
 def _device(settings: config.Config | None) -> Iterator[Finding]:
@@ -177,6 +190,8 @@ def _tracking(root: Path) -> Iterator[Finding]:
 
     try:
         off = settings.asked() == "off"
+        settings.wait_limit()
+        settings.system_metrics()
     except config.ConfigError as error:
         yield Finding("problem", "tracking", str(error))
         return
@@ -185,13 +200,11 @@ def _tracking(root: Path) -> Iterator[Finding]:
         return
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri or uri.startswith("sqlite:"):
-        yield Finding("ok", "tracking", "a local file" if uri else f"{root / 'mlflow.db'}")
+        yield _database(root)
     elif uri.startswith("http"):
         yield _server(root, uri)
-    elif "://" in uri and not uri.startswith("file:"):
-        yield Finding("ok", "tracking", f"a database ({uri.partition(':')[0]}), which was not asked")
     else:
-        yield _folder(root, uri)
+        yield _asked(root, uri)
     left = unsent(root)
     if left:
         yield Finding("warning", "tracking", f"{left} runs not wholly sent, or still going on: `sglr sync` sends them")
@@ -219,8 +232,20 @@ def _server(root: Path, uri: str) -> Finding:
     return Finding("ok", "tracking", f"an MLflow server answers at {host}:{port}")
 
 
-def _folder(root: Path, uri: str) -> Finding:
-    """Whether MLflow takes it: newer versions refuse folders unless MLFLOW_ALLOW_FILE_STORE is set."""
+def _database(root: Path) -> Finding:
+    """Where it is, or whether it can be made there."""
+    from sglr.tracking import settings
+
+    path = settings.sqlite_file(settings.address(root))
+    if path is None:
+        return Finding("ok", "tracking", "a database in memory")
+    if not path.exists() and not os.access(path.parent, os.W_OK):
+        return _untracked(f"{path} cannot be made: there is no folder {path.parent} that can be written to")
+    return Finding("ok", "tracking", str(path))
+
+
+def _asked(root: Path, uri: str) -> Finding:
+    """Whether MLflow takes a folder (newer versions refuse it unless MLFLOW_ALLOW_FILE_STORE is set) or a database."""
     from sglr.tracking import server, settings
 
     try:

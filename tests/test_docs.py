@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sglr.cli import main
+from sglr.doctor import VARIABLES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -48,6 +49,7 @@ def test_every_variable_is_described():
     page = (ROOT / "docs/reference/environment.md").read_text()
     described = set(re.findall(r"^\| `(SGLR_\w+)`", page, re.MULTILINE))
     assert described == set(re.findall(r"\bSGLR_[A-Z_]+", code))
+    assert described == set(VARIABLES)
 
 
 def test_every_command_is_described():

@@ -11,7 +11,8 @@ import torch
 import yaml
 from command import call
 
-from sglr import data, doctor, duration, space
+from sglr import data, doctor, duration, space, tracking
+from sglr.config import ConfigError
 from sglr.config.reader import validate
 from sglr.data.registry import SourceOptions
 from sglr.tracking import journal
@@ -138,6 +139,54 @@ def test_doctor_reads_the_environment_as_a_stage_does(project, monkeypatch, name
     level, text = about("device", project)[0]
     assert level == "problem"
     assert text.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SGLR_TRACKNG", "SGLR_TRACKNG is read by nothing: perhaps SGLR_TRACKING is meant"),
+        ("SGLR_SEEDS", "SGLR_SEEDS is read by nothing: there are SGLR_DATA_ROOT, SGLR_DEVICE, "),
+    ],
+)
+def test_doctor_names_variables_that_nothing_reads(project, monkeypatch, name, said):
+    assert about("environment", project) == []
+    monkeypatch.setenv(name, "1")
+    ((level, text),) = about("environment", project)
+    assert (level, text[: len(said)]) == ("warning", said)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SGLR_TRACKING_WAIT", "soon", "SGLR_TRACKING_WAIT='soon' is not a number of seconds."),
+        ("SGLR_TRACKING_WAIT", "nan", "SGLR_TRACKING_WAIT='nan' is not a number of seconds."),
+        ("SGLR_SYSTEM_METRICS", "no", "SGLR_SYSTEM_METRICS='no' is not known; use on or off."),
+    ],
+)
+def test_doctor_reads_the_settings_of_tracking_as_a_stage_does(project, monkeypatch, name, value, said):
+    monkeypatch.setenv("SGLR_TRACKING", "on")
+    monkeypatch.setenv(name, value)
+    assert about("tracking", project) == [("problem", said)]
+    with (
+        pytest.raises(ConfigError, match=re.escape(said)),
+        tracking.run(root=project, experiment="digits", stage="train", item="train@at-0", key="k"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("htp://127.0.0.1:5000", "MLflow does not take htp://127.0.0.1:5000 ("),
+        ("sqlite:///none/runs.db", "{root}/none/runs.db cannot be made: there is no folder {root}/none that can be"),
+    ],
+)
+def test_doctor_says_where_no_runs_can_be_kept(project, monkeypatch, address, said):
+    monkeypatch.setenv("SGLR_TRACKING", "on")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    ((level, text),) = about("tracking", project)
+    assert level == "warning"
+    assert text.startswith(said.format(root=project))
 
 
 @pytest.mark.parametrize(

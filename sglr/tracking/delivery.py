@@ -4,14 +4,14 @@ import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sglr import files
 from sglr.tracking import journal
 from sglr.tracking.server import JOURNAL_TAG, PARENT_TAG, Point, RunGoneError, Server
-from sglr.tracking.settings import LOG
+from sglr.tracking.settings import LOG, shown
 
 PROGRESS = "sent.json"
 _BATCH = 1000
@@ -21,8 +21,9 @@ _BATCH = 1000
 class Progress:
     """How far a journal has been sent.
 
-    ``offset``: bytes that the server certainly has. ``inflight``: bytes that have been on their way; of those behind
-    ``offset`` the server may have all, some or none. ``creating``: a run was about to be created.
+    ``offset``: bytes that the server certainly has, but for the lines that end at ``put_off``: files that could not be
+    stored while all else could. ``inflight``: bytes that have been on their way; of those behind ``offset`` the server
+    may have all, some or none. ``creating``: a run was about to be created.
     """
 
     run_id: str | None = None
@@ -30,6 +31,7 @@ class Progress:
     offset: int = 0
     inflight: int = 0
     creating: bool = False
+    put_off: list[int] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> "Progress":
@@ -67,9 +69,10 @@ class Delivery:
         self._checked = False
 
     def step(self) -> bool:
-        """Send the next batch; False when everything in the journal has been sent.
+        """Send the next batch; False when everything in the journal has been sent, or put off.
 
-        Raises whatever MLflow raises when the server fails; calling it again goes on where it failed.
+        Raises whatever MLflow raises when the server fails; calling it again goes on where it failed. A file that alone
+        cannot be stored (its place in MLflow is another machine's, or needs a package that is missing) is put off.
         """
         if not self._checked:
             self._find_run()
@@ -78,23 +81,45 @@ class Delivery:
             return False
         doubtful = self.progress.offset < self.progress.inflight
         self._note(inflight=max(end, self.progress.inflight))
+        put_off = self.progress.put_off
         try:
-            if batch[0]["kind"] in ("open", "end", "artifact"):
+            if batch[0]["kind"] == "artifact":
+                if reason := self._store(batch[0]):
+                    put_off = [*put_off, end]
+                    LOG.warning(
+                        "%s: MLflow cannot store %s (%s). The rest is sent; `sglr sync` tries this file again.",
+                        self.header["item"], batch[0]["source"], reason,
+                    )  # fmt: skip
+            elif batch[0]["kind"] in ("open", "end"):
                 self._act(batch[0])
             else:
                 self._log(batch, doubtful)
         except RunGoneError as gone:
             self._forget(gone.run_id)
             return True
-        self._note(offset=end)
-        if batch[0]["kind"] == "artifact":
-            shutil.rmtree((self._folder / batch[0]["copy"]).parent, ignore_errors=True)
+        self._note(offset=end, put_off=put_off)
         return True
 
-    def drain(self) -> None:
-        """Send everything there is."""
-        while self.step():
-            pass
+    def drain(self) -> str:
+        """Send everything there is, what was put off at the end; why some of that could not be stored, or ""."""
+        while True:
+            while self.step():
+                pass
+            try:
+                return self._store_put_off()
+            except RunGoneError as gone:
+                self._forget(gone.run_id)
+
+    def _store_put_off(self) -> str:
+        reason = ""
+        for record, end in journal.read(self._folder):
+            if end not in self.progress.put_off:
+                continue
+            if found := self._store(record):
+                reason = found
+            else:
+                self._note(put_off=[other for other in self.progress.put_off if other != end])
+        return reason
 
     def _next(self) -> tuple[list[dict[str, Any]], int]:
         batch: list[dict[str, Any]] = []
@@ -115,14 +140,23 @@ class Delivery:
         if record["kind"] == "open":
             if self._server.status(run_id) != "RUNNING":
                 self._server.set_status(run_id, "RUNNING")
-        elif record["kind"] == "end":
-            self._server.set_status(run_id, record["status"], ended=record["t"])
         else:
-            copy, source = self._folder / record["copy"], Path(record["source"])
-            if copy.exists() or source.exists():
-                self._server.artifact(run_id, copy if copy.exists() else source, record["folder"])
-            else:
-                LOG.warning("%s: artifact %s is gone and cannot be sent", self.header["item"], source)
+            self._server.set_status(run_id, record["status"], ended=record["t"])
+
+    def _store(self, record: dict[str, Any]) -> str:
+        """Store a file; why it cannot be, or "". Raises where the server does not answer anything else either."""
+        copy, source = self._folder / record["copy"], Path(record["source"])
+        if copy.exists() or source.exists():
+            try:
+                self._server.artifact(self._run_id(), copy if copy.exists() else source, record["folder"])
+            except Exception as error:
+                if self._server.status(self._run_id()) is None:
+                    raise RunGoneError(self._run_id()) from None
+                return shown(error) or type(error).__name__
+        else:
+            LOG.warning("%s: artifact %s is gone and cannot be sent", self.header["item"], source)
+        shutil.rmtree(copy.parent, ignore_errors=True)
+        return ""
 
     def _log(self, batch: list[dict[str, Any]], doubtful: bool) -> None:
         own: list[Point] = []
@@ -194,9 +228,15 @@ class Delivery:
         self.progress.write(self._folder)
 
 
+def survey(folder: Path) -> journal.Survey | None:
+    """The journal in ``folder`` at a glance, with what the server does not have of it."""
+    progress = Progress.read(folder)
+    return journal.survey(folder, progress.offset, progress.put_off)
+
+
 def remove_if_done(folder: Path) -> bool:
     """Remove the journal of a FINISHED run that has been sent whole. Only for the holder of both its locks."""
-    seen = journal.survey(folder, Progress.read(folder).offset)
+    seen = survey(folder)
     done = seen is not None and seen.status == "FINISHED" and seen.lines == 0
     if done:
         shutil.rmtree(folder, ignore_errors=True)

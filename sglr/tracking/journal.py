@@ -19,7 +19,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,8 +194,11 @@ class Survey:
         return f"{self.points} points and {self.files} files" if self.points or self.files else "params, tags or status"
 
 
-def survey(folder: Path, sent: int) -> Survey | None:
-    """What the journal holds, and how much of that lies behind byte ``sent``; None when it does not say whose it is."""
+def survey(folder: Path, sent: int, put_off: Collection[int] = ()) -> Survey | None:
+    """What the journal holds, and how much of that lies behind byte ``sent`` or in the lines that end at ``put_off``.
+
+    None when it does not say whose it is.
+    """
     first: dict[str, Any] | None = None
     status = None
     points = artifacts = lines = 0
@@ -203,7 +206,7 @@ def survey(folder: Path, sent: int) -> Survey | None:
         first = first or record
         if record["kind"] in ("open", "end"):
             status = record.get("status")
-        if end > sent:
+        if end > sent or end in put_off:
             lines += 1
             points += len(record["values"]) if record["kind"] in ("metrics", "headline") else 0
             artifacts += record["kind"] == "artifact"

@@ -8,7 +8,7 @@ from typing import Any
 
 from sglr import files
 from sglr.tracking import journal, records
-from sglr.tracking.delivery import Delivery, Progress, settle
+from sglr.tracking.delivery import Delivery, settle, survey
 from sglr.tracking.server import Server
 
 _RESTORE_WAIT = 60.0
@@ -45,15 +45,16 @@ def delivery(root: Path, folder: Path, server: Server) -> Delivery:
     return Delivery(folder, server, parent_of)
 
 
-def send_whole(root: Path, folder: Path, server: Server) -> None:
+def send_whole(root: Path, folder: Path, server: Server) -> str:
     """Send everything in a journal, complete its record, and remove it if the run has finished.
 
-    Only for the holder of its ``sender.lock``.
+    Returns why some files could not be stored, or "". Only for the holder of its ``sender.lock``.
     """
     sending = delivery(root, folder, server)
-    sending.drain()
+    reason = sending.drain()
     records.complete(root, sending.header, sending.header["journal"], sending.progress.run_id)
     settle(folder)
+    return reason
 
 
 def find_or_restore(root: Path, server: Server, experiment: str, query: ParentQuery) -> str:
@@ -85,7 +86,7 @@ def _send_waiting(root: Path, server: Server, experiment: str, query: ParentQuer
     """Send the journals of such training runs that wait here, after whoever is sending them."""
     same = {key: value for key, value in query.tags.items() if key != "weights_md5"}
     for folder in journal.folders(root):
-        seen = journal.survey(folder, Progress.read(folder).offset)
+        seen = survey(folder)
         if seen is None or seen.status != "FINISHED" or seen.header["experiment"] != experiment:
             continue
         if not same.items() <= seen.header["tags"].items():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sglr import files
 from sglr.tracking import journal, parents, settings
-from sglr.tracking.delivery import Progress, settle
+from sglr.tracking.delivery import settle, survey
 from sglr.tracking.server import Server, connect
 
 
@@ -49,7 +49,7 @@ def sync(root: str | Path, *, end_interrupted: bool = False) -> SyncReport:
 
 def unsent(root: str | Path) -> int:
     """How many journals under ``root`` hold something that the server does not have."""
-    surveys = map(_survey, journal.folders(Path(root).absolute()))
+    surveys = map(survey, journal.folders(Path(root).absolute()))
     return sum(seen is not None and seen.lines > 0 for seen in surveys)
 
 
@@ -62,7 +62,7 @@ class _Sync:
 
     def visit(self, folder: Path, end_interrupted: bool) -> None:
         """Send one journal, if there is something to send and nobody is at work on it."""
-        if (seen := _survey(folder)) is None:
+        if (seen := survey(folder)) is None:
             return
         item = seen.header["item"]
         try:
@@ -72,7 +72,7 @@ class _Sync:
         except files.FileError:
             self.report.running.append(item)
             return
-        if (seen := _survey(folder)) is None:
+        if (seen := survey(folder)) is None:
             return
         if seen.status is None:
             self.report.interrupted.append(item)
@@ -86,14 +86,17 @@ class _Sync:
         if not self._down:
             try:
                 with files.lock(folder / journal.SENDER, holder="another `sglr sync`"):
-                    parents.send_whole(self._root, folder, self._connected())
-                self.report.items.append(item)
+                    reason = parents.send_whole(self._root, folder, self._connected())
+                if reason:
+                    self.report.failed[item] = reason
+                else:
+                    self.report.items.append(item)
             except Exception as error:  # whatever MLflow raises: the next journal may fare better
                 self.report.failed[item] = settings.shown(error)
                 self._check_answer(error)
         else:
             self.report.failed[item] = self._down
-        left = _survey(folder)
+        left = survey(folder)
         missing = left.points + left.files if left else 0
         self.report.missing += missing
         self.report.sent += seen.points + seen.files - missing
@@ -111,7 +114,3 @@ class _Sync:
             self._connected().check()
         except Exception:
             self._down = settings.shown(error)
-
-
-def _survey(folder: Path) -> journal.Survey | None:
-    return journal.survey(folder, Progress.read(folder).offset)

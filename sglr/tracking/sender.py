@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -81,6 +80,7 @@ class Sender(threading.Thread):
                         more = delivery.step()
                     self._recovered()
                     if closing:
+                        self.reason = delivery.drain()
                         return
                     self._news.wait()
                     self._closing.wait(_GATHER)
@@ -108,11 +108,10 @@ class Sender(threading.Thread):
 def _system_metrics(run_id: str, uri: str) -> Iterator[None]:
     """CPU, memory and GPU use as metrics of the run while the block lasts; whatever fails in it is ignored.
 
-    Needs psutil; ``SGLR_SYSTEM_METRICS=off`` switches it off. These points are not journalled: those of a time
-    without a server are lost.
+    Needs psutil. These points are not journalled: those of a time without a server are lost.
     """
     monitor = None
-    if os.environ.get("SGLR_SYSTEM_METRICS") != "off" and importlib.util.find_spec("psutil"):
+    if importlib.util.find_spec("psutil"):
         with contextlib.suppress(Exception):
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 

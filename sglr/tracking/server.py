@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sglr import files
 from sglr.tracking.journal import safe
-from sglr.tracking.settings import LOG, address, prepare_environment, shown
+from sglr.tracking.settings import LOG, address, prepare_environment, shown, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -53,7 +53,7 @@ class Server:
     def experiment(self, name: str) -> str:
         """Id of the experiment, created when it is new."""
         with _creation_lock(self.uri):
-            database = _database(self.uri)
+            database = sqlite_file(self.uri)
             # Left to itself MLflow would write artifacts of a local database into the working directory.
             location = (database.parent / "mlartifacts" / safe(name)).as_uri() if database else None
             found = self._client.get_experiment_by_name(name)
@@ -81,7 +81,7 @@ class Server:
             LOG.warning(
                 "files of the experiment %s go to %s, because %s was copied or moved and MLflow keeps the place."
                 " Another experiment.name, or a new database, gets a place of its own.",
-                experiment.name, shown(kept), _database(self.uri),
+                experiment.name, shown(kept), sqlite_file(self.uri),
             )  # fmt: skip
 
     def create(self, experiment_id: str, name: str, started: int, tags: Mapping[str, str]) -> str:
@@ -181,7 +181,7 @@ def connect(root: Path) -> Server:
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = address(root)
     with _creation_lock(uri):
-        database = _database(uri)
+        database = sqlite_file(uri)
         if database is not None and not database.exists():
             _create(database)
         server = Server(MlflowClient(tracking_uri=uri), uri)
@@ -209,15 +209,9 @@ def _create(database: Path) -> None:
         clear()
 
 
-def _database(uri: str) -> Path | None:
-    """The file behind an SQLite address; None for a server or a database in memory."""
-    path = uri.partition("?")[0].removeprefix("sqlite:///")
-    return Path(path).absolute() if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
-
-
 def _creation_lock(uri: str) -> contextlib.AbstractContextManager[None]:
     """Two processes that create an SQLite database, or an experiment in it, at once: without this one of them fails."""
-    database = _database(uri)
+    database = sqlite_file(uri)
     if database is None:
         return contextlib.nullcontext()
     return files.lock(database.with_name(f"{database.name}.lock"), timeout=_CREATION_WAIT, holder="another run")

@@ -103,13 +103,15 @@ def run(
     failed, 5 when KILLED; what is missing then is said in one warning and sent by ``sync``. ``record`` (device, library
     versions), time and peak memory are added to ``.sglr/records/<item>.json``; a finished run has them as metrics too.
     With ``SGLR_TRACKING=off`` or without MLflow only that record is written. With ``SGLR_TRACKING=required`` a server
-    that does not answer at the start is a ConfigError, as is a word unknown there. Apart from that, tracking problems
-    are warnings, never exceptions. ``copy`` names the DVC experiment whose copy of the project this is: it becomes a
-    tag, and the record lies in a folder of that name.
+    that does not answer at the start is a ConfigError, as is a value of ``SGLR_TRACKING``, ``SGLR_TRACKING_WAIT`` or
+    ``SGLR_SYSTEM_METRICS`` that means nothing. Apart from that, tracking problems are warnings, never exceptions.
+    ``copy`` names the DVC experiment whose copy of the project this is: it becomes a tag, and the record lies in a
+    folder of that name.
     """
     root = Path(root).absolute()
     if settings.required():
         _require_server(root)
+    limit, system_metrics = settings.wait_limit(), stage in _WITH_SYSTEM_METRICS and settings.system_metrics()
     labels = texts({"stage": stage, **(tags or {}), **({"dvc_experiment": copy} if copy else {})}, TAG_LENGTH)
     header = {
         "experiment": experiment,
@@ -127,7 +129,7 @@ def run(
         sender = None
         if journal is not None:
             journal.params(params or {})
-            sender = _start(root, journal, system_metrics=stage in _WITH_SYSTEM_METRICS)
+            sender = _start(root, journal, system_metrics=system_metrics)
         try:
             yield _JournalTracker(journal) if journal is not None else NullTracker()
         except BaseException as error:
@@ -136,7 +138,7 @@ def run(
         finally:
             facts |= {"status": status, **costs.peak_memory()}
             if journal is not None and sender is not None:
-                _end(root, header, journal, sender, facts)
+                _end(root, header, journal, sender, facts, limit)
             else:
                 records.write(root, header, facts, started=started, ended=now(), seconds=(now() - started) / 1000)
 
@@ -179,19 +181,20 @@ def _status(error: BaseException) -> str:
     return "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
 
-def _end(root: Path, header: dict[str, Any], journal: Journal, sender: Sender, facts: dict[str, Any]) -> None:
-    """Close the journal, leave the record, wait for the sender, say what is missing."""
+def _end(
+    root: Path, header: dict[str, Any], journal: Journal, sender: Sender, facts: dict[str, Any], limit: float
+) -> None:
+    """Close the journal, leave the record, wait ``limit`` seconds for the sender, say what is missing."""
     if facts["status"] == "FINISHED":
         peaks = {f"memory/{name}": facts[name] for name in ("peak_mib", "peak_gpu_mib") if name in facts}
         journal.metrics({"seconds/total": round(journal.worked(), 3), **peaks})
     journal.append("end", status=facts["status"])
     facts |= {"run_id": Progress.read(journal.folder).run_id, "journal": journal.id}
     records.write(root, header, facts, started=journal.started, ended=now(), seconds=journal.seconds)
-    limit = settings.wait_limit()
     sender.finish(min(limit, _WAIT_WHEN_KILLED) if facts["status"] == "KILLED" else limit)
     progress = Progress.read(journal.folder)
     records.complete(root, header, journal.id, progress.run_id)
-    missing = survey(journal.folder, progress.offset)
+    missing = survey(journal.folder, progress.offset, progress.put_off)
     if missing is None:
         LOG.warning("%s: its journal is gone or damaged; what was not sent yet is lost.", header["item"])
         return

@@ -11,7 +11,7 @@ from pathlib import Path
 from sglr.config import ConfigError
 
 LOG = logging.getLogger("sglr.tracking")
-_DEFAULT_WAIT = 30.0
+_DEFAULT_WAIT = "30"
 _ASKED = ("on", "off", "required")
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -65,6 +65,12 @@ def address(root: Path) -> str:
     return re.sub(r"^(sqlite:///|file:)(?![/:?]|$)", lambda found: f"{found[0]}{root.resolve()}/", asked)
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The file behind an SQLite address; None for a server or a database in memory."""
+    path = uri.partition("?")[0].removeprefix("sqlite:///")
+    return Path(path).absolute() if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
+
+
 def shown(text: object) -> str:
     """One short line of ``text`` (an address, an error) without the credentials it may hold."""
     line = (str(text).strip().splitlines() or [""])[0]
@@ -79,10 +85,20 @@ def shown(text: object) -> str:
 
 
 def wait_limit() -> float:
-    """Seconds that a run waits at its end for its sender: ``SGLR_TRACKING_WAIT``; 30 when unset or no number."""
+    """Seconds that a run waits at its end for its sender: ``SGLR_TRACKING_WAIT``, 30 when unset; else ConfigError."""
+    asked = os.environ.get("SGLR_TRACKING_WAIT") or _DEFAULT_WAIT
     with contextlib.suppress(ValueError):
-        return max(0.0, float(os.environ.get("SGLR_TRACKING_WAIT", _DEFAULT_WAIT)))
-    return _DEFAULT_WAIT
+        if (seconds := float(asked)) >= 0:
+            return seconds
+    raise ConfigError(f"SGLR_TRACKING_WAIT={asked!r} is not a number of seconds.")
+
+
+def system_metrics() -> bool:
+    """Whether CPU, memory and GPU use are sent: not with ``SGLR_SYSTEM_METRICS=off``; ConfigError but for on, off."""
+    asked = os.environ.get("SGLR_SYSTEM_METRICS") or "on"
+    if asked.lower() not in ("on", "off"):
+        raise ConfigError(f"SGLR_SYSTEM_METRICS={asked!r} is not known; use on or off.")
+    return asked.lower() == "on"
 
 
 @functools.cache

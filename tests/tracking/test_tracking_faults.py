@@ -20,7 +20,8 @@ import pytest
 from sglr import files, tracking
 from sglr.tracking import journal, parents, server
 from sglr.tracking.delivery import Progress
-from sglr.tracking.server import Point
+from sglr.tracking.resend import unsent
+from sglr.tracking.server import Point, Server
 
 EPOCHS = 30
 EVERY = [(epoch, float(epoch)) for epoch in range(1, EPOCHS + 1)]
@@ -493,3 +494,54 @@ def test_a_journal_that_was_removed(
     with caplog.at_level(logging.WARNING, "sglr.tracking"), train():
         shutil.rmtree(root / ".sglr")
     assert "train@sglr-0: its journal is gone or damaged; what was not sent yet is lost." in caplog.text
+
+
+def test_a_place_for_files_that_is_not_there_holds_up_no_points(
+    root: Path, train: Callable[..., Any], database: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database brought from another machine keeps the place of files there; they wait, and nothing else does."""
+    place = root / "of-another-machine"
+    place.write_text("no folder can be made here")
+    database.client.create_experiment("digits", artifact_location=(place / "digits").as_uri())
+    for name in ("a.txt", "b.txt"):
+        (root / name).write_text(name)
+    with caplog.at_level(logging.WARNING, "sglr.tracking"), train() as tracker:
+        tracker.artifact(root / "a.txt", "notes")
+        tracker.metrics({"loss": 1.0}, step=1)
+        tracker.artifact(root / "b.txt", "notes")
+        tracker.metrics({"loss": 0.5}, step=2)
+    run = database.run()
+    assert run.info.status == "FINISHED"
+    assert database.points(run, "loss") == [(1, 1.0), (2, 0.5)]
+    assert caplog.text.count("MLflow cannot store") == 2
+    assert f"MLflow cannot store {root / 'a.txt'} (" in caplog.text
+    assert "train@sglr-0: 0 points and 2 files are not on the tracking server (" in caplog.text
+    report = tracking.sync(root)
+    assert (report.sent, report.missing, list(report.failed)) == (0, 2, ["train@sglr-0"])
+    assert unsent(root) == 1
+    place.unlink()
+    (root / "a.txt").unlink()  # a copy is kept
+    assert str(tracking.sync(root)) == "2 points and files sent, 0 missing.\ntrain@sglr-0: sent whole"
+    assert database.artifacts(database.run(), "notes") == {"notes/a.txt", "notes/b.txt"}
+    assert database.points(database.run(), "loss") == [(1, 1.0), (2, 0.5)]
+    assert not journal.folders(root)
+
+
+def test_files_put_off_go_to_the_run_that_is_made_anew(
+    root: Path, train: Callable[..., Any], database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "a.txt").write_text("a")
+
+    def fail(*_: Any) -> None:
+        raise OSError("no room for files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Server, "artifact", fail)
+        with train() as tracker:
+            tracker.metrics({"loss": 1.0}, step=1)
+            tracker.artifact(root / "a.txt", "notes")
+    database.client.delete_run(database.run().info.run_id)
+    tracking.sync(root)
+    run = database.run()
+    assert database.artifacts(run, "notes") == {"notes/a.txt"}
+    assert (database.points(run, "loss"), run.info.status) == ([(1, 1.0)], "FINISHED")
