@@ -8,7 +8,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro test test-slow test-versions bench docs pictures ui lint lock clean help
+.PHONY: repro test test-slow test-versions bench docs figures ui lint lock clean help
 
 help:
 	@echo "make repro      run the whole study (only what changed) and print its results"
@@ -17,7 +17,7 @@ help:
 	@echo "make test-versions  the fast tests with the lowest and with the newest versions (12 GB, half an hour)"
 	@echo "make bench      time steps, attacks, evaluation and start-up against plain forms (minutes)"
 	@echo "make docs       build the documentation into build/docs, warnings as errors"
-	@echo "make pictures   renew the pictures of README and documentation, from the last report and dvc.yaml"
+	@echo "make figures   renew the figures of README and documentation, from the last report and dvc.yaml"
 	@echo "make ui         open the MLflow UI on the run database (http://127.0.0.1:5000)"
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       renew constraints.txt with the newest versions"
@@ -43,9 +43,9 @@ docs: $(INSTALLED)
 	python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --write-all -b html docs build/docs
 	@echo "The documentation: build/docs/index.html"
 
-pictures: repro
+figures: repro
 	cp artifacts/report/figures/validation-pgd.svg docs/images/
-	python docs/pictures.py
+	python docs/figures.py
 
 ui: $(INSTALLED)
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000}

@@ -2,7 +2,7 @@
 
 Parts: commands, step, processes, augmentation, forms, attack, evaluation, analysis, cost. Each compares with a stated
 reference in the same process, in turns, after both were found to give the same. On a GPU (`--device cuda`) the step is
-timed at several batch sizes and precisions, eager and compiled, and AutoAttack on 10,000 pictures; without one those
+timed at several batch sizes and precisions, eager and compiled, and AutoAttack on 10,000 images; without one those
 rows are not there. On a GPU that is lent for minutes, `--quick`: fewer sizes and rounds, one form of the reference.
 """
 

@@ -13,7 +13,7 @@ from sglr import models
 
 
 def counted(model: str = "resnet18") -> None:
-    """GFLOP per picture of a forward, a forward with backward to the picture, and whole steps."""
+    """GFLOP per image of a forward, a forward with backward to the image, and whole steps."""
     network = models.build(model, num_classes=10, shape=(3, 32, 32), generator_seed=0).eval().requires_grad_(False)
     x = torch.rand(2, 3, 32, 32)
     with Counted() as forward, torch.no_grad():
@@ -22,10 +22,10 @@ def counted(model: str = "resnet18") -> None:
         torch.autograd.grad(network(x.requires_grad_()).sum(), x)
     asked = argparse.Namespace(model=model, batch=2, steps=1, workers=0)
     print(f"\n### Operations of {model} at 3x32x32, counted (a multiply-add is two)\n")
-    print("| what | GFLOP a picture |\n|---|---:|")
-    rows = {"forward": forward.total, "forward and backward to the picture": gradient.total}
+    print("| what | GFLOP an image |\n|---|---:|")
+    rows = {"forward": forward.total, "forward and backward to the image": gradient.total}
     rows |= {f"step of {method}, PGD-10": operations(asked, method) for method in ("at", "sglr")}
-    # Once an epoch, for each of 49,000 training pictures: its natural class, and its part of 1,000 attacked ones.
+    # Once an epoch, for each of 49,000 training images: its natural class, and its part of 1,000 attacked ones.
     measured = forward.total + (2 * forward.total + 10 * gradient.total) / 49
     rows["measured after an epoch, validation on 1,000 of 50,000 by PGD-10"] = round(measured)
     for name, total in rows.items():

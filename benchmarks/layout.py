@@ -104,15 +104,15 @@ class Table:
         print(f"|---|---|{'---:|' * (len(COLUMNS) - 2)}", flush=True)
 
     def row(
-        self, what: str, against: str, times: Times, *, each: float = 1.0, pictures: float | None = None,
+        self, what: str, against: str, times: Times, *, each: float = 1.0, images: float | None = None,
         gflop: float | None = None, share: float | None = None, memory: float | None = None,
     ) -> None:  # fmt: skip
-        """One row. ``each``: what times are divided by (steps in a call); ``pictures``: in a call, for the rate."""
+        """One row. ``each``: what times are divided by (steps in a call); ``images``: in a call, for the rate."""
         plain = None if times.reference is None else times.reference / each
         single = f"{times.ratios[0]:.2f} to {times.ratios[-1]:.2f}" if times.ratios else None
         cells = (
             what, against, _number(plain), _number(times.ours / each), _fixed(times.ratio, 2), single,
-            None if pictures is None else f"{pictures / times.ours:,.0f}", _fixed(gflop, 3),
+            None if images is None else f"{images / times.ours:,.0f}", _fixed(gflop, 3),
             None if share is None else f"{100 * share:.0f}%", _fixed(memory, 2),
         )  # fmt: skip
         print(f"| {' | '.join(cell or _NOTHING for cell in cells)} |", flush=True)

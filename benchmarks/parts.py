@@ -21,21 +21,21 @@ from sglr.random import torch_stream
 from sglr.training.precision import Precision, computing, exact_ends
 
 STEPS = 20
-# A radius under which some of the small pictures stay correct and some do not.
+# A radius under which some of the small images stay correct and some do not.
 EPS = {"small_cnn": 16 / 255}
 
 
-def pictures(n: int, shape: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random pictures in [0, 1] (on the 255th grid) and labels."""
+def images(n: int, shape: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random images in [0, 1] (on the 255th grid) and labels."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randint(0, 256, (n, *shape), generator=generator).float() / 255
     return x.to(device), torch.randint(0, 10, (n,), generator=generator).to(device)
 
 
 def trained(name: str, shape: tuple[int, int, int], device: torch.device) -> tuple[nn.Module, Tensor, Tensor]:
-    """A model in eval mode, with pictures that it was fitted to for a moment, so that attacks have something to do."""
+    """A model in eval mode, with images that it was fitted to for a moment, so that attacks have something to do."""
     model = models.build(name, num_classes=10, shape=shape, generator_seed=0).to(device)
-    x, y = pictures(200, shape, device)
+    x, y = images(200, shape, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(60 if name == "small_cnn" else 15):
         optimizer.zero_grad()
@@ -45,7 +45,7 @@ def trained(name: str, shape: tuple[int, int, int], device: torch.device) -> tup
 
 
 def augmentation(rounds: int, device: torch.device, n: int = 512) -> None:
-    """One batch of CIFAR-sized pictures: all at once against one by one, with the same draws."""
+    """One batch of CIFAR-sized images: all at once against one by one, with the same draws."""
     bytes_ = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8)
     x = (bytes_.float() / 255).to(device)
     draws = draw(n, crop_padding=4, flip=True, generator=torch_stream(0, "benchmark"))
@@ -55,17 +55,17 @@ def augmentation(rounds: int, device: torch.device, n: int = 512) -> None:
 
         def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
             row, column, mirrored = draws[index].tolist()
-            padded = np.pad(self.pictures[index], ((0, 0), (4, 4), (4, 4)))
-            picture = padded[:, row : row + 32, column : column + 32]
-            picture = picture[:, :, ::-1] if mirrored else picture
-            return torch.from_numpy(picture.copy()).float() / 255, 0, index
+            padded = np.pad(self.images[index], ((0, 0), (4, 4), (4, 4)))
+            image = padded[:, row : row + 32, column : column + 32]
+            image = image[:, :, ::-1] if mirrored else image
+            return torch.from_numpy(image.copy()).float() / 255, 0, index
 
     labels = np.zeros(n, dtype=np.int64)
     drawn, plain = Drawn(bytes_.numpy(), labels, 4, True), Augmented(bytes_.numpy(), labels, 4, True)
     one_by_one = torch.stack([drawn[index][0] for index in range(n)])
     ours = transform(x, draws, crop_padding=4)
     require(torch.equal(ours.cpu(), one_by_one), "augmentation")
-    print(f"\nParity: {n} pictures augmented with the same draws are the same bytes.")
+    print(f"\nParity: {n} images augmented with the same draws are the same bytes.")
 
     def once() -> Tensor:
         stream = torch_stream(0, "benchmark", device=device)
@@ -74,8 +74,8 @@ def augmentation(rounds: int, device: torch.device, n: int = 512) -> None:
     def host() -> Tensor:
         return torch.stack([plain[index][0] for index in range(n)]).to(device)
 
-    Table(f"Augmentation, {n} pictures 3x32x32").row(
-        "crop and mirror", "one by one on the host", in_turns(host, once, rounds, device), pictures=n
+    Table(f"Augmentation, {n} images 3x32x32").row(
+        "crop and mirror", "one by one on the host", in_turns(host, once, rounds, device), images=n
     )
 
 
@@ -99,13 +99,13 @@ def attack(rounds: int, device: torch.device, name: str, shape: tuple[int, int, 
         found = pgd(network, few, their, **options, random_start=False)
         # A gradient that is zero but for rounding may have either sign.
         require(float((found - wanted).abs().gt(1e-9).float().mean()) < 0.001, "attack")
-    print("\nParity in float64: at least 99.9% of the pixels of both adversarial pictures agree to 1e-9.")
+    print("\nParity in float64: at least 99.9% of the pixels of both adversarial images agree to 1e-9.")
     table = Table(f"PGD-{STEPS}, {name}, batch {batch}")
     folded = Folded(model)
     for what, network in (("pgd", model), ("pgd, folded network", folded)):
         ours = partial(pgd, network, x, y, **options)
         times = in_turns(partial(reference(model, True).attack, x, y), ours, rounds, device)
-        table.row(what, "plain eager loop", times, pictures=batch)
+        table.row(what, "plain eager loop", times, images=batch)
 
 
 def forms(rounds: int, device: torch.device, name: str, shape: tuple[int, int, int], batch: int) -> None:
@@ -141,13 +141,13 @@ def forms(rounds: int, device: torch.device, name: str, shape: tuple[int, int, i
                 require(float(F.cosine_similarity(found.flatten(), plain.flatten(), dim=0)) > 0.9, f"gradient {form}")
                 times = in_turns(partial(gradient, "fp32", False, True), partial(gradient, *form), rounds, device)
                 what = f"{precision}{', channels last' if last else ''}{'' if tried else ', cudnn.benchmark off'}"
-                table.row(what, "fp32", times, pictures=batch)
+                table.row(what, "fp32", times, images=batch)
 
 
 def evaluation(
     rounds: int, device: torch.device, name: str, shape: tuple[int, int, int], n: int, autoattacked: int
 ) -> None:
-    """PGD-20 and AutoAttack on n pictures as the suite runs them, and what other ways would save."""
+    """PGD-20 and AutoAttack on n images as the suite runs them, and what other ways would save."""
     model, x, y = trained(name, shape, device)
     x, y = x.repeat(-(-n // len(x)), 1, 1, 1)[:n], y.repeat(-(-n // len(y)))[:n]
     ball = threat.Linf(EPS.get(name, 8 / 255))
@@ -173,13 +173,13 @@ def evaluation(
         f"\nParity: {100 * robust:.1f}% stay correct in the suite, {100 * other:.1f}% in the plain loop (other random"
         " starts)."
     )
-    table = Table(f"Evaluation by PGD-{STEPS}, {name}, {n} pictures")
+    table = Table(f"Evaluation by PGD-{STEPS}, {name}, {n} images")
     chunks = [100, 500] if n >= 500 else [100]
     for chunk in chunks:
         times = in_turns(loop, partial(of_suite, model, chunk), rounds, device)
-        table.row(f"suite, chunks of {chunk}", "plain loop, batches of 100", times, pictures=n)
+        table.row(f"suite, chunks of {chunk}", "plain loop, batches of 100", times, images=n)
     times = in_turns(partial(of_suite, model, chunks[-1]), partial(of_suite, Folded(model), chunks[-1]), rounds, device)
-    table.row("suite, folded network (not built in)", f"suite, chunks of {chunks[-1]}", times, pictures=n)
+    table.row("suite, folded network (not built in)", f"suite, chunks of {chunks[-1]}", times, images=n)
     if not autoattacked:
         return
     few, labels = x[:autoattacked], y[:autoattacked]
@@ -197,9 +197,9 @@ def evaluation(
     ours, theirs = members(), package()
     require(abs(int(ours.sum()) - int(theirs.sum())) <= 1, "AutoAttack")
     print(f"\nParity: AutoAttack leaves {ours.sum()} and {theirs.sum()} of {autoattacked} correct.")
-    table = Table(f"Evaluation by AutoAttack, {name}, {autoattacked} pictures")
+    table = Table(f"Evaluation by AutoAttack, {name}, {autoattacked} images")
     table.row("suite, member by member", "the package's own run", in_turns(package, members, 1, device),
-              pictures=autoattacked)  # fmt: skip
+              images=autoattacked)  # fmt: skip
 
 
 def analysis(rounds: int, device: torch.device, name: str, shape: tuple[int, int, int], n: int) -> None:
@@ -225,15 +225,15 @@ def analysis(rounds: int, device: torch.device, name: str, shape: tuple[int, int
     require(worst < 1e-4, "gradients of examples")
     print(f"\nParity in float32: norms differ by at most {worst:.1e} of the largest.")
     table = Table(f"Gradients of {n} examples, {name}")
-    table.row("torch.func vmap", "loss.backward() for each", in_turns(loop, vectorised, rounds, device), pictures=n)
+    table.row("torch.func vmap", "loss.backward() for each", in_turns(loop, vectorised, rounds, device), images=n)
 
 
 def autoattack_time(device: torch.device, n: int = 10_000) -> None:
-    """AutoAttack standard on n CIFAR-sized pictures, once."""
+    """AutoAttack standard on n CIFAR-sized images, once."""
     model, x, y = trained("resnet18", (3, 32, 32), device)
     x, y = x.repeat(-(-n // len(x)), 1, 1, 1)[:n], y.repeat(-(-n // len(y)))[:n]
     whole = AutoAttackOptions(name="autoattack")
     work = Measurement(model, x, y, whole, threat.Linf(8 / 255), 0, 1000).whole
     print(
-        f"\nAutoAttack, resnet18, {n} pictures (barely trained weights: few stay robust): {seconds(work, device):.0f} s"
+        f"\nAutoAttack, resnet18, {n} images (barely trained weights: few stay robust): {seconds(work, device):.0f} s"
     )

@@ -1,8 +1,8 @@
 """What this project's training step is timed against: the algorithm written down plainly, as published code has it.
 
-Eager, float32, contiguous, unchanged torch modules. Pictures are augmented one by one on the host, in worker processes
+Eager, float32, contiguous, unchanged torch modules. Images are augmented one by one on the host, in worker processes
 of a DataLoader. The attack, in eval mode, has the two customary forms: "grad" takes `torch.autograd.grad` with respect
-to the pictures; "backward" calls `loss.backward()`, as much published code of this family does, which computes the
+to the images; "backward" calls `loss.backward()`, as much published code of this family does, which computes the
 gradients of all weights too and throws them away. The natural forward for refinement is made with its graph. No part of
 it is slowed down on purpose, and none is clever.
 """
@@ -15,23 +15,23 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Augmented(Dataset):
-    """uint8 pictures (N, C, H, W) with labels: random crop after zero padding, random mirror, one by one."""
+    """uint8 images (N, C, H, W) with labels: random crop after zero padding, random mirror, one by one."""
 
-    def __init__(self, pictures: np.ndarray, labels: np.ndarray, padding: int, flip: bool) -> None:
-        self.pictures, self.labels, self.padding, self.flip = pictures, labels, padding, flip
+    def __init__(self, images: np.ndarray, labels: np.ndarray, padding: int, flip: bool) -> None:
+        self.images, self.labels, self.padding, self.flip = images, labels, padding, flip
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        picture, p = self.pictures[index], self.padding
+        image, p = self.images[index], self.padding
         if p:
-            padded = np.pad(picture, ((0, 0), (p, p), (p, p)))
+            padded = np.pad(image, ((0, 0), (p, p), (p, p)))
             row, column = torch.randint(0, 2 * p + 1, (2,)).tolist()
-            picture = padded[:, row : row + picture.shape[1], column : column + picture.shape[2]]
+            image = padded[:, row : row + image.shape[1], column : column + image.shape[2]]
         if self.flip and torch.rand(()) < 0.5:
-            picture = picture[:, :, ::-1]
-        return torch.from_numpy(picture.copy()).float() / 255, int(self.labels[index]), index
+            image = image[:, :, ::-1]
+        return torch.from_numpy(image.copy()).float() / 255, int(self.labels[index]), index
 
 
 def loader(data: Augmented, batch_size: int, workers: int) -> DataLoader:
@@ -70,7 +70,7 @@ class Reference:
         return x_adv.detach()
 
     def step(self, x: Tensor, y: Tensor, index: Tensor) -> float:
-        """One step on pictures (N, C, H, W) in [0, 1]; the loss as a number, which waits for the device."""
+        """One step on images (N, C, H, W) in [0, 1]; the loss as a number, which waits for the device."""
         x_adv = self.attack(x, y)
         self.model.train()
         self.optimizer.zero_grad()

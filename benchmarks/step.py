@@ -32,7 +32,7 @@ from sglr.training.step import Learner, take
 
 SHAPES = {"small_cnn": (1, 8, 8)}
 AUGMENT = {"small_cnn": (0, False)}
-# With 0.1 networks diverge on random pictures until gradients are denormal numbers, on which a CPU takes twice as long.
+# With 0.1 networks diverge on random images until gradients are denormal numbers, on which a CPU takes twice as long.
 LR = 0.01
 TF32 = "-tf32"
 _REPLAYED = 3
@@ -96,7 +96,7 @@ class Case:
         padding, flip = (0, False) if exact else AUGMENT.get(asked.model, (4, True))
         n = asked.batch * asked.steps * 4
         generator = torch.Generator().manual_seed(0)
-        pictures = torch.randint(0, 256, (n, *shape), generator=generator, dtype=torch.uint8)
+        images = torch.randint(0, 256, (n, *shape), generator=generator, dtype=torch.uint8)
         labels = torch.randint(0, classes, (n,), generator=generator)
         config = load(ROOT / "params.yaml")
         eps, size = (25.5, 6.375) if asked.model == "small_cnn" else (8.0, 2.0)
@@ -112,7 +112,7 @@ class Case:
         )
         kind = {"num_classes": classes, "shape": shape, "generator_seed": 0}
         self.epoch = 50 if method == "sglr" else 1
-        self.split = Split(*(values.to(device) for values in (pictures, labels, labels)))
+        self.split = Split(*(values.to(device) for values in (images, labels, labels)))
         self.plan = Plan.training(config, config.methods[method], 0)
         dtype = torch.float64 if exact and precision == "fp32" else torch.float32
         model, plain = (models.build(asked.model, **kind).to(device, dtype) for _ in range(2))
@@ -126,7 +126,7 @@ class Case:
             group["lr"] = LR
         self.batch, self.device = asked.batch, device
         workers = 0 if exact else asked.workers
-        self.batches = loader(Augmented(pictures.numpy(), labels.numpy(), padding, flip), asked.batch, workers)
+        self.batches = loader(Augmented(images.numpy(), labels.numpy(), padding, flip), asked.batch, workers)
         self.waiting = iter(self.batches)
 
     def ours(self, number: int = 0) -> torch.Tensor:
@@ -134,7 +134,7 @@ class Case:
         start = number * self.batch % len(self.split)
         index = torch.arange(start, start + self.batch, device=self.device)
         split = self.split
-        loss, _ = take(self.plan, self.learner, split.pictures(index), split.given[index], index, self.epoch, number)
+        loss, _ = take(self.plan, self.learner, split.images(index), split.given[index], index, self.epoch, number)
         return loss
 
     def plain(self) -> float:
@@ -178,7 +178,7 @@ def both(asked, device, method: str, form: str, compiled: str, dtype: torch.dtyp
     """Losses of the reference's (last) step and of ours, and the largest difference of a weight afterwards."""
     precision = "bf16" if dtype is torch.bfloat16 else "fp32"
     case = Case(asked, device, method, precision, exact=True, form=form, compiled=compiled)
-    x, y = case.split.pictures(slice(0, asked.batch)), case.split.given[: asked.batch]
+    x, y = case.split.images(slice(0, asked.batch)), case.split.given[: asked.batch]
     index = torch.arange(asked.batch, device=device)
     if precision == "fp32":
         x, case.reference.table = x.double(), case.reference.table.double()
@@ -211,7 +211,7 @@ def row(table: Table, asked, device, method: str, precision: str, compiled: str,
         )
         name = f"{method}, {precision}{', compiled' if compiled != 'never' else ''}"
         table.row(
-            name, f'plain, "{form}"', times, each=asked.steps, pictures=asked.batch * asked.steps,
+            name, f'plain, "{form}"', times, each=asked.steps, images=asked.batch * asked.steps,
             gflop=flops / asked.batch / 1e9, share=flops * asked.steps / times.ours / matrix, memory=memory,
         )  # fmt: skip
     if asked.profile:
@@ -235,11 +235,11 @@ def extra(table: Table, asked, device, precision: str, compiled: str) -> None:
         device,
     )
     name = f"sglr, {precision}{', compiled' if compiled != 'never' else ''}"
-    table.row(name, "ours, at", times, each=asked.steps, pictures=asked.batch * asked.steps)
+    table.row(name, "ours, at", times, each=asked.steps, images=asked.batch * asked.steps)
 
 
 def measuring(table: Table, asked, device, precision: str, compiled: str) -> None:
-    """What is measured after an epoch, with one in 49 pictures for validation, beside the epoch's steps themselves."""
+    """What is measured after an epoch, with one in 49 images for validation, beside the epoch's steps themselves."""
     case = Case(asked, device, "at", precision, compiled=compiled)
     train, some = case.split, slice(0, max(1, len(case.split) // 49))
     validation, predicted = Split(train.x[some], train.given[some], train.true[some]), torch.zeros_like(train.given)
@@ -251,11 +251,11 @@ def measuring(table: Table, asked, device, precision: str, compiled: str) -> Non
     steps = len(train) // asked.batch
     times = in_turns(lambda: [case.ours(number) for number in range(steps)], measured, asked.rounds, device)
     name = f"measured after an epoch, weights of {precision}{', compiled' if compiled != 'never' else ''}"
-    table.row(name, "ours, at: its steps", times, pictures=len(train))
+    table.row(name, "ours, at: its steps", times, images=len(train))
 
 
 def operations(asked, method: str) -> int:
-    """Floating point operations of one step of ours: counted on two pictures, on the CPU, and scaled."""
+    """Floating point operations of one step of ours: counted on two images, on the CPU, and scaled."""
     return _of_two(asked.model, method) * asked.batch // 2
 
 

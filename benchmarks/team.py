@@ -17,7 +17,7 @@ MODEL = {"channels": (32, 64), "hidden": 256, "batch_norm": False}
 
 
 class Shared:
-    """SGLR's step on one batch of CIFAR-sized pictures, for a team or alone, from the same weights."""
+    """SGLR's step on one batch of CIFAR-sized images, for a team or alone, from the same weights."""
 
     def __init__(self, team: Team, device: torch.device, batch: int) -> None:
         config = load(ROOT / "params.yaml")
@@ -35,7 +35,7 @@ class Shared:
     def step(self) -> torch.Tensor:
         """One step in a refining epoch; the loss."""
         split = self.split
-        return take(self.plan, self.learner, split.pictures(), split.given, self.index, 50, 0)[0]
+        return take(self.plan, self.learner, split.images(), split.given, self.index, 50, 0)[0]
 
 
 def work(team: Team, device: torch.device, rounds: int, batch: int) -> Times:
@@ -68,4 +68,4 @@ def section(rounds: int, device: torch.device, batch: int = 128) -> None:
     if times is None:
         table.empty(what, f"needs {SIZE} GPUs")
     else:
-        table.row(what, "one process", times, pictures=batch)
+        table.row(what, "one process", times, images=batch)

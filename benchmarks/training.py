@@ -2,7 +2,7 @@
 
 The file is one that the data source `npz` reads (data/README.md). Methods and precisions beside each other, the first
 one eager in float32: what is fast must end as robust. Seconds of an epoch are the median of all but the first two, with
-what is measured after it; the last column is the time that 200 epochs of 49,000 pictures would take at that rate.
+what is measured after it; the last column is the time that 200 epochs of 49,000 images would take at that rate.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CASES = ("sglr,fp32,never", "sglr,bf16,always", "at,bf16,always")
 ATTACK = {"steps": 10, "step_size_255": 2.0, "random_start": True}
 VALIDATION, CHUNK, PUBLISHED = 1000, 500, 200 * 49_000
 COLUMNS = (
-    "method, precision, compile", "first epoch, s", "an epoch, s", "pictures a second", "validation PGD-10, last",
+    "method, precision, compile", "first epoch, s", "an epoch, s", "images a second", "validation PGD-10, last",
     "test natural, last", "test PGD-20, last", "minutes of 200 epochs of 49,000",
 )  # fmt: skip
 
@@ -51,7 +51,7 @@ def main() -> None:
     device = torch.device(asked.device)
     print(head(asked.threads, device))
     splits = read(asked, device)
-    print(f"\n{asked.model}, {asked.epochs} epochs of {len(splits[0])} pictures, batch {asked.batch}.\n")
+    print(f"\n{asked.model}, {asked.epochs} epochs of {len(splits[0])} images, batch {asked.batch}.\n")
     print(f"| {' | '.join(COLUMNS)} |\n|---|{'---:|' * (len(COLUMNS) - 1)}", flush=True)
     for case in asked.cases:
         method, precision, compiled = case.split(",")
@@ -89,7 +89,7 @@ def row(
     test, robust = splits[2], PgdOptions(name="pgd", steps=20)
     with full_precision():
         natural, attacked = (
-            Measurement(model, test.pictures(), test.true, options, plan.threat, 0, CHUNK).whole().correct
+            Measurement(model, test.images(), test.true, options, plan.threat, 0, CHUNK).whole().correct
             for options in (None, robust)
         )
     rate = len(splits[0]) / typical

@@ -24,7 +24,7 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "attrs_inline"]
 default_role = "literal"
-# x' is an adversarial picture, --version an option.
+# x' is an adversarial image, --version an option.
 smartquotes = False
 
 autodoc_member_order = "bysource"

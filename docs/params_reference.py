@@ -34,7 +34,7 @@ MEANINGS = {
     "methods.<name>.start": "with the warm-up's weights, or with the seed's initial ones",
     "train.schedule.rise_epochs": "of `linear`: epochs in which the rate rises from 0; then it falls to 0 at the end",
     "source.npz.path": "of the archive, absolute or relative to the project or to `SGLR_DATA_ROOT`",
-    "model.*.normalization": "per channel, of pictures in [0, 1]; the model's first layer",
+    "model.*.normalization": "per channel, of images in [0, 1]; the model's first layer",
     "model.small_cnn.batch_norm": "batch norm after each convolution",
     "model.wrn.depth": "6 n + 4: 10, 16, 22, 28, 34, ...",
     "model.wrn.width": "widening factor",

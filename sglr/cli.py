@@ -149,11 +149,11 @@ def results(cost: bool, as_json: bool) -> None:
         "sglr predict *.png --model artifacts/train/at-0/best --attack --eps 8 --output broken",
     ),
 )
-@click.argument("pictures", nargs=-1, required=True, type=click.Path())
+@click.argument("images", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--model", "trained", required=True, type=click.Path(), help="artifacts/train/<method>-<seed>/last, or like."
 )
-@click.option("--attack", is_flag=True, help="Attack each picture too, in params.yaml's norm; saved in --output.")
+@click.option("--attack", is_flag=True, help="Attack each image too, in params.yaml's norm; saved in --output.")
 @click.option(
     "--eps",
     type=click.FloatRange(min=0, min_open=True),
@@ -163,10 +163,10 @@ def results(cost: bool, as_json: bool) -> None:
 @click.option("--output", default="adversarial", show_default=True, type=click.Path(), help="Folder of the PNG files.")
 @click.pass_context
 def predict(
-    context: click.Context, pictures: tuple[str, ...], trained: str, attack: bool, eps: float | None, steps: int,
+    context: click.Context, images: tuple[str, ...], trained: str, attack: bool, eps: float | None, steps: int,
     output: str,
 ) -> None:  # fmt: skip
-    """Classify PICTURES (files) with a trained model, with its confidence; on request, attack them.
+    """Classify IMAGES (files) with a trained model, with its confidence; on request, attack them.
 
     Classes have names where the data that the model was trained on are in artifacts/data, else numbers.
     The model is a folder with model.safetensors and model.json, or a .safetensors file with its .json beside it.
@@ -177,7 +177,7 @@ def predict(
 
     from tqdm import tqdm
 
-    from sglr import config, picture_files, predicting
+    from sglr import config, image_files, predicting
 
     idle = [] if attack else [f"--{name}" for name in ("eps", "steps", "output") if _was_given(context, name)]
     if idle:
@@ -186,14 +186,14 @@ def predict(
     names = predicting.class_names(Path(trained), number)
     threat = config.load().threat if attack else None
     radius = predicting.radius(threat.norm, threat.eps_255 if eps is None else eps) if threat is not None else 0.0
-    targets = picture_files.targets(pictures, Path(output)) if attack else {}
-    with tqdm(list(map(Path, pictures)), desc="predict", unit="picture", disable=None, leave=False) as bar:
+    targets = image_files.targets(images, Path(output)) if attack else {}
+    with tqdm(list(map(Path, images)), desc="predict", unit="image", disable=None, leave=False) as bar:
         for path in bar:
-            x, done = picture_files.read_picture(path, shape)
+            x, done = image_files.read_image(path, shape)
             lines = [f"{path}{f' ({done})' if done else ''}: {_shown(predicting.predict(model, x), names)}"]
             if threat is not None:
                 x_adv = predicting.attacked(model, x, norm=threat.norm, eps_255=radius, steps=steps)
-                picture_files.save_picture(x_adv, targets[path])
+                image_files.save_image(x_adv, targets[path])
                 shown = _shown(predicting.predict(model, x_adv), names)
                 moved = predicting.changed_by(x, x_adv, threat.norm)
                 change = f"changed by {moved:.4g}/255" if moved else "unchanged in whole 255ths"
@@ -224,7 +224,7 @@ def _shown(found: Any, names: list[str]) -> str:
 @click.option("--normalization", metavar="MEAN/STD", help="Per channel: 0.49,0.48,0.45/0.25,0.24,0.26; default: none.")
 @click.option("--key", help="Where in the file the state dict is, when it holds several.")
 @click.option("--data", "folder", default="artifacts/data", show_default=True, type=click.Path(), help="Prepared data.")
-@click.option("--npz", type=click.Path(), help="Test pictures from elsewhere instead: x_test and y_test.")
+@click.option("--npz", type=click.Path(), help="Test images from elsewhere instead: x_test and y_test.")
 @click.option("--params", default="params.yaml", show_default=True, type=click.Path(), help="Threat model and suite.")
 @click.option("--n-examples", type=click.IntRange(min=1), help="The first so many test examples; default: the params'.")
 @click.option("--output", type=click.Path(), help="Folder of the results; default: in artifacts/foreign, by name.")
@@ -242,7 +242,7 @@ def evaluate(context: click.Context, weights: str, name: str | None, output: str
     from sglr.exchange import evaluating, options
 
     if given["npz"] is not None and _was_given(context, "folder"):
-        raise click.UsageError("--data with --npz: the test pictures come from one of them.")
+        raise click.UsageError("--data with --npz: the test images come from one of them.")
     target = Path(output) if output else evaluating.default_folder(Path(weights))
     metrics = options.run(Path(weights), name, target, **given)
     click.echo(f"{evaluating.table(metrics)}\nwritten to {target}")

@@ -16,10 +16,10 @@ from sglr.training.distributed import ALONE
 from sglr.training.precision import computing, memory_format
 from sglr.training.step import Networks
 
-# A gradient to the pictures is a forward and a backward pass. Learning takes one and a half of it, what is measured
+# A gradient to the images is a forward and a backward pass. Learning takes one and a half of it, what is measured
 # after an epoch and what a label policy adds the rest.
 _LEARNING = 2.0
-# Pictures at once, to begin with; more, up to a batch, while they take less than this many seconds.
+# Images at once, to begin with; more, up to a batch, while they take less than this many seconds.
 _FEW, _LONG_ENOUGH = 8, 0.2
 
 
@@ -29,14 +29,14 @@ def of_study(settings: config.Config, data: Path, device: torch.device) -> float
     data: the folder of the prepared data, or where it will be. Times an attack step of the network, in the precision
     and with the threads of the settings but not compiled; evaluation and analysis are not counted.
 
-    FileError when the data is damaged, ConfigError when the model does not fit its pictures.
+    FileError when the data is damaged, ConfigError when the model does not fit its images.
     """
-    pictures = space.expected(settings, data)
+    images = space.expected(settings, data)
     gradients = len(settings.experiment.seeds) * _gradients(settings)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.experiment.threads)
     try:
-        return pictures.examples * gradients * _gradient(settings, pictures, device)
+        return images.examples * gradients * _gradient(settings, images, device)
     finally:
         torch.set_num_threads(threads)
 
@@ -54,17 +54,17 @@ def _gradients(settings: config.Config) -> float:
     return total
 
 
-def _gradient(settings: config.Config, pictures: space.TrainingSet, device: torch.device) -> float:
-    """Seconds of one attack step per picture."""
+def _gradient(settings: config.Config, images: space.TrainingSet, device: torch.device) -> float:
+    """Seconds of one attack step per image."""
     method = settings.methods[settings.experiment.methods[0]]
     plan = dataclasses.replace(Plan.training(settings, method, 0), compile="never")
-    model = build(settings.model, num_classes=pictures.classes, shape=pictures.shape, generator_seed=0).to(device)
+    model = build(settings.model, num_classes=images.classes, shape=images.shape, generator_seed=0).to(device)
     layout = memory_format(plan.precision, device)
     networks = Networks.of(plan, model.to(memory_format=layout), device, ALONE)
-    loss, batch = named("ce"), min(plan.batch_size, pictures.examples)
+    loss, batch = named("ce"), min(plan.batch_size, images.examples)
 
     def seconds(size: int) -> float:
-        x = torch.rand(size, *pictures.shape, device=device).contiguous(memory_format=layout)
+        x = torch.rand(size, *images.shape, device=device).contiguous(memory_format=layout)
         y = torch.zeros(size, dtype=torch.long, device=device)
         begun = time.perf_counter()
         float(input_gradient(networks.attacked, x, y, loss).sum())  # waits for the device

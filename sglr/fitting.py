@@ -63,16 +63,16 @@ def train(
     changes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
 ) -> Fitted:
-    """Train a method on pictures ``x`` with the given labels ``y``, as the pipeline would.
+    """Train a method on images ``x`` with the given labels ``y``, as the pipeline would.
 
     x: (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or torch; y: (n,) whole
-    numbers from 0. ``validation``: pictures and labels on which the best epoch is chosen. ``true``: the right labels,
+    numbers from 0. ``validation``: images and labels on which the best epoch is chosen. ``true``: the right labels,
     where ``y`` may hold wrong ones; they are measured against, never trained on. ``num_classes``: default the largest
     label plus one. ``device``: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
 
     ``method`` is a name declared under ``methods`` of the params, or a mapping of objective, labels and weights.
     ``params`` is the path of a params file; default: the shipped one, whose model, radius, steps and learning rates are
-    made for 300 pictures of 8x8 pixels. ``changes`` go on top of it, by dotted key: ``{"threat.eps_255": 8,
+    made for 300 images of 8x8 pixels. ``changes`` go on top of it, by dotted key: ``{"threat.eps_255": 8,
     "train.attack.step_size_255": 2}``. Of the params, those of data.augment, model, threat, warmup, train and, under
     methods, the method by its name are used. Label noise, sizes of splits, experiment, kept epochs and everything about
     evaluation play no part: in a params file they are passed over, among the changes refused.
@@ -85,7 +85,7 @@ def train(
     if validation is not None:
         splits.append(given.split(*validation, validation[1], device, "validation[0]", "validation[1]"))
         if splits[0].x.shape[1:] != splits[1].x.shape[1:]:
-            raise ValueError("the pictures for validation have another shape than those for training")
+            raise ValueError("the images for validation have another shape than those for training")
     found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
     num_classes = found if num_classes is None else num_classes
     if found > num_classes:

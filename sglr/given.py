@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sglr.config import Config, ConfigError, parse
 from sglr.data import Split
-from sglr.data.arrays import as_labels, as_pictures, check_labels, check_pictures
+from sglr.data.arrays import as_images, as_labels, check_images, check_labels
 from sglr.files import FileError
 
 SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
@@ -56,22 +56,20 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = copy.deepcopy(value)  # later changes may go into it
 
 
-def split(
-    x: AnyArray, given: AnyArray, true: AnyArray, device: str | torch.device, pictures: str, labels: str
-) -> Split:
+def split(x: AnyArray, given: AnyArray, true: AnyArray, device: str | torch.device, images: str, labels: str) -> Split:
     """Arrays of any usual form as a split on a device; ValueError that names the one that cannot be used."""
     arrays = [np.asarray(_for_numpy(array) if isinstance(array, Tensor) else array) for array in (x, given, true)]
-    arrays[0] = as_pictures(arrays[0])
+    arrays[0] = as_images(arrays[0])
     arrays[1:] = map(as_labels, arrays[1:])
     try:
-        check_pictures(arrays[0], pictures)
+        check_images(arrays[0], images)
         check_labels(arrays[1], labels)
         check_labels(arrays[2], "true")
     except FileError as error:
         raise ValueError(str(error)) from None
     if not len(arrays[0]) == len(arrays[1]) == len(arrays[2]):
         raise ValueError(
-            f"{len(arrays[0])} pictures ({pictures}), {len(arrays[1])} labels ({labels}), {len(arrays[2])} true labels"
+            f"{len(arrays[0])} images ({images}), {len(arrays[1])} labels ({labels}), {len(arrays[2])} true labels"
         )
     # In one order, whatever axes were exchanged: pyautoattack takes no other.
     return Split(*(torch.from_numpy(np.array(array, order="C")).to(device) for array in arrays))

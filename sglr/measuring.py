@@ -36,13 +36,13 @@ def robustness(
     device: str | torch.device = "cpu",
     journal: str | Path | None = None,
 ) -> Evaluation:
-    """Attack any module, pictures in [0, 1] in and logits out, with a whole suite, as the pipeline attacks its models.
+    """Attack any module, images in [0, 1] in and logits out, with a whole suite, as the pipeline attacks its models.
 
     x: (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or torch; y: (n,) whole
     numbers from 0. A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32 on ``device`` (cpu,
     cuda, cuda:1 ... or auto, a GPU where there is one): the model stays as it is.
 
-    ``params`` is the path of a params file; default: the shipped one, whose radius is made for pictures of 8x8 pixels.
+    ``params`` is the path of a params file; default: the shipped one, whose radius is made for images of 8x8 pixels.
     ``changes`` go on top of it, by dotted key: ``{"threat.eps_255": 8, "evaluate.attacks": {"autoattack":
     "autoattack"}}``. Of the params, ``threat`` and ``evaluate`` are used. With a ``journal`` folder a run that
     was interrupted goes on where it was; it may hold those of several models and suites. It sees the tensors, numbers
@@ -64,14 +64,14 @@ def robustness(
         given.put(values, key, value)
     config = validate(values, source)
     attacked = _copy(model).to(device).float().eval()
-    picture = test.pictures(slice(0, 1)).clone()
-    untouched = picture._version
+    image = test.images(slice(0, 1)).clone()
+    untouched = image._version
     with torch.no_grad(), drawn_anew(config.evaluate.seed, device):
-        logits = attacked(picture)
+        logits = attacked(image)
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise FileError(f"the model gives no logits (n, classes), but {_form(logits)}")
-    if picture._version != untouched:
-        raise FileError("the model changes the pictures it is given in place: let it compute new ones")
+    if image._version != untouched:
+        raise FileError("the model changes the images it is given in place: let it compute new ones")
     classes, largest = logits.shape[1], int(test.true.max())
     if largest >= classes:
         raise ValueError(f"there is a label {largest}, but the model gives {classes} logits")

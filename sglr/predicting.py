@@ -1,4 +1,4 @@
-"""Classifying single pictures with a trained model, and attacking them."""
+"""Classifying single images with a trained model, and attacking them."""
 
 import math
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from sglr.random import torch_stream
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one picture, best first, with their probabilities."""
+    """The most probable classes of one image, best first, with their probabilities."""
 
     classes: tuple[int, ...]
     probabilities: tuple[float, ...]
 
 
 def predict(model: nn.Module, x: Tensor, top: int = 3) -> Prediction:
-    """The ``top`` most probable classes of one picture (1, C, H, W) in [0, 1]."""
+    """The ``top`` most probable classes of one image (1, C, H, W) in [0, 1]."""
     with torch.no_grad():
         probabilities = model(x).softmax(1)[0]
     best = probabilities.topk(min(top, len(probabilities)))
@@ -32,22 +32,22 @@ def predict(model: nn.Module, x: Tensor, top: int = 3) -> Prediction:
 
 
 def radius(norm: str, eps_255: float) -> float:
-    """The radius, in 255ths, of a ball that picture files can show: under linf a whole number, what is over is cut off.
+    """The radius, in 255ths, of a ball that image files can show: under linf a whole number, what is over is cut off.
 
-    Raises ConfigError below 1, within which no picture file differs from another.
+    Raises ConfigError below 1, within which no image file differs from another.
     """
     if eps_255 < 1:
         raise ConfigError(
-            f"a radius of {eps_255:g}/255 changes no picture file, whose pixels are whole 255ths: give 1 or more with"
+            f"a radius of {eps_255:g}/255 changes no image file, whose pixels are whole 255ths: give 1 or more with"
             " --eps, or as threat.eps_255 in params.yaml."
         )
     return math.floor(eps_255) if norm == "linf" else eps_255
 
 
 def attacked(model: nn.Module, x: Tensor, *, norm: str, eps_255: float, steps: int) -> Tensor:
-    """An adversarial picture (1, C, H, W): PGD away from the class that is predicted, step size a quarter of eps.
+    """An adversarial image (1, C, H, W): PGD away from the class that is predicted, step size a quarter of eps.
 
-    Its pixels, like those of x, are 255ths, so that an image file holds exactly this picture. ``eps_255`` as ``radius``
+    Its pixels, like those of x, are 255ths, so that an image file holds exactly this image. ``eps_255`` as ``radius``
     gives it; of a smaller change than half a 255th in every pixel nothing is left.
     """
     ball = threat.build(norm, eps_255 / 255)
@@ -70,13 +70,13 @@ def _in_255ths(x: Tensor, x_adv: Tensor, norm: str, eps_255: float) -> Tensor:
 
 
 def changed_by(x: Tensor, x_adv: Tensor, norm: str) -> float:
-    """The distance of two pictures in 255ths, which both are in."""
+    """The distance of two images in 255ths, which both are in."""
     change = (255 * x_adv).round().double() - (255 * x).round().double()
     return float(change.abs().max() if norm == "linf" else change.norm())
 
 
 def load(path: Path) -> tuple[nn.Module, tuple[int, int, int], int]:
-    """A trained model, the shape (C, H, W) of its pictures, and its number of classes; ``path`` as ``load_model``'s."""
+    """A trained model, the shape (C, H, W) of its images, and its number of classes; ``path`` as ``load_model``'s."""
     model = models.load_model(path)
     spec = files.read_json(saved_as(path)[1])
     channels, height, width = spec["shape"]

@@ -22,7 +22,7 @@ _SMALL_FILES = 2**21
 _TRACED = 64
 # Tables of one probability per example and class: the targets, hard and refined, and those of the best epoch.
 _TABLES = 3
-# What sources hold: classes and shape of a picture, as in CIFAR-10 where only reading it tells; and how many then.
+# What sources hold: classes and shape of an image, as in CIFAR-10 where only reading it tells; and how many then.
 _USUAL: tuple[int, Shape] = (10, (3, 32, 32))
 _KINDS: dict[str, tuple[int, Shape]] = {"digits": (10, (1, 8, 8)), "cifar100": (100, (3, 32, 32))}
 _EXAMPLES = 50_000
@@ -76,16 +76,16 @@ def expected(settings: config.Config, data: Path) -> TrainingSet:
 def needed(settings: config.Config, data: Path) -> Need:
     """Of one training on the data that ``expected`` finds.
 
-    FileError when the folder is damaged, ConfigError when the model does not fit its pictures.
+    FileError when the folder is damaged, ConfigError when the model does not fit its images.
     """
-    pictures = expected(settings, data)
-    spec = models.spec(settings.model, num_classes=pictures.classes, shape=pictures.shape)
+    images = expected(settings, data)
+    spec = models.spec(settings.model, num_classes=images.classes, shape=images.shape)
     model = models.from_spec(spec, device="meta")
     weights = sum(value.numel() for value in model.state_dict().values()) * _FLOAT
-    table = pictures.examples * pictures.classes * _FLOAT
+    table = images.examples * images.classes * _FLOAT
     # With each model the labels as they were then.
     kept = len(settings.train.keep_epochs) * (weights + table)
-    trace = settings.train.epochs * _TRACED * pictures.classes * _FLOAT
+    trace = settings.train.epochs * _TRACED * images.classes * _FLOAT
     return Need(
         snapshots=_SNAPSHOTS * (_IN_A_SNAPSHOT * weights + _TABLES * table + trace) + kept,
         outputs=_MODELS * (weights + table) + kept + table + trace,

@@ -1,4 +1,4 @@
-"""Threat models: the Linf and L2 balls around a picture, intersected with [0, 1]."""
+"""Threat models: the Linf and L2 balls around an image, intersected with [0, 1]."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Threat(Protocol):
-    """A ball around each picture (radius in [0, 1] units of pixel values) and the operations an attack needs."""
+    """A ball around each image (radius in [0, 1] units of pixel values) and the operations an attack needs."""
 
     @property
     def eps(self) -> float:

@@ -8,7 +8,7 @@ from stages.runtime import ARTIFACTS, remove_unlisted_items, stage
 
 @click.command()
 def main() -> None:
-    """Score the kept adversarial pictures again, in this new process and on the other methods' models."""
+    """Score the kept adversarial images again, in this new process and on the other methods' models."""
     with stage("audit") as run:
         remove_unlisted_items(run.config)
         folder = ARTIFACTS / "audit"

@@ -45,7 +45,7 @@ def test_the_step_is_compared_with_both_forms_of_the_reference():
 
 
 def test_short_trainings_are_timed_and_attacked(tmp_path):
-    """On a file whose test pictures come sorted by class, channels last, in floating point."""
+    """On a file whose test images come sorted by class, channels last, in floating point."""
     random = np.random.default_rng(0)
     y, test = np.arange(1040) % 4, np.arange(40) // 10
     x, x_test = (labels[:, None, None, None] / 4 + random.random((len(labels), 8, 8, 3)) / 8 for labels in (y, test))

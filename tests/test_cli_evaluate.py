@@ -61,9 +61,9 @@ def project(params, tmp_path, monkeypatch):
     return tmp_path
 
 
-def pictures(project):
+def images(project):
     test = data.open_folder(project / "artifacts" / "data").test()
-    return test.pictures().numpy(), test.true.numpy()
+    return test.images().numpy(), test.true.numpy()
 
 
 def test_the_suite_runs_and_files_are_those_of_any_evaluation(project):
@@ -197,8 +197,8 @@ def test_a_folder_is_told_from_a_file_of_weights(project):
     assert "artifacts/train/at-0/last is a folder. For a model of this project leave out --model" in result.output
 
 
-def test_pictures_from_an_npz_give_what_prepared_ones_give(project):
-    x, y = pictures(project)
+def test_images_from_an_npz_give_what_prepared_ones_give(project):
+    x, y = images(project)
     np.savez(project / "own.npz", x_test=x + 5e-7, y_test=y)
     assert call("--weights", "author.tar", *OPTIONS, "--output", "out").exit_code == 0
     result = call("--weights", "author.tar", *OPTIONS, "--npz", "own.npz", "--output", "npz")
@@ -216,7 +216,7 @@ def test_normalization_is_the_first_layer(project):
     assert normalization == {"mean": [0.5], "std": [0.25]}
 
 
-def test_pictures_come_from_one_place(project):
+def test_images_come_from_one_place(project):
     for folder in ("artifacts/data", "elsewhere"):
         result = call("--weights", "author.tar", *OPTIONS, "--npz", "own.npz", "--data", folder)
         assert (result.exit_code, "--data with --npz: " in result.output) == (2, True), result.output
@@ -224,7 +224,7 @@ def test_pictures_come_from_one_place(project):
 
 
 def npz(project, **change):
-    x, y = pictures(project)
+    x, y = images(project)
     np.savez(project / "own.npz", **({"x_test": x, "y_test": y} | change))
     return ("--weights", "author.tar", *OPTIONS, "--npz", "own.npz")
 
@@ -243,8 +243,8 @@ def weights(project, **change):
 REFUSED = {
     "empty test set": (lambda p: npz(p, x_test=np.ones((0, 1, 8, 8)), y_test=np.ones(0, int)), r"x_test is empty"),
     "beyond 1": (lambda p: npz(p, x_test=np.full((100, 1, 8, 8), 1.01)), r"values from 1.01 to 1.01; .* \[0, 1\]"),
-    "NaN picture": (lambda p: npz(p, x_test=np.full((100, 1, 8, 8), np.nan)), "x_test holds NaN"),
-    "too few labels": (lambda p: npz(p, y_test=np.zeros(7, int)), "x_test has 100 pictures, y_test 7 labels"),
+    "NaN image": (lambda p: npz(p, x_test=np.full((100, 1, 8, 8), np.nan)), "x_test holds NaN"),
+    "too few labels": (lambda p: npz(p, y_test=np.zeros(7, int)), "x_test has 100 images, y_test 7 labels"),
     "classes of the data": (lambda p: npz(p, y_test=np.arange(100)), r"\[10, 16\], must be \[100, 16\]"),
     "label too large": (lambda p: (*npz(p), "--num-classes", "5"), "holds label 9, but there are 5 classes: 0 to 4"),
     "no y_test": (lambda p: without_labels(p), r"missing y_test \(it holds x_test\)"),
@@ -346,7 +346,7 @@ def test_the_curve_over_eps_is_printed_with_its_intervals(project):
     assert row in " ".join(result.output.split())
 
 
-def test_kept_pictures_are_scored_again_in_another_process(project, monkeypatch):
+def test_kept_images_are_scored_again_in_another_process(project, monkeypatch):
     write = evaluating.write
 
     def tampering(result, folder):
@@ -358,4 +358,4 @@ def test_kept_pictures_are_scored_again_in_another_process(project, monkeypatch)
     monkeypatch.setattr(evaluating, "write", tampering)
     result = call("--weights", "author.tar", *OPTIONS)
     assert result.exit_code == 0, result.output
-    assert "FLAG last: 2 of 40 worst-case pictures are scored otherwise in a new process" in result.output
+    assert "FLAG last: 2 of 40 worst-case images are scored otherwise in a new process" in result.output

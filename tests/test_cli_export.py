@@ -87,7 +87,7 @@ def write_lock(project: Path, params: dict) -> None:
 
 
 def cifar(tmp_path: Path, name: str = "small_cnn", **options: Any) -> Path:
-    """A network for CIFAR pictures with batch-norm statistics of its own, saved as a checkpoint."""
+    """A network for CIFAR images with batch-norm statistics of its own, saved as a checkpoint."""
     model = models.build(name, **CIFAR, generator_seed=0, **options)
     model(torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     models.save(model, tmp_path / "checkpoint", models.spec(name, **CIFAR, **options))
@@ -388,8 +388,8 @@ def of_cifar10(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def correct_pictures(model, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random CIFAR-sized pictures with the classes the model sees in them."""
+def correct_images(model, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random CIFAR-sized images with the classes the model sees in them."""
     x = torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     return x, model(x).argmax(1)
 
@@ -412,12 +412,12 @@ def benchmark_as_documented(model, x, y, *, batch_size: int, eps: float) -> tupl
     assert not model.training
     model = model.to(torch.device("cpu"))
 
-    def clean_accuracy(pictures):
+    def clean_accuracy(images):
         right = 0.0
         with torch.no_grad():
-            for part, labels in zip(pictures.split(batch_size), y.split(batch_size), strict=True):
+            for part, labels in zip(images.split(batch_size), y.split(batch_size), strict=True):
                 right += (model(part).max(1)[1] == labels).float().sum()
-        return right.item() / len(pictures)
+        return right.item() / len(images)
 
     adversary = AutoAttackOfRobustbench(model, norm="Linf", eps=eps, version="standard", device=torch.device("cpu"))
     return clean_accuracy(x), clean_accuracy(adversary.run_standard_evaluation(x, y, bs=batch_size))
@@ -426,7 +426,7 @@ def benchmark_as_documented(model, x, y, *, batch_size: int, eps: float) -> tupl
 def test_an_exported_model_takes_the_calls_of_robustbenchs_benchmark(tmp_path):
     """Its documented interface; the test below runs the function itself where robustbench is installed."""
     model = imported(of_cifar10(tmp_path) / "Mine2026Robust.py").load()
-    x, y = correct_pictures(model, 6)
+    x, y = correct_images(model, 6)
     assert benchmark_as_documented(model, x, y, batch_size=4, eps=1e-6) == (1.0, 1.0)
     assert benchmark_as_documented(model, x, y, batch_size=4, eps=0.5) == (1.0, 0.0)
 
@@ -452,7 +452,7 @@ def test_robustbenchs_own_benchmark_and_load_model(tmp_path, monkeypatch):
     (exported / "Mine2026Robust.pt").rename(zoo / "Mine2026Robust.pt")
     model = robustbench.load_model("Mine2026Robust", tmp_path / "models", dataset="cifar10", threat_model="Linf")
     original = models.load_model(tmp_path / "found" / "model" / "last")
-    x, y = correct_pictures(original, 6)
+    x, y = correct_images(original, 6)
     assert torch.equal(model(x), original(x))
     monkeypatch.setattr(robustbench_eval, "load_clean_dataset", lambda *_: (x, y))
     monkeypatch.chdir(tmp_path)

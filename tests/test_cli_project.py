@@ -21,7 +21,7 @@ import yaml
 from command import call
 from PIL import Image
 
-from sglr import data, files, models, picture_files, predicting, running
+from sglr import data, files, image_files, models, predicting, running
 from sglr.config.reader import validate
 from sglr.tracking import registering
 
@@ -50,13 +50,13 @@ def test_status_outside_a_project(tmp_path, monkeypatch):
     assert "run this in the project's root folder" in result.output
 
 
-def picture(path, size=(8, 8)):
+def image(path, size=(8, 8)):
     Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)).save(path)
     return path
 
 
-def test_pictures_are_classified(project):
-    result = call("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last")
+def test_images_are_classified(project):
+    result = call("predict", image(project / "a.png"), "--model", "artifacts/train/at-0/last")
     assert result.exit_code == 0, result.output
     x = torch.arange(64).float().view(1, 1, 8, 8) / 255
     probabilities = models.load_model(project / "artifacts/train/at-0/last")(x).detach().softmax(1)[0]
@@ -69,20 +69,20 @@ def test_a_model_is_a_folder_or_a_file(project):
     trained = project / "artifacts/train/at-0/last"
     for one in trained.iterdir():
         (project / f"mine{one.suffix}").write_bytes(one.read_bytes())
-    picture(project / "a.png")
+    image(project / "a.png")
     expected = call("predict", "a.png", "--model", trained)
     for path in (trained / "model.safetensors", "mine.safetensors"):
         found = call("predict", "a.png", "--model", path)
         assert (found.exit_code, found.output) == (0, expected.output)
 
 
-def test_pictures_of_another_size_and_colour_are_changed_and_that_is_said(project):
+def test_images_of_another_size_and_colour_are_changed_and_that_is_said(project):
     Image.new("RGB", (20, 10), (200, 10, 10)).save(project / "b.jpg")
     result = call("predict", project / "b.jpg", "--model", "artifacts/train/at-0/best")
     assert "(resized from 20x10 to 8x8)" in result.output
 
 
-def test_pictures_of_16_bits_are_those_of_8(project):
+def test_images_of_16_bits_are_those_of_8(project):
     """PNG, TIFF and PGM files with 16 bits of grey; 32 bits, or floating point, have no known white."""
     levels = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
     for name in ("a.png", "a.tif"):
@@ -90,7 +90,7 @@ def test_pictures_of_16_bits_are_those_of_8(project):
     (project / "a.pgm").write_bytes(b"P5 8 8 65535\n" + levels.astype(">u2").tobytes())
     for name in ("a.png", "a.tif", "a.pgm"):
         for channels in (1, 3):
-            x, done = picture_files.read_picture(project / name, (channels, 8, 8))
+            x, done = image_files.read_image(project / name, (channels, 8, 8))
             expected = torch.from_numpy(np.rint(levels / 257)).float().div(255)
             assert (bool((x[0] == expected).all()), done) == (True, "")
     for dtype in (np.int32, np.float32):
@@ -101,14 +101,14 @@ def test_pictures_of_16_bits_are_those_of_8(project):
 
 def transparent(mode, hidden, clear, **options):
     """Four pixels of one colour, ``hidden``, the left two of them seen through."""
-    picture = Image.new(mode, (2, 2), hidden)
+    image = Image.new(mode, (2, 2), hidden)
     for y in range(2):
-        picture.putpixel((0, y), clear)
-    return picture, options
+        image.putpixel((0, y), clear)
+    return image, options
 
 
 @pytest.mark.parametrize(
-    ("picture", "options"),
+    ("image", "options"),
     [
         transparent("RGBA", (10, 10, 10, 255), (10, 10, 10, 0)),
         transparent("LA", (10, 255), (10, 0)),
@@ -119,16 +119,16 @@ def transparent(mode, hidden, clear, **options):
     ],
     ids=["colour and alpha", "grey and alpha", "a colour", "a level", "of a palette", "levels of it"],
 )
-def test_what_is_transparent_is_seen_over_white_and_that_is_said(project, picture, options):
-    if picture.mode == "P":
-        picture.putpalette([level for number in range(256) for level in 3 * (number,)])
-    picture.save(project / "a.png", **options)
+def test_what_is_transparent_is_seen_over_white_and_that_is_said(project, image, options):
+    if image.mode == "P":
+        image.putpalette([level for number in range(256) for level in 3 * (number,)])
+    image.save(project / "a.png", **options)
     for channels in (1, 3):
-        x, done = picture_files.read_picture(project / "a.png", (channels, 2, 2))
+        x, done = image_files.read_image(project / "a.png", (channels, 2, 2))
         assert done == "transparent parts over white"
         assert (255 * x[0]).round().tolist() == channels * [[[255, 10], [255, 10]]]
     Image.new("RGBA", (2, 2), (10, 10, 10, 255)).save(project / "opaque.png")
-    x, done = picture_files.read_picture(project / "opaque.png", (3, 2, 2))
+    x, done = image_files.read_image(project / "opaque.png", (3, 2, 2))
     assert ((255 * x).round().unique().tolist(), done) == ([10], "")
 
 
@@ -138,13 +138,13 @@ def test_a_transparent_level_of_16_bits_is_that_level_alone(project):
     content, chunk = (project / "a.png").read_bytes(), b"tRNS" + struct.pack(">H", 2571)
     chunk = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (project / "a.png").write_bytes(content[:33] + chunk + content[33:])  # behind signature and header
-    x, done = picture_files.read_picture(project / "a.png", (1, 1, 2))
+    x, done = image_files.read_image(project / "a.png", (1, 1, 2))
     assert ((255 * x).round().flatten().tolist(), done) == ([10, 255], "transparent parts over white")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_their_exif_data_say(project, name, orientation):
+def test_images_are_turned_as_their_exif_data_say(project, name, orientation):
     """Its bright quarter is at the top left, as a viewer shows it."""
     shown = Image.new("RGB", (32, 16))
     shown.paste((255, 255, 255), (0, 0, 16, 8))
@@ -154,7 +154,7 @@ def test_pictures_are_turned_as_their_exif_data_say(project, name, orientation):
     exif[0x0112] = orientation
     stored = shown if back is None else shown.transpose(Image.Transpose[back])
     stored.save(project / name, exif=exif)
-    x, done = picture_files.read_picture(project / name, (1, 16, 32))
+    x, done = image_files.read_image(project / name, (1, 16, 32))
     assert done == ("" if orientation == 1 else "turned as its EXIF data say")
     assert x[0, 0, :8, :16].min() > 0.9
     assert x.mean() < 0.3
@@ -165,11 +165,11 @@ def test_other_exif_data_may_be_odd(project):
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x011A: 72.0})
     Image.new("L", (8, 4)).save(project / "a.jpg", exif=exif.tobytes().replace(b"\x01\x1a", b"\x01\x0d"))
-    assert picture_files.read_picture(project / "a.jpg", (1, 8, 4))[1] == "turned as its EXIF data say"
+    assert image_files.read_image(project / "a.jpg", (1, 8, 4))[1] == "turned as its EXIF data say"
 
 
-def test_attacked_pictures_are_saved_within_the_ball(project):
-    path = picture(project / "a.png")
+def test_attacked_images_are_saved_within_the_ball(project):
+    path = image(project / "a.png")
     result = call("predict", path, "--model", "artifacts/train/at-0/last", "--attack", "--eps", "4", "--output", "out")
     assert result.exit_code == 0, result.output
     assert "under PGD-20, linf 4/255, changed by 4/255: " in result.output
@@ -178,7 +178,7 @@ def test_attacked_pictures_are_saved_within_the_ball(project):
 
 
 def bright(path, level):
-    """A picture that needs no rounding and leaves no room for some changes."""
+    """An image that needs no rounding and leaves no room for some changes."""
     Image.fromarray(np.full((8, 8), level, dtype=np.uint8)).save(path)
     return path
 
@@ -188,10 +188,10 @@ def test_what_is_predicted_under_attack_is_what_is_saved(project, params, norm, 
     params["threat"] = {"norm": norm, "eps_255": eps}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     model = models.load_model(project / "artifacts/train/at-0/last")
-    for path in (picture(project / "a.png"), bright(project / "b.png", 250)):
+    for path in (image(project / "a.png"), bright(project / "b.png", 250)):
         result = call("predict", path, "--model", "artifacts/train/at-0/last", "--attack", "--output", "out")
         assert result.exit_code == 0, result.output
-        x, x_adv = (picture_files.read_picture(found, (1, 8, 8))[0] for found in (path, project / "out" / path.name))
+        x, x_adv = (image_files.read_image(found, (1, 8, 8))[0] for found in (path, project / "out" / path.name))
         change = 255 * (x_adv - x).double()
         length = change.abs().max() if norm == "linf" else change.norm()
         assert 0.5 * eps < length < eps + 1e-3
@@ -201,14 +201,14 @@ def test_what_is_predicted_under_attack_is_what_is_saved(project, params, norm, 
         assert f"{stated}{best.classes[0]} {best.probabilities[0]:.1%}" in shown
 
 
-def test_a_radius_no_picture_file_can_show_is_refused(project, params):
-    arguments = ("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last", "--attack")
+def test_a_radius_no_image_file_can_show_is_refused(project, params):
+    arguments = ("predict", image(project / "a.png"), "--model", "artifacts/train/at-0/last", "--attack")
     result = call(*arguments, "--eps", "0.5")
-    assert (result.exit_code, "0.5/255 changes no picture file" in result.output) == (1, True), result.output
+    assert (result.exit_code, "0.5/255 changes no image file" in result.output) == (1, True), result.output
     params["threat"] = {"norm": "l2", "eps_255": 0.9}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     result = call(*arguments)
-    assert (result.exit_code, "0.9/255 changes no picture file" in result.output) == (1, True), result.output
+    assert (result.exit_code, "0.9/255 changes no image file" in result.output) == (1, True), result.output
     assert not (project / "adversarial").exists()
 
 
@@ -224,12 +224,12 @@ def test_a_change_that_rounding_leaves_nothing_of_is_said(project, params):
 
 @pytest.mark.parametrize("option", [("--eps", "4"), ("--steps", "20"), ("--output", "adversarial")])
 def test_options_of_the_attack_need_an_attack(project, option):
-    result = call("predict", picture(project / "a.png"), "--model", "artifacts/train/at-0/last", *option)
+    result = call("predict", image(project / "a.png"), "--model", "artifacts/train/at-0/last", *option)
     assert result.exit_code == 2
     assert f"{option[0]} without --attack" in result.output
 
 
-def test_pictures_of_the_same_name_do_not_replace_each_other(project):
+def test_images_of_the_same_name_do_not_replace_each_other(project):
     for folder, level in (("one", 10), ("two", 200)):
         (project / folder).mkdir()
         bright(project / folder / "a.png", level)
@@ -243,9 +243,9 @@ def test_pictures_of_the_same_name_do_not_replace_each_other(project):
     assert np.asarray(Image.open(project / "two/a.png")).max() == 200
 
 
-def test_no_picture_is_put_over_one_that_was_not_made_so(project):
+def test_no_image_is_put_over_one_that_was_not_made_so(project):
     """Nor over any other file; what an earlier attack left is made again."""
-    Image.open(picture(project / "a.png")).save(project / "a.bmp")
+    Image.open(image(project / "a.png")).save(project / "a.bmp")
     before = (project / "a.png").read_bytes()
     arguments = ("predict", "a.bmp", "--model", "artifacts/train/at-0/last", "--attack", "--eps", "4", "--output")
     result = call(*arguments, ".")
@@ -277,7 +277,7 @@ def test_time_left_is_that_of_the_epochs_trained_here(project):
 
 def test_progress_is_shown_on_a_terminal_only(project):
     command = [sys.executable, "-m", "sglr.cli", "predict", "--model", "artifacts/train/at-0/last", "--attack"]
-    command += [str(picture(project / f"{number}.png")) for number in range(3)]
+    command += [str(image(project / f"{number}.png")) for number in range(3)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
@@ -290,12 +290,12 @@ def test_progress_is_shown_on_a_terminal_only(project):
     assert "predict:" not in ended.stderr
 
 
-@pytest.mark.parametrize("content", [b"no picture", b""])
-def test_what_is_no_picture_is_said(project, content):
+@pytest.mark.parametrize("content", [b"no image", b""])
+def test_what_is_no_image_is_said(project, content):
     (project / "c.png").write_bytes(content)
     result = call("predict", "c.png", "--model", "artifacts/train/at-0/last")
     assert result.exit_code == 1
-    assert "cannot read c.png as a picture" in result.output
+    assert "cannot read c.png as an image" in result.output
 
 
 def test_predicting_names_the_classes_of_the_data_a_model_was_trained_on(project):
@@ -306,7 +306,7 @@ def test_predicting_names_the_classes_of_the_data_a_model_was_trained_on(project
     )
     meta["classes"] = [f"class {number}" for number in range(10)]
     (project / "artifacts/data/meta.json").write_text(json.dumps(meta))
-    arguments = ("predict", picture(project / "a.png"), "--model")
+    arguments = ("predict", image(project / "a.png"), "--model")
     assert ": class " not in call(*arguments, trained).output
     places = {"deps": "artifacts/data", "outs": "artifacts/train/at-0/last"}
     entry = {key: [{"path": path, "md5": files.dvc_digest(project / path)}] for key, path in places.items()}
@@ -369,6 +369,6 @@ def test_the_checkpoint_registered_is_the_best_there_is(project, monkeypatch):
     assert asked == 2 * [("at-0", best, "digits-at")] + 2 * [("sglr-1", last, "digits-sglr")]
 
 
-def test_reading_a_picture_for_a_model_of_other_channels(project):
+def test_reading_an_image_for_a_model_of_other_channels(project):
     with pytest.raises(files.FileError, match="2 channels"):
-        picture_files.read_picture(picture(project / "a.png"), (2, 8, 8))
+        image_files.read_image(image(project / "a.png"), (2, 8, 8))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sglr import config, files, models
 from sglr.data.npz import NAMES, read_npz
-from sglr.exchange.given_pictures import read_test
+from sglr.exchange.given_images import read_test
 
 QUICK = settings(
     max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
@@ -77,8 +77,8 @@ def test_arrays(npz, tmp_path, damage):
 def test_arrays_of_your_own(tmp_path, damage):
     path = tmp_path / "a.npz"
     if not path.exists():
-        pictures, labels = np.zeros((4, 1, 3, 3), dtype=np.uint8), np.arange(4) % 3
-        files.write_arrays(path, {"x_train": pictures, "y_train": labels, "x_test": pictures, "y_test": labels})
+        images, labels = np.zeros((4, 1, 3, 3), dtype=np.uint8), np.arange(4) % 3
+        files.write_arrays(path, {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels})
         (tmp_path / "whole").write_bytes(path.read_bytes())
     path.write_bytes(damaged((tmp_path / "whole").read_bytes(), damage))
     assert str(path) in (said(files.FileError, partial(read_npz, needed=NAMES), path) or str(path))

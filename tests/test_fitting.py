@@ -20,7 +20,7 @@ SMALL = {
 }  # fmt: skip
 
 
-def pictures(n: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def images(n: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     return random.integers(0, 256, (n, 1, 6, 6), dtype=np.uint8), np.arange(n) % 4
 
@@ -38,7 +38,7 @@ def small(params: dict) -> dict:
 @pytest.mark.parametrize("warmup", ["standard", "adversarial"])
 def test_it_is_what_the_pipeline_trains(params: dict, tmp_path: Path, warmup: str):
     small(params)["warmup"]["objective"] = warmup
-    np.savez(tmp_path / "own.npz", **dict(zip(data.npz.NAMES, (*pictures(60), *pictures(20, 1)), strict=True)))
+    np.savez(tmp_path / "own.npz", **dict(zip(data.npz.NAMES, (*images(60), *images(20, 1)), strict=True)))
     params["data"] |= {
         "source": {"name": "npz", "path": str(tmp_path / "own.npz")}, "train_size": 40, "validation_size": 20,
     }  # fmt: skip
@@ -63,7 +63,7 @@ def test_it_is_what_the_pipeline_trains(params: dict, tmp_path: Path, warmup: st
 
 
 def test_the_models_are_ready_for_use(tmp_path: Path):
-    x, y = pictures()
+    x, y = images()
     found = sglr.train(x, y, changes=SMALL, num_classes=5)
     assert found.best is None
     assert not found.last.training
@@ -80,10 +80,10 @@ def test_the_models_are_ready_for_use(tmp_path: Path):
 
 def test_what_is_saved_holds_no_best_of_another_training(tmp_path: Path):
     changes = {"train.epochs": 6, "train.batch_size": 20}
-    with_best = sglr.train(*pictures(), method="at", validation=pictures(10, 1), changes=changes)
+    with_best = sglr.train(*images(), method="at", validation=images(10, 1), changes=changes)
     with_best.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"best", "last"}
-    sglr.train(*pictures(), method="at", changes=changes).save(tmp_path)
+    sglr.train(*images(), method="at", changes=changes).save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"last"}
 
 
@@ -93,10 +93,10 @@ def test_a_method_of_ones_own_and_a_params_file_of_ones_own(params: dict, tmp_pa
     write_text(tmp_path / "params.yaml", yaml.safe_dump(params))
     own = {"objective": "trades", "labels": {"name": "smoothing", "smoothing": 0.4}, "weights": "none"}
     changes = {key: value for key, value in SMALL.items() if not key.startswith("methods")}
-    found = sglr.train(*pictures(), method=own, params=tmp_path / "params.yaml", changes=changes)
+    found = sglr.train(*images(), method=own, params=tmp_path / "params.yaml", changes=changes)
     assert found.targets[0].tolist() == pytest.approx([0.7, 0.1, 0.1, 0.1])
     with pytest.raises(sglr.config.ConfigError, match="method 'sglr' is used but not declared"):
-        sglr.train(*pictures(), method="sglr", params=tmp_path / "params.yaml", changes=changes)
+        sglr.train(*images(), method="sglr", params=tmp_path / "params.yaml", changes=changes)
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,14 @@ def test_a_method_of_ones_own_and_a_params_file_of_ones_own(params: dict, tmp_pa
         ({"x": np.full((40, 1, 6, 6), 2.0)}, r"x has values from 2 to 2; .* \[0, 1\]"),
         ({"x": np.zeros((40, 6, 6), np.uint8)}, "x has shape .*four axes"),
         ({"y": np.zeros(40)}, "y is float64; labels must be whole numbers"),
-        ({"y": np.zeros(39, int)}, r"40 pictures \(x\), 39 labels \(y\)"),
+        ({"y": np.zeros(39, int)}, r"40 images \(x\), 39 labels \(y\)"),
         ({"true": np.zeros(3, int)}, "3 true labels"),
         ({"num_classes": 3}, "label 3, but num_classes is 3"),
         ({"validation": (np.zeros((4, 1, 5, 5), np.uint8), np.zeros(4, int))}, "validation have another shape"),
     ],
 )
 def test_arrays_that_cannot_be_used_are_named(change: dict, message: str):
-    x, y = pictures()
+    x, y = images()
     with pytest.raises(ValueError, match=message):
         sglr.train(**({"x": x, "y": y} | change))
 
@@ -127,7 +127,7 @@ def test_arrays_that_cannot_be_used_are_named(change: dict, message: str):
 )
 def test_changes_that_cannot_be_used_are_named(changes: dict, message: str):
     with pytest.raises(sglr.config.ConfigError, match=message):
-        sglr.train(*pictures(), changes=changes)
+        sglr.train(*images(), changes=changes)
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ def test_changes_that_cannot_be_used_are_named(changes: dict, message: str):
 )
 def test_changes_that_play_no_part_are_named(changes: dict, idle: str):
     with pytest.raises(sglr.config.ConfigError, match=f"^changes: {idle} would have no effect: .* methods.sglr"):
-        sglr.train(*pictures(), changes=changes)
+        sglr.train(*images(), changes=changes)
 
 
 def test_channels_may_come_last():
-    x, y = pictures(20)
+    x, y = images(20)
     x = np.repeat(x, 3, axis=1)
     first, last = (sglr.train(form, y, changes=SMALL) for form in (x, x.transpose(0, 2, 3, 1)))
     assert last.spec["shape"] == first.spec["shape"] == [3, 6, 6]
@@ -159,13 +159,13 @@ def test_channels_may_come_last():
 def test_a_device_that_is_not_there_is_named():
     for wrong in ("gpu", "cuda:77"):
         with pytest.raises(sglr.config.ConfigError, match=f"^device='{wrong}' "):
-            sglr.train(*pictures(), device=wrong)
+            sglr.train(*images(), device=wrong)
 
 
 def test_a_method_of_ones_own_takes_no_changes_of_declared_ones():
     own = {"objective": "at", "labels": "hard", "weights": "none"}
     with pytest.raises(sglr.config.ConfigError, match=r"methods\.sglr\.labels\.alpha would have no effect"):
-        sglr.train(*pictures(), method=own, changes={"methods.sglr.labels.alpha": 0.5})
+        sglr.train(*images(), method=own, changes={"methods.sglr.labels.alpha": 0.5})
 
 
 def test_changes_that_play_a_part_reach_the_training():
@@ -180,6 +180,6 @@ def test_changes_that_play_a_part_reach_the_training():
 
 
 def test_sizes_are_those_of_the_arrays():
-    """Not those of the shipped data set, which has fewer pictures than this batch."""
+    """Not those of the shipped data set, which has fewer images than this batch."""
     with pytest.raises(training.TrainingError, match=r"train\.batch_size 1500 is larger than .* \(40 examples\)"):
-        sglr.train(*pictures(), changes=SMALL | {"train.batch_size": 1500})
+        sglr.train(*images(), changes=SMALL | {"train.batch_size": 1500})

@@ -92,9 +92,7 @@ class Side:
         """The loss of a step on the batch of this number, and how the weights moved."""
         index = torch.arange(N, device=self.split.given.device).split(10)[number]
         before = self.weights()
-        loss, _ = take(
-            self.plan, self.learner, self.split.pictures(index), self.split.given[index], index, epoch, number
-        )
+        loss, _ = take(self.plan, self.learner, self.split.images(index), self.split.given[index], index, epoch, number)
         return float(loss), self.weights() - before
 
 
@@ -116,7 +114,7 @@ def compare(plain: Side, fast: Side, loss: float, cosine: float) -> None:
 
 
 def chosen(params: dict, method: dict, **train: Any) -> Plan:
-    # With the usual rate a ResNet leaves all bounds on these few pictures.
+    # With the usual rate a ResNet leaves all bounds on these few images.
     slow = params["train"]["optimizer"] | {"lr": 0.01}
     return plan(params, early(method), **{"batch_size": 10, "optimizer": slow} | train)
 
@@ -155,7 +153,7 @@ def test_no_step_waits_for_the_gpu(params, method, kind, precision):
     index = torch.arange(8, device=DEVICE)
     for number in range(8):  # the first ones compile and record
         with _waits("error" if number > 5 else "default"):
-            take(one, learner, split.pictures(index), split.given[index], index, 1 + number % 2, 0)
+            take(one, learner, split.images(index), split.given[index], index, 1 + number % 2, 0)
 
 
 @contextlib.contextmanager
@@ -181,7 +179,7 @@ def digits(params: dict, **train: Any) -> tuple[torch.nn.Module, torch.Tensor, t
 
 
 def success(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, precision: str) -> float:
-    """Share of pictures that an attack computed in this precision breaks, judged in float32."""
+    """Share of images that an attack computed in this precision breaks, judged in float32."""
     network = Folded(model, torch.bfloat16 if precision == "bf16" else None)
     if precision == "bf16":
         exact_ends(network)

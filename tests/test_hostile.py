@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from sglr import config, data, files, models, picture_files
+from sglr import config, data, files, image_files, models
 from sglr.data.npz import NAMES, read_npz
 from sglr.exchange.foreign_file import read_tensors
-from sglr.exchange.given_pictures import read_test
+from sglr.exchange.given_images import read_test
 from sglr.running import progress
 from sglr.tracking import journal
 from stages.pipeline import Definition
@@ -68,7 +68,7 @@ def write_npz(path: Path, content: bytes, *, zeros: int = 0, names: tuple[str, .
 
 
 def write_png(path: Path, width: int, height: int) -> None:
-    """A grey picture of that size, by its header; of its rows there are few."""
+    """A grey image of that size, by its header; of its rows there are few."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -93,9 +93,9 @@ def test_an_npz_that_unfolds_to_far_more_than_its_size_is_refused(
     with pytest.raises(files.FileError, match=r"cannot read .*bomb\.npz: its .* bytes unfold to 536,87.*refused"):
         read(bomb)
     assert grown() < ALLOWED
-    pictures, labels = np.zeros((2000, 1, 8, 8), dtype=np.uint8), np.zeros(2000, dtype=np.int64)
+    images, labels = np.zeros((2000, 1, 8, 8), dtype=np.uint8), np.zeros(2000, dtype=np.int64)
     path = tmp_path / "small.npz"
-    np.savez_compressed(path, **{name: pictures if name[0] == "x" else labels for name in NAMES})
+    np.savez_compressed(path, **{name: images if name[0] == "x" else labels for name in NAMES})
     read(path)
 
 
@@ -251,19 +251,19 @@ def test_a_long_value_is_shown_in_part(params: dict):
 
 
 @pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (9000, 8000)])
-def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path, grown: Callable[[], int], size: tuple[int, int]):
+def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, grown: Callable[[], int], size: tuple[int, int]):
     write_png(tmp_path / "bomb.png", *size)
     with pytest.raises(files.FileError, match=r"bomb\.png"):
-        picture_files.read_picture(tmp_path / "bomb.png", (1, 8, 8))
+        image_files.read_image(tmp_path / "bomb.png", (1, 8, 8))
     assert grown() < ALLOWED
 
 
-def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path):
+def test_an_image_that_is_a_program_is_not_run(tmp_path: Path):
     """Pillow would hand an EPS file to Ghostscript."""
     text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) (w) file\n%%EOF\n"
     (tmp_path / "a.png").write_text(text)
-    with pytest.raises(files.FileError, match=r"cannot read .*a\.png as a picture"):
-        picture_files.read_picture(tmp_path / "a.png", (1, 8, 8))
+    with pytest.raises(files.FileError, match=r"cannot read .*a\.png as an image"):
+        image_files.read_image(tmp_path / "a.png", (1, 8, 8))
 
 
 def read(kind: type[Exception], reader: Callable, path: Path):
@@ -280,15 +280,15 @@ def read(kind: type[Exception], reader: Callable, path: Path):
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "JPEG", "WEBP", "PPM"])
 @QUICK
 @given(place=st.floats(0, 1), value=st.integers(0, 255), cut=st.floats(0.1, 1))
-def test_pictures(tmp_path: Path, place: float, value: int, cut: float, kind: str):
+def test_images(tmp_path: Path, place: float, value: int, cut: float, kind: str):
     whole = io.BytesIO()
     exif = Image.Exif()
     exif.update({0x010F: "a camera", 0x0112: 6, 0x011A: 72.0})
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(whole, kind, exif=exif)
     content = bytearray(whole.getvalue())
     content[int(place * (len(content) - 1))] = value
-    (tmp_path / "a.picture").write_bytes(content[: int(cut * len(content))])
-    found = read(files.FileError, lambda path: picture_files.read_picture(path, (3, 8, 8)), tmp_path / "a.picture")
+    (tmp_path / "a.image").write_bytes(content[: int(cut * len(content))])
+    found = read(files.FileError, lambda path: image_files.read_image(path, (3, 8, 8)), tmp_path / "a.image")
     assert found is None or found[0].shape == (1, 3, 8, 8)
 
 

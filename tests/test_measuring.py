@@ -160,15 +160,15 @@ def test_logits_may_be_of_any_type():
     assert half["last"].keys() == plain["last"].keys()
 
 
-def test_pictures_may_be_of_any_form():
+def test_images_may_be_of_any_form():
     colour = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     model = models.build("small_cnn", num_classes=10, shape=(3, 8, 8), generator_seed=0)
     x = torch.from_numpy(colour).permute(0, 3, 1, 2).contiguous() / 255
     y, asked = model.eval()(x).argmax(1), {"square": {"name": "square", "queries": 20}}
     changes = {"evaluate.attacks": asked, "evaluate.sanity": None, "threat.norm": "l2", "threat.eps_255": 60}
     first, *others = [
-        sglr.robustness(model, pictures, y, changes=changes).metrics()
-        for pictures in (x, colour, x.permute(0, 2, 3, 1).numpy(), x.clone(memory_format=torch.channels_last))
+        sglr.robustness(model, images, y, changes=changes).metrics()
+        for images in (x, colour, x.permute(0, 2, 3, 1).numpy(), x.clone(memory_format=torch.channels_last))
     ]
     assert all(other == first for other in others)
     halves = sglr.robustness(model, x.bfloat16(), y, changes=QUICK).metrics()
@@ -189,11 +189,11 @@ def test_suites_can_be_used_again():
         ({"device": "cuda:99"}, ConfigError, "device='cuda:99' asks for a GPU"),
         ({"params": "nowhere.yaml"}, ConfigError, "cannot read nowhere.yaml"),
         ({"x": X / 25}, ValueError, r"x has values from 0 to 10\.2"),
-        ({"y": Y[:7]}, ValueError, r"30 pictures \(x\), 7 labels \(y\)"),
+        ({"y": Y[:7]}, ValueError, r"30 images \(x\), 7 labels \(y\)"),
         ({"model": nn.Flatten(0)}, FileError, r"no logits \(n, classes\), but a tensor of shape \(64,\)"),
         ({"model": Pair()}, FileError, r"no logits \(n, classes\), but tuple"),
         ({"y": Y + 1}, ValueError, "there is a label 10, but the model gives 10 logits"),
-        ({"model": InPlace()}, FileError, "the model changes the pictures it is given in place"),
+        ({"model": InPlace()}, FileError, "the model changes the images it is given in place"),
         ({"model": Uncopied()}, ValueError, r"the model cannot be copied \(copy\.deepcopy\): cannot pickle"),
         (
             {"x": np.zeros((30, 8, 8, 4))},

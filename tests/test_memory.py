@@ -1,4 +1,4 @@
-"""Peak memory on data ten times the size of CIFAR-10: 500,000 training and 100,000 test pictures, 1.8 GB.
+"""Peak memory on data ten times the size of CIFAR-10: 500,000 training and 100,000 test images, 1.8 GB.
 
 Measured is anonymous memory, in a process of its own: what is mapped from files the system takes back when it is short.
 """
@@ -103,12 +103,12 @@ def test_peak_memory_on_ten_times_cifar10(tmp_path: Path, capsys: pytest.Capture
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         took[what] = int(done.stdout)
-    pictures = int(np.prod(SHAPE)) * TEST
+    images = int(np.prod(SHAPE)) * TEST
     with capsys.disabled():
         print("\n  anonymous memory at the peak:", {what: f"{n / MB:.0f} MB" for what, n in took.items()}, flush=True)
-    # Pieces and labels. Evaluated, the test pictures are resident as bytes; what comes on top is less than they would
+    # Pieces and labels. Evaluated, the test images are resident as bytes; what comes on top is less than they would
     # take as float32, and mostly does not grow with them.
     assert took["prepare"] < 100 * MB
-    assert took["evaluate"] < pictures + 900 * MB < 4 * pictures
+    assert took["evaluate"] < images + 900 * MB < 4 * images
     meta = json.loads((tmp_path / "data/meta.json").read_text())
     assert meta["sizes"]["train"] + meta["sizes"]["validation"] == TRAIN

@@ -1,4 +1,4 @@
-"""Trainings of a moment: three epochs of three batches on random pictures, whole or interrupted in the middle."""
+"""Trainings of a moment: three epochs of three batches on random images, whole or interrupted in the middle."""
 
 from pathlib import Path
 from typing import Any

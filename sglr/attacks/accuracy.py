@@ -17,7 +17,7 @@ class LogitsError(RuntimeError):
 
 @torch.no_grad()
 def predictions(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
-    """Predicted classes (N,) of pictures x (N, C, H, W) in [0, 1], in the mode the model is in."""
+    """Predicted classes (N,) of images x (N, C, H, W) in [0, 1], in the mode the model is in."""
     return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
 
 
@@ -40,13 +40,13 @@ def correct_under(
 
 @torch.no_grad()
 def finite_logits(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
-    """Logits (N, classes); LogitsError, with the number of pictures, where they are NaN or infinite."""
+    """Logits (N, classes); LogitsError, with the number of images, where they are NaN or infinite."""
     found = []
     for part in x.split(batch_size):
         logits = model(part)
         broken = int((~logits.isfinite()).any(1).sum())
         if broken:
-            raise LogitsError(f"the logits of {broken} of {len(part)} pictures are NaN or infinite")
+            raise LogitsError(f"the logits of {broken} of {len(part)} images are NaN or infinite")
         found.append(logits)
     return torch.cat(found)
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks import losses
-from sglr.attacks.inputs import require_pictures
+from sglr.attacks.inputs import require_images
 from sglr.attacks.losses import Loss, named
 from sglr.attacks.pgd import gradient_of
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
@@ -36,12 +36,12 @@ def apgd(
 
     x: (N, C, H, W) in [0, 1]; y: (N,); ``loss`` as in ``pgd`` ("dlr" needs at least 3 classes). Every run starts on
     the sphere of radius eps. Returns for each example the last misclassified point that was met, else the point of
-    highest loss, detached; restarts go on with the examples that are not misclassified yet. ValueError for pictures
+    highest loss, detached; restarts go on with the examples that are not misclassified yet. ValueError for images
     outside [0, 1], an unknown loss, or steps or restarts below 1.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
-    require_pictures(x, y)
+    require_images(x, y)
     criterion, x = named(loss), x.detach()
 
     def attempt(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

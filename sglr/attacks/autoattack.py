@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sglr.attacks.inputs import require_pictures
+from sglr.attacks.inputs import require_images
 from sglr.attacks.losses import FEWEST_FOR_DLR
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import L2, Linf, Threat
@@ -43,14 +43,14 @@ def autoattack(
     x: (N, C, H, W) in [0, 1]. ``member`` runs that attack of the version alone: one after another, each on the examples
     that are still correct, they find what the version finds. With fewer than 10 classes the targeted attacks have C - 1
     targets, and a warning in the log says that this is not the standard version. The global random state is left as it
-    was. Raises ValueError for pictures outside [0, 1], an unknown version or member, and below 4 classes, for "rand"
+    was. Raises ValueError for images outside [0, 1], an unknown version or member, and below 4 classes, for "rand"
     below 3 (its DLR losses need them); ImportError without pyautoattack.
     """
     if version not in MEMBERS:
         raise ValueError(f"unknown version {version!r}; known: {', '.join(MEMBERS)}")
     if member is not None and member not in MEMBERS[version]:
         raise ValueError(f"{version} has no member {member!r}; it has: {', '.join(MEMBERS[version])}")
-    require_pictures(x, y)
+    require_images(x, y)
     if len(x) == 0:
         return x.detach().clone()
     with torch.no_grad():
@@ -59,9 +59,7 @@ def autoattack(
     if few:
         raise ValueError(f"AutoAttack {version}: {few}")
     if not _has_gradient(model, x[:1]):
-        logging.getLogger(_LOGGER).warning(
-            "the logits have no gradient at the picture: attacks that follow it are blind"
-        )
+        logging.getLogger(_LOGGER).warning("the logits have no gradient at the image: attacks that follow it are blind")
         model = _Connected(model)
     attacks = runner(model, x, threat=threat, seed=seed, version=version)
     if member is not None:
@@ -73,7 +71,7 @@ def autoattack(
 
 
 def _has_gradient(model: nn.Module, x: Tensor) -> bool:
-    """Whether logits depend on pictures x by differentiable operations: the package's attacks crash if not."""
+    """Whether logits depend on images x by differentiable operations: the package's attacks crash if not."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = model(x)
@@ -83,7 +81,7 @@ def _has_gradient(model: nn.Module, x: Tensor) -> bool:
 
 
 class _OfOneType(nn.Module):
-    """The same logits in the type of the pictures: the package's attacks mix both."""
+    """The same logits in the type of the images: the package's attacks mix both."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -175,7 +173,7 @@ def _few_classes(version: str, classes: int) -> str | None:
 
 
 def square_misfit(shape: tuple[int, int, int], norm: str) -> str | None:
-    """Why the package's Square Attack cannot attack pictures (C, H, W) under this norm; None where it can.
+    """Why the package's Square Attack cannot attack images (C, H, W) under this norm; None where it can.
 
     Under L2 it begins with tiles of a fifth of the height, and ends in an error where the last ones do not fit.
     """
@@ -184,7 +182,7 @@ def square_misfit(shape: tuple[int, int, int], norm: str) -> str | None:
     start = (height - 5 * tile) // 2
     if norm != "l2" or (tile and (tile == 1 or all(start + n // tile * tile <= n for n in (height, width)))):
         return None
-    return f"pyautoattack's Square Attack under L2 does not take pictures of {height}x{width}"
+    return f"pyautoattack's Square Attack under L2 does not take images of {height}x{width}"
 
 
 @REGISTRY.register("autoattack")

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks import losses
-from sglr.attacks.inputs import require_pictures
+from sglr.attacks.inputs import require_images
 from sglr.attacks.losses import Loss, named
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.attacks.restarts import worst_case
@@ -38,7 +38,7 @@ def pgd(
     it is in (see ``attack_mode``), its parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and
     dtype.
 
-    Raises ValueError for pictures outside [0, 1], an unknown loss, a negative step size, steps or restarts below 1,
+    Raises ValueError for images outside [0, 1], an unknown loss, a negative step size, steps or restarts below 1,
     or restarts without a random start.
     """
     if steps < 1 or restarts < 1:
@@ -47,7 +47,7 @@ def pgd(
         raise ValueError(f"step_size must be at least 0, found {step_size}")
     if restarts > 1 and (start is not None or not random_start):
         raise ValueError(f"{restarts} restarts from one start would be one attack made {restarts} times")
-    require_pictures(x, y)
+    require_images(x, y)
     criterion = named(loss)
     x = x.detach()
 

@@ -28,7 +28,7 @@ class AttackOptions(Options):
     n_examples: int | None = Field(default=None, ge=1)
 
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
-        """Why it cannot attack models of so many classes and pictures (C, H, W) under this norm; None where it can."""
+        """Why it cannot attack models of so many classes and images (C, H, W) under this norm; None where it can."""
         return None
 
     def build(self, threat: Threat) -> Attack:

@@ -11,7 +11,7 @@ def worst_case(
 ) -> Tensor:
     """For each example the first misclassified point that was found, else the one of highest score.
 
-    ``attempt`` gets pictures (n, C, H, W) and labels (n,) and returns points (n, C, H, W) and their scores (n,), which
+    ``attempt`` gets images (n, C, H, W) and labels (n,) and returns points (n, C, H, W) and their scores (n,), which
     are infinite where they are misclassified: such examples are not attempted again. Where every score is NaN it is x
     itself. The host waits for each attempt's outcome.
     """

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks.autoattack import run, runner, square_misfit
-from sglr.attacks.inputs import require_pictures
+from sglr.attacks.inputs import require_images
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
 
@@ -16,12 +16,12 @@ def square(
 ) -> Tensor:
     """Adversarial examples by random square-shaped changes; where none succeeds, x itself.
 
-    x: (N, C, H, W) in [0, 1]; queries: forward passes per example and restart. ValueError for other pictures and for
+    x: (N, C, H, W) in [0, 1]; queries: forward passes per example and restart. ValueError for other images and for
     queries or restarts below 1, ImportError without pyautoattack.
     """
     if queries < 1 or restarts < 1:
         raise ValueError(f"queries and restarts must be at least 1, found {queries} and {restarts}")
-    require_pictures(x, y)
+    require_images(x, y)
     attacks = runner(model, x, threat=threat, seed=seed, version="custom", attacks=["square"])
     attacks.square.n_queries, attacks.square.n_restarts = queries, restarts
     return run(attacks, x, y, len(x))

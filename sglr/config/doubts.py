@@ -16,7 +16,7 @@ def _radius(config: Config) -> list[str]:
     eps = config.threat.eps_255
     if config.threat.norm == "linf" and not 1 <= eps <= 255:
         return [
-            f"threat.eps_255 {eps:g} is {eps:g}/255, {'less than one step of a byte' if eps < 1 else 'all pictures'}:"
+            f"threat.eps_255 {eps:g} is {eps:g}/255, {'less than one step of a byte' if eps < 1 else 'all images'}:"
             " radii are given in 255ths (8 for 8/255)."
         ]
     return []

@@ -20,12 +20,12 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 # Far above what a machine has, and low enough that torch starts none in vain.
 Threads = Annotated[int, Field(ge=1, le=1024)]
-# Beyond it most crops of the pictures this is for show nothing; the padded copies of a batch would fill the memory.
+# Beyond it most crops of the images this is for show nothing; the padded copies of a batch would fill the memory.
 Padding = Annotated[int, Field(ge=0, le=64)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-# Far beyond any distance of two pictures, and low enough that its square is a number.
+# Far beyond any distance of two images, and low enough that its square is a number.
 Radius = Annotated[float, Field(gt=0, le=1e6)]
 # YAML has lists only; frozen types want tuples.
 Epochs = Annotated[tuple[Positive, ...], Strict(False), AfterValidator(unique)]

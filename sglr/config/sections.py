@@ -60,7 +60,7 @@ class Augment(Section):
 
 
 class Data(Section):
-    """Where pictures come from and how they are split."""
+    """Where images come from and how they are split."""
 
     source: Source
     train_size: Positive | None

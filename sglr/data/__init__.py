@@ -3,7 +3,7 @@
 from sglr.config import discover
 from sglr.data.arrays import Arrays
 from sglr.data.batches import augment, batches, order
-from sglr.data.prepared import Pictures, Prepared, Split, open_folder, prepare
+from sglr.data.prepared import Images, Prepared, Split, open_folder, prepare
 from sglr.data.registry import REGISTRY, SourceOptions
 from sglr.data.repeats import seen_before
 
@@ -12,7 +12,7 @@ discover(__name__, __path__)
 __all__ = [
     "REGISTRY",
     "Arrays",
-    "Pictures",
+    "Images",
     "Prepared",
     "SourceOptions",
     "Split",

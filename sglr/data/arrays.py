@@ -1,4 +1,4 @@
-"""Pictures and labels as NumPy arrays, and the checks that every source's arrays must pass."""
+"""Images and labels as NumPy arrays, and the checks that every source's arrays must pass."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sglr.files import FileError
 
 Array = NDArray[Any]
-# How far outside [0, 1] rounding leaves pictures: of a normalisation undone, or of one decoded elsewhere.
+# How far outside [0, 1] rounding leaves images: of a normalisation undone, or of one decoded elsewhere.
 _ROUNDED = 1e-6
 
 
@@ -32,7 +32,7 @@ class Arrays:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one picture."""
+        """(C, H, W) of one image."""
         channels, height, width = self.x_train.shape[1:]
         return channels, height, width
 
@@ -43,13 +43,13 @@ class Arrays:
         """
         for part in ("train", "test"):
             x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
-            check_pictures(x, f"{where}: x_{part}")
+            check_images(x, f"{where}: x_{part}")
             check_labels_of(x, y, where, part, self.num_classes)
         if self.given_train is not None:
             check_labels_of(self.x_train, self.given_train, where, "train", self.num_classes, kind="given")
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
             raise FileError(
-                f"{where}: the pictures of x_train are {self.x_train.shape[1:]} (channels, height, width),"
+                f"{where}: the images of x_train are {self.x_train.shape[1:]} (channels, height, width),"
                 f" those of x_test {self.x_test.shape[1:]}."
             )
         if self.x_train.dtype != self.x_test.dtype:
@@ -59,8 +59,8 @@ class Arrays:
         return self
 
 
-def as_pictures(x: Array) -> Array:
-    """Pictures of any usual form as (N, C, H, W), floating point ones as float32 without what rounding left outside
+def as_images(x: Array) -> Array:
+    """Images of any usual form as (N, C, H, W), floating point ones as float32 without what rounding left outside
     [0, 1]; what is none is left for the check.
 
     (N, H, W, C) is told by its last axis: 1 or 3, where the second is neither.
@@ -81,30 +81,30 @@ def as_labels(y: Array) -> Array:
     return y.astype(np.int64, copy=False) if whole else y
 
 
-def check_pictures(x: Array, name: str) -> None:
+def check_images(x: Array, name: str) -> None:
     """FileError unless x is a non-empty (N, C, H, W) array of uint8 (to 255, not to 1), or of float32 in [0, 1]."""
     if x.ndim != 4:
-        raise FileError(f"{name} has shape {x.shape}; pictures must have four axes, (N, C, H, W) or (N, H, W, C).")
+        raise FileError(f"{name} has shape {x.shape}; images must have four axes, (N, C, H, W) or (N, H, W, C).")
     if 0 in x.shape:
         raise FileError(f"{name} is empty (shape {x.shape}).")
     if x.shape[3] in (2, 4) and x.shape[1] == x.shape[2] > x.shape[3]:
         raise FileError(
             f"{name} has shape {x.shape}: {x.shape[3]} channels must be the second axis, (N, C, H, W); of transparent"
-            " pictures leave out the fourth."
+            " images leave out the fourth."
         )
     if x.dtype == np.uint8:
         if x.max() == 1:
             raise FileError(f"{name} is uint8 with values 0 and 1, which would be nearly black: give it as float.")
         return
     if x.dtype != np.float32:
-        raise FileError(f"{name} is {x.dtype}; pictures must be uint8 (0 to 255) or floating point (0 to 1).")
+        raise FileError(f"{name} is {x.dtype}; images must be uint8 (0 to 255) or floating point (0 to 1).")
     # Two passes without a temporary array; NaN wins both.
     low, high = float(x.min()), float(x.max())
     if np.isnan(low) or np.isnan(high):
         raise FileError(f"{name} holds NaN.")
     if low < 0 or high > 1:
         raise FileError(
-            f"{name} has values from {low:.7g} to {high:.7g}; floating point pictures must lie in [0, 1]"
+            f"{name} has values from {low:.7g} to {high:.7g}; floating point images must lie in [0, 1]"
             " (undo a normalisation, which belongs to the model, divide 0..255 by 255, or give uint8)."
         )
 
@@ -112,7 +112,7 @@ def check_pictures(x: Array, name: str) -> None:
 def check_labels(y: Array, name: str) -> None:
     """FileError unless y is a non-empty (N,) array of int64, none negative."""
     if y.ndim != 1:
-        raise FileError(f"{name} has shape {y.shape}; labels must be one whole number per picture, shape (N,).")
+        raise FileError(f"{name} has shape {y.shape}; labels must be one whole number per image, shape (N,).")
     if y.size == 0:
         raise FileError(f"{name} is empty.")
     if y.dtype != np.int64:
@@ -122,10 +122,10 @@ def check_labels(y: Array, name: str) -> None:
 
 
 def check_labels_of(x: Array, y: Array, where: str, part: str, num_classes: int, kind: str = "y") -> None:
-    """FileError unless y holds one label below ``num_classes`` for each picture of x; they are x_part and kind_part."""
+    """FileError unless y holds one label below ``num_classes`` for each image of x; they are x_part and kind_part."""
     check_labels(y, f"{where}: {kind}_{part}")
     if len(x) != len(y):
-        raise FileError(f"{where}: x_{part} has {len(x)} pictures, {kind}_{part} {len(y)} labels.")
+        raise FileError(f"{where}: x_{part} has {len(x)} images, {kind}_{part} {len(y)} labels.")
     if y.max() >= num_classes:
         raise FileError(
             f"{where}: {kind}_{part} holds label {y.max()}, but there are {num_classes} classes:"

@@ -23,7 +23,7 @@ def batches(n: int, batch_size: int, order: Tensor | None = None) -> Iterator[Te
 
 
 def augment(x: Tensor, *, crop_padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Pictures x (N, C, H, W), each cropped at random after zero padding and, where ``flip``, mirrored at random.
+    """Images x (N, C, H, W), each cropped at random after zero padding and, where ``flip``, mirrored at random.
 
     Every one of the (2 p + 1)^2 crops has the same probability, a mirror image one half. On a GPU the generator should
     be the GPU's: nothing then waits for the host.
@@ -47,12 +47,12 @@ def draw(n: int, *, crop_padding: int, flip: bool, generator: torch.Generator) -
 
 
 def transform(x: Tensor, draws: Tensor, *, crop_padding: int) -> Tensor:
-    """Pictures x (N, C, H, W) after the crops and reflections in ``draws`` (N, 3)."""
+    """Images x (N, C, H, W) after the crops and reflections in ``draws`` (N, 3)."""
     rows, columns, mirrored = draws.to(x.device, non_blocking=True).unbind(1)
     if crop_padding:
         height, width = x.shape[2:]
         padded = F.pad(x, (crop_padding,) * 4)
-        # A view of all crops of each picture, from which one is taken.
+        # A view of all crops of each image, from which one is taken.
         crops = padded.unfold(2, height, 1).unfold(3, width, 1)
         x = crops[torch.arange(len(x), device=x.device), :, rows, columns]
     return torch.where(mirrored.bool().view(-1, 1, 1, 1), x.flip(3), x)

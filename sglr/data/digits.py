@@ -25,7 +25,7 @@ class DigitsOptions(SourceOptions):
         return 1797 - self.test_size
 
     def read(self, root: Path | None = None) -> Arrays:
-        """Float32 pictures (N, 1, 8, 8): the data set's sixteen grey levels divided by 16."""
+        """Float32 images (N, 1, 8, 8): the data set's sixteen grey levels divided by 16."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()

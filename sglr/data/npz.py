@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from pydantic import Field
 
-from sglr.data.arrays import Array, Arrays, as_labels, as_pictures, check_labels
+from sglr.data.arrays import Array, Arrays, as_images, as_labels, check_labels
 from sglr.data.registry import REGISTRY, SourceOptions
 from sglr.files import FileError, require_honest
 
@@ -25,7 +25,7 @@ GIVEN = "given_train"
 class NpzOptions(SourceOptions):
     """Path of the archive, absolute or relative to the project or to the folder SGLR_DATA_ROOT.
 
-    It holds ``x_train``, ``y_train``, ``x_test`` and ``y_test``. Pictures are uint8, or floating point in [0, 1], with
+    It holds ``x_train``, ``y_train``, ``x_test`` and ``y_test``. Images are uint8, or floating point in [0, 1], with
     axes (N, C, H, W) or (N, H, W, C): channels are last when the last axis has length 1 or 3 and the second has not.
     Labels are whole numbers from 0 to C - 1, each of which occurs in y_train. Where some of the labels to train on are
     wrong and the right ones are known, ``given_train`` holds the former and ``y_train`` the latter.
@@ -64,7 +64,7 @@ class NpzOptions(SourceOptions):
 
 
 def read_npz(path: Path, needed: Sequence[str], optional: Sequence[str] | None = None) -> dict[str, Array]:
-    """Pictures (``x_...``) and labels of an archive, in the forms that ``Arrays`` has, not checked yet.
+    """Images (``x_...``) and labels of an archive, in the forms that ``Arrays`` has, not checked yet.
 
     ``optional``: names beside the needed ones; any other is refused. None: any other is left alone. Raises FileError
     that says which are missing, unreadable or of no use. Pickled objects are never loaded.
@@ -89,7 +89,7 @@ def read_npz(path: Path, needed: Sequence[str], optional: Sequence[str] | None =
         arrays = {}
         for name in (name for name in archive.files if name in used):
             try:
-                arrays[name] = (as_pictures if name[0] == "x" else as_labels)(_mapped(path, archive, name))
+                arrays[name] = (as_images if name[0] == "x" else as_labels)(_mapped(path, archive, name))
             # RuntimeError: encrypted, or compressed in a way that zipfile does not know.
             except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
                 raise FileError(f"{path}: cannot read {name}: {error}") from None

@@ -47,7 +47,7 @@ def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
     else:
         given = noise.of_the_data(read.given_train[train], data.noise, described)
     described["flipped"] = int((given != true).sum())
-    # Pictures are picked piece by piece while they are written: a copy of them all may not fit into memory.
+    # Images are picked piece by piece while they are written: a copy of them all may not fit into memory.
     arrays = {
         "x_train": (read.x_train, train),
         "true_train": (true, None),
@@ -128,7 +128,7 @@ class Prepared:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one picture."""
+        """(C, H, W) of one image."""
         channels, height, width = self.meta["shape"]
         return channels, height, width
 
@@ -182,15 +182,15 @@ class Split:
         """(N,) bool: the given label is not the true one."""
         return self.given != self.true
 
-    def pictures(self, index: Tensor | slice | None = None) -> Tensor:
-        """Pictures (n, C, H, W) as float32 in [0, 1]; all of them, or those of an index tensor or slice."""
+    def images(self, index: Tensor | slice | None = None) -> Tensor:
+        """Images (n, C, H, W) as float32 in [0, 1]; all of them, or those of an index tensor or slice."""
         chosen = self.x if index is None else self.x[index]
         return chosen.to(torch.float32).div_(255) if chosen.dtype == torch.uint8 else chosen
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The first ``n`` pictures of a split, as float32 in [0, 1] only where they are looked at, by slices ``[a:b]``."""
+class Images:
+    """The first ``n`` images of a split, as float32 in [0, 1] only where they are looked at, by slices ``[a:b]``."""
 
     split: Split
     n: int
@@ -200,7 +200,7 @@ class Pictures:
 
     def __getitem__(self, part: slice) -> Tensor:
         start, stop, _ = part.indices(self.n)
-        return self.split.pictures(slice(start, stop))
+        return self.split.images(slice(start, stop))
 
 
 def _split(x: Array, given: Array, true: Array, device: torch.device | str) -> Split:

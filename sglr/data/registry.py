@@ -1,4 +1,4 @@
-"""Where pictures come from: the options every data source shares, and the registry of sources."""
+"""Where images come from: the options every data source shares, and the registry of sources."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +15,7 @@ class SourceOptions(Options):
     asymmetric_maps: ClassVar[dict[str, dict[int, int]]] = {}
 
     def read(self, root: Path | None) -> Arrays:
-        """The source's pictures and true labels.
+        """The source's images and true labels.
 
         ``root`` is the folder that SGLR_DATA_ROOT names, None when it is not set. Raises FileError, naming file and
         array, when the data cannot be had or cannot be used.

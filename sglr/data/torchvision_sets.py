@@ -38,7 +38,7 @@ class Download:
 
 @REGISTRY.register("cifar10", "cifar100", "svhn")
 class TorchvisionOptions(SourceOptions):
-    """No options of their own; pictures are uint8 (N, 3, 32, 32), train and test parts the official ones."""
+    """No options of their own; images are uint8 (N, 3, 32, 32), train and test parts the official ones."""
 
     asymmetric_maps: ClassVar[dict[str, dict[int, int]]] = {
         "cifar10": class_maps.CIFAR10,

@@ -37,7 +37,7 @@ class Journal:
         if known is not None:
             return known
         done = work()
-        arrays = {"correct": done.correct, "pictures": done.pictures, "margin": done.margin}
+        arrays = {"correct": done.correct, "images": done.images, "margin": done.margin}
         files.write_arrays(path, arrays | {"warnings": np.array(done.warnings, dtype=np.str_)})
         return done
 
@@ -49,8 +49,8 @@ def _read(path: Path, n: int) -> Outcome | None:
     """A piece on disk; None when it is missing, damaged or of another size, and must be done again."""
     try:
         found = files.read_arrays(path)
-        outcome = Outcome(found["correct"], tuple(map(str, found["warnings"])), found["pictures"], found["margin"])
+        outcome = Outcome(found["correct"], tuple(map(str, found["warnings"])), found["images"], found["margin"])
     except (files.FileError, KeyError, TypeError):
         return None
     whole = outcome.correct.shape == (n,) and outcome.correct.dtype == bool
-    return outcome if whole and len(outcome.pictures) == len(outcome.margin) <= n else None
+    return outcome if whole and len(outcome.images) == len(outcome.margin) <= n else None

@@ -2,7 +2,7 @@
 
 A chunk's outcome depends on its examples, the attack and the seed + its number, and on no other chunk: it may be
 computed in any process, in any order, or be read from the journal. An example that is misclassified already is not
-attacked, unless its picture is kept: that one is shown to other models.
+attacked, unless its image is kept: that one is shown to other models.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sglr.attacks import Attack, AttackOptions
 from sglr.attacks.accuracy import finite_logits, require_allowed
 from sglr.attacks.autoattack import captured_warnings, warn_of_square
-from sglr.data import Pictures
+from sglr.data import Images
 from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.outcome import Outcome, joined
 from sglr.random import derive
@@ -38,15 +38,15 @@ def drawn_anew(seed: int, device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Measurement:
-    """An attack (None: the pictures as they are) on examples x (N, C, H, W) in [0, 1] with labels y (N,).
+    """An attack (None: the images as they are) on examples x (N, C, H, W) in [0, 1] with labels y (N,).
 
-    chunk: examples per chunk; keep: of how many, the first ones, the adversarial pictures are kept. before: what was
+    chunk: examples per chunk; keep: of how many, the first ones, the adversarial images are kept. before: what was
     measured on the same model and the same chunks or more: the attack goes on from there, and its outcome is that of
     both together; None: it starts from the natural predictions.
     """
 
     model: nn.Module
-    x: Tensor | Pictures
+    x: Tensor | Images
     y: Tensor
     options: AttackOptions | None
     threat: Threat

@@ -93,7 +93,7 @@ def stronger(name: str, weak: np.ndarray, white: np.ndarray, reference: str = "P
 
 
 def _radius(subject: Subject, attack: AttackOptions, white: np.ndarray) -> list[str]:
-    """Accuracy must not rise with the radius, and must end at 0 where the ball holds every picture."""
+    """Accuracy must not rise with the radius, and must end at 0 where the ball holds every image."""
     found, before, radius = [], white, subject.eps
     broken_nowhere = white.copy()
     for factor in (2, 4):
@@ -112,7 +112,7 @@ def _radius(subject: Subject, attack: AttackOptions, white: np.ndarray) -> list[
     if broken_nowhere.mean() > _LEFT:
         found.append(
             f"an attack that may change every pixel to anything leaves {broken_nowhere.mean():.1%} of the examples"
-            " correct instead of none: gradients are masked, or the prediction does not depend on the picture"
+            " correct instead of none: gradients are masked, or the prediction does not depend on the image"
         )
     return found
 
@@ -132,12 +132,12 @@ def _noise(subject: Subject, natural: np.ndarray, white: np.ndarray) -> list[str
 
 
 def _gradients(subject: Subject) -> list[str]:
-    """The loss has a gradient at the pictures, and more steps along it do not lead to less of it."""
+    """The loss has a gradient at the images, and more steps along it do not lead to less of it."""
     found, part, labels = [], subject.x[: subject.chunk], subject.y[: subject.chunk]
     gradient = input_gradient(subject.model, part, labels, cross_entropy)
     zero = int((gradient.flatten(1).abs().amax(1) == 0).sum())
     if zero > _ZERO * len(part):
-        found.append(f"the loss has no gradient at all at {zero} of {len(part)} pictures: gradient attacks cannot work")
+        found.append(f"the loss has no gradient at all at {zero} of {len(part)} images: gradient attacks cannot work")
     losses = [_mean_loss(subject, part, labels, steps) for steps in (max(1, subject.steps // 4), subject.steps)]
     if losses[1] < losses[0] * (1 - _FALL):
         found.append(f"the mean loss falls from {losses[0]:.3g} to {losses[1]:.3g} with four times the steps of PGD")
@@ -154,9 +154,9 @@ def _mean_loss(subject: Subject, x: Tensor, y: Tensor, steps: int) -> float:
 
 @torch.no_grad()
 def _randomness(subject: Subject) -> list[str]:
-    """The same pictures give the same logits."""
+    """The same images give the same logits."""
     part = subject.x[: subject.chunk]
     once, again = subject.model(part), subject.model(part)
     if float((once - again).abs().max()) > _REPEATED * float(once.abs().max()):
-        return ["the same pictures give different logits: a randomised model needs an attack that averages over noise"]
+        return ["the same images give different logits: a randomised model needs an attack that averages over noise"]
     return []

@@ -1,4 +1,4 @@
-"""A second look at all evaluated models: kept pictures scored anew, and shown to the other methods' models."""
+"""A second look at all evaluated models: kept images scored anew, and shown to the other methods' models."""
 
 from dataclasses import dataclass, field
 from itertools import product
@@ -21,19 +21,19 @@ from sglr.evaluation.suite import trained_models
 from sglr.evaluation.truth import model_at, unchanged
 from sglr.models.precision import full_precision
 
-# Pictures at a time: no batch size that an evaluation is likely to use.
+# Images at a time: no batch size that an evaluation is likely to use.
 _BATCH = 125
 # Another order of the same sums may turn a prediction where the two largest logits are closer than this.
 _TIE = 1e-3
-# Pictures that are passed on to be looked at.
+# Images that are passed on to be looked at.
 _SHOWN = 8
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The worst-case pictures (k, C, H, W) of a model, how they were scored (k,), and by which margin (k,)."""
+    """The worst-case images (k, C, H, W) of a model, how they were scored (k,), and by which margin (k,)."""
 
-    pictures: torch.Tensor
+    images: torch.Tensor
     correct: np.ndarray
     margin: np.ndarray
 
@@ -43,9 +43,9 @@ class Audit:
     """What was found.
 
     items: by item and checkpoint the number of examples, how many are scored otherwise now (differing), and robust
-    accuracy under the model's own attacks (worst) and with the other methods' pictures added (with_transfer).
-    transfer: a row for each model and each method whose pictures it was shown. classes: predicted classes (n,) int64 by
-    "<item>/<checkpoint>/natural" and ".../worst", and the true ones as "true". shown: the first pictures (k, C, H, W)
+    accuracy under the model's own attacks (worst) and with the other methods' images added (with_transfer).
+    transfer: a row for each model and each method whose images it was shown. classes: predicted classes (n,) int64 by
+    "<item>/<checkpoint>/natural" and ".../worst", and the true ones as "true". shown: the first images (k, C, H, W)
     float32, "natural" and by "<item>/<checkpoint>" their worst case.
     """
 
@@ -57,10 +57,10 @@ class Audit:
 
 
 def audit(config: Config, data: Prepared, artifacts: Path, *, device: torch.device) -> Audit:
-    """Score the pictures in ``artifacts/evaluate/*/worst.npz`` again, on their own model and on the other methods'.
+    """Score the images in ``artifacts/evaluate/*/worst.npz`` again, on their own model and on the other methods'.
 
-    Methods meet by seed and checkpoint. Flags: pictures outside [0, 1] or the ball, or scored otherwise than when they
-    were made; pictures of another method that break more of a model than its own attacks do (one-sided exact test).
+    Methods meet by seed and checkpoint. Flags: images outside [0, 1] or the ball, or scored otherwise than when they
+    were made; images of another method that break more of a model than its own attacks do (one-sided exact test).
     FileError names a file that is missing or does not fit.
     """
     result = Audit()
@@ -86,10 +86,10 @@ def audit(config: Config, data: Prepared, artifacts: Path, *, device: torch.devi
 
 
 def write_audit(result: Audit, folder: Path) -> None:
-    """Write ``metrics.json``, ``transfer.csv``, and ``pictures.npz``: "classes/..." and "shown/..." of the audit."""
+    """Write ``metrics.json``, ``transfer.csv``, and ``images.npz``: "classes/..." and "shown/..." of the audit."""
     arrays = {f"classes/{name}": found for name, found in result.classes.items()}
-    arrays |= {f"shown/{name}": pictures for name, pictures in result.shown.items()}
-    files.write_arrays(folder / "pictures.npz", arrays)
+    arrays |= {f"shown/{name}": images for name, images in result.shown.items()}
+    files.write_arrays(folder / "images.npz", arrays)
     files.write_rows(folder / "transfer.csv", result.transfer)
     files.write_json(folder / "metrics.json", {"items": result.items, "flags": result.flags})
 
@@ -97,7 +97,7 @@ def write_audit(result: Audit, folder: Path) -> None:
 def rescore(
     rank: int, worst: Path, path: Path, test: Split, ball: threat.Threat, device: torch.device, threads: int, to: Path
 ) -> None:
-    """In a process of its own: write to a JSON file what is wrong with the pictures kept for one model, as sentences.
+    """In a process of its own: write to a JSON file what is wrong with the images kept for one model, as sentences.
 
     worst: the worst.npz; path: the model; test: its test split, or at least the first examples of it. Errors as in
     ``audit``.
@@ -105,10 +105,10 @@ def rescore(
     torch.set_num_threads(threads)
     own = _read(worst, path.name, tuple(test.x.shape[1:]), len(test), device)
     n = len(own.correct)
-    x, y = test.pictures(slice(0, n)).to(device), test.true[:n].to(device)
+    x, y = test.images(slice(0, n)).to(device), test.true[:n].to(device)
     with full_precision():
         model = models.load_model(path).to(device)
-        right = [(predictions(model, pictures, _BATCH) == y).cpu().numpy() for pictures in (x, own.pictures)]
+        right = [(predictions(model, images, _BATCH) == y).cpu().numpy() for images in (x, own.images)]
     files.write_json(to, _doubts(own, x, ball, right[0] & right[1]))
 
 
@@ -119,13 +119,13 @@ def _model(
     """Look at one model, and add what was found to ``result``."""
     own, test = kept[method], data.test(device)
     n = len(own.correct)
-    x, y = test.pictures(slice(0, n)), test.true[:n]
+    x, y = test.images(slice(0, n)), test.true[:n]
     item, checkpoint = path.parent.name, path.name
     ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
     model = models.load_model(path).to(device)
     with unchanged(model, model_at(path)):
         natural = predictions(model, x, _BATCH)
-        worst = {other: predictions(model, shown.pictures, _BATCH) for other, shown in kept.items()}
+        worst = {other: predictions(model, shown.images, _BATCH) for other, shown in kept.items()}
     found = {other: ((natural == y) & (classes == y)).cpu().numpy() for other, classes in worst.items()}
     result.classes |= {
         "true": y.cpu().numpy(),
@@ -134,7 +134,7 @@ def _model(
     }
     result.shown |= {
         "natural": x[:_SHOWN].cpu().numpy(),
-        f"{item}/{checkpoint}": own.pictures[:_SHOWN].cpu().numpy(),
+        f"{item}/{checkpoint}": own.images[:_SHOWN].cpu().numpy(),
     }
     signs = _doubts(own, x, ball, found[method])
     for source, correct in found.items():
@@ -142,7 +142,7 @@ def _model(
         low, high = wilson(int(correct.sum()), n)
         result.transfer.append(
             {
-                "seed": seed, "checkpoint": checkpoint, "model": method, "pictures_of": source, "examples": n,
+                "seed": seed, "checkpoint": checkpoint, "model": method, "images_of": source, "examples": n,
                 "accuracy": float(correct.mean()), "low": low, "high": high, "broken_by_these_only": paired.only_a,
                 "broken_by_own_only": paired.only_b, "p": paired.p,
             }
@@ -159,31 +159,31 @@ def _model(
 
 
 def _doubts(own: Kept, x: torch.Tensor, ball: threat.Threat, again: np.ndarray) -> list[str]:
-    """What is wrong with kept pictures, from the examples x (k, C, H, W) and how they are scored now (k,)."""
+    """What is wrong with kept images, from the examples x (k, C, H, W) and how they are scored now (k,)."""
     signs = []
     try:
-        require_allowed(own.pictures, x, ball)
+        require_allowed(own.images, x, ball)
     except RuntimeError as error:
-        signs.append(f"worst-case pictures: {error}")
+        signs.append(f"worst-case images: {error}")
     clear = int(((again != own.correct) & (np.abs(own.margin) > _TIE)).sum())
     if clear:
-        signs.append(f"{clear} of {len(x)} worst-case pictures are scored otherwise in a new process")
+        signs.append(f"{clear} of {len(x)} worst-case images are scored otherwise in a new process")
     return signs
 
 
 def _read(path: Path, checkpoint: str, shape: tuple[int, ...], examples: int, device: torch.device) -> Kept:
     """One checkpoint's part of a worst.npz; FileError where it is not what an evaluation of such data writes."""
     arrays = files.read_arrays(path)
-    pictures, correct, margin = (arrays.get(f"{checkpoint}/{name}") for name in ("pictures", "correct", "margin"))
-    if pictures is None or correct is None or margin is None:
+    images, correct, margin = (arrays.get(f"{checkpoint}/{name}") for name in ("images", "correct", "margin"))
+    if images is None or correct is None or margin is None:
         raise files.FileError(f"{path} has nothing on {checkpoint}: run the evaluation again (`dvc repro`).")
     n = len(correct)
     if (
-        pictures.shape != (n, *shape)
-        or pictures.dtype != np.float32
+        images.shape != (n, *shape)
+        or images.dtype != np.float32
         or correct.dtype != bool
         or margin.shape != correct.shape != (0,)
         or n > examples
     ):
         raise files.FileError(f"{path} does not go with the data: run the evaluation again (`dvc repro`).")
-    return Kept(torch.from_numpy(pictures).to(device), correct, margin)
+    return Kept(torch.from_numpy(images).to(device), correct, margin)

@@ -14,7 +14,7 @@ _LEVEL, _FEW = 1e-9, 3
 
 
 def require_attackable(config: Config, num_classes: int, shape: tuple[int, int, int]) -> None:
-    """Raise ConfigError for an attack that cannot attack models of so many classes and pictures (C, H, W), or whose
+    """Raise ConfigError for an attack that cannot attack models of so many classes and images (C, H, W), or whose
     package is not installed."""
     for key, options in asked(config).items():
         instead = "set it to null" if key == "evaluate.sanity" else "leave it out"

@@ -16,7 +16,7 @@ from sglr.attacks import REGISTRY
 from sglr.attacks.accuracy import LogitsError
 from sglr.config import Config
 from sglr.config.names import CHECKPOINTS, WORST
-from sglr.data import Pictures, Prepared, Split
+from sglr.data import Images, Prepared, Split
 from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.measurement import Measurement, drawn_anew
 from sglr.evaluation.outcome import Outcome
@@ -27,7 +27,7 @@ from sglr.evaluation.truth import inspect, model_at, unchanged
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
 
-# Of so many test examples, the first ones, the worst-case pictures are kept.
+# Of so many test examples, the first ones, the worst-case images are kept.
 KEPT = 1000
 
 
@@ -36,7 +36,7 @@ class Evaluation:
     """Outcomes per example: ``correct["last"]["pgd20"]`` bool (n,), for the first n test examples.
 
     sweep: the same by radius in 255ths, ``sweep["last"]["12.75"]``; empty when none was asked for. worst: per
-    checkpoint, the outcome of the first examples under all attacks together, with the worst-case picture of each.
+    checkpoint, the outcome of the first examples under all attacks together, with the worst-case image of each.
     """
 
     correct: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def evaluate(
 ) -> Evaluation:
     """Attack the best and the last model of a training folder with every attack of ``config.evaluate``.
 
-    Natural accuracy comes first; the attacks of both models use the same random streams. All pictures come from the
+    Natural accuracy comes first; the attacks of both models use the same random streams. All images come from the
     test split, in its order. With a ``journal`` folder, which must belong to these inputs alone, finished chunks are
     kept there and not repeated; ``on_resume`` is told how many pieces of work an earlier run left there. ``nproc``
     processes take chunks in turn; it needs a journal, and changes no outcome. FileError when a model is missing or does
@@ -136,7 +136,7 @@ def _counting(model: nn.Module, called: str) -> Iterator[None]:
 
 def _doubts(config: Config, model: nn.Module, test: Split, num_classes: int, name: str, called: str) -> list[str]:
     """Flags of what makes outcomes of a model doubtful before it is attacked."""
-    section, natural = config.evaluate, Pictures(test, _size(config, test, "natural"))
+    section, natural = config.evaluate, Images(test, _size(config, test, "natural"))
     with drawn_anew(section.seed, test.true.device):
         doubts = inspect(model, natural, num_classes, section.batch_size, called)
     return [f"{name}: {doubt}" for doubt in doubts]
@@ -163,7 +163,7 @@ def write(result: Evaluation, folder: Path) -> None:
     """Write what was found into a folder.
 
     ``metrics.json``; ``outcomes.npz``: bool per example, and the test indices they refer to; ``worst.npz``: per
-    checkpoint, ``<checkpoint>/pictures`` (k, C, H, W) float32 of the first examples, with ``correct`` and ``margin``
+    checkpoint, ``<checkpoint>/images`` (k, C, H, W) float32 of the first examples, with ``correct`` and ``margin``
     (k,), see ``Outcome``.
     """
     arrays = {f"{name}/{attack}": found[attack] for name, found in result.correct.items() for attack in found}
@@ -173,7 +173,7 @@ def write(result: Evaluation, folder: Path) -> None:
     worst = {
         f"{name}/{kept}": getattr(outcome, kept)
         for name, outcome in result.worst.items()
-        for kept in ("pictures", "correct", "margin")
+        for kept in ("images", "correct", "margin")
     }
     files.write_arrays(folder / "worst.npz", worst)
     files.write_json(folder / "metrics.json", result.metrics())
@@ -211,7 +211,7 @@ def _planned(
 
     def measurement(name: tuple[str, ...], n: int, eps_255: float, **more: Any) -> Measurement:
         return Measurement(
-            model, Pictures(test, n), test.true[:n], threat=threat.build(config.threat.norm, eps_255 / 255),
+            model, Images(test, n), test.true[:n], threat=threat.build(config.threat.norm, eps_255 / 255),
             seed=section.seed, chunk=section.batch_size, journal=journal.below(*name), **more,
         )  # fmt: skip
 
@@ -254,7 +254,7 @@ def _checkpoint(
     if section.sanity:
         n = min(size, section.sanity.n_examples)
         subject = Subject(
-            model, test.pictures(slice(0, n)), test.true[:n], eps=config.threat.eps_255 / 255,
+            model, test.images(slice(0, n)), test.true[:n], eps=config.threat.eps_255 / 255,
             steps=section.sanity.steps, ball=lambda eps: threat.build(config.threat.norm, eps), seed=section.seed,
             chunk=section.batch_size, journal=journal.below("sanity"),
         )  # fmt: skip

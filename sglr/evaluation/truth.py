@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sglr import files
-from sglr.data import Pictures
+from sglr.data import Images
 
-# Pictures on which predictions at two batch sizes are compared; a batch size that divides nothing else in use (half of
+# Images on which predictions at two batch sizes are compared; a batch size that divides nothing else in use (half of
 # the batch in use, where it is that).
 _COMPARED, _OTHER_BATCH = 256, 37
 
@@ -35,24 +35,24 @@ def unchanged(model: nn.Module, called: str) -> Iterator[None]:
 
 
 @torch.no_grad()
-def inspect(model: nn.Module, pictures: Tensor | Pictures, num_classes: int, batch_size: int, called: str) -> list[str]:
-    """Sentences on what makes outcomes of this model doubtful, from its logits on the first 256 pictures (N, C, H, W).
+def inspect(model: nn.Module, images: Tensor | Images, num_classes: int, batch_size: int, called: str) -> list[str]:
+    """Sentences on what makes outcomes of this model doubtful, from its logits on the first 256 images (N, C, H, W).
 
-    Raises FileError that names the model, as it is ``called``, where they cannot count at all: pictures outside [0, 1],
+    Raises FileError that names the model, as it is ``called``, where they cannot count at all: images outside [0, 1],
     another number of classes than the data's, logits that are NaN or infinite.
     """
-    x = pictures[:_COMPARED]
+    x = images[:_COMPARED]
     if not bool(((x >= -1e-6) & (x <= 1 + 1e-6)).all()):
         low, high = float(x.min()), float(x.max())
-        raise files.FileError(f"the test pictures are not in [0, 1] (found {low:.3g} to {high:.3g}).")
+        raise files.FileError(f"the test images are not in [0, 1] (found {low:.3g} to {high:.3g}).")
     logits = torch.cat([model(part) for part in x.split(batch_size)])
     if logits.dim() != 2 or logits.shape[1] != num_classes:
         raise files.FileError(
-            f"{called} gives {list(logits.shape[1:])} numbers per picture, but the data has {num_classes} classes."
+            f"{called} gives {list(logits.shape[1:])} numbers per image, but the data has {num_classes} classes."
         )
     broken = int((~logits.isfinite()).any(1).sum())
     if broken:
-        raise files.FileError(f"{called} gives NaN or infinite logits for {broken} of {len(x)} pictures.")
+        raise files.FileError(f"{called} gives NaN or infinite logits for {broken} of {len(x)} images.")
     flags = []
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
         flags.append("the outputs look like probabilities, not logits: losses meant for logits lose their gradient")
@@ -62,7 +62,7 @@ def inspect(model: nn.Module, pictures: Tensor | Pictures, num_classes: int, bat
     others = torch.cat([model(part) for part in x.split(other)])
     differing = int((others.argmax(1) != logits.argmax(1)).sum())
     if differing:
-        flags.append(f"predictions of {differing} of {len(x)} pictures depend on the batch size, or on chance")
+        flags.append(f"predictions of {differing} of {len(x)} images depend on the batch size, or on chance")
     return flags
 
 

@@ -112,9 +112,9 @@ def evaluate_foreign(
     Whoever calls holds ``lock_of(folder)``. The model counts as ``last``. ``folder`` receives metrics.json,
     outcomes.npz and worst.npz as an evaluate item has them, source.json (what was evaluated on what, with checksums)
     and ``model/last``, the model in this project's form, which can be exported like one trained here. The kept
-    worst-case pictures are scored again in a new process. Interrupted and run again, finished chunks are not repeated;
+    worst-case images are scored again in a new process. Interrupted and run again, finished chunks are not repeated;
     results of the same weights are replaced. Raises FileError for a folder with results or a model of other weights or
-    of another kind, an empty test split, pictures or classes that are not the model's, and logits that are not finite;
+    of another kind, an empty test split, images or classes that are not the model's, and logits that are not finite;
     ConfigError for an attack that such data does not suit.
     """
     spec, folder = foreign.spec, Path(folder)
@@ -123,8 +123,8 @@ def evaluate_foreign(
     _refuse_others_results(folder, weights, sha256, network)
     if tuple(spec["shape"]) != data.shape or spec["num_classes"] != data.num_classes:
         raise files.FileError(
-            f"the model is for {spec['num_classes']} classes and pictures {spec['shape']}, the test set has"
-            f" {data.num_classes} classes and pictures {list(data.shape)} (channels, height, width)."
+            f"the model is for {spec['num_classes']} classes and images {spec['shape']}, the test set has"
+            f" {data.num_classes} classes and images {list(data.shape)} (channels, height, width)."
         )
     require_attackable(config, data.num_classes, data.shape)
     test = data.test()

@@ -39,7 +39,7 @@ def load_foreign(
 ) -> Foreign:
     """The architecture ``name`` with ``options`` and the weights in a file, whose names may be those of published code.
 
-    shape: (C, H, W) of a picture; key: where in the file the state dict is (see ``read_tensors``); normalization: mean
+    shape: (C, H, W) of an image; key: where in the file the state dict is (see ``read_tensors``); normalization: mean
     and std per channel when the file does not hold them. Prefixes of wrappers are taken off when every name has them.
 
     Raises FileError naming the keys that are missing, left over, of another shape or type, or not finite; ConfigError
@@ -62,7 +62,7 @@ def load_foreign(
     problems = _problems(layout, wanted, state)
     if problems:
         raise FileError(
-            f"{path} does not fit {name} with {num_classes} classes for pictures {list(shape)}, read as {layout.title}:"
+            f"{path} does not fit {name} with {num_classes} classes for images {list(shape)}, read as {layout.title}:"
             f" {problems}"
         )
     fitted = {key: state.get(layout.theirs(key), torch.zeros((), dtype=torch.int64)) for key in wanted}

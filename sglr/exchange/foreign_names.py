@@ -63,7 +63,7 @@ CAVEATS = {
     " sees it after them, as in Rice et al. (2020): compare the natural accuracy with the published one",
 }
 
-# Scale and shift of the pictures as buffers, beside the weights or around the whole network: (mean, std).
+# Scale and shift of the images as buffers, beside the weights or around the whole network: (mean, std).
 NORMALIZATIONS = (("normalize.mean", "normalize.std"), ("mu", "sigma"), ("mean", "std"))
 # What torch's wrappers put around every name. AveragedModel also counts its updates.
 PREFIXES = ("module.", "model.", "_orig_mod.")

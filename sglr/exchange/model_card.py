@@ -61,7 +61,7 @@ def card(found: Provenance, spec: dict[str, Any], name: str, *, made: dict[str, 
     """README.md: use, data, threat model, training, results with intervals, how made, caveats."""
     sections = {
         "Use": _use(found, name),
-        "Model": f"{architecture(spec)}, {parameters:,} parameters, {spec['num_classes']} classes, pictures"
+        "Model": f"{architecture(spec)}, {parameters:,} parameters, {spec['num_classes']} classes, images"
         f" {' x '.join(map(str, spec['shape']))} in [0, 1]; options `{json.dumps(spec['options'])}`. This is the"
         f" **{found.checkpoint}** checkpoint{f' of `{found.item}`' if found.item else ''}.",
         "Data": _data(found),
@@ -77,7 +77,7 @@ def card(found: Provenance, spec: dict[str, Any], name: str, *, made: dict[str, 
 def _use(found: Provenance, name: str) -> str:
     text = (
         f"With torch alone:\n\n```python\nfrom {name} import load\n\n"
-        "model = load()  # pictures in [0, 1] -> logits\n```\n\n"
+        "model = load()  # images in [0, 1] -> logits\n```\n\n"
         "With this project: `sglr.load_model(<this folder>)`.\n\n"
     )
     if dataset(found) not in DATASETS or threat(found) is None:
@@ -100,9 +100,9 @@ def _data(found: Provenance) -> str:
         return f"Not on record{why if found.item else ''}."
     if found.source is not None:
         origin, size = json.dumps(meta["source"]), meta["sizes"]["test"]
-        return f"Evaluated on (the first of) {size:,} test pictures of `{origin}`. Training data: not on record."
+        return f"Evaluated on (the first of) {size:,} test images of `{origin}`. Training data: not on record."
     lines = [f"Source `{json.dumps(meta['source'])}`."]
-    lines.append(", ".join(f"{size:,} {part}" for part, size in meta["sizes"].items()) + " pictures.")
+    lines.append(", ".join(f"{size:,} {part}" for part, size in meta["sizes"].items()) + " images.")
     noise = meta.get("noise", {"kind": "none"})
     if noise["kind"] != "none":
         lines.append(f"Training labels with {noise['kind']} noise at rate {noise['rate']}: {noise['convention']}.")
@@ -115,7 +115,7 @@ def _threat_text(found: Provenance) -> str:
     stated = _threat(found)
     if stated is None:
         return "Not on record."
-    return f"{THREATS[stated['norm']]}, eps = {stated['eps_255']:g}/255 on pictures in [0, 1]."
+    return f"{THREATS[stated['norm']]}, eps = {stated['eps_255']:g}/255 on images in [0, 1]."
 
 
 def _training(found: Provenance) -> str:
@@ -198,7 +198,7 @@ def _standard_autoattack(found: Provenance) -> str | None:
 
 
 def _whole(found: Provenance, attack: str) -> bool:
-    """Whether an attack was run on all test pictures."""
+    """Whether an attack was run on all test images."""
     examples = (found.results or {}).get("n_examples", {}).get(attack)
     size = (found.data or {}).get("sizes", {}).get("test")
     return examples is not None and examples == size

@@ -10,7 +10,7 @@ from sglr import files, processes
 from sglr.config import ConfigError, load, parse
 from sglr.data import open_folder
 from sglr.exchange.evaluating import evaluate_foreign, load_weights, lock_of
-from sglr.exchange.given_pictures import read_test
+from sglr.exchange.given_images import read_test
 
 
 def run(

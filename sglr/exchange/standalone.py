@@ -19,7 +19,7 @@ THREATS = {"linf": "Linf", "l2": "L2"}
 _TEMPLATE = '''"""{title}
 
 build() makes the untrained network, load() the trained one with the weights in {name}.pt beside this file.
-It takes pictures in [0, 1], N x {shape}, and gives logits; it normalises pictures itself where that is needed.
+It takes images in [0, 1], N x {shape}, and gives logits; it normalises images itself where that is needed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def load() -> nn.Module:
 {register}'''
 
 _LAYER = '''def layer(normalization, channels):
-    """The first layer; identity where pictures are used as they are."""
+    """The first layer; identity where images are used as they are."""
     return nn.Identity() if normalization is None else Normalize(normalization.mean, normalization.std)'''
 
 _REGISTER = '''

@@ -9,7 +9,7 @@ from sglr.files.whole import FileError, atomic
 if TYPE_CHECKING:
     import numpy as np
 
-# Compressed pictures shrink to a half, labels to a twentieth; what unfolds to more than this is made to fill memory.
+# Compressed images shrink to a half, labels to a twentieth; what unfolds to more than this is made to fill memory.
 _MOST_UNFOLDING = 100
 _NEVER_TOO_MUCH = 2**28
 

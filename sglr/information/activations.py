@@ -1,4 +1,4 @@
-"""What a trained network makes of pictures, natural and attacked: penultimate features and class probabilities."""
+"""What a trained network makes of images, natural and attacked: penultimate features and class probabilities."""
 
 from dataclasses import dataclass
 
@@ -19,12 +19,12 @@ INPUTS = ("natural", "adversarial")
 
 @dataclass(frozen=True)
 class Activations:
-    """features: float64 (N, D), the last layer's input; log_probs: float64 (N, C), log softmax of its output; pictures:
+    """features: float64 (N, D), the last layer's input; log_probs: float64 (N, C), log softmax of its output; images:
     the first ``keep`` of what was shown, on the model's device."""
 
     features: Floats
     log_probs: Floats
-    pictures: Tensor
+    images: Tensor
 
     @property
     def probs(self) -> Floats:
@@ -35,7 +35,7 @@ class Activations:
 def observe(
     model: Classifier, split: Split, index: Tensor, labels: Tensor, config: Config, *, purpose: str, keep: int = 0
 ) -> dict[str, Activations]:
-    """Activations for the chosen pictures as they are and attacked, keys as in INPUTS.
+    """Activations for the chosen images as they are and attacked, keys as in INPUTS.
 
     index: int64 (n,) into the split; labels: int64 (n,), what the attack leads away from; model: in eval mode on the
     split's device, so that an example's row depends on that example alone. The attack is PGD with the settings of
@@ -47,20 +47,20 @@ def observe(
     size = config.analyze.batch_size
     parts: dict[str, list[Activations]] = {kind: [] for kind in INPUTS}
     for number, (chosen, y) in enumerate(zip(index.split(size), labels.split(size), strict=True)):
-        x = split.pictures(chosen)
+        x = split.images(chosen)
         x_adv = pgd(
             model, x, y, threat=ball, steps=settings.steps, step_size=settings.step_size(ball.eps),
             random_start=settings.random_start,
             generator=torch_stream(config.analyze.seed, purpose, step=number, device=x.device),
         )  # fmt: skip
-        for kind, pictures in zip(INPUTS, (x, x_adv), strict=True):
-            parts[kind].append(forward(model, pictures, keep=max(0, keep - number * size)))
+        for kind, images in zip(INPUTS, (x, x_adv), strict=True):
+            parts[kind].append(forward(model, images, keep=max(0, keep - number * size)))
     return {kind: joined(some) for kind, some in parts.items()}
 
 
 @torch.no_grad()
 def forward(model: Classifier, x: Tensor, *, keep: int = 0) -> Activations:
-    """Activations for pictures x (N, C, H, W) in [0, 1], in the mode the model is in; softmax in float64."""
+    """Activations for images x (N, C, H, W) in [0, 1], in the mode the model is in; softmax in float64."""
     features = model.features(x)
     log_probs = model.head(features).cpu().double().log_softmax(1)
     return Activations(features.cpu().double().numpy(), log_probs.numpy(), x[:keep])
@@ -71,5 +71,5 @@ def joined(parts: list[Activations]) -> Activations:
     return Activations(
         np.concatenate([part.features for part in parts]),
         np.concatenate([part.log_probs for part in parts]),
-        torch.cat([part.pictures for part in parts]),
+        torch.cat([part.images for part in parts]),
     )

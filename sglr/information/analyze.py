@@ -42,7 +42,7 @@ def analyze(
     them ``quantities``: all numbers of all checkpoints (start, the kept epochs, best, last), interval and sample size.
 
     warmup: the model training began with, which the information in the weights is measured from; on_cost: told the
-    seconds each part took. Test pictures are the first ``analyze.n_examples`` of the test split, training pictures as
+    seconds each part took. Test images are the first ``analyze.n_examples`` of the test split, training images as
     many drawn with ``analyze.seed``. Raises FileError when a file is missing, damaged, or belongs to other data.
     """
     subject = open_run(config, data, folder, method, seed, device, warmup)

@@ -1,17 +1,17 @@
-"""How much of the given labels the weights hold beyond what the pictures say: a bound on I(w; y | x).
+"""How much of the given labels the weights hold beyond what the images say: a bound on I(w; y | x).
 
 Harutyunyan et al. (2020), after Achille & Soatto (2018). For given labels y = (y_1 .. y_n) that are independent given
-the pictures x, and weights w that training made of both,
+the images x, and weights w that training made of both,
 
     E[-log q(y_i | x_i, w)]  =  H(y | x)  -  I(w; y | x) / n  +  (a divergence of q from the best prediction, >= 0),
 
 because -log q costs at least H(y_i | x_i, w), and the sum of these over i is at least H(y | x, w) = n H - I(w; y | x).
-With injected noise H(y | x) is the channel's entropy, if the picture decides the true label, so that
+With injected noise H(y | x) is the channel's entropy, if the image decides the true label, so that
 
     I(w; y | x) / n  >=  H - CE,     and, as I <= n H,     0, CE - H  <=  divergence  <=  CE.
 
 CE is the mean natural cross-entropy of the *given* labels over all n training examples, in eval mode, not augmented:
-adversarial pictures were computed from y and would leak it. The statements hold in expectation over draws of the noise,
+adversarial images were computed from y and would leak it. The statements hold in expectation over draws of the noise,
 so they want several seeds that redraw it. **Reconstruction**: the paper's own estimator is not published.
 """
 

@@ -6,28 +6,28 @@ SOURCE = (
     " basic ones, which take off the bias, of calibration errors and plug-in information."
 )
 ATTACK = (
-    "Adversarial inputs: PGD with analyze.attack, model in eval mode, away from the true label of test pictures and"
-    " from the given label of training pictures."
+    "Adversarial inputs: PGD with analyze.attack, model in eval mode, away from the true label of test images and"
+    " from the given label of training images."
 )
 GRADIENTS = (
     "Norm of the cross-entropy's gradient for weights and bias of the last layer, ||s - t|| sqrt(||h||^2 + 1), batch"
-    " norm in eval mode, pictures not augmented. Targets t are those after the checkpoint's own epoch. For objective at"
+    " norm in eval mode, images not augmented. Targets t are those after the checkpoint's own epoch. For objective at"
     " and adversarial inputs that is the training loss, unless the label policy adds a penalty (ensembling); otherwise"
     " it is cross-entropy on this input alone."
 )
 PROBE = (
-    "Lower bound H(Y) - CE of a cross-fitted logistic probe on penultimate features of test pictures with true labels;"
+    "Lower bound H(Y) - CE of a cross-fitted logistic probe on penultimate features of test images with true labels;"
     " at most labels/entropy, never clipped. Its interval takes the fitted probes as given. Adversarial features hold"
     " what the attack, which knows the label, put there."
 )
 FULL_GRADIENTS = (
     "Norm over all weights, per example by torch.func, batch norm in eval mode, at the weights as they were saved: with"
     " awp not at the perturbed ones. natural and adversarial: cross-entropy of that input; objective: all terms of the"
-    " method's loss, penalties and weights of examples among them, at the analysis' own adversarial pictures. Targets"
+    " method's loss, penalties and weights of examples among them, at the analysis' own adversarial images. Targets"
     " are those after the checkpoint's own epoch."
 )
 INDEX = (
-    "Pairwise bounds on I(index; T) of test pictures' penultimate features with Gaussian noise, the middle of"
+    "Pairwise bounds on I(index; T) of test images' penultimate features with Gaussian noise, the middle of"
     " analyze.index_noise times their spread (all levels in index_information.csv); at most log N. It depends on the"
     " noise, and describes N samples, not the layer."
 )
@@ -35,9 +35,9 @@ SATURATED = (
     "The upper bound is within 1% of log N for some checkpoint: it only says that the samples can be told apart."
     " A larger noise, or more examples, would say more."
 )
-NO_INDEX = "Left out: pairwise bounds need two test pictures."
+NO_INDEX = "Left out: pairwise bounds need two test images."
 WEIGHTS = (
-    "n times the mean squared projection of per-example gradients (natural pictures, given labels) on the way from the"
+    "n times the mean squared projection of per-example gradients (natural images, given labels) on the way from the"
     " weights training began with: a proxy, not a bound. 0 at the start."
 )
 WARMED_UP = f"{WEIGHTS} Those weights had seen the same data in warm-up."
@@ -50,7 +50,7 @@ LABEL_INFORMATION = (
     " given labels over all training examples; raw, never clipped. It holds in expectation over draws of the noise, so"
     " look at several seeds. divergence_low is a lower bound of what bad prediction adds to the cross-entropy."
 )
-GAP = "Accuracy on training pictures and their given labels minus accuracy on test pictures, same attack."
+GAP = "Accuracy on training images and their given labels minus accuracy on test images, same attack."
 SHARPNESS = (
     "Largest eigenvalue of the Hessian of the mean cross-entropy with the training targets, by Lanczos' method"
     " (Hessian-vector products); its interval takes the eigenvector as given. Depends on the scale of the weights, so"

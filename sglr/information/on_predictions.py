@@ -1,4 +1,4 @@
-"""What a checkpoint makes of test pictures: entropies, scores, calibration, and information in its features."""
+"""What a checkpoint makes of test images: entropies, scores, calibration, and information in its features."""
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from sglr.random import numpy_stream
 def predictions(
     subject: Subject, checkpoint: Checkpoint, model: Classifier, found: Findings
 ) -> dict[str, NDArray[np.bool_]]:
-    """Test pictures, natural and attacked away from their true label; which of them were right (N,), by input."""
+    """Test images, natural and attacked away from their true label; which of them were right (N,), by input."""
     settings = subject.config.analyze
     y = subject.test.true[subject.test_index]
     labels = y.cpu().numpy()
@@ -45,13 +45,13 @@ def predictions(
 
 
 def _temperature(subject: Subject, model: Classifier, found: Findings) -> float | None:
-    """The temperature that suits the natural validation pictures best; None without a validation split."""
+    """The temperature that suits the natural validation images best; None without a validation split."""
     validation, size = subject.validation, subject.config.analyze.batch_size
     if len(validation) == 0:
         subject.notes["temperature"] = notes.NO_TEMPERATURE
         return None
     index = torch.arange(len(validation), device=validation.given.device)
-    seen = joined([forward(model, validation.pictures(part)) for part in index.split(size)])
+    seen = joined([forward(model, validation.images(part)) for part in index.split(size)])
     fitted = temperature.fit(seen.log_probs, validation.true.cpu().numpy())
     found.number("temperature", fitted.value, len(validation))
     if fitted.at_bound:

@@ -1,4 +1,4 @@
-"""What a checkpoint makes of its training pictures: memorisation, gradients, label information, curvature."""
+"""What a checkpoint makes of its training images: memorisation, gradients, label information, curvature."""
 
 import math
 from functools import partial
@@ -30,7 +30,7 @@ def training(
     subject: Subject, checkpoint: Checkpoint, model: Classifier, found: Findings,
     test_correct: dict[str, NDArray[np.bool_]],
 ) -> None:  # fmt: skip
-    """Training pictures, natural and attacked away from their given label; test_correct: as ``predictions`` gives."""
+    """Training images, natural and attacked away from their given label; test_correct: as ``predictions`` gives."""
     trained, index = subject.trained, subject.train_index
     # Without a warm-up nothing was measured at the start.
     measured = any(row.get("epoch") == checkpoint.epoch for row in trained.history)
@@ -55,12 +55,12 @@ def training(
 
 
 def _label_information(subject: Subject, model: Classifier, found: Findings) -> None:
-    """The bound on I(w; y | x) / n, on natural pictures with the given labels, all of them."""
+    """The bound on I(w; y | x) / n, on natural images with the given labels, all of them."""
     if subject.noise_entropy is None:
         return
     train, size = subject.train, subject.config.analyze.batch_size
     nll = [
-        calibration.nll(forward(model, train.pictures(part)).log_probs, train.given[part].cpu().numpy())
+        calibration.nll(forward(model, train.images(part)).log_probs, train.given[part].cpu().numpy())
         for part in batches(len(train), size)
     ]
     costs = np.concatenate(nll)
@@ -94,9 +94,9 @@ def _all_weights(
     soft = targets[:n].float()
     index = torch.from_numpy(subject.train_index[:n]).to(soft.device)
     given = subject.train.given[index]
-    x, x_adv = (seen[kind].pictures[:n] for kind in INPUTS)
-    for kind, pictures in (("natural", x), ("adversarial", x_adv)):
-        norms = example_gradients(model, cross_entropy_loss, (pictures, soft), chunk=settings.chunk).norms
+    x, x_adv = (seen[kind].images[:n] for kind in INPUTS)
+    for kind, images in (("natural", x), ("adversarial", x_adv)):
+        norms = example_gradients(model, cross_entropy_loss, (images, soft), chunk=settings.chunk).norms
         _compare(found, f"full_gradient/{kind}", norms, noisy)
     objective = subject.config.methods[subject.method].objective.build()
     weights = policy.example_weights(checkpoint.epoch, index)
@@ -140,7 +140,7 @@ def _sharpness(
     for kind in INPUTS:
         stream = torch_stream(analyze.seed, "curvature", device=device)
         curved = largest_eigenvalue(
-            model, seen[kind].pictures[:n], soft, iterations=settings.iterations, chunk=analyze.batch_size,
+            model, seen[kind].images[:n], soft, iterations=settings.iterations, chunk=analyze.batch_size,
             generator=stream,
         )  # fmt: skip
         found.mean(f"sharpness/{kind}", curved.contributions)
@@ -148,7 +148,7 @@ def _sharpness(
             subject.notes["sharpness/converged"] = notes.not_converged(settings.iterations)
     along = landscape.direction(model, torch_stream(analyze.seed, "landscape", device=device))
     radii = np.linspace(-settings.radius, settings.radius, settings.points).tolist()
-    x = seen["natural"].pictures[:n]
+    x = seen["natural"].images[:n]
     given = subject.train.given[torch.from_numpy(subject.train_index[:n]).to(device)]
     ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
 
@@ -157,15 +157,15 @@ def _sharpness(
         for number, (part, y, wanted) in enumerate(
             zip(*(each.split(analyze.batch_size) for each in (x, given, soft)), strict=True)
         ):
-            pictures = part
+            images = part
             if attacked:
-                pictures = pgd(
+                images = pgd(
                     moved, part, y, threat=ball, steps=analyze.attack.steps,
                     step_size=analyze.attack.step_size(ball.eps), random_start=analyze.attack.random_start,
                     generator=torch_stream(analyze.seed, "landscape attack", step=number, device=device),
                 )  # fmt: skip
             with torch.no_grad():
-                found.append(soft_cross_entropy(moved(pictures), wanted).double().cpu().numpy())
+                found.append(soft_cross_entropy(moved(images), wanted).double().cpu().numpy())
         return np.concatenate(found)
 
     for kind in INPUTS:

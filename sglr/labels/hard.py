@@ -49,7 +49,7 @@ class HardOptions(LabelOptions):
     def check_objective(self, objective: ObjectiveOptions) -> None:
         if self.natural_forward_from is not None and objective.build().forwards_natural:
             raise ValueError(
-                f"natural_forward_from adds nothing to objective {objective.name!r}, which forwards natural pictures"
+                f"natural_forward_from adds nothing to objective {objective.name!r}, which forwards natural images"
                 " itself"
             )
 

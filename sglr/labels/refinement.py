@@ -194,7 +194,7 @@ class RefinementOptions(LabelOptions):
             raise ValueError(f"refinement needs adversarial predictions; objective {objective.name!r} makes none")
         if built.forwards_natural and self.natural_bn == "eval":
             raise ValueError(
-                f"natural_bn eval does not go with objective {objective.name!r}, which forwards natural pictures in"
+                f"natural_bn eval does not go with objective {objective.name!r}, which forwards natural images in"
                 " train mode itself: refinement uses that prediction"
             )
 

@@ -1,4 +1,4 @@
-"""Models by name. Each takes pictures in [0, 1], normalises them itself and is ``head(features(x))``."""
+"""Models by name. Each takes images in [0, 1], normalises them itself and is ``head(features(x))``."""
 
 from sglr.config import discover
 from sglr.models.checkpoint import load_model, remove, save, unwrap

@@ -53,7 +53,7 @@ def saved_as(path: str | Path) -> tuple[Path, Path]:
 def load_model(path: str | Path) -> Classifier:
     """The model saved in a folder, or in a .safetensors file with its .json beside it, in eval mode on the CPU.
 
-    It takes pictures in [0, 1] (N, C, H, W) and gives logits. Raises FileError, naming the file and the keys, when a
+    It takes images in [0, 1] (N, C, H, W) and gives logits. Raises FileError, naming the file and the keys, when a
     file is missing or damaged or the weights do not fit the model.
     """
     weights_path, spec_path = saved_as(path)

@@ -21,7 +21,7 @@ def compiled(
     more than once. Of one network torch compiles eight variants and runs further ones as they are. The backward
     pass computes the gradients of all weights that require one, wanted or not.
 
-    channels_last: how pictures and weights lie. On a GPU torch would otherwise turn them all over in every call.
+    channels_last: how images and weights lie. On a GPU torch would otherwise turn them all over in every call.
     """
     if asked == "never" or (asked == "auto" and device.type != "cuda"):
         return network
@@ -62,7 +62,7 @@ class _Compiled(nn.Module):
             as_it_is: Tensor = self.plain(x)
             return as_it_is
         if self.any_size:
-            # The number of pictures alone: their height and width stay what the code is made for.
+            # The number of images alone: their height and width stay what the code is made for.
             torch._dynamo.maybe_mark_dynamic(x, 0)
         logits: Tensor = self.module(x)
         return logits.clone()

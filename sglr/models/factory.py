@@ -22,7 +22,7 @@ def build(
     generator_seed: int | None = None,
     **options: Any,
 ) -> Classifier:
-    """An untrained model, in train mode on the CPU, for pictures of ``shape`` (C, H, W) in [0, 1].
+    """An untrained model, in train mode on the CPU, for images of ``shape`` (C, H, W) in [0, 1].
 
     ``model`` is a registered name, with its ``options`` as keywords, or options already validated (``config.model``).
     With ``generator_seed`` the initial weights depend on it alone and torch's global random state stays as it was;

@@ -31,12 +31,12 @@ class _Shared:
 class Folded(nn.Module):
     """A network that gives the logits ``model`` gives in eval mode, up to rounding, with fewer operations.
 
-    For gradients with respect to pictures only: nothing in it takes a gradient. Layers that cannot be folded use the
+    For gradients with respect to images only: nothing in it takes a gradient. Layers that cannot be folded use the
     model's weights and statistics where they lie in memory. After these changed call ``refresh``. A model that torch.fx
     cannot trace (its operations depend on values), that has hooks of its own, or that computes with tensors which are
     neither weights nor buffers, is used as it is, in the mode it is in. Python numbers are taken as they are now.
 
-    precision: of the folded convolutions but the first, which sees pictures, and stays in the model's.
+    precision: of the folded convolutions but the first, which sees images, and stays in the model's.
     """
 
     def __init__(self, model: nn.Module, precision: torch.dtype | None = None) -> None:
@@ -90,7 +90,7 @@ class Folded(nn.Module):
         torch._foreach_copy_([pair.folded.bias for pair in pairs], shifts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, num_classes) of pictures (N, C, H, W)."""
+        """Logits (N, num_classes) of images (N, C, H, W)."""
         logits: Tensor = self.network(x)
         return logits
 

@@ -1,4 +1,4 @@
-"""Normalisation as the model's first layer, so that attacks work on pictures in [0, 1] and eps means what it says."""
+"""Normalisation as the model's first layer, so that attacks work on images in [0, 1] and eps means what it says."""
 
 from typing import Annotated, Self
 
@@ -11,7 +11,7 @@ from sglr.config.fields import PositiveFloat
 
 
 class Normalization(Section):
-    """Per-channel mean and standard deviation of the pictures, in [0, 1] units."""
+    """Per-channel mean and standard deviation of the images, in [0, 1] units."""
 
     mean: Annotated[tuple[float, ...], Strict(False), Field(min_length=1)]
     std: Annotated[tuple[PositiveFloat, ...], Strict(False)]
@@ -40,7 +40,7 @@ class Normalize(nn.Module):
 
 
 def layer(normalization: Normalization | None, channels: int) -> nn.Module:
-    """The first layer of a model for pictures with ``channels`` channels; identity when there is nothing to do.
+    """The first layer of a model for images with ``channels`` channels; identity when there is nothing to do.
 
     Raises ConfigError when there is not one mean and one std for each channel.
     """
@@ -48,7 +48,7 @@ def layer(normalization: Normalization | None, channels: int) -> nn.Module:
         return nn.Identity()
     if len(normalization.mean) != channels:
         raise ConfigError(
-            f"model.normalization has {len(normalization.mean)} values for mean and std, but the pictures have"
+            f"model.normalization has {len(normalization.mean)} values for mean and std, but the images have"
             f" {channels} channel{'s' if channels > 1 else ''}: give one value for each."
         )
     return Normalize(normalization.mean, normalization.std)

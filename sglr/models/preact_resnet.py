@@ -31,7 +31,7 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(Classifier):
-    """Stem, four stages of two blocks, batch norm and ReLU, global average pool, head. Any picture size."""
+    """Stem, four stages of two blocks, batch norm and ReLU, global average pool, head. Any image size."""
 
     def __init__(self, options: ModelOptions, num_classes: int, channels: int) -> None:
         super().__init__(options.normalization, channels)

@@ -17,26 +17,26 @@ Width = Annotated[int, Field(ge=1, le=65536)]
 
 
 class ModelOptions(Options):
-    """Options of every model: ``normalization`` is null, or per-channel mean and std of the pictures in [0, 1]."""
+    """Options of every model: ``normalization`` is null, or per-channel mean and std of the images in [0, 1]."""
 
     normalization: Normalization | None = None
 
     def build(self, num_classes: int, shape: Shape) -> "Classifier":
-        """The untrained model for pictures of ``shape`` (C, H, W); ConfigError when the options do not fit them.
+        """The untrained model for images of ``shape`` (C, H, W); ConfigError when the options do not fit them.
 
         Initial weights come from torch's global random state.
         """
         raise NotImplementedError
 
     def has_batch_norm(self, num_classes: int, shape: Shape) -> bool:
-        """Whether the model that ``build`` makes keeps running statistics of the pictures it sees in train mode."""
+        """Whether the model that ``build`` makes keeps running statistics of the images it sees in train mode."""
         with torch.device("meta"):
             modules = list(self.build(num_classes, shape).modules())
         return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in modules)
 
 
 class Classifier(nn.Module):
-    """A model of pictures in [0, 1], N x C x H x W, in two parts: penultimate features and a linear head.
+    """A model of images in [0, 1], N x C x H x W, in two parts: penultimate features and a linear head.
 
     Subclasses set ``head`` and define ``features``, which begins with ``self.normalize``.
     """
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         self.normalize = layer(normalization, channels)
 
     def features(self, x: Tensor) -> Tensor:
-        """Penultimate activations (N, D) of pictures (N, C, H, W) in [0, 1]."""
+        """Penultimate activations (N, D) of images (N, C, H, W) in [0, 1]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:

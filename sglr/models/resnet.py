@@ -33,7 +33,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(Classifier):
-    """Stem, four stages of 64, 128, 256 and 512 channels, global average pool, head. Any picture size."""
+    """Stem, four stages of 64, 128, 256 and 512 channels, global average pool, head. Any image size."""
 
     def __init__(self, options: ModelOptions, blocks: tuple[int, ...], num_classes: int, channels: int) -> None:
         super().__init__(options.normalization, channels)

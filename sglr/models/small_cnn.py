@@ -1,4 +1,4 @@
-"""A small convolutional network for 8x8 digits and quick studies on 32x32 pictures (this project's own design)."""
+"""A small convolutional network for 8x8 digits and quick studies on 32x32 images (this project's own design)."""
 
 from typing import Annotated
 

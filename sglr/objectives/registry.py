@@ -35,7 +35,7 @@ class Objective(ABC):
     attacks = True
     """Whether adversarial examples are made at all."""
     forwards_natural = False
-    """Whether the natural pictures are forwarded too, in train mode: label policies then use those logits."""
+    """Whether the natural images are forwarded too, in train mode: label policies then use those logits."""
 
     def attack_loss(self, model: nn.Module, x: Tensor) -> Loss:
         """What the attack maximises, a function (logits, y) -> (N,); the model is in the attack's mode."""
@@ -69,7 +69,7 @@ class ObjectiveOptions(Options):
     """Base of objective options."""
 
     needs_random_start: ClassVar[bool] = False
-    """Whether what the attack maximises has no gradient at the natural picture."""
+    """Whether what the attack maximises has no gradient at the natural image."""
 
     def build(self) -> Objective:
         """The objective."""

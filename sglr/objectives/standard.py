@@ -1,4 +1,4 @@
-"""Standard training: cross-entropy on natural pictures, no attack."""
+"""Standard training: cross-entropy on natural images, no attack."""
 
 from torch import Tensor, nn
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sglr.report.curves import Curve, from_rows
-from sglr.report.drawing import GRID, INK, Picture, canvas, colour, dashes, marker, svg
+from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, marker, svg
 from sglr.report.study import Study
 from sglr.report.wording import quoted
 
@@ -38,18 +38,18 @@ INPUTS = ("natural", "adversarial")
 Points = dict[str, list[tuple[int, float]]]
 
 
-def draw_analyses(study: Study) -> dict[str, list[Picture]]:
+def draw_analyses(study: Study) -> dict[str, list[Plot]]:
     """Those figures that have something to show, by group: gradients, information, calibration, sharpness."""
-    groups: dict[str, list[Picture]] = {}
+    groups: dict[str, list[Plot]] = {}
     for name, (group, table, quantity, title, unit) in OVER_EPOCHS.items():
         drawn = _every_epoch if table == "memorization" else _every_checkpoint
         groups.setdefault(group, []).extend(drawn(study, name, quantity, title, unit))
-    groups["calibration"] = [picture for kind in INPUTS for picture in _reliability(study, kind)]
-    groups["sharpness"] += [picture for kind in INPUTS for picture in _landscape(study, kind)]
+    groups["calibration"] = [plot for kind in INPUTS for plot in _reliability(study, kind)]
+    groups["sharpness"] += [plot for kind in INPUTS for plot in _landscape(study, kind)]
     return groups
 
 
-def _every_epoch(study: Study, name: str, quantity: str, title: str, unit: str) -> list[Picture]:
+def _every_epoch(study: Study, name: str, quantity: str, title: str, unit: str) -> list[Plot]:
     """One quantity that is known for every epoch, all methods: thin lines for the seeds, a thick one for their mean."""
     found = {}
     for method in study.methods:
@@ -66,10 +66,10 @@ def _every_epoch(study: Study, name: str, quantity: str, title: str, unit: str) 
                     axes.plot(line.epochs, values, linewidth=0.7, alpha=0.45, color=colour(position))
                 axes.plot(line.epochs, line.mean, label=method, color=colour(position), linestyle=dashes(position))
         _label(figure, axes, unit)
-        return [Picture(name, title, " ".join(_path(*pair, unit) for pair in found.items()), svg(figure))]
+        return [Plot(name, title, " ".join(_path(*pair, unit) for pair in found.items()), svg(figure))]
 
 
-def _every_checkpoint(study: Study, name: str, quantity: str, title: str, unit: str) -> list[Picture]:
+def _every_checkpoint(study: Study, name: str, quantity: str, title: str, unit: str) -> list[Plot]:
     """One quantity of the checkpoints, all methods. Best epochs differ between seeds: the mean over seeds of a
     checkpoint stands at the mean of its epochs."""
     found = {method: points for method in study.methods if len(points := _points(study, method, quantity)) > 1}
@@ -93,7 +93,7 @@ def _every_checkpoint(study: Study, name: str, quantity: str, title: str, unit: 
             told = ", ".join(f"{mean[1]:.3g} {unit} at {_place(checkpoint, mean[0])}" for checkpoint, mean in ordered)
             described.append(f"{quoted(method)}: {told}.")
         _label(figure, axes, unit)
-        return [Picture(name, title, " ".join(described), svg(figure))]
+        return [Plot(name, title, " ".join(described), svg(figure))]
 
 
 def _points(study: Study, method: str, quantity: str) -> Points:
@@ -125,7 +125,7 @@ def _path(method: str, line: Curve, unit: str) -> str:
     )
 
 
-def _reliability(study: Study, kind: str) -> list[Picture]:
+def _reliability(study: Study, kind: str) -> list[Plot]:
     """Accuracy against confidence of the last model, seeds pooled, before and after temperature scaling."""
     found = {}
     for position, method in enumerate(study.methods):
@@ -152,7 +152,7 @@ def _reliability(study: Study, kind: str) -> list[Picture]:
             f"{quoted(method)}{', scaled' if scaled else ''}: mean confidence minus accuracy {_excess(points):+.2f}."
             for (method, scaled), (_, points) in found.items()
         )
-        return [Picture(f"reliability-{kind}", title, " ".join(words), svg(figure))]
+        return [Plot(f"reliability-{kind}", title, " ".join(words), svg(figure))]
 
 
 def _pooled(study: Study, method: str, kind: str, scaled: int) -> np.ndarray:
@@ -172,7 +172,7 @@ def _excess(points: np.ndarray) -> float:
     return float(np.average(confidence - accuracy, weights=counts))
 
 
-def _landscape(study: Study, kind: str) -> list[Picture]:
+def _landscape(study: Study, kind: str) -> list[Plot]:
     """The last model's training loss along one filter-normalised random direction, mean over seeds."""
     found = {}
     for position, method in enumerate(study.methods):
@@ -198,4 +198,4 @@ def _landscape(study: Study, kind: str) -> list[Picture]:
             f" {points[-1][1]:.3g} at the ends."
             for method, (_, points) in found.items()
         )
-        return [Picture(f"landscape-{kind}", title, " ".join(words), svg(figure))]
+        return [Plot(f"landscape-{kind}", title, " ".join(words), svg(figure))]

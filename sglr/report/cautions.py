@@ -121,7 +121,7 @@ def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
         yield "There is no data augmentation, which makes overfitting easier to see than in the usual setting."
     shape = study.meta.get("shape")
     if isinstance(shape, list) and len(shape) == 3 and max(shape[1:]) < 32:
-        yield f"Pictures of {shape[1]}x{shape[2]} pixels show the mechanism, not what happens on natural images."
+        yield f"Images of {shape[1]}x{shape[2]} pixels show the mechanism, not what happens on natural images."
 
 
 def _sources(study: Study) -> Iterator[str]:
@@ -137,14 +137,14 @@ def _sources(study: Study) -> Iterator[str]:
         if batch_norm and _feeds_batch_norm(chosen):
             published = ", as the published code does," if labels.name == "refinement" else ""
             yield (
-                f"{quoted(method)} forwards natural pictures in train mode{published} so they enter"
+                f"{quoted(method)} forwards natural images in train mode{published} so they enter"
                 " the batch-norm statistics: part of its effect may come from that and not from the labels."
             )
     yield "The analyses of information are reconstructions: the paper's estimators are not published."
 
 
 def _feeds_batch_norm(method: Method) -> bool:
-    """Whether natural pictures are in batch norm's statistics because of a method's labels.
+    """Whether natural images are in batch norm's statistics because of a method's labels.
 
     Not where the objective forwards them anyway, with hard labels too; nor of the control, whose labels are hard and
     which is there to show that effect.

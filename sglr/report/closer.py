@@ -1,11 +1,11 @@
-"""Figures that look closer: accuracy over the radius, class by class, single pictures, single refined labels."""
+"""Figures that look closer: accuracy over the radius, class by class, single images, single refined labels."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sglr.report.drawing import INK, Picture, canvas, colour, dashes, hatch, marker, panels, svg
+from sglr.report.drawing import INK, Plot, canvas, colour, dashes, hatch, marker, panels, svg
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
 
@@ -17,17 +17,17 @@ _CLASSES = 20
 _CHANCE = 1e-6
 
 
-def draw_closer(study: Study) -> dict[str, list[Picture]]:
+def draw_closer(study: Study) -> dict[str, list[Plot]]:
     """By group those that have something to show: radii, classes, examples, targets."""
     return {
-        "radii": [picture for checkpoint in study.checkpoints for picture in _radii(study, checkpoint)],
-        "classes": [*_by_class(study), *(picture for method in study.methods for picture in _confusion(study, method))],
+        "radii": [plot for checkpoint in study.checkpoints for plot in _radii(study, checkpoint)],
+        "classes": [*_by_class(study), *(plot for method in study.methods for plot in _confusion(study, method))],
         "examples": _examples(study),
-        "targets": [picture for method in study.methods for picture in _labels(study, method)],
+        "targets": [plot for method in study.methods for plot in _labels(study, method)],
     }
 
 
-def _radii(study: Study, checkpoint: str) -> list[Picture]:
+def _radii(study: Study, checkpoint: str) -> list[Plot]:
     """Accuracy over eps, mean over seeds, all methods."""
     prefix = f"sweep/{checkpoint}/"
     found = {}
@@ -67,7 +67,7 @@ def _radii(study: Study, checkpoint: str) -> list[Picture]:
             + ", ".join(f"{percent(value)}% at {radius:g}" for radius, value in zip(radii, values.mean(0), strict=True))
             for method, (radii, values) in found.items()
         )
-        return [Picture(f"radii-{checkpoint}", title, "; ".join(described) + ".", svg(figure))]
+        return [Plot(f"radii-{checkpoint}", title, "; ".join(described) + ".", svg(figure))]
 
 
 def _classes(study: Study, method: str, kind: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -82,7 +82,7 @@ def _names(study: Study) -> list[str]:
     return list(map(str, study.meta.get("classes") or range(study.meta["num_classes"])))
 
 
-def _by_class(study: Study) -> list[Picture]:
+def _by_class(study: Study) -> list[Plot]:
     """Natural and worst-case accuracy of each class, last models, mean over seeds."""
     names = _names(study)
     if len(names) > _CLASSES:
@@ -118,26 +118,26 @@ def _by_class(study: Study) -> list[Picture]:
         axes.set_ylabel("percent")
         figure.legend(loc="outside lower center", ncols=2)
         described = (f"{quoted(method)}, {kind}: " + _shares(names, values) for (method, kind), values in found.items())
-        return [Picture("by-class", title, "; ".join(described) + ".", svg(figure))]
+        return [Plot("by-class", title, "; ".join(described) + ".", svg(figure))]
 
 
 def _shares(names: list[str], values: np.ndarray) -> str:
-    """The share of each class in words, but for those that no test picture is of (NaN)."""
+    """The share of each class in words, but for those that no test image is of (NaN)."""
     return ", ".join(
         f"{name} {percent(float(value))}%" for name, value in zip(names, values, strict=True) if not np.isnan(value)
     )
 
 
-def _confusion(study: Study, method: str) -> list[Picture]:
-    """Shares of predictions on worst-case pictures by true class, all seeds together."""
+def _confusion(study: Study, method: str) -> list[Plot]:
+    """Shares of predictions on worst-case images by true class, all seeds together."""
     names, pairs = _names(study), list(_classes(study, method, "worst"))
     if len(names) > _CLASSES or not pairs:
         return []
     counts = np.zeros((len(names), len(names)))
     for true, predicted in pairs:
         np.add.at(counts, (true, predicted), 1)
-    pictured = counts.sum(1)
-    shares = counts / np.maximum(pictured, 1)[:, None]
+    per_class = counts.sum(1)
+    shares = counts / np.maximum(per_class, 1)[:, None]
     title = f"{quoted(method)}: taken for, worst case"
     with panels(title, 1, 1, 4.4, 4.4) as (figure, axes):
         (axis,) = axes.flat
@@ -156,51 +156,51 @@ def _confusion(study: Study, method: str) -> list[Picture]:
         row, column = np.unravel_index(wrong.argmax(), wrong.shape)
         described = (
             f"Most often {names[row]} is taken for {names[column]} ({percent(wrong[row, column])}%). On the diagonal: "
-            + _shares(names, np.where(pictured > 0, np.diag(shares), np.nan))
+            + _shares(names, np.where(per_class > 0, np.diag(shares), np.nan))
         )
-        return [Picture(f"confusion-{method}", title, described + ".", svg(figure))]
+        return [Plot(f"confusion-{method}", title, described + ".", svg(figure))]
 
 
-def _examples(study: Study) -> list[Picture]:
-    """Natural pictures, and for each method their worst case and the change, last model of the first seed."""
+def _examples(study: Study) -> list[Plot]:
+    """Natural images, and for each method their worst case and the change, last model of the first seed."""
     natural, seed = study.looked_at.get("shown/natural"), study.config.experiment.seeds[0]
     rows = [method for method in study.methods if f"shown/{method}-{seed}/last" in study.looked_at]
     if natural is None or not rows or not len(natural):
         return []
     names, true = _names(study), study.looked_at["classes/true"]
-    title, columns = "Worst-case pictures", len(natural)
+    title, columns = "Worst-case images", len(natural)
     threat = study.config.threat
     with panels(title, 1 + 2 * len(rows), columns, 9.2, 1.25 * (1 + 2 * len(rows)) + 0.5) as (figure, axes):
-        for column, picture in enumerate(natural):
-            _show(axes[0, column], picture, names[true[column]])
+        for column, image in enumerate(natural):
+            _show(axes[0, column], image, names[true[column]])
         axes[0, 0].set_ylabel("natural")
         described = []
         for place, method in enumerate(rows):
             worst, item = study.looked_at[f"shown/{method}-{seed}/last"], f"{method}-{seed}"
             taken = study.looked_at[f"classes/{item}/last/worst"]
             largest = max(np.abs(worst - natural).max(), _CHANCE)
-            for column, picture in enumerate(worst):
+            for column, image in enumerate(worst):
                 right = taken[column] == true[column]
-                _show(axes[1 + 2 * place, column], picture, f"{names[taken[column]]} {'✓' if right else '✗'}")
-                change = 0.5 + (picture - natural[column]) / (2 * largest)
+                _show(axes[1 + 2 * place, column], image, f"{names[taken[column]]} {'✓' if right else '✗'}")
+                change = 0.5 + (image - natural[column]) / (2 * largest)
                 _show(axes[2 + 2 * place, column], change, "")
             axes[1 + 2 * place, 0].set_ylabel(method)
             axes[2 + 2 * place, 0].set_ylabel("change")
             wrong = sum(taken[column] != true[column] for column in range(columns))
             described.append(f"{quoted(method)} misclassifies {wrong} of {columns}")
         size = f"{threat.eps_255:g}/255 in {threat.norm.capitalize()}"
-        text = f"{columns} test pictures, changed by at most {size}: {'; '.join(described)}."
-        return [Picture("worst-case-pictures", title, text, svg(figure), wide=True)]
+        text = f"{columns} test images, changed by at most {size}: {'; '.join(described)}."
+        return [Plot("worst-case-images", title, text, svg(figure), wide=True)]
 
 
-def _show(axes: "Axes", picture: np.ndarray, title: str) -> None:
-    """One picture (C, H, W) in [0, 1]."""
-    shown = np.clip(picture, 0, 1).transpose(1, 2, 0)
+def _show(axes: "Axes", image: np.ndarray, title: str) -> None:
+    """One image (C, H, W) in [0, 1]."""
+    shown = np.clip(image, 0, 1).transpose(1, 2, 0)
     axes.imshow(shown if shown.shape[2] == 3 else shown[:, :, 0], cmap="gray", vmin=0, vmax=1, interpolation="none")
     axes.set_title(title, fontsize=9, fontweight="normal", loc="center")
 
 
-def _labels(study: Study, method: str) -> list[Picture]:
+def _labels(study: Study, method: str) -> list[Plot]:
     """Refined labels of traced examples whose given label is wrong, epoch by epoch, first seed."""
     item = study.of(method)[0]
     p, index = item.trace["p"], item.trace["index"]
@@ -227,4 +227,4 @@ def _labels(study: Study, method: str) -> list[Picture]:
             f"{len(noisy)} examples of seed {item.seed}, their mean thick. After the last epoch the given class has"
             f" {wrong}% and the true one {right}%."
         )
-        return [Picture(f"label-course-{method}", title, described, svg(figure))]
+        return [Plot(f"label-course-{method}", title, described, svg(figure))]

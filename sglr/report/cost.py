@@ -14,10 +14,10 @@ _WEIGHTS = ("none", "awp", "ema", "swa")
 def passes(config: Config, method: str) -> dict[str, float] | None:
     """Passes of one training example through the network in one epoch of training, mean over the epochs.
 
-    ``attack_forward``, ``attack_backward``: to make its adversarial picture; ``forward``, ``backward``: to learn from
+    ``attack_forward``, ``attack_backward``: to make its adversarial image; ``forward``, ``backward``: to learn from
     it, a natural forward that the labels make included; ``forwards`` and ``backwards``: both together. Measurements
     after the epoch are the same for all methods and not in it. None for a method with an objective or weights that this
-    does not know, or with labels that do not say when they forward natural pictures.
+    does not know, or with labels that do not say when they forward natural images.
     """
     chosen, epochs = config.methods[method], config.train.epochs
     natural = chosen.labels.natural_forward()

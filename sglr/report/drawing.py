@@ -40,7 +40,7 @@ _STYLE = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class Plot:
     """A figure as SVG text, with its title and a description for those who cannot see it; ``wide``: needs a row."""
 
     name: str
@@ -100,7 +100,7 @@ def canvas(title: str, height: float = 3.4) -> Iterator[tuple["Figure", "Axes"]]
 
 @contextmanager
 def panels(title: str, rows: int, columns: int, width: float, height: float) -> Iterator[tuple["Figure", Any]]:
-    """Axes (rows, columns) without ticks or grid, for pictures and matrices, in the report's style."""
+    """Axes (rows, columns) without ticks or grid, for images and matrices, in the report's style."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -120,5 +120,5 @@ def svg(figure: "Figure") -> str:
     """The figure as SVG text without date or creator; call it inside ``canvas``."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    # Equal pictures would get equal ids.
+    # Equal images would get equal ids.
     return re.sub(r'(<image[^>]*?) id="[^"]*"', r"\1", stream.getvalue())

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from sglr.report.analysis_figures import draw_analyses
 from sglr.report.closer import draw_closer
 from sglr.report.curves import Curve, curve, label_starts, warmup
-from sglr.report.drawing import GRID, INK, Picture, canvas, colour, dashes, svg
+from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, svg
 from sglr.report.intervals import draw_differences, draw_gaps
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
@@ -34,11 +34,11 @@ IN_NATS = "targets/entropy"
 METHOD_LINES = {"train/pgd": "training, PGD", "val/pgd": "validation, PGD", "val/natural": "validation, natural"}
 
 
-def draw(study: Study, results: dict[str, Any]) -> dict[str, list[Picture]]:
+def draw(study: Study, results: dict[str, Any]) -> dict[str, list[Plot]]:
     """The figures that have something to show, by group: gap, differences, curves, memorisation, targets, gradients,
     information, calibration, sharpness, radii, classes, examples.
     """
-    groups: dict[str, list[Picture]] = {
+    groups: dict[str, list[Plot]] = {
         "gap": draw_gaps(study, results),
         "differences": draw_differences(study, results),
     }
@@ -48,12 +48,12 @@ def draw(study: Study, results: dict[str, Any]) -> dict[str, list[Picture]]:
     for method in study.methods:
         groups["curves"] += _method(study, method)
     for drawn in (draw_analyses(study), draw_closer(study)):
-        for group, pictures in drawn.items():
-            groups.setdefault(group, []).extend(pictures)
+        for group, plots in drawn.items():
+            groups.setdefault(group, []).extend(plots)
     return groups
 
 
-def _overlay(study: Study, name: str, quantity: str, title: str) -> list[Picture]:
+def _overlay(study: Study, name: str, quantity: str, title: str) -> list[Plot]:
     """One quantity, all methods."""
     found = {method: line for method in study.methods if (line := curve(study, method, quantity))}
     if not found:
@@ -67,10 +67,10 @@ def _overlay(study: Study, name: str, quantity: str, title: str) -> list[Picture
         if not name.startswith(("validation", "train")):
             axes.set_ylim(bottom=0, top=100 if name.startswith("noisy") else None)
         parts = (f"{quoted(method)} {_path(line, quantity)}." for method, line in found.items())
-        return [Picture(name, title, " ".join(parts), svg(figure))]
+        return [Plot(name, title, " ".join(parts), svg(figure))]
 
 
-def _method(study: Study, method: str) -> list[Picture]:
+def _method(study: Study, method: str) -> list[Plot]:
     """Training against validation of one method: where the two part is robust overfitting."""
     found = {quantity: line for quantity in METHOD_LINES if (line := curve(study, method, quantity))}
     if not found:
@@ -84,7 +84,7 @@ def _method(study: Study, method: str) -> list[Picture]:
         _context(axes, study, (method,))
         _finish(figure, axes, "percent")
         parts = (f"{METHOD_LINES[quantity]} {_path(line, quantity)}." for quantity, line in found.items())
-        return [Picture(f"curves-{method}", title, " ".join(parts) + marked, svg(figure))]
+        return [Plot(f"curves-{method}", title, " ".join(parts) + marked, svg(figure))]
 
 
 def _lines(axes: "Axes", line: Curve, label: str, position: int, scale: float = 100) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from sglr.report.drawing import INK, Picture, canvas, colour, marker, svg
+from sglr.report.drawing import INK, Plot, canvas, colour, marker, svg
 from sglr.report.headline import gap_name, headline_attack, headline_attacks
 from sglr.report.study import Study
 from sglr.report.tables import DIFFERENCES
@@ -12,7 +12,7 @@ from sglr.report.wording import bounds, percent, quoted
 Row = dict[str, Any]
 
 
-def draw_gaps(study: Study, results: Row) -> list[Picture]:
+def draw_gaps(study: Study, results: Row) -> list[Plot]:
     """Best minus last of every method under every attack."""
     rows = [
         {"method": row["method"], "lane": row["attack"], "estimate": row["gap"]["mean"], **_ends(row["gap"])}
@@ -23,7 +23,7 @@ def draw_gaps(study: Study, results: Row) -> list[Picture]:
     return _draw(study, "gap", title, rows, str)
 
 
-def draw_differences(study: Study, results: Row) -> list[Picture]:
+def draw_differences(study: Study, results: Row) -> list[Plot]:
     """Every difference from the baseline under the attacks in the headline."""
     rows = [
         {"method": row["method"], "lane": (row["attack"], row["quantity"]), "estimate": row["estimate"], **_ends(row)}
@@ -42,7 +42,7 @@ def _ends(row: Row) -> Row:
     return {"low": row["low"], "high": row["high"]}
 
 
-def _draw(study: Study, name: str, title: str, rows: list[Row], lane_name: Callable[[Any], str]) -> list[Picture]:
+def _draw(study: Study, name: str, title: str, rows: list[Row], lane_name: Callable[[Any], str]) -> list[Plot]:
     """A lane per thing measured, in it a point with its interval per method; fractions are shown as points."""
     if not rows:
         return []
@@ -66,4 +66,4 @@ def _draw(study: Study, name: str, title: str, rows: list[Row], lane_name: Calla
             f"{quoted(row['method'])}, {lane_name(row['lane'])}: {percent(row['estimate'])} {bounds(row)}"
             for row in rows
         )
-        return [Picture(name, title, "; ".join(described) + ".", svg(figure))]
+        return [Plot(name, title, "; ".join(described) + ".", svg(figure))]

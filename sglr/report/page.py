@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sglr.report.drawing import Picture
+from sglr.report.drawing import Plot
 from sglr.report.headline import gap_name
 from sglr.report.table import Table
 from sglr.report.wording import plain, quoted
@@ -22,7 +22,7 @@ class Section:
     lead: dict[str, str] = field(default_factory=dict)
     text: list[str] = field(default_factory=list)
     bullets: list[str] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     folded: dict[str, str | Table] = field(default_factory=dict)
@@ -34,10 +34,10 @@ class Section:
         return self.id == "flags" and not self.calm
 
     def __bool__(self) -> bool:
-        return any((self.lead, self.bullets, self.pictures, self.tables, self.facts, self.folded))
+        return any((self.lead, self.bullets, self.plots, self.tables, self.facts, self.folded))
 
 
-def page(results: dict[str, Any], tables: dict[str, Table], pictures: dict[str, list[Picture]]) -> str:
+def page(results: dict[str, Any], tables: dict[str, Table], plots: dict[str, list[Plot]]) -> str:
     """The whole page as one HTML text that loads nothing; everything that came from outside is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -48,11 +48,11 @@ def page(results: dict[str, Any], tables: dict[str, Table], pictures: dict[str, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = [section for section in sections(results, tables, pictures) if section]
+    shown = [section for section in sections(results, tables, plots) if section]
     return environment.get_template("index.html").render(results=results, sections=shown)
 
 
-def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[str, list[Picture]]) -> list[Section]:
+def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str, list[Plot]]) -> list[Section]:
     """The parts of the page in order; those without content are dropped."""
     verdicts = {verdict["sentence"]: verdict["accuracy"] for verdict in results["headline"]["verdicts"]}
     details = results["headline"]["details"]
@@ -73,72 +73,72 @@ def sections(results: dict[str, Any], tables: dict[str, Table], pictures: dict[s
             "curves", "Learning curves",
             text=["Robust overfitting is training accuracy under attack that goes on rising while validation accuracy"
                   " under attack falls. Training batches are attacked as the method trains, at the weights of the step"
-                  " (averaging and AWP keep others); validation pictures by PGD on the cross-entropy. Thin lines are"
+                  " (averaging and AWP keep others); validation images by PGD on the cross-entropy. Thin lines are"
                   " seeds, thick ones their mean; the band is the warm-up, a dotted line where a label policy begins."],
-            pictures=pictures["curves"],
+            plots=plots["curves"],
         ),
         Section(
             "gap", f"{gap.capitalize()}, differences and controls", text=[_controls(results)],
-            pictures=[*pictures["gap"], *pictures["differences"]], tables=_some(tables, "differences"),
+            plots=[*plots["gap"], *plots["differences"]], tables=_some(tables, "differences"),
             folded=_folded(tables, "paired", "Model against model (McNemar)"),
         ),
         Section(
             "radii", "Accuracy against the radius",
             text=["An example that is broken at one radius counts as broken at every larger one."],
-            pictures=pictures["radii"],
+            plots=plots["radii"],
         ),
         Section(
             "classes", "Class by class",
-            text=["On the worst-case pictures of the first test examples, all seeds together: which classes hold, and"
+            text=["On the worst-case images of the first test examples, all seeds together: which classes hold, and"
                   " what the others are taken for. Rows of a matrix are true classes, columns predicted ones."],
-            pictures=pictures["classes"],
+            plots=plots["classes"],
         ),
         Section(
             "examples", "What the attacks do",
             text=["The first test examples, and the worst case that any attack found for the last model of the first"
-                  " seed: the picture, the class it is taken for, and the change, magnified."],
-            pictures=pictures["examples"],
+                  " seed: the image, the class it is taken for, and the change, magnified."],
+            plots=plots["examples"],
         ),
         Section(
-            "transfer", "Pictures made for another model",
+            "transfer", "Images made for another model",
             text=["A model whose gradients lead attacks astray is broken by what was made for another one. Where that"
-                  " happens more often than by its own attacks, a flag says so. Every picture was scored again in a new"
+                  " happens more often than by its own attacks, a flag says so. Every image was scored again in a new"
                   " process, its range and distance measured."],
             tables=_some(tables, "transfer"),
         ),
         Section(
             "labels", "What became of the labels",
             text=["Methods that change labels put wrong ones right, and may corrupt right ones: that is their price."],
-            pictures=pictures["targets"], tables=_some(tables, "labels"),
+            plots=plots["targets"], tables=_some(tables, "labels"),
         ),
         Section(
             "memorisation", "Memorisation of wrong labels",
             text=["Training examples whose given label is wrong (noisy): a network that memorises answers with the"
                   " given label, one that generalises with the true one."],
-            pictures=pictures["memorisation"], tables=_some(tables, "memorisation"),
+            plots=plots["memorisation"], tables=_some(tables, "memorisation"),
         ),
         Section(
             "gradients", "Gradient norms",
             text=["Norms of the gradient of the method's whole loss in all weights, example by example, with that"
-                  " epoch's targets, on pictures attacked away from the given label: large ones on noisy examples pull"
+                  " epoch's targets, on images attacked away from the given label: large ones on noisy examples pull"
                   " towards their wrong labels. Softer targets alone make norms smaller: compare shares too."
                   f" {_CHECKPOINTS}"],
-            pictures=pictures["gradients"],
+            plots=plots["gradients"],
         ),
         Section(
             "information", "Information over epochs",
             text=[f"Estimators, assumptions and pitfalls of every quantity: docs/analysis. {_CHECKPOINTS}"],
-            pictures=pictures["information"],
+            plots=plots["information"],
         ),
         Section(
             "calibration", "Calibration",
             text=["Above the diagonal a model is right more often than it is confident, below it less often."],
-            pictures=pictures["calibration"], tables=_some(tables, "calibration"),
+            plots=plots["calibration"], tables=_some(tables, "calibration"),
         ),
         Section(
             "sharpness", "Sharpness",
             text=["The curvature of the training loss, and the loss along one random direction in the weights."],
-            pictures=pictures["sharpness"],
+            plots=plots["sharpness"],
         ),
         Section(
             "analysis", "All analyses in numbers",

@@ -70,7 +70,7 @@ def _row(
     examples = next((row["examples"] for row in accuracy if row["attack"] == attack), None)
     whole = study.meta.get("sizes", {}).get("test")
     if ours and whole and examples not in (None, whole):
-        mismatch.append(f"ours on {examples:,} of {whole:,} test pictures")
+        mismatch.append(f"ours on {examples:,} of {whole:,} test images")
     return {
         "method": method,
         "checkpoint": checkpoint if not foreign else None,

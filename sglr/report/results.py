@@ -11,7 +11,7 @@ one seed; nothing in it is a time):
 - ``published``: figures of other publications of this setting beside ours (``published.published``)
 - ``comparisons``: per attack, method and quantity (``comparisons.QUANTITIES``): estimate, low, high, seeds, examples
 - ``paired``: per attack, method, seed and checkpoint McNemar's test against the baseline (``comparisons.paired``)
-- ``transfer``: per checkpoint, model's method and method that its pictures were made for: accuracy {mean, deviation},
+- ``transfer``: per checkpoint, model's method and method that its images were made for: accuracy {mean, deviation},
   examples
 - ``items``: per attack, method, seed: best_epoch, epochs, examples, gap, best and last, their ends
 - ``labels``: per method: what became of the training labels;  ``memorisation``: per method: last values of the history
@@ -136,8 +136,8 @@ def _checks(study: Study) -> list[str]:
     """What would have raised a flag."""
     sanity = study.config.evaluate.sanity
     looked = [
-        "Attacks: every adversarial picture's range and distance.",
-        "Audit: every kept picture scored again in a new process, and shown to the other methods' models.",
+        "Attacks: every adversarial image's range and distance.",
+        "Audit: every kept image scored again in a new process, and shown to the other methods' models.",
     ]
     if sanity is None:
         return [*looked, "Signs of masked gradients were not looked for (evaluate.sanity is null)."]
@@ -154,12 +154,12 @@ def _transfer(study: Study) -> list[dict[str, Any]]:
         for model in study.methods:
             for source in study.methods:
                 asked = (checkpoint, model, source)
-                rows = [row for row in study.transfer if (row["checkpoint"], row["model"], row["pictures_of"]) == asked]
+                rows = [row for row in study.transfer if (row["checkpoint"], row["model"], row["images_of"]) == asked]
                 if rows:
                     accuracy = spread([row["accuracy"] for row in rows])
                     examples = min(row["examples"] for row in rows)
                     found.append(
-                        {"checkpoint": checkpoint, "model": model, "pictures_of": source, "accuracy": accuracy,
+                        {"checkpoint": checkpoint, "model": model, "images_of": source, "accuracy": accuracy,
                          "examples": examples}
                     )  # fmt: skip
     return found

@@ -25,11 +25,11 @@ def differences(config: Config, method: str, stated: dict[str, Any]) -> str:
 
 
 def beyond_keys(config: Config, method: str) -> list[str]:
-    """What no single key tells, against publications that train all pictures from scratch in single precision."""
+    """What no single key tells, against publications that train all images from scratch in single precision."""
     found, warmup = [], config.warmup
     whole, examples = config.data.source.training_examples(), config.data.training_examples
     if examples is not None and examples != whole:
-        found.append(f"ours trained on {examples:,} of {whole:,} pictures")
+        found.append(f"ours trained on {examples:,} of {whole:,} images")
     if warmup.objective == "standard" and warmup.epochs and config.methods[method].start == "warmup":
         found.append(f"ours begins after natural training (warmup.epochs {warmup.epochs}), theirs from scratch")
     # Float32 and TF32 are one setting: which of them torch takes by default depends on the GPU.

@@ -44,7 +44,7 @@ class Study:
     """The listed items, the data they share, the attacks in the order of params.yaml, and what the audit found.
 
     audited: flags of the audit, "at-0/last: ..."; transfer: the rows of its transfer.csv; looked_at: the arrays of its
-    pictures.npz.
+    images.npz.
     "natural" comes first; "worst", the worst case per example over the attacks, last where every item has it.
     """
 
@@ -96,8 +96,8 @@ def read(config: Config, artifacts: Path) -> Study:
         attacks = (*attacks, WORST)
     audit, transfer = (_present(artifacts / "audit" / name) for name in ("metrics.json", "transfer.csv"))
     flags = tuple(map(str, files.read_json(audit)["flags"]))
-    rows = tuple(files.read_rows(transfer, text=("checkpoint", "model", "pictures_of")))
-    looked_at = files.read_arrays(_present(artifacts / "audit" / "pictures.npz"))
+    rows = tuple(files.read_rows(transfer, text=("checkpoint", "model", "images_of")))
+    looked_at = files.read_arrays(_present(artifacts / "audit" / "images.npz"))
     return Study(config, files.read_json(_present(meta)), files.digest(meta), attacks, items, flags, rows, looked_at)
 
 

@@ -122,7 +122,7 @@ def _transfer(results: Row) -> Table:
     methods = results["experiment"]["methods"]
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in results["transfer"]:
-        found.setdefault((row["checkpoint"], row["model"]), {})[row["pictures_of"]] = row
+        found.setdefault((row["checkpoint"], row["model"]), {})[row["images_of"]] = row
     rows = tuple(
         (*key, *(spread(**entry[source]["accuracy"]) if source in entry else ABSENT for source in methods))
         for key, entry in found.items()
@@ -130,7 +130,7 @@ def _transfer(results: Row) -> Table:
     examples = min((row["examples"] for row in results["transfer"]), default=0)
     return Table(
         "transfer",
-        f"Accuracy in percent on the worst-case pictures of the first {examples:,} test examples, by the model they are"
+        f"Accuracy in percent on the worst-case images of the first {examples:,} test examples, by the model they are"
         f" shown to (rows) and the one of the same seed they were made for (columns){_deviations(results)}.",
         ("checkpoint", "model", *(f"made for {quoted(method)}" for method in methods)),
         rows if len(methods) > 1 else (), [_flat(row) for row in results["transfer"]], labels=2, grouped=True,

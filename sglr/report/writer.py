@@ -28,16 +28,16 @@ def write(config: Config, artifacts: Path, folder: Path) -> str:
     study = read(config, artifacts)
     results = collect(study)
     shown = tables(results)
-    pictures = draw(study, results)
-    drawn = [picture for group in pictures.values() for picture in group]
-    index = page(results, shown, pictures)
+    plots = draw(study, results)
+    drawn = [plot for group in plots.values() for plot in group]
+    index = page(results, shown, plots)
 
-    for picture in drawn:
-        files.write_text(folder / "figures" / f"{picture.name}.svg", picture.svg)
+    for plot in drawn:
+        files.write_text(folder / "figures" / f"{plot.name}.svg", plot.svg)
     for table in shown.values():
         files.write_text(folder / "tables" / f"{table.name}.csv", table.csv())
         files.write_text(folder / "tables" / f"{table.name}.tex", table.latex())
-    _keep_only(folder / "figures", {f"{picture.name}.svg" for picture in drawn}, "*.svg")
+    _keep_only(folder / "figures", {f"{plot.name}.svg" for plot in drawn}, "*.svg")
     for kind in ("csv", "tex"):
         _keep_only(folder / "tables", {f"{name}.{kind}" for name in shown}, f"*.{kind}")
     names = {f"{quantity.replace('/', '-')}.csv": quantity for quantity in quantities(study)}

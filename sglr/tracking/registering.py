@@ -11,7 +11,7 @@ from sglr.config.names import CHECKPOINTS
 from sglr.tracking.server import connect
 from sglr.tracking.settings import address, prepare_environment, shown
 
-# Pictures in the input example; a graph traced with one would take no other number.
+# Images in the input example; a graph traced with one would take no other number.
 _EXAMPLES = 2
 
 

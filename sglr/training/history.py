@@ -42,11 +42,11 @@ def measure(
         # Converted to floats a batch at a time: the split may be large.
         logits = torch.zeros(labels.table().shape, device=train.given.device)
         with torch.no_grad():
-            team.fill(logits, _EVALUATION_BATCH, lambda number, part: model(train.pictures(part)).float())
+            team.fill(logits, _EVALUATION_BATCH, lambda number, part: model(train.images(part)).float())
         natural = logits.argmax(1)
         nll = F.cross_entropy(logits.double(), train.given).item()
         if not math.isfinite(nll):
-            raise LogitsError("the logits of training pictures are NaN or infinite")
+            raise LogitsError("the logits of training images are NaN or infinite")
         row = {"train/natural": _share(natural == train.given), "train/pgd": None, "train/natural_nll": nll}
         row |= {"val/natural": None, "val/pgd": None}
         if validation is not None:
@@ -79,7 +79,7 @@ def describe_targets(targets: Tensor, train: Split) -> dict[str, float | None]:
 
 def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int, team: Team) -> dict[str, float | None]:
     """Natural and PGD accuracy on the validation split; the attack's random start is the same in every epoch."""
-    x, y, seed = validation.pictures(), validation.true, derive(plan.seed, "selection")
+    x, y, seed = validation.images(), validation.true, derive(plan.seed, "selection")
     attack = PgdOptions(name="pgd", steps=plan.selection.steps, step_size_255=plan.attack.step_size_255)
     robust = attack.build(plan.threat)
 

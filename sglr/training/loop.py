@@ -93,7 +93,7 @@ def fit(
 
     Torch's global generators begin anew with every step, and are afterwards as they were.
 
-    Raises TrainingError for a batch larger than the data, or of one picture where batch norm needs more, a loss (with
+    Raises TrainingError for a batch larger than the data, or of one image where batch norm needs more, a loss (with
     epoch and batch) or an epoch's logits that are not finite, a batch smaller than the team, or snapshots that its
     processes do not all see; ConfigError for a model a team cannot train.
     """
@@ -117,12 +117,12 @@ def fit(
 
 @torch.no_grad()
 def _require_trainable_on_one(model: nn.Module, train: Split) -> None:
-    """TrainingError where batch norm cannot take its statistics from the last batch of an epoch, one picture."""
+    """TrainingError where batch norm cannot take its statistics from the last batch of an epoch, one image."""
     try:
-        copy.deepcopy(model).train()(train.pictures(slice(0, 1)))
+        copy.deepcopy(model).train()(train.images(slice(0, 1)))
     except ValueError as error:  # torch's, where a channel has a single value
         raise TrainingError(
-            f"the last batch of an epoch of {len(train)} examples is one picture, too few for batch norm: change"
+            f"the last batch of an epoch of {len(train)} examples is one image, too few for batch norm: change"
             " train.batch_size or data.train_size"
         ) from error
 
@@ -153,7 +153,7 @@ class _Loop:
     @torch.no_grad()
     def _count_classes(self, model: nn.Module) -> int:
         training = model.training
-        classes = model.eval()(self.train.pictures(slice(0, 1))).shape[1]
+        classes = model.eval()(self.train.images(slice(0, 1))).shape[1]
         model.train(training)
         return int(classes)
 
@@ -201,7 +201,7 @@ class _Loop:
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate
             index = parts[step]
-            loss, predicted = take(plan, learner, train.pictures(index), train.given[index], index, epoch, step)
+            loss, predicted = take(plan, learner, train.images(index), train.given[index], index, epoch, step)
             progress.loss = progress.loss + loss.double() * len(index)
             first_bad = (progress.bad_step < 0) & ~torch.isfinite(loss)
             progress.bad_step = torch.where(first_bad, step, progress.bad_step)
@@ -221,7 +221,7 @@ class _Loop:
         assert isinstance(progress.loss, Tensor)
         row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
         with full_precision():
-            learner.weights.after_epoch(learner.model, epoch, self._pictures)
+            learner.weights.after_epoch(learner.model, epoch, self._images)
         evaluated = self._evaluated()
         try:
             with monitoring(plan.precision, self.train.given.device):
@@ -243,10 +243,10 @@ class _Loop:
     def _evaluated(self) -> nn.Module:
         return unwrap(self.learner.weights.evaluated(self.learner.model))
 
-    def _pictures(self) -> Iterator[Tensor]:
+    def _images(self) -> Iterator[Tensor]:
         # A team's batch norm takes its statistics from the shares of all.
         parts = batches(len(self.train), self.plan.batch_size)
-        return (self.train.pictures(index[self.team.share(len(index))]) for index in parts)
+        return (self.train.images(index[self.team.share(len(index))]) for index in parts)
 
     def _check_finite(self) -> None:
         """Waits for the device; called once per epoch and before a snapshot."""

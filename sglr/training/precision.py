@@ -1,8 +1,8 @@
 """What training computes in: float32, on CUDA perhaps TF32, or bfloat16 where that does no harm.
 
-Under ``bf16`` weights, their updates, batch-norm statistics, losses, label tables, pictures and the first convolution
+Under ``bf16`` weights, their updates, batch-norm statistics, losses, label tables, images and the first convolution
 (where there is none, the first linear layer) stay float32: near 1 bfloat16 has a spacing of 1/256, a whole pixel step.
-On a GPU that layer multiplies in TF32, which rounds a picture by at most 1/16 of a pixel step; float32 itself has no
+On a GPU that layer multiplies in TF32, which rounds an image by at most 1/16 of a pixel step; float32 itself has no
 tensor cores. Evaluation and analysis compute in float32; what is measured after an epoch, in ``monitoring``.
 """
 
@@ -52,14 +52,14 @@ def monitoring(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 def memory_format(precision: Precision, device: torch.device) -> torch.memory_format:
-    """How pictures and weights lie in memory: channels last for bf16, where it was faster on a CPU, and for what a GPU
+    """How images and weights lie in memory: channels last for bf16, where it was faster on a CPU, and for what a GPU
     computes in its tensor cores."""
     last = precision == "bf16" or (precision == "tf32" and device.type == "cuda")
     return torch.channels_last if last else torch.contiguous_format
 
 
 def exact_ends(model: nn.Module) -> None:
-    """Under autocast, let ``model`` take pictures and give logits in float32: its first convolution, or else its first
+    """Under autocast, let ``model`` take images and give logits in float32: its first convolution, or else its first
     linear layer, stays out of it."""
     model.register_forward_hook(lambda module, inputs, logits: logits.float())
     layers = [module for kind in (nn.Conv2d, nn.Linear) for module in model.modules() if isinstance(module, kind)]

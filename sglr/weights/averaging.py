@@ -21,7 +21,7 @@ class AveragedWeights(WeightPolicy):
 
     Before the start the live model is. The average shares no storage with it. Batch norm's statistics are averaged like
     weights (``average``), those of the live model (``copy``), or measured anew at the end of each epoch on the natural
-    training pictures (``recompute``, Izmailov et al. 2018).
+    training images (``recompute``, Izmailov et al. 2018).
 
     Not torch's AveragedModel: it asks a counter on the device at every update, and the host waits there.
     """
@@ -37,13 +37,13 @@ class AveragedWeights(WeightPolicy):
         if epoch >= self._start_epoch and not self._every_epoch:
             self._update(model)
 
-    def after_epoch(self, model: nn.Module, epoch: int, pictures: Callable[[], Iterable[Tensor]]) -> None:
+    def after_epoch(self, model: nn.Module, epoch: int, images: Callable[[], Iterable[Tensor]]) -> None:
         if epoch < self._start_epoch:
             return
         if self._every_epoch:
             self._update(model)
         if self._buffers == "recompute":
-            update_bn(pictures(), self._average)
+            update_bn(images(), self._average)
 
     def evaluated(self, model: nn.Module) -> nn.Module:
         return self._average if self._count else model

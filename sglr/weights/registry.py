@@ -27,8 +27,8 @@ class WeightPolicy:
     def after_step(self, model: nn.Module, epoch: int) -> None:
         """Called after each optimiser step."""
 
-    def after_epoch(self, model: nn.Module, epoch: int, pictures: Callable[[], Iterable[Tensor]]) -> None:
-        """Called at the end of each epoch; ``pictures`` gives the training pictures in batches, in order."""
+    def after_epoch(self, model: nn.Module, epoch: int, images: Callable[[], Iterable[Tensor]]) -> None:
+        """Called at the end of each epoch; ``images`` gives the training images in batches, in order."""
 
     def evaluated(self, model: nn.Module) -> nn.Module:
         """The model that is validated, selected and saved: the live one or an average of it, perhaps in a wrapper."""

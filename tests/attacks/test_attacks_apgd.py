@@ -31,7 +31,7 @@ def test_dlr_is_unchanged_by_shift_and_scale_and_needs_three_classes():
 
 
 class Linear(nn.Module):
-    """Linear classes on 4x4 pictures, float64."""
+    """Linear classes on 4x4 images, float64."""
 
     def __init__(self, classes: int = 5) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Linear(nn.Module):
         return (x.flatten(1) - 0.5) @ self.weight
 
 
-def pictures(n: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+def images(n: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
     return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * (high - low) + low
 
 
@@ -50,7 +50,7 @@ def pictures(n: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 def test_robust_exactly_where_the_closed_form_says(threat, loss):
     """A linear model is robust iff every pairwise margin exceeds eps times the dual norm of the weights' difference."""
-    model, x = Linear(), pictures(60, 0.3, 0.7)
+    model, x = Linear(), images(60, 0.3, 0.7)
     logits = model(x).detach()
     y = logits.argmax(1)
     weight = model.weight.detach().T
@@ -85,7 +85,7 @@ def test_not_weaker_than_pyautoattack_at_equal_budget(norm, threat, loss):
 
     theirs_only = ours_only = robust = 0
     for seed in range(3):
-        model, x = network(seed), pictures(120).float()
+        model, x = network(seed), images(120).float()
         y = model(x).argmax(1)
         ours = (
             model(
@@ -105,7 +105,7 @@ def test_not_weaker_than_pyautoattack_at_equal_budget(norm, threat, loss):
 
 
 def test_apgd_stays_in_ball_and_box_and_leaves_no_gradient():
-    model, x = Linear(), pictures(20)
+    model, x = Linear(), images(20)
     y = torch.arange(20) % 5
     for threat in (Linf(0.3), L2(1.0), Linf(0.0), L2(0.0)):
         x_adv = apgd(model, x, y, threat=threat, steps=12)
@@ -115,7 +115,7 @@ def test_apgd_stays_in_ball_and_box_and_leaves_no_gradient():
 
 
 def test_equal_seeds_give_equal_points():
-    model, x = network(0), pictures(10).float()
+    model, x = network(0), images(10).float()
     attack = REGISTRY.options("apgd", steps=5, loss="dlr").build(Linf(0.1))
     y = model(x).argmax(1)
     assert torch.equal(attack(model, x, y, seed=1), attack(model, x, y, seed=1))
@@ -123,7 +123,7 @@ def test_equal_seeds_give_equal_points():
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)])
-def test_what_is_drawn_does_not_depend_on_how_pictures_lie_in_memory(threat):
+def test_what_is_drawn_does_not_depend_on_how_images_lie_in_memory(threat):
     x = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     one, other = (
         _on_sphere(threat, given, torch.Generator().manual_seed(1))
@@ -134,7 +134,7 @@ def test_what_is_drawn_does_not_depend_on_how_pictures_lie_in_memory(threat):
 
 def test_pgd_on_the_margin_breaks_a_model_whose_cross_entropy_has_no_gradient():
     """Logits scaled until softmax saturates: the cross-entropy's gradient is exactly zero, the margin's is not."""
-    model, x = Linear(), pictures(60).float()
+    model, x = Linear(), images(60).float()
     model = nn.Sequential(model.float(), Scaled(1e4)).eval()
     y = model(x).argmax(1)
     counts = {}
@@ -156,7 +156,7 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)])
 @pytest.mark.parametrize("factor", [0.0, 1e-30, 1e30, 1e38])
 def test_vanishing_and_exploding_gradients_give_finite_points(threat, factor):
-    model, x = nn.Sequential(Linear().float(), Scaled(factor)).eval(), pictures(6).float()
+    model, x = nn.Sequential(Linear().float(), Scaled(factor)).eval(), images(6).float()
     y = torch.zeros(6, dtype=torch.long)
     for point in (
         pgd(model, x, y, threat=threat, step_size=0.05, steps=4, loss="cw"),
@@ -184,4 +184,4 @@ def test_a_gradient_that_is_nan_is_no_direction():
 )
 def test_bad_arguments_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        apgd(Linear(), pictures(2), LABELS, threat=Linf(0.1), **change)
+        apgd(Linear(), images(2), LABELS, threat=Linf(0.1), **change)

@@ -27,7 +27,7 @@ def test_logits_without_a_gradient_are_warned_of_and_attacked_all_the_same():
     with captured_warnings() as warnings:
         x_adv = autoattack(model, x, y, threat=Linf(0.3), seed=0)
     require_allowed(x_adv, x, Linf(0.3))
-    assert any("no gradient at the picture" in warning for warning in warnings)
+    assert any("no gradient at the image" in warning for warning in warnings)
     # The black-box member needs no gradient.
     assert (model(x_adv).argmax(1) != y).any()
 

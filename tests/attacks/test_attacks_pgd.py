@@ -27,7 +27,7 @@ class Linear(nn.Module):
         return torch.stack([margin, torch.zeros_like(margin)], 1)
 
 
-def pictures(n: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> torch.Tensor:
+def images(n: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> torch.Tensor:
     return (
         torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * (high - low) + low
     )
@@ -36,7 +36,7 @@ def pictures(n: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> torc
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(("step_size_255", "step_size"), [(3.0, 3 / 255), (None, 0.05)])
 def test_the_attack_of_params_is_pgd_of_these_numbers(seed, step_size_255, step_size):
-    model, x, y, threat = Linear(), pictures(8), torch.tensor([0, 1] * 4), Linf(0.2)
+    model, x, y, threat = Linear(), images(8), torch.tensor([0, 1] * 4), Linf(0.2)
     attack = PgdOptions(name="pgd", steps=2, step_size_255=step_size_255).build(threat)
     generator = torch_stream(seed, "pgd")
     expected = pgd(model, x, y, threat=threat, step_size=step_size, steps=2, generator=generator)
@@ -44,7 +44,7 @@ def test_the_attack_of_params_is_pgd_of_these_numbers(seed, step_size_255, step_
 
 
 def test_linf_reaches_the_optimum_of_a_linear_model_inside_the_box():
-    model, x, eps = Linear(), pictures(8), 0.2
+    model, x, eps = Linear(), images(8), 0.2
     y = torch.tensor([0, 1] * 4)
     x_adv = pgd(model, x, y, threat=Linf(eps), step_size=eps / 4, steps=20)
     # The margin of class 0 is lowered by w's sign, each pixel as far as ball and box allow; class 1 the other way.
@@ -54,7 +54,7 @@ def test_linf_reaches_the_optimum_of_a_linear_model_inside_the_box():
 
 
 def test_l2_reaches_the_optimum_of_a_linear_model_where_the_box_is_inactive():
-    model, x, eps = Linear(), pictures(8, 0.4, 0.6), 0.3
+    model, x, eps = Linear(), images(8, 0.4, 0.6), 0.3
     y = torch.tensor([0, 1] * 4)
     x_adv = pgd(model, x, y, threat=L2(eps), step_size=eps / 4, steps=60)
     w = model.w.detach()
@@ -74,7 +74,7 @@ def test_l2_reaches_the_optimum_of_a_linear_model_where_the_box_is_inactive():
     seed=st.integers(0, 99),
 )
 def test_never_leaves_ball_or_box(eps, step, norm, steps, seed):
-    x = pictures(4, seed=seed)
+    x = images(4, seed=seed)
     x_adv = pgd(
         Linear(seed),
         x,
@@ -92,7 +92,7 @@ def test_never_leaves_ball_or_box(eps, step, norm, steps, seed):
 def test_a_zero_gradient_gives_no_step_and_no_nan(threat):
     model = Linear()
     model.w.data.zero_()
-    x = pictures(3)
+    x = images(3)
     x_adv = pgd(model, x, torch.zeros(3, dtype=torch.long), threat=threat, step_size=0.1, steps=3, random_start=False)
     assert torch.equal(x_adv, x)
 
@@ -112,7 +112,7 @@ def test_random_starts_fill_the_ball(threat):
 
 
 def test_fgsm_is_one_step_of_eps_without_random_start():
-    model, x = Linear(), pictures(5)
+    model, x = Linear(), images(5)
     y = torch.zeros(5, dtype=torch.long)
     expected = (x.flatten(1) - 0.1 * model.w.detach().sign()).clamp(0, 1)
     torch.testing.assert_close(fgsm(model, x, y, threat=Linf(0.1)).flatten(1), expected, atol=1e-12, rtol=0)
@@ -122,7 +122,7 @@ def test_restarts_keep_the_worst_case_of_each_example():
     """A model with one narrow weakness: more restarts can only lower the number of correct examples."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 3)).double().eval()
-    x = pictures(200)
+    x = images(200)
     y = model(x).argmax(1)
     counts = []
     for restarts in (1, 8):
@@ -144,7 +144,7 @@ def test_an_attack_leaves_statistics_modes_and_gradients_as_they_were(bn):
     model = batch_norm_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    x = pictures(6).float()
+    x = images(6).float()
     with attack_mode(model, bn):
         assert all(module.training == (bn == "train") for module in model.modules())
         pgd(model, x, torch.zeros(6, dtype=torch.long), threat=Linf(0.1), step_size=0.02, steps=3)
@@ -165,11 +165,11 @@ def test_an_attack_takes_back_what_other_layers_note():
             return x
 
     model = nn.Sequential(nn.InstanceNorm2d(1, track_running_stats=True), Counts(), nn.Flatten(), nn.Linear(16, 2))
-    model(pictures(6).float())
+    model(images(6).float())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     calls = model[1].calls
     with attack_mode(model, "train"):
-        pgd(model, pictures(6).float(), torch.zeros(6, dtype=torch.long), threat=Linf(0.1), step_size=0.02, steps=3)
+        pgd(model, images(6).float(), torch.zeros(6, dtype=torch.long), threat=Linf(0.1), step_size=0.02, steps=3)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert model[1].calls is calls
 
@@ -178,7 +178,7 @@ def test_attack_in_train_mode_normalises_by_the_batch():
     model = batch_norm_model()
     model[2].p = 0.0
     model[1].running_mean.fill_(100.0)
-    x = pictures(6).float()
+    x = images(6).float()
     with torch.no_grad(), attack_mode(model, "train"):
         logits = model(x)
     hidden = model[0](x)
@@ -188,7 +188,7 @@ def test_attack_in_train_mode_normalises_by_the_batch():
 
 
 def test_the_loss_may_be_a_function():
-    model, x = Linear(), pictures(4)
+    model, x = Linear(), images(4)
     y = torch.zeros(4, dtype=torch.long)
     away = pgd(model, x, y, threat=Linf(0.1), step_size=0.1, steps=2, loss=lambda logits, labels: logits[:, 0])
     torch.testing.assert_close(away.flatten(1), (x.flatten(1) + 0.1 * model.w.detach().sign()).clamp(0, 1))
@@ -207,7 +207,7 @@ def test_the_loss_may_be_a_function():
 def test_bad_arguments_are_refused(change, message):
     arguments = {"threat": Linf(0.1), "step_size": 0.1, "steps": 2} | change
     with pytest.raises(ValueError, match=message):
-        pgd(Linear(), pictures(2), torch.zeros(2, dtype=torch.long), **arguments)
+        pgd(Linear(), images(2), torch.zeros(2, dtype=torch.long), **arguments)
 
 
 ATTACKS = {
@@ -228,10 +228,10 @@ ATTACKS = {
         (lambda x: x.masked_fill(x > 0.5, torch.nan), r"must lie in \[0, 1\], found NaN"),
         (lambda x: x.masked_fill(x > 0.5, 1 + 1e-6), r"found [\d.]+ to 1\.00000\d+: clamp\(0, 1\)"),
         (lambda x: (x * 255).byte(), "must be floating point"),
-        (lambda x: x[:1], "1 pictures and 4 labels"),
+        (lambda x: x[:1], "1 images and 4 labels"),
     ],
 )
-def test_what_is_no_picture_in_the_unit_interval_is_refused(name, change, message):
+def test_what_is_no_image_in_the_unit_interval_is_refused(name, change, message):
     x = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=message):
         ATTACKS[name](

@@ -1,4 +1,4 @@
-"""The worst case of several attempts, worked out by hand; models and pictures of unusual forms."""
+"""The worst case of several attempts, worked out by hand; models and images of unusual forms."""
 
 import pytest
 import torch
@@ -66,6 +66,6 @@ def test_logits_of_another_type_and_axes_exchanged_change_nothing(attack, threat
     expected = ATTACKS[attack](model, x, y, threat)
     assert not torch.equal(expected, x)
     exchanged = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    found = ATTACKS[attack](lambda pictures: model(pictures).double(), exchanged, y, threat)
+    found = ATTACKS[attack](lambda images: model(images).double(), exchanged, y, threat)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

@@ -8,7 +8,7 @@ from sglr.attacks import REGISTRY, autoattack, square
 from sglr.threat import L2, Linf
 
 
-def model_and_pictures() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def model_and_images() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
     x = torch.rand(20, 1, 8, 8)
@@ -18,7 +18,7 @@ def model_and_pictures() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 def test_equals_pyautoattack_and_leaves_the_random_state_alone():
     from pyautoattack.square import SquareAttack
 
-    model, x, y = model_and_pictures()
+    model, x, y = model_and_images()
     state = torch.get_rng_state()
     for threat, norm in ((Linf(0.1), "Linf"), (L2(0.8), "L2")):
         found = square(model, x, y, threat=threat, seed=3, queries=60)
@@ -44,14 +44,14 @@ def test_equals_pyautoattack_and_leaves_the_random_state_alone():
 
 
 def test_options_reach_the_attack():
-    model, x, y = model_and_pictures()
+    model, x, y = model_and_images()
     attack = REGISTRY.options("square", queries=60).build(Linf(0.1))
     assert torch.equal(attack(model, x, y, seed=3), square(model, x, y, threat=Linf(0.1), seed=3, queries=60))
 
 
 @pytest.mark.parametrize("ball", [Linf(0.5), L2(0.5)])
 def test_tied_logits_leave_nothing_to_find(ball):
-    """A network that has collapsed gives all pictures the same logits."""
+    """A network that has collapsed gives all images the same logits."""
 
     class Constant(nn.Module):
         def forward(self, x):

@@ -11,7 +11,7 @@ from sglr.config.reader import validate
     ("section", "change", "said"),
     [
         ("threat", {"eps_255": 8 / 255}, "threat.eps_255 0.0313725 is 0.0313725/255, less than one step of a byte"),
-        ("threat", {"eps_255": 300}, "threat.eps_255 300 is 300/255, all pictures"),
+        ("threat", {"eps_255": 300}, "threat.eps_255 300 is 300/255, all images"),
         ("train", {"epochs": 40}, "milestones 45 come after the last of 40 epochs: the learning rate drops less often"),
         ("train", {"epochs": 10}, "milestones 30, 45 come after the last of 10 epochs: the learning rate never drops"),
         (

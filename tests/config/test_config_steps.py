@@ -149,9 +149,9 @@ normalizations = st.sampled_from([1, 1, 1, 2]).flatmap(
 networks = section(
     models.REGISTRY.type_of("small_cnn"), name=st.just("small_cnn"), normalization=st.none() | normalizations
 )
-pictures = torch.rand(EXAMPLES, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+images = torch.rand(EXAMPLES, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 truth = torch.arange(EXAMPLES) % CLASSES
-DATA = Split(pictures, truth.roll(1), truth)
+DATA = Split(images, truth.roll(1), truth)
 
 
 def runs_or_is_refused(train: Any, method: Any, model: Any, threat: Any, augment: Any) -> str:

@@ -34,11 +34,11 @@ def test_batches_without_an_order_go_from_first_to_last():
 
 
 def one_by_one(x, draws, padding):
-    """The same crops and reflections, picture by picture."""
+    """The same crops and reflections, image by image."""
     results = []
-    for picture, (row, column, mirrored) in zip(x.numpy(), draws.tolist(), strict=True):
-        height, width = picture.shape[1:]
-        padded = np.pad(picture, ((0, 0), (padding, padding), (padding, padding)))
+    for image, (row, column, mirrored) in zip(x.numpy(), draws.tolist(), strict=True):
+        height, width = image.shape[1:]
+        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
         crop = padded[:, row : row + height, column : column + width]
         results.append(crop[:, :, ::-1] if mirrored else crop)
     return torch.from_numpy(np.stack(results))
@@ -46,7 +46,7 @@ def one_by_one(x, draws, padding):
 
 @pytest.mark.parametrize(("padding", "flip"), [(4, True), (2, False), (0, True), (1, True)])
 @pytest.mark.parametrize("shape", [(64, 3, 12, 12), (16, 1, 5, 8)])
-def test_augmentation_equals_the_loop_over_pictures(shape, padding, flip):
+def test_augmentation_equals_the_loop_over_images(shape, padding, flip):
     x = torch.rand(shape, generator=generator())
     draws = draw(len(x), crop_padding=padding, flip=flip, generator=generator(1))
     found = augment(x, crop_padding=padding, flip=flip, generator=generator(1))

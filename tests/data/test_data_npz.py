@@ -48,7 +48,7 @@ def test_labels_to_train_on_may_be_others_than_the_true_ones(tmp_path):
     assert arrays.num_classes == 3
     assert read(tmp_path, good()).given_train is None
     for wrong, message in (
-        (given[:5], "x_train has 12 pictures, given_train 5 labels"), (given + 2, "given_train holds label 3"),
+        (given[:5], "x_train has 12 images, given_train 5 labels"), (given + 2, "given_train holds label 3"),
         (given - 1, "given_train holds label -1"), (given / 2, "given_train is float64"),
     ):  # fmt: skip
         with pytest.raises(FileError, match=message):
@@ -93,12 +93,12 @@ def with_nan():
 FLOAT_TEST = np.full((6, 3, 5, 4), 0.5)
 BAD = {
     "missing arrays": ({"x_test": None, "y_test": None}, r"missing x_test, y_test \(it holds x_train, y_train\)"),
-    "lengths": ({"y_train": np.arange(11) % 3}, "x_train has 12 pictures, y_train 11 labels"),
+    "lengths": ({"y_train": np.arange(11) % 3}, "x_train has 12 images, y_train 11 labels"),
     "nan": ({"x_train": with_nan(), "x_test": FLOAT_TEST}, "x_train holds NaN"),
     "above 1": ({"x_train": np.full((12, 3, 5, 4), 255.0), "x_test": FLOAT_TEST}, "x_train has values from 255 to 255"),
     "below 0": ({"x_train": np.full((12, 3, 5, 4), -0.1), "x_test": FLOAT_TEST}, "x_train has values from -0.1"),
     "infinite": ({"x_train": np.full((12, 3, 5, 4), np.inf), "x_test": FLOAT_TEST}, "x_train has values from inf"),
-    "wide integers": ({"x_train": np.ones((12, 3, 5, 4), int)}, "x_train is int64; pictures must be uint8"),
+    "wide integers": ({"x_train": np.ones((12, 3, 5, 4), int)}, "x_train is int64; images must be uint8"),
     "complex": ({"x_train": np.ones((12, 3, 5, 4), complex)}, "x_train is complex128"),
     "objects": ({"y_train": np.array([{}] * 12)}, "cannot read y_train: Object arrays"),
     "text": ({"y_train": np.array(["cat"] * 12)}, "y_train is <U3; labels must be whole numbers"),
@@ -111,9 +111,9 @@ BAD = {
     "new label in the test set": ({"y_test": np.arange(6)}, "y_test holds label 5, but there are 3 classes"),
     "empty test set": ({"x_test": np.zeros((0, 3, 5, 4), np.uint8), "y_test": np.zeros(0, int)}, "x_test is empty"),
     "empty training set": ({"x_train": np.zeros((0, 3, 5, 4)), "y_train": np.zeros(0, int)}, "train is empty"),
-    "flat pictures": ({"x_train": np.zeros((12, 60), np.uint8)}, r"x_train has shape \(12, 60\); pictures must"),
+    "flat images": ({"x_train": np.zeros((12, 60), np.uint8)}, r"x_train has shape \(12, 60\); images must"),
     "grey without channel": ({"x_test": np.zeros((6, 5, 4), np.uint8)}, r"x_test has shape \(6, 5, 4\)"),
-    "other picture size": ({"x_test": np.zeros((6, 3, 5, 5), np.uint8)}, r"are \(3, 5, 4\).*x_test \(3, 5, 5\)"),
+    "other image size": ({"x_test": np.zeros((6, 3, 5, 5), np.uint8)}, r"are \(3, 5, 4\).*x_test \(3, 5, 5\)"),
     "transparent": ({"x_train": np.zeros((12, 5, 5, 4), np.uint8)}, "4 channels must be the second axis"),
     "one of each type": ({"x_test": FLOAT_TEST}, "x_train is uint8, x_test float32"),
 }

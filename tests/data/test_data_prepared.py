@@ -37,16 +37,16 @@ def test_digits_have_the_sizes_and_the_form_asked_for(digits):
     assert (len(train), len(validation), len(test)) == (300, 200, 800)
     assert (digits.num_classes, digits.shape) == (10, (1, 8, 8))
     assert digits.classes == tuple("0123456789")
-    pictures = train.pictures()
-    assert pictures.dtype == torch.float32
-    assert (pictures.min(), pictures.max()) == (0, 1)
-    assert torch.equal(pictures * 16, (pictures * 16).round())
-    assert torch.equal(train.pictures(torch.tensor([5, 2])), pictures[[5, 2]])
+    images = train.images()
+    assert images.dtype == torch.float32
+    assert (images.min(), images.max()) == (0, 1)
+    assert torch.equal(images * 16, (images * 16).round())
+    assert torch.equal(train.images(torch.tensor([5, 2])), images[[5, 2]])
 
 
 def test_the_splits_share_no_example_and_are_stratified(digits):
     splits = [digits.train(0), digits.validation(), digits.test()]
-    seen = [{picture.numpy().tobytes() for picture in split.x} for split in splits]
+    seen = [{image.numpy().tobytes() for image in split.x} for split in splits]
     assert not seen[0] & seen[1] | seen[0] & seen[2] | seen[1] & seen[2]
     for split in splits:
         counts = torch.bincount(split.true, minlength=10)
@@ -58,7 +58,7 @@ def test_the_test_split_is_the_same_whatever_the_seeds(digits, tmp_path):
     assert torch.equal(other.test().x, digits.test().x)
     assert len(other.train(0)) == 997
     assert len(other.validation()) == 0
-    assert other.validation().pictures().shape == (0, 1, 8, 8)
+    assert other.validation().images().shape == (0, 1, 8, 8)
 
 
 def test_validation_and_test_labels_are_true_and_training_has_its_noise(digits):
@@ -101,7 +101,7 @@ def test_the_same_params_give_the_same_bytes(digits, tmp_path):
     assert all((tmp_path / name).read_bytes() == (digits.folder / name).read_bytes() for name in names)
 
 
-def test_pictures_of_bytes_are_divided_by_255(tmp_path, monkeypatch):
+def test_images_of_bytes_are_divided_by_255(tmp_path, monkeypatch):
     x = np.arange(40 * 2 * 2, dtype=np.uint8).reshape(40, 1, 2, 2)
     y = np.arange(40) % 2
     np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -110,13 +110,13 @@ def test_pictures_of_bytes_are_divided_by_255(tmp_path, monkeypatch):
     data = prepared(tmp_path / "out", source=source, train_size=None, validation_size=0)
     split = data.train(0)
     assert split.x.dtype == torch.uint8
-    assert torch.equal(split.pictures(slice(0, 3)), torch.from_numpy(x[:3]).float() / 255)
+    assert torch.equal(split.images(slice(0, 3)), torch.from_numpy(x[:3]).float() / 255)
     assert data.classes == ("0", "1")
 
 
 @pytest.mark.parametrize("per_seed", [True, False])
 def test_labels_that_the_data_gives_are_trained_on_as_they_are(tmp_path, per_seed):
-    """Each picture is as bright as its place in the file says."""
+    """Each image is as bright as its place in the file says."""
     x = np.full((40, 1, 2, 2), np.arange(40)[:, None, None, None], dtype=np.uint8)
     y, given = np.arange(40) % 4, np.arange(40) // 3 % 4
     np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y, given_train=given)
@@ -134,8 +134,8 @@ def test_labels_that_the_data_gives_are_trained_on_as_they_are(tmp_path, per_see
         prepared(tmp_path / "more", source=source, train_size=24, validation_size=8)
 
 
-def test_pictures_and_labels_that_come_sorted_are_shuffled_together(tmp_path):
-    """Each picture is as bright as its class says."""
+def test_images_and_labels_that_come_sorted_are_shuffled_together(tmp_path):
+    """Each image is as bright as its class says."""
     y = np.repeat(np.arange(4), 10)
     x = np.full((40, 1, 2, 2), y[:, None, None, None] * 50, dtype=np.uint8)
     np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -192,21 +192,21 @@ def test_damaged_folders_are_refused_and_the_file_is_named(tmp_path, case):
         open_folder(tmp_path).train(0)
 
 
-def test_pictures_that_were_trained_on_are_counted_in_the_other_splits(digits, tmp_path):
+def test_images_that_were_trained_on_are_counted_in_the_other_splits(digits, tmp_path):
     assert digits.meta["repeated"] == {"validation": 0, "test": 0}
     assert seen_before(digits.meta) == []
     x, y = np.random.default_rng(0).random((40, 1, 4, 4), dtype=np.float32), np.arange(40) % 2
-    x[38:] = x[:2]  # two pictures of the source twice
+    x[38:] = x[:2]  # two images of the source twice
     archive = tmp_path / "some.npz"
     np.savez(archive, x_train=x, y_train=y, x_test=np.concatenate([x[2:5], 1 - x[:7]]), y_test=np.arange(10) % 2)
     source = {"source": {"name": "npz", "path": str(archive)}, "noise": {"kind": "none", "rate": 0.0, "seed": 0}}
     data = prepared(tmp_path / "out", **source, train_size=None, validation_size=12)
-    train = {picture.tobytes() for picture in np.load(tmp_path / "out/x_train.npy")}
+    train = {image.tobytes() for image in np.load(tmp_path / "out/x_train.npy")}
     counted = {
-        part: sum(picture.tobytes() in train for picture in np.load(tmp_path / f"out/x_{short}.npy"))
+        part: sum(image.tobytes() in train for image in np.load(tmp_path / f"out/x_{short}.npy"))
         for part, short in (("validation", "val"), ("test", "test"))
     }
     assert data.meta["repeated"] == counted
     assert counted["test"] > 0
     (*_, said) = seen_before(data.meta)
-    assert said.startswith(f"{counted['test']} of the 10 test pictures are training pictures too")
+    assert said.startswith(f"{counted['test']} of the 10 test images are training images too")

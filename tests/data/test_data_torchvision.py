@@ -40,7 +40,7 @@ def batch(n, classes, key):
 
 @pytest.fixture
 def cifar10(tmp_path, monkeypatch):
-    """A folder with the official file names and ten pictures in each; returns it and the batches."""
+    """A folder with the official file names and ten images in each; returns it and the batches."""
     folder = tmp_path / datasets.CIFAR10.base_folder
     names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
     written = {name: batch(10, 10, "labels") for name in names}

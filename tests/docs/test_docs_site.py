@@ -20,8 +20,8 @@ from sglr.config.sections import Method
 
 sys.path.insert(0, str(pages.ROOT / "docs"))
 
+import images
 import params_reference
-import pictures
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # What DESIGN calls names that other code may rely on.
@@ -128,16 +128,16 @@ def test_no_explanation_is_of_something_that_is_gone():
         assert any(option in registry.type_of(one).model_fields for one in names), key
 
 
-def test_the_picture_of_the_pipeline_is_that_of_dvc_yaml(tmp_path: Path):
-    assert set(pictures.graph().edges) == {
+def test_the_image_of_the_pipeline_is_that_of_dvc_yaml(tmp_path: Path):
+    assert set(images.graph().edges) == {
         ("check", "prepare"), ("prepare", "warmup"), ("warmup", "train"), ("train", "evaluate"), ("train", "analyze"),
         ("evaluate", "audit"), ("audit", "report"), ("analyze", "report"),
     }  # fmt: skip
-    pictures.draw(tmp_path / "pipeline.svg")
+    images.draw(tmp_path / "pipeline.svg")
     drawn, kept = ((folder / "pipeline.svg").read_text() for folder in (tmp_path, pages.ROOT / "docs/images"))
-    texts = [re.findall(r"<text [^>]*>([^<]+)</text>", picture) for picture in (drawn, kept)]
+    texts = [re.findall(r"<text [^>]*>([^<]+)</text>", image) for image in (drawn, kept)]
     assert texts[0] == texts[1]
-    assert set(pictures.stages()) <= set(texts[0])
+    assert set(images.stages()) <= set(texts[0])
 
 
 @pytest.mark.slow

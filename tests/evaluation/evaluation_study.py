@@ -35,7 +35,7 @@ def make(params: dict, folder: Path, **evaluate):
 
 
 class Output(nn.Module):
-    """A linear model of flattened pictures whose logits go through a function."""
+    """A linear model of flattened images whose logits go through a function."""
 
     def __init__(self, change=lambda logits: logits, classes: int = 10, inputs: int = 64) -> None:
         super().__init__()

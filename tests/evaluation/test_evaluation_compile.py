@@ -15,7 +15,7 @@ ATTACKS = {
 
 @pytest.mark.slow
 def test_a_compiled_evaluation_finds_the_same(params, tmp_path):
-    """Of forty digits of all sizes of batch no outcome differs, and the kept pictures are as near as rounding."""
+    """Of forty digits of all sizes of batch no outcome differs, and the kept images are as near as rounding."""
     torch._dynamo.reset()
     params["threat"]["eps_255"] = 10.0
     study = make(params, tmp_path, attacks=ATTACKS)

@@ -29,4 +29,4 @@ def test_it_finds_there_what_it_finds_here(params, tmp_path, suite):
         found = evaluation.evaluate(*study, device=DEVICE)
     assert found.metrics() == expected.metrics()
     for name, outcome in expected.worst.items():
-        np.testing.assert_array_equal(found.worst[name].pictures, outcome.pictures)
+        np.testing.assert_array_equal(found.worst[name].images, outcome.images)

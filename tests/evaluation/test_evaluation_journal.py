@@ -31,7 +31,7 @@ def network(classes: int = 6) -> nn.Module:
     return model.eval()
 
 
-def pictures(n: int) -> torch.Tensor:
+def images(n: int) -> torch.Tensor:
     return torch.rand(n, 1, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
@@ -41,7 +41,7 @@ def pictures(n: int) -> torch.Tensor:
 def test_each_chunk_is_what_pyautoattack_finds_when_called_on_it(short, norm, threat, tmp_path):
     from pyautoattack import AutoAttack
 
-    model, x = network(10), pictures(12)
+    model, x = network(10), images(12)
     y = model(x).argmax(1)
     y[::7] = (y[::7] + 1) % 10  # examples that are wrong without an attack
     options = REGISTRY.options("autoattack")
@@ -52,8 +52,8 @@ def test_each_chunk_is_what_pyautoattack_finds_when_called_on_it(short, norm, th
         expected = (model(x_adv).argmax(1) == labels).numpy()
         np.testing.assert_array_equal(found.correct[6 * number : 6 * (number + 1)], expected)
     assert 0 < found.correct.sum() < 10
-    assert len(found.pictures) == 9
-    kept = model(torch.from_numpy(found.pictures)).argmax(1) == y[:9]
+    assert len(found.images) == 9
+    kept = model(torch.from_numpy(found.images)).argmax(1) == y[:9]
     np.testing.assert_array_equal(kept.numpy(), found.correct[:9])
 
 
@@ -67,7 +67,7 @@ def test_members_are_those_of_the_versions():
 
 
 def test_finished_members_and_chunks_are_not_repeated(short, tmp_path):
-    model, x = network(), pictures(10)
+    model, x = network(), images(10)
     y = model(x).argmax(1)
     options = REGISTRY.options("autoattack")
     arguments = {"options": options, "threat": Linf(0.02), "seed": 0, "chunk": 5, "keep": 7}
@@ -92,7 +92,7 @@ def test_finished_members_and_chunks_are_not_repeated(short, tmp_path):
 
 def same(found: Outcome, expected: Outcome) -> None:
     assert found.warnings == expected.warnings
-    for name in ("correct", "pictures", "margin"):
+    for name in ("correct", "images", "margin"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
@@ -107,7 +107,7 @@ class Calls(nn.Module):
 
 
 def test_chunks_do_not_depend_on_those_before_even_for_a_random_model():
-    model, x = network(), pictures(30)
+    model, x = network(), images(30)
     random = nn.Sequential(model, AlwaysDropout()).eval()
     y = model(x).argmax(1)
     options = REGISTRY.options("pgd", steps=2)
@@ -122,7 +122,7 @@ class AlwaysDropout(nn.Module):
 
 
 def test_chunks_equal_a_direct_call():
-    model, x = network(), pictures(25)
+    model, x = network(), images(25)
     y = model(x).argmax(1)
     options = REGISTRY.options("apgd", steps=5)
     found = Measurement(model, x, y, options, Linf(0.02), seed=3, chunk=10).whole()
@@ -131,10 +131,10 @@ def test_chunks_equal_a_direct_call():
     assert found.warnings == ()
 
 
-@pytest.mark.parametrize("damage", ["text", "cut", "of another size", "of numbers", "without pictures"])
+@pytest.mark.parametrize("damage", ["text", "cut", "of another size", "of numbers", "without images"])
 def test_a_damaged_piece_is_done_again(tmp_path, damage):
-    pictures = torch.rand(2, 1, 2, 2).numpy()
-    piece = Outcome(np.array([True, False, True]), ("careful",), pictures, np.array([-0.5, 0.25], dtype=np.float32))
+    images = torch.rand(2, 1, 2, 2).numpy()
+    piece = Outcome(np.array([True, False, True]), ("careful",), images, np.array([-0.5, 0.25], dtype=np.float32))
     journal, path = Journal(tmp_path).below("last", "pgd"), tmp_path / "last/pgd/000000.npz"
     same(journal.once("000000", 3, lambda: piece), piece)
     arrays = files.read_arrays(path)
@@ -147,7 +147,7 @@ def test_a_damaged_piece_is_done_again(tmp_path, damage):
     elif damage == "of numbers":
         files.write_arrays(path, arrays | {"correct": np.array([1, 0, 1])})
     else:
-        files.write_arrays(path, {name: array for name, array in arrays.items() if name != "pictures"})
+        files.write_arrays(path, {name: array for name, array in arrays.items() if name != "images"})
     for work in (lambda: piece, lambda: pytest.fail("done twice")):
         same(journal.once("000000", 3, work), piece)
 
@@ -214,5 +214,5 @@ def test_a_journal_changes_nothing(params, tmp_path):
         assert kept.metrics() == plain.metrics()
     natural = files.read_arrays(tmp_path / "journal/last/natural/000001.npz")
     attacked = files.read_arrays(tmp_path / "journal/last/pgd3/000001-attack.npz")
-    assert len(natural["correct"]) == len(natural["pictures"]) == 16
-    assert len(attacked["correct"]) == len(attacked["pictures"]) == 8
+    assert len(natural["correct"]) == len(natural["images"]) == 16
+    assert len(attacked["correct"]) == len(attacked["images"]) == 8

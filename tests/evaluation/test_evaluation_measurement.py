@@ -65,17 +65,17 @@ def test_what_is_misclassified_is_not_attacked(given):
     assert found.correct.tolist() == [True, False, False, False, True, False]
 
 
-def test_unless_its_picture_is_kept():
-    """Of the two that are misclassified as they are the worse picture is kept, and they stay misclassified."""
+def test_unless_its_image_is_kept():
+    """Of the two that are misclassified as they are the worse image is kept, and they stay misclassified."""
     options, back = Shift(name="shift", by=0.15), Shift(name="shift", by=-0.3)
     found = measured(options, keep=4, before=measured(None, keep=4)).whole()
     assert options.seen == [[0, 1, 2], [3, 4, 5]]
     assert found.correct.tolist() == [True, False, False, False, True, False]
-    np.testing.assert_allclose(found.pictures[:, 0, 0, 0], [0.25, 0.55, 0.75, 0.85], atol=1e-6)
+    np.testing.assert_allclose(found.images[:, 0, 0, 0], [0.25, 0.55, 0.75, 0.85], atol=1e-6)
     np.testing.assert_allclose(found.margin, [-0.5, 0.1, 0.5, 0.7], atol=1e-6)
     found = measured(back, keep=4).whole()
     assert found.correct.tolist() == [True, True, False, False, True, True]
-    np.testing.assert_allclose(found.pictures[:, 0, 0, 0], [0.1, 0.4, 0.6, 0.7], atol=1e-6)
+    np.testing.assert_allclose(found.images[:, 0, 0, 0], [0.1, 0.4, 0.6, 0.7], atol=1e-6)
 
 
 def test_a_measurement_goes_on_from_the_one_before():
@@ -85,7 +85,7 @@ def test_a_measurement_goes_on_from_the_one_before():
     assert second.whole().correct.tolist() == [True, False, False, False, True]
     assert weak.seen == [[0, 1], [4, 5]]
     assert strong.seen == [[0, 1], [4]]
-    assert len(second.whole().pictures) == 0
+    assert len(second.whole().images) == 0
     assert first.whole().correct.tolist() == [True, True, False, False, True, False]
     # Asked again, nothing is done again.
     assert len(weak.seen) == len(strong.seen) == 2
@@ -116,4 +116,4 @@ def test_a_random_start_is_that_of_the_seed_and_the_chunk():
     options = REGISTRY.options("pgd", steps=2, restarts=3)
     whole = Measurement(model, x, y, options, Linf(0.01), seed=5, chunk=4, keep=8).whole()
     second = Measurement(model, x[4:], y[4:], options, Linf(0.01), seed=6, chunk=4, keep=4).whole()
-    np.testing.assert_array_equal(whole.pictures[4:], second.pictures)
+    np.testing.assert_array_equal(whole.images[4:], second.images)

@@ -7,8 +7,8 @@ from sglr.evaluation.outcome import Outcome, joined
 
 
 def outcome(correct, margin, value, warnings=()):
-    pictures = np.full((len(margin), 1, 1, 1), value, dtype=np.float32)
-    return Outcome(np.array(correct), tuple(warnings), pictures, np.array(margin, dtype=np.float32))
+    images = np.full((len(margin), 1, 1, 1), value, dtype=np.float32)
+    return Outcome(np.array(correct), tuple(warnings), images, np.array(margin, dtype=np.float32))
 
 
 def test_margins_are_those_of_the_largest_other_class():
@@ -23,20 +23,20 @@ def test_a_broken_example_is_worse_then_the_larger_margin():
     attacked = outcome([False, True, False, False], [0.0, -0.5, 0.75], 1.0, ["b", "a"])
     found = natural.worse(attacked)
     assert found.correct.tolist() == [False, True, False, False]
-    assert found.pictures.ravel().tolist() == [1.0, 0.0, 1.0]
+    assert found.images.ravel().tolist() == [1.0, 0.0, 1.0]
     assert found.margin.tolist() == [0.0, -0.25, 0.75]
     assert found.warnings == ("a", "b")
     # What was broken stays so, whatever the next attack finds.
     again = found.worse(outcome([True] * 4, [9.0, -0.125, 9.0], 2.0))
     assert again.correct.tolist() == [False, True, False, False]
-    assert again.pictures.ravel().tolist() == [1.0, 2.0, 1.0]
+    assert again.images.ravel().tolist() == [1.0, 2.0, 1.0]
 
 
 def test_an_attack_on_some_of_the_examples():
     natural = outcome([True, False, True, True], [-1.0, 1.0, -1.0], 0.0)
     found = natural.worse(outcome([True, False, False], [-2.0, 3.0], 1.0), np.array([0, 2, 3]))
     assert found.correct.tolist() == [True, False, False, False]
-    assert found.pictures.ravel().tolist() == [0.0, 0.0, 1.0]
+    assert found.images.ravel().tolist() == [0.0, 0.0, 1.0]
     assert natural.correct.tolist() == [True, False, True, True]
 
 
@@ -46,4 +46,4 @@ def test_parts_in_order_and_the_first_of_them():
     assert found.margin.tolist() == [1.0, 2.0]
     assert found.warnings == ("a", "b")
     assert found.first(1).correct.tolist() == [True]
-    assert len(found.first(1).pictures) == 1
+    assert len(found.first(1).images) == 1

@@ -47,7 +47,7 @@ def trained(tmp_path_factory):
 
 def signs(model: nn.Module, test, norm: str = "linf", eps: float = EPS) -> list[str]:
     subject = Subject(
-        model.eval(), test.pictures(slice(0, N)), test.true[:N], ball=lambda radius: build(norm, radius), eps=eps,
+        model.eval(), test.images(slice(0, N)), test.true[:N], ball=lambda radius: build(norm, radius), eps=eps,
         steps=20, seed=0, chunk=N, journal=Journal(None),
     )  # fmt: skip
     return sanity(subject)
@@ -61,7 +61,7 @@ def test_honest_models_are_not_flagged(trained, seed, norm, eps):
 
 
 class Quantised(nn.Module):
-    """Pictures rounded to a few levels: zero gradient almost everywhere."""
+    """Images rounded to a few levels: zero gradient almost everywhere."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x * 3).round() / 3
@@ -132,7 +132,7 @@ class Shattered(nn.Module):
 def test_a_shattered_gradient_finds_little_more_than_noise(trained):
     networks, test = trained
     model = nn.Sequential(Shattered(), networks[0]).eval()
-    x = test.pictures(slice(0, N)) * 0.98 + 0.01
+    x = test.images(slice(0, N)) * 0.98 + 0.01
     subject = Subject(
         model, x, model(x).argmax(1), ball=lambda radius: build("linf", radius), eps=0.05, steps=20, seed=0, chunk=N,
         journal=Journal(None),
@@ -146,5 +146,5 @@ def test_a_journal_changes_no_sign(trained, tmp_path):
     found = signs(model, test)
     arguments = {"ball": lambda radius: build("linf", radius), "eps": EPS, "steps": 20, "seed": 0, "chunk": N}
     for _ in range(2):
-        subject = Subject(model, test.pictures(slice(0, N)), test.true[:N], journal=Journal(tmp_path), **arguments)
+        subject = Subject(model, test.images(slice(0, N)), test.true[:N], journal=Journal(tmp_path), **arguments)
         assert sanity(subject) == found

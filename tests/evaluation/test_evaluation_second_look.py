@@ -1,4 +1,4 @@
-"""The audit of kept pictures: honest ones pass, and everything that is wrong with others is said."""
+"""The audit of kept images: honest ones pass, and everything that is wrong with others is said."""
 
 import shutil
 
@@ -40,7 +40,7 @@ def change(artifacts, edit, item="at-0"):
     files.write_arrays(path, arrays)
 
 
-def test_kept_pictures_are_the_worst_case(audited):
+def test_kept_images_are_the_worst_case(audited):
     config, data, artifacts = audited
     outcomes = files.read_arrays(artifacts / "evaluate/at-0/outcomes.npz")
     worst = files.read_arrays(artifacts / "evaluate/at-0/worst.npz")
@@ -49,12 +49,12 @@ def test_kept_pictures_are_the_worst_case(audited):
     np.testing.assert_array_equal(worst["last/correct"], every)
     assert len(every) == 40 < KEPT
     model, test = models.load_model(artifacts / "train/at-0/last"), data.test()
-    pictures = torch.from_numpy(worst["last/pictures"])
-    np.testing.assert_array_equal((model(pictures).argmax(1) == test.true[:40]).numpy(), every)
-    assert float((pictures - test.pictures(slice(0, 40))).abs().max()) <= config.threat.eps_255 / 255 + 1e-6
+    images = torch.from_numpy(worst["last/images"])
+    np.testing.assert_array_equal((model(images).argmax(1) == test.true[:40]).numpy(), every)
+    assert float((images - test.images(slice(0, 40))).abs().max()) <= config.threat.eps_255 / 255 + 1e-6
 
 
-def test_honest_pictures_pass(audited, tmp_path):
+def test_honest_images_pass(audited, tmp_path):
     result = evaluation.audit(*audited, device=CPU)
     assert result.flags == []
     assert set(result.items) == {"at-0", "sglr-0"}
@@ -63,7 +63,7 @@ def test_honest_pictures_pass(audited, tmp_path):
             assert found[checkpoint]["examples"] == 40
             assert found[checkpoint]["differing"] == 0
             assert found[checkpoint]["with_transfer"] <= found[checkpoint]["worst"]
-    own = [row for row in result.transfer if row["model"] == row["pictures_of"]]
+    own = [row for row in result.transfer if row["model"] == row["images_of"]]
     assert len(own) == 4
     assert len(result.transfer) == 8
     assert all(row["accuracy"] == result.items[f"{row['model']}-0"][row["checkpoint"]]["worst"] for row in own)
@@ -72,7 +72,7 @@ def test_honest_pictures_pass(audited, tmp_path):
     assert files.read_rows(tmp_path / "out/transfer.csv") == result.transfer
 
 
-def test_pictures_scored_otherwise_are_a_flag(audited):
+def test_images_scored_otherwise_are_a_flag(audited):
     def turn(arrays):
         arrays["last/correct"][:3] = ~arrays["last/correct"][:3]
         arrays["last/margin"][:3] = 1.0
@@ -80,25 +80,25 @@ def test_pictures_scored_otherwise_are_a_flag(audited):
 
     change(audited[2], turn)
     result = evaluation.audit(*audited, device=CPU)
-    assert "at-0/last: 2 of 40 worst-case pictures are scored otherwise in a new process" in result.flags
+    assert "at-0/last: 2 of 40 worst-case images are scored otherwise in a new process" in result.flags
     assert result.items["at-0"]["last"]["differing"] == 3
 
 
-def test_pictures_outside_the_ball_are_a_flag(audited):
+def test_images_outside_the_ball_are_a_flag(audited):
     def move(arrays):
-        arrays["best/pictures"][5] = 1 - arrays["best/pictures"][5]
+        arrays["best/images"][5] = 1 - arrays["best/images"][5]
 
     change(audited[2], move)
     assert any(
-        "at-0/best: worst-case pictures: 1 of 40 perturbations" in flag
+        "at-0/best: worst-case images: 1 of 40 perturbations" in flag
         for flag in evaluation.audit(*audited, device=CPU).flags
     )
 
 
-def test_pictures_of_another_method_that_break_more_are_a_flag(audited, monkeypatch):
-    """Two equal models; what is said to be the second one's worst case are pictures that no attack touched."""
+def test_images_of_another_method_that_break_more_are_a_flag(audited, monkeypatch):
+    """Two equal models; what is said to be the second one's worst case are images that no attack touched."""
     config, data, artifacts = audited
-    x, y = data.test().pictures(slice(0, 40)), data.test().true[:40]
+    x, y = data.test().images(slice(0, 40)), data.test().true[:40]
     model = Output()
     target = torch.nn.functional.one_hot(y, 10).float()
     model.weight.data = torch.linalg.lstsq(x.flatten(1) - 0.5, target, driver="gelsd").solution
@@ -109,7 +109,7 @@ def test_pictures_of_another_method_that_break_more_are_a_flag(audited, monkeypa
 
     def untouched(arrays):
         for checkpoint in ("best", "last"):
-            arrays |= {f"{checkpoint}/pictures": x.numpy(), f"{checkpoint}/correct": np.ones(40, dtype=bool)}
+            arrays |= {f"{checkpoint}/images": x.numpy(), f"{checkpoint}/correct": np.ones(40, dtype=bool)}
             arrays[f"{checkpoint}/margin"] = np.full(40, -1, dtype=np.float32)
 
     change(artifacts, untouched, "sglr-0")
@@ -128,7 +128,7 @@ def test_files_that_do_not_go_together(audited, damage):
         if damage == "no checkpoint":
             del arrays["last/margin"]
         else:
-            arrays["last/pictures"] = arrays["last/pictures"][:, :, 1:]
+            arrays["last/images"] = arrays["last/images"][:, :, 1:]
 
     if damage == "missing":
         (audited[2] / "evaluate/at-0/worst.npz").unlink()

@@ -76,7 +76,7 @@ def test_an_attack_that_is_not_defined_for_so_few_classes_is_refused(params, att
     ("attack", "sanity", "key"),
     [("autoattack", None, "attacks.tried"), ("square", None, "attacks.tried"), ("fgsm", {"steps": 20}, "sanity")],
 )
-def test_square_attack_under_l2_is_refused_for_pictures_that_it_cannot_tile(params, attack, sanity, key):
+def test_square_attack_under_l2_is_refused_for_images_that_it_cannot_tile(params, attack, sanity, key):
     params["evaluate"]["attacks"] = {"tried": attack}
     params["evaluate"]["sanity"] = sanity and {**sanity, "n_examples": 8}
     params["threat"]["norm"] = "l2"

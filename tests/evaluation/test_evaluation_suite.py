@@ -81,7 +81,7 @@ def test_a_training_that_is_not_there_is_named(study):
 
 
 class Toy(nn.Module):
-    """Ten-class linear model on 4x4 pictures; ``noise`` makes it a randomised defence."""
+    """Ten-class linear model on 4x4 images; ``noise`` makes it a randomised defence."""
 
     def __init__(self, noise: float = 0.0, scale: float = 1.0, classes: int = 10) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Toy(nn.Module):
         return logits + self.noise * torch.randn_like(logits)
 
 
-def pictures(n: int = 12) -> torch.Tensor:
+def images(n: int = 12) -> torch.Tensor:
     return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(1))
 
 
@@ -102,7 +102,7 @@ def pictures(n: int = 12) -> torch.Tensor:
 def test_autoattack_equals_pyautoattack_called_directly():
     from pyautoattack import AutoAttack
 
-    model, x = Toy().eval(), pictures(4)
+    model, x = Toy().eval(), images(4)
     y = model(x).argmax(1)
     found = autoattack(model, x, y, threat=Linf(0.03), seed=5, batch_size=4)
     runner = AutoAttack(model, norm="Linf", eps=0.03, version="standard", seed=5)
@@ -114,7 +114,7 @@ def test_autoattack_equals_pyautoattack_called_directly():
 def test_autoattack_finds_what_the_closed_form_says():
     """A linear model is robust at an example iff every pairwise margin exceeds eps * ||w_y - w_j||_1 (box inactive)."""
     model = Toy().eval()
-    x = 0.4 + 0.2 * pictures(6)
+    x = 0.4 + 0.2 * images(6)
     y = model(x).argmax(1)
     eps = 0.005
     weight = model.weight.detach().T
@@ -127,7 +127,7 @@ def test_autoattack_finds_what_the_closed_form_says():
 
 
 def test_too_few_classes_for_autoattack_are_refused_and_few_are_said(caplog):
-    x = pictures(4)
+    x = images(4)
     with pytest.raises(ValueError, match="at least 4 classes"):
         autoattack(Toy(classes=3).eval(), x, torch.zeros(4, dtype=torch.long), threat=Linf(0.1), seed=0)
     model = Toy(classes=5).eval()

@@ -61,14 +61,12 @@ def test_logits_that_break_under_attack_name_the_checkpoint(study, monkeypatch):
     model = Output()
     forward = model.forward
     model.forward = lambda x: forward(x) * broken(x)
-    with pytest.raises(files.FileError, match=r"train.best cannot be evaluated: the logits of \d+ of \d+ pictures"):
+    with pytest.raises(files.FileError, match=r"train.best cannot be evaluated: the logits of \d+ of \d+ images"):
         evaluate_with(study, monkeypatch, model)
 
 
 def test_a_wrong_number_of_classes_is_said(study, monkeypatch):
-    with pytest.raises(
-        files.FileError, match=r"train.best gives \[7\] numbers per picture, but the data has 10 classes"
-    ):
+    with pytest.raises(files.FileError, match=r"train.best gives \[7\] numbers per image, but the data has 10 classes"):
         evaluate_with(study, monkeypatch, Output(classes=7))
 
 
@@ -77,7 +75,7 @@ def test_probabilities_are_flagged(study, monkeypatch):
     assert any(flag.startswith("last: the outputs look like probabilities, not logits") for flag in flags)
 
 
-def test_pictures_outside_the_unit_range_are_refused(tmp_path):
+def test_images_outside_the_unit_range_are_refused(tmp_path):
     model = Output().eval()
     inspect(model, torch.tensor([-5e-7, 1 + 5e-7]).repeat(32).view(1, 1, 8, 8), 10, 16, "the model")
     with pytest.raises(files.FileError, match=r"not in \[0, 1\] \(found 0 to 255\)"):
@@ -89,11 +87,9 @@ def test_predictions_that_depend_on_the_batch_are_flagged_with_their_number(tmp_
     normalised = Output(lambda logits: (logits - logits.mean(0)) / logits.std(0)).eval()
     by_hand = [torch.cat([normalised(part).argmax(1) for part in x[:256].split(size)]) for size in (100, 37)]
     (flag,) = inspect(normalised, x, 10, 100, "the model")
-    assert flag.startswith(
-        f"predictions of {int((by_hand[0] != by_hand[1]).sum())} of 256 pictures depend on the batch"
-    )
+    assert flag.startswith(f"predictions of {int((by_hand[0] != by_hand[1]).sum())} of 256 images depend on the batch")
     assert inspect(Output().eval(), x, 10, 100, "the model") == []
-    # Few pictures, and a batch size that is the other one compared with.
+    # Few images, and a batch size that is the other one compared with.
     for n, size in ((36, 500), (10, 500), (300, 37)):
         assert inspect(normalised, x[:n], 10, size, "the model")[0].startswith("predictions of "), (n, size)
 

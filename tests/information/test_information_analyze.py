@@ -50,7 +50,7 @@ def trained_folder(config: Config, prepared: data.Prepared, folder):
         model = models.build(config.model, generator_seed=number, **shape)
         with torch.no_grad():
             for _ in range(5):
-                model(train.pictures())
+                model(train.images())
             model.head.weight.mul_(4)
         models.save(model, folder / name, models.spec(config.model, **shape))
     measured = [key for key in ACCURACIES if train.noisy.any() or not key.startswith("noisy")]
@@ -92,11 +92,11 @@ def copied(made, tmp_path):
     return config, prepared, tmp_path / "train"
 
 
-def test_numbers_on_test_pictures_against_an_independent_computation(made):
+def test_numbers_on_test_images_against_an_independent_computation(made):
     _, prepared, folder, result = made
     test = prepared.test()
     with torch.no_grad():
-        logits = models.load_model(folder / "last")(test.pictures(slice(0, 60))).double()
+        logits = models.load_model(folder / "last")(test.images(slice(0, 60))).double()
     probs, y = logits.softmax(1).numpy(), test.true[:60].numpy()
     found = result["last"]
     assert found["natural/nll"] == pytest.approx(log_loss(y, probs, labels=range(10)), abs=1e-6)
@@ -127,7 +127,7 @@ def test_gradients_against_autograd_with_the_targets_of_each_checkpoint(made, ch
     assert len(rows) == len({row["index"] for row in rows}) == 60
     for row in rows:
         i = row["index"]
-        loss = -(targets[i].double() * model(train.pictures([i]).double())[0].log_softmax(0)).sum()
+        loss = -(targets[i].double() * model(train.images([i]).double())[0].log_softmax(0)).sum()
         gradients = torch.autograd.grad(loss, list(model.head.parameters()))
         expected = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
         assert row["natural"] == pytest.approx(expected, rel=1e-4)  # the network ran in float32
@@ -376,7 +376,7 @@ def test_label_information_against_an_independent_computation(made):
     _, prepared, folder, result = made
     train = prepared.train(SEED)
     with torch.no_grad():
-        nll = F.cross_entropy(models.load_model(folder / "last")(train.pictures()).double(), train.given).item()
+        nll = F.cross_entropy(models.load_model(folder / "last")(train.images()).double(), train.given).item()
     rate = 0.27  # of redrawn labels 3 in 10, of which a tenth stay what they were
     entropy = -rate * np.log(rate) - (1 - rate) * np.log(1 - rate) + rate * np.log(9)
     found = result["last"]["label_information/noise_entropy"]

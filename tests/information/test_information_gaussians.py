@@ -142,7 +142,7 @@ def test_label_bound_where_weights_hold_a_blurred_copy_of_the_labels(known, kept
 
 @pytest.mark.parametrize("wrong", ["bits", "adversarial"])
 def test_label_bound_fails_where_it_must(wrong):
-    """Weights that know nothing, predicting the channel: 0 nats. In bits, or with pictures made from y, it is not."""
+    """Weights that know nothing, predicting the channel: 0 nats. In bits, or with images made from y, it is not."""
     rows = channel("symmetric-other", 0.4, 4)
     true = numpy_stream(0, "true").integers(0, 4, 20_000)
     given = np.array([0, 1, 2, 3])[(numpy_stream(0, "noise").random((20_000, 1)) > rows[true].cumsum(1)).sum(1)]

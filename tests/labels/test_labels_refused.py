@@ -16,9 +16,9 @@ def at(**labels) -> dict:
         ("at", {"name": "self_adaptive"}, "is defined on objective 'trades', not on 'at'"),
         ("mart", {"name": "self_adaptive"}, "is defined on objective 'trades', not on 'mart'"),
         ("standard", {"name": "ensembling"}, "regularises adversarial predictions; 'standard' makes none"),
-        ("trades", {"name": "hard", "natural_forward_from": 2}, "forwards natural pictures itself"),
-        ("mart", {"name": "hard", "natural_forward_from": 2}, "forwards natural pictures itself"),
-        ("standard", {"name": "hard", "natural_forward_from": 2}, "forwards natural pictures itself"),
+        ("trades", {"name": "hard", "natural_forward_from": 2}, "forwards natural images itself"),
+        ("mart", {"name": "hard", "natural_forward_from": 2}, "forwards natural images itself"),
+        ("standard", {"name": "hard", "natural_forward_from": 2}, "forwards natural images itself"),
     ],
 )
 def test_combinations_that_mean_nothing_are_refused_with_the_reason(params, objective, labels, message):

@@ -36,7 +36,7 @@ def test_parameter_counts_are_the_published_ones(name, options, count):
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("shape", [(3, 12, 9), (1, 8, 8)])
-def test_forward_is_head_of_features_at_any_picture_size(name, shape):
+def test_forward_is_head_of_features_at_any_image_size(name, shape):
     model = models.build(name, num_classes=7, shape=shape, **SMALL[name]).eval()
     x = torch.rand(2, *shape)
     with torch.no_grad():

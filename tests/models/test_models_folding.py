@@ -1,4 +1,4 @@
-"""The folded network against the model itself in eval mode: logits and gradients with respect to pictures."""
+"""The folded network against the model itself in eval mode: logits and gradients with respect to images."""
 
 import pytest
 import torch
@@ -23,12 +23,12 @@ def trained(name: str, **options) -> nn.Module:
     return model
 
 
-def pictures(n: int = 4) -> torch.Tensor:
+def images(n: int = 4) -> torch.Tensor:
     return torch.rand(n, *KIND["shape"], generator=torch.Generator().manual_seed(2)).double()
 
 
 def both(model: nn.Module, folded: Folded) -> None:
-    x = [pictures().requires_grad_() for _ in range(2)]
+    x = [images().requires_grad_() for _ in range(2)]
     logits = [network(part) for network, part in zip((model.eval(), folded), x, strict=True)]
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-9, atol=1e-9)
     weight = torch.rand(logits[0].shape, generator=torch.Generator().manual_seed(3)).double()
@@ -63,13 +63,13 @@ def test_nothing_of_it_is_trained_or_belongs_to_the_model():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     folded = Folded(model)
     assert model.state_dict().keys() == before.keys()
-    folded(pictures().requires_grad_()).sum().backward()
+    folded(images().requires_grad_()).sum().backward()
     assert model.conv1.weight.grad is None
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 class Undecided(nn.Module):
-    """What it does depends on the pictures: no tracing."""
+    """What it does depends on the images: no tracing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,14 +132,14 @@ def test_it_follows_unusual_models_through_training(make):
     model = make().double()
     names = set(vars(model))
     with torch.no_grad():
-        model(pictures())
+        model(images())
     folded = Folded(model)
     assert set(vars(model)) == names
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for _ in range(10):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(pictures(8)), torch.arange(8) % 4).backward()
+        nn.functional.cross_entropy(model(images(8)), torch.arange(8) % 4).backward()
         optimizer.step()
     if hasattr(model, "plain"):
         model.plain += 1

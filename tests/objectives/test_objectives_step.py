@@ -134,7 +134,7 @@ def test_what_is_degenerate_on_one_objective_is_not_on_another(params, objective
     assert validate(params).methods["tested"].labels.alpha == 0
 
 
-def test_trades_cannot_start_at_the_natural_picture(params):
+def test_trades_cannot_start_at_the_natural_image(params):
     """KL(s || s') and its gradient are zero at x' = x."""
     params["experiment"]["methods"] = ["at", "trades"]
     params["train"]["attack"]["random_start"] = False

@@ -12,7 +12,7 @@ from sglr.presets import overlays
 
 REPOSITORY = Path(__file__).parents[2]
 BASE = overlays.text("base")
-# Training pictures of the sources, their shape and their classes.
+# Training images of the sources, their shape and their classes.
 SOURCES = {
     "cifar10": (50_000, (3, 32, 32), 10),
     "cifar100": (50_000, (3, 32, 32), 100),
@@ -163,7 +163,7 @@ def test_variants_differ_only_in_what_they_are_named_for():
     assert different(c100, val) == {"experiment.name": c100, "data.source.name": "cifar100", "analyze.n_examples": 5000}
 
 
-def test_the_control_forwards_natural_pictures_as_refinement_does(preset):
+def test_the_control_forwards_natural_images_as_refinement_does(preset):
     """From the same epoch on, in the same mode: it shows what refinement does to batch norm without its labels."""
     _, text = preset
     methods = validate(parse(text)).methods
@@ -193,7 +193,7 @@ def test_estimated_costs_follow_from_the_settings(preset):
     if config.data.source.name == "digits":
         assert "measured" in cost
         return
-    pictures = SOURCES[config.data.source.name][0] - config.data.validation_size
+    images = SOURCES[config.data.source.name][0] - config.data.validation_size
     shared = config.warmup.epochs if config.warmup.objective == "adversarial" else 0
     steps = config.train.attack.steps
     epochs, passes = shared, shared * (steps + 1)
@@ -201,11 +201,11 @@ def test_estimated_costs_follow_from_the_settings(preset):
         own = config.train.epochs - (shared if method.start == "warmup" else 0)
         more = (method.objective.name != "at") + (method.weights.name == "awp")
         epochs, passes = epochs + own, passes + own * (steps + 1 + more)
-    hours = passes * pictures / 5000 / 3600 * (12 if config.model.name == "wrn" else 1)
-    stated = re.match(r"Estimated ([\d.]+) h per seed: ([\d,]+) epochs x ([\d,]+) pictures x 11 ", cost)
+    hours = passes * images / 5000 / 3600 * (12 if config.model.name == "wrn" else 1)
+    stated = re.match(r"Estimated ([\d.]+) h per seed: ([\d,]+) epochs x ([\d,]+) images x 11 ", cost)
     assert stated
     assert stated[2] == f"{epochs:,}"
-    assert stated[3] == f"{pictures:,}"
+    assert stated[3] == f"{images:,}"
     assert float(stated[1]) == pytest.approx(hours, rel=0.03)
     assert "not measured" in cost
 

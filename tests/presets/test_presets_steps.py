@@ -34,8 +34,8 @@ def shrink(values):
                 policy[key] = 2
 
 
-def pictures(source, generator):
-    """Random pictures with half of the given labels wrong."""
+def images(source, generator):
+    """Random images with half of the given labels wrong."""
     classes = CLASSES.get(source, 10)
     x = torch.rand(N, *SHAPES.get(source, (3, 32, 32)), generator=generator)
     true = torch.randint(0, classes, (N,), generator=generator)
@@ -49,7 +49,7 @@ def test_every_method_takes_a_step_on_both_sides_of_its_start(preset):
     real = validate(values)
     shrink(values)
     config = validate(values)
-    data, classes = pictures(config.data.source.name, torch.Generator().manual_seed(0))
+    data, classes = images(config.data.source.name, torch.Generator().manual_seed(0))
     validation = data if config.data.validation_size else None
 
     def untrained():

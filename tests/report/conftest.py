@@ -183,7 +183,7 @@ def _evaluate(
 
 
 def _audit(folder: Path, methods: tuple[str, ...], seeds: tuple[int, ...], checkpoints: tuple[str, ...]) -> None:
-    """Every model keeps 0.5 on its own pictures, and 0.75 (seed 0: 0.7) on those of others."""
+    """Every model keeps 0.5 on its own images, and 0.75 (seed 0: 0.7) on those of others."""
     write_json(folder / "metrics.json", {"items": {}, "flags": []})
     # Class c is taken for c + 1 in a third of the worst cases.
     true = np.arange(200) % 3
@@ -193,8 +193,8 @@ def _audit(folder: Path, methods: tuple[str, ...], seeds: tuple[int, ...], check
         item = f"{method}-{seed}/{checkpoint}"
         arrays |= {f"classes/{item}/natural": true, f"classes/{item}/worst": worst}
         arrays[f"shown/{item}"] = np.full((8, 1, 8, 8), 0.6, dtype=np.float32)
-    np.savez(folder / "pictures.npz", **arrays)
-    columns = ("seed", "checkpoint", "model", "pictures_of", "examples", "accuracy")
+    np.savez(folder / "images.npz", **arrays)
+    columns = ("seed", "checkpoint", "model", "images_of", "examples", "accuracy")
     with (folder / "transfer.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

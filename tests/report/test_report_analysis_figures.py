@@ -22,7 +22,7 @@ def quantities(path, by_checkpoint):
 
 
 def drawn(study):
-    return [picture for pictures in draw_analyses(study).values() for picture in pictures]
+    return [image for images in draw_analyses(study).values() for image in images]
 
 
 def test_without_tables_there_are_no_figures(make):
@@ -33,11 +33,11 @@ def test_a_quantity_over_checkpoints_is_the_mean_over_seeds_at_their_mean_epoch(
     config, folder = make()
     quantities(folder / "analyze/at-0", {"start": (0, 0.0), "4": (4, 7.0), "best": (2, 1.0), "last": (5, 4.0)})
     quantities(folder / "analyze/at-1", {"start": (0, 0.0), "best": (3, 9.0), "last": (5, 6.0)})
-    (picture,) = drawn(read(config, folder))
-    assert picture.name == "weights-information"
+    (image,) = drawn(read(config, folder))
+    assert image.name == "weights-information"
     expected = "‘at’: 0 nats at start (epoch 0), 5 nats at best (epoch 2.5), 5 nats at last (epoch 5)."
-    assert picture.description == expected, "a checkpoint that one seed lacks has no mean"
-    assert picture.svg.count("<svg") == 1
+    assert image.description == expected, "a checkpoint that one seed lacks has no mean"
+    assert image.svg.count("<svg") == 1
 
 
 def test_a_quantity_of_every_epoch_is_described(make):
@@ -45,8 +45,8 @@ def test_a_quantity_of_every_epoch_is_described(make):
     for seed, values in ((0, (0.0, 1.0, 2.0)), (1, (0.0, 2.0, 4.0))):
         rows = [{"epoch": epoch, "label_information": value} for epoch, value in enumerate(values)]
         table(folder / f"analyze/at-{seed}/memorization.csv", *rows)
-    (picture,) = drawn(read(config, folder))
-    assert picture.description == "‘at’ goes from 0 nats at epoch 0 to 3 at epoch 2."
+    (image,) = drawn(read(config, folder))
+    assert image.description == "‘at’ goes from 0 nats at epoch 0 to 3 at epoch 2."
 
 
 def test_reliability_pools_the_seeds_by_their_counts(make):
@@ -54,14 +54,14 @@ def test_reliability_pools_the_seeds_by_their_counts(make):
     row = {"checkpoint": "last", "epoch": 5, "input": "natural", "scaled": 0, "bin": 14}
     table(folder / "analyze/at-0/calibration.csv", row | {"count": 30, "confidence": 0.9, "accuracy": 0.5})
     table(folder / "analyze/at-1/calibration.csv", row | {"count": 10, "confidence": 0.9, "accuracy": 0.1})
-    (picture,) = drawn(read(config, folder))
-    assert picture.name == "reliability-natural"
-    assert "mean confidence minus accuracy +0.50" in picture.description  # 0.9 - (15 + 1) / 40
+    (image,) = drawn(read(config, folder))
+    assert image.name == "reliability-natural"
+    assert "mean confidence minus accuracy +0.50" in image.description  # 0.9 - (15 + 1) / 40
     other = row | {"bin": 2, "count": 360, "confidence": 0.2, "accuracy": 0.3}
     table(folder / "analyze/at-1/calibration.csv", row | {"count": 10, "confidence": 0.9, "accuracy": 0.1}, other)
-    (picture,) = drawn(read(config, folder))
+    (image,) = drawn(read(config, folder))
     # Over examples, not bins: (40 (0.9 - 0.4) + 360 (0.2 - 0.3)) / 400.
-    assert "mean confidence minus accuracy -0.04" in picture.description
+    assert "mean confidence minus accuracy -0.04" in image.description
 
 
 def test_analyses_that_were_left_out_are_not_drawn(make):
@@ -79,5 +79,5 @@ def test_the_landscape_says_middle_and_ends(make):
         folder / "analyze/sglr-0/landscape.csv",
         *(row | {"radius": radius, "loss": loss} for radius, loss in ((-1.0, 3.0), (0.0, 1.0), (1.0, 2.5))),
     )
-    (picture,) = drawn(read(config, folder))
-    assert "1 nats in the middle, 3 and 2.5 at the ends" in picture.description
+    (image,) = drawn(read(config, folder))
+    assert "1 nats in the middle, 3 and 2.5 at the ends" in image.description

@@ -17,8 +17,8 @@ def study(make: Callable) -> Study:
     return read(*make())
 
 
-def names(pictures) -> list[str]:
-    return [picture.name for picture in pictures]
+def names(images) -> list[str]:
+    return [image.name for image in images]
 
 
 def test_classes_and_what_they_are_taken_for(study):
@@ -39,13 +39,13 @@ def test_classes_and_what_they_are_taken_for(study):
 
 
 @pytest.mark.filterwarnings("error")
-def test_nothing_is_said_of_a_class_without_test_pictures(study):
+def test_nothing_is_said_of_a_class_without_test_images(study):
     study.meta["classes"] = ["0", "1", "2", "3"]
-    for picture in draw_closer(study)["classes"]:
-        assert set(re.findall(r"(\w+) [\w.]+%", picture.description)) == {"0", "1", "2"}
+    for image in draw_closer(study)["classes"]:
+        assert set(re.findall(r"(\w+) [\w.]+%", image.description)) == {"0", "1", "2"}
 
 
-def test_pictures_are_shown_with_the_class_they_are_taken_for(study):
+def test_images_are_shown_with_the_class_they_are_taken_for(study):
     (shown,) = draw_closer(study)["examples"]
     # Natural, and worst case and change of two methods, eight columns.
     assert shown.svg.count("<image") == 5 * 8
@@ -72,9 +72,9 @@ def test_radii_are_drawn_where_they_were_measured(make, study):
             for checkpoint in ("best", "last"):
                 arrays[f"sweep/{checkpoint}/{radius}"] = np.arange(100) < correct
         files.write_arrays(path, arrays)
-    pictures = draw_closer(read(config, artifacts))["radii"]
-    assert names(pictures) == ["radii-best", "radii-last"]
-    assert "‘sglr’: 90.0% at 0, 65.0% at 12.75, 30.0% at 25.5" in pictures[0].description
+    images = draw_closer(read(config, artifacts))["radii"]
+    assert names(images) == ["radii-best", "radii-last"]
+    assert "‘sglr’: 90.0% at 0, 65.0% at 12.75, 30.0% at 25.5" in images[0].description
 
 
 def test_too_many_classes_for_a_matrix(make):
@@ -89,4 +89,4 @@ def test_they_reach_the_page(written: Path):
     for title in ("Class by class", "What the attacks do"):
         assert title in page
     assert "Accuracy against the radius" not in page, "no sweep was made"
-    assert (written / "figures/worst-case-pictures.svg").is_file()
+    assert (written / "figures/worst-case-images.svg").is_file()

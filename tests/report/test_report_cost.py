@@ -24,7 +24,7 @@ LABELS = (
     {"name": "ensembling", "start_epoch": 2}, {"name": "self_adaptive", "start_epoch": 3},
 )  # fmt: skip
 # Objectives that each of LABELS goes with: refinement and ensembling need adversarial predictions, natural_bn eval and
-# the control a step that does not forward natural pictures anyway, self-adaptive training is defined on trades.
+# the control a step that does not forward natural images anyway, self-adaptive training is defined on trades.
 ALLOWED = (4, 1, 4, 3, 1, 3, 1)
 WEIGHTS = ({"name": "none"}, {"name": "awp", "start_epoch": 2}, {"name": "ema"}, {"name": "swa", "start_epoch": 4})
 
@@ -100,7 +100,7 @@ def test_the_control_costs_what_refinement_costs(params):
 
 
 class Curious(HardOptions):
-    """A policy that somebody adds, which looks at the natural pictures; ``said``: what it says of that."""
+    """A policy that somebody adds, which looks at the natural images; ``said``: what it says of that."""
 
     said: NaturalForward | None = None
 

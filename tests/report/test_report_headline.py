@@ -287,15 +287,15 @@ def test_wrong_labels_of_the_data_itself_are_said(make: Make) -> None:
     assert any("Validation labels are true" in caution for caution in said)
 
 
-def test_pictures_that_were_trained_on_are_said(make: Make) -> None:
+def test_images_that_were_trained_on_are_said(make: Make) -> None:
     config, artifacts = make()
     meta = artifacts / "data" / "meta.json"
     sizes = {"train": 120, "validation": 40, "test": 200}
     found = json.loads(meta.read_text()) | {"sizes": sizes, "repeated": {"validation": 0, "test": 3}}
     meta.write_text(json.dumps(found))
-    said = [caution for caution in results_of((config, artifacts))["cautions"] if "training pictures too" in caution]
+    said = [caution for caution in results_of((config, artifacts))["cautions"] if "training images too" in caution]
     assert len(said) == 1
-    assert said[0].startswith("3 of the 200 test pictures")
+    assert said[0].startswith("3 of the 200 test images")
 
 
 def test_natural_training_alone_is_chosen_by_natural_accuracy(make: Make) -> None:
@@ -307,7 +307,7 @@ def test_natural_training_alone_is_chosen_by_natural_accuracy(make: Make) -> Non
 
 
 def test_batch_norm_is_cautioned_about_only_where_labels_feed_it(make: Make) -> None:
-    """Methods whose labels forward natural pictures in train mode beside an objective that does not, on batch norm."""
+    """Methods whose labels forward natural images in train mode beside an objective that does not, on batch norm."""
     refined = {"name": "refinement", "start_epoch": 4}
     methods = {
         "at": ("at", "hard"),
@@ -333,7 +333,5 @@ def test_batch_norm_is_cautioned_about_only_where_labels_feed_it(make: Make) -> 
         return [caution for caution in results_of(made)["cautions"] if "batch-norm statistics" in caution]
 
     (caution,) = warned(declare)
-    assert caution.startswith(
-        "‘sglr’ forwards natural pictures in train mode, as the published code does, so they enter"
-    )
+    assert caution.startswith("‘sglr’ forwards natural images in train mode, as the published code does, so they enter")
     assert warned(lambda values: declare(values, batch_norm=False)) == []

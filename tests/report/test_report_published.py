@@ -19,7 +19,7 @@ def preset(name: str) -> Callable[[dict], None]:
         theirs = config.parse(presets.render(name))
         params |= {key: theirs[key] for key in ("data", "model", "threat", "warmup", "train")}
         params["methods"] |= theirs["methods"]
-        if params["model"]["normalization"]:  # the made-up study's pictures have one channel
+        if params["model"]["normalization"]:  # the made-up study's images have one channel
             params["model"]["normalization"] = {"mean": [0.5], "std": [0.5]}
 
     return change
@@ -113,7 +113,7 @@ def test_every_setting_that_they_state_is_compared(make):
     train = (
         "batch size 1024 (128), lr 0.01 (0.1), momentum 0.5 (0.9), nesterov yes (no), weight decay 0 (0.0005),"
         " schedule cosine (step), attack step size 0.5/255 (2/255), attack random start no (yes), {}normalization mean"
-        " and std (none), attack bn train (eval), {}; ours trained on 40,000 of 50,000 pictures; ours begins after"
+        " and std (none), attack bn train (eval), {}; ours trained on 40,000 of 50,000 images; ours begins after"
         " natural training (warmup.epochs 2), theirs from scratch; ours trained in bf16, theirs in float32"
     )
     labels = (
@@ -140,7 +140,7 @@ def test_a_method_is_compared_by_what_it_is_not_by_its_name(make):
 )  # fmt: skip
 def test_presets_of_rice_et_al_differ_in_what_no_key_can_change(make, name, cut):
     found = {(row["checkpoint"], row["metric"]): row["mismatch"] for row in rows(make, preset(name))}
-    always = f"ours trained on {cut} pictures; their batch-norm statistics hold the attack's and natural pictures too"
+    always = f"ours trained on {cut} images; their batch-norm statistics hold the attack's and natural images too"
     padded = "" if "svhn" in name else "; their crops are padded by reflection"
     assert found["last", "natural"] == always + padded
     assert found["best", "natural"] == f"{always}{padded}; their best epoch was chosen on the test set"
@@ -176,7 +176,7 @@ def test_every_stated_key_is_one_of_params_yaml(make):
     assert {key for setting in settings for key in setting.get("params", {})} <= known
 
 
-def test_accuracy_on_training_pictures_stands_beside_theirs(make):
+def test_accuracy_on_training_images_stands_beside_theirs(make):
     found = {row["method"]: row for row in rows(make) if row["metric"] == "train_robust"}
     assert found.keys() == {"at", "sglr"}
     # The last epoch's train/pgd of the made-up study.

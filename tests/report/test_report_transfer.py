@@ -11,7 +11,7 @@ from sglr import files, report
 
 def test_transfer_is_averaged_over_seeds(written: Path):
     results = json.loads((written / "results.json").read_text())
-    rows = {(row["checkpoint"], row["model"], row["pictures_of"]): row for row in results["transfer"]}
+    rows = {(row["checkpoint"], row["model"], row["images_of"]): row for row in results["transfer"]}
     assert len(rows) == 2 * 2 * 2
     assert rows["last", "at", "at"]["accuracy"] == {"mean": 0.5, "deviation": 0.0}
     other = rows["best", "sglr", "at"]["accuracy"]
@@ -19,7 +19,7 @@ def test_transfer_is_averaged_over_seeds(written: Path):
     assert other["deviation"] == pytest.approx(0.05 / 2**0.5)
     shown = files.read_rows(written / "tables/transfer.csv")
     assert len(shown) == 8
-    assert "Pictures made for another model" in (written / "index.html").read_text()
+    assert "Images made for another model" in (written / "index.html").read_text()
     assert "72.5 ± 3.5" in (written / "results.md").read_text()
 
 
@@ -33,7 +33,7 @@ def test_a_single_method_has_no_transfer(make: Callable, tmp_path: Path):
 @pytest.mark.usefixtures("undrawn")
 def test_flags_of_the_audit_stand_with_those_of_the_item(make: Callable, tmp_path: Path):
     config, artifacts = make()
-    flag = "last: 3 of 200 worst-case pictures are scored otherwise in a new process"
+    flag = "last: 3 of 200 worst-case images are scored otherwise in a new process"
     files.write_json(artifacts / "audit/metrics.json", {"items": {}, "flags": [f"sglr-1/{flag}"]})
     report.write(config, artifacts, tmp_path / "report")
     results = json.loads((tmp_path / "report/results.json").read_text())

@@ -60,7 +60,7 @@ def test_dvc_knows_every_out(study):
     assert outs["warmup@0"] == {"model", "continuation.state", "history.csv", "metrics.json"}
     assert outs["train@sglr-0"] == training
     assert outs["evaluate@sglr-0"] == {"metrics.json", "outcomes.npz", "worst.npz"}
-    assert outs["audit"] == {"metrics.json", "transfer.csv", "pictures.npz"}
+    assert outs["audit"] == {"metrics.json", "transfer.csv", "images.npz"}
     assert outs["analyze@sglr-0"] >= {"metrics.json", "memorization.csv", "gradients.csv", "calibration.csv"}
     assert outs["report"] == {"report"}
     for out in (out for entry in lock.values() for out in entry["outs"]):

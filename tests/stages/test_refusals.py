@@ -12,7 +12,7 @@ from sglr import files
 
 
 def write_npz(project: Project, **changes: np.ndarray | None) -> None:
-    """data/own.npz: 200 training and 100 test pictures, apart from ``changes`` (None: the array is missing)."""
+    """data/own.npz: 200 training and 100 test images, apart from ``changes`` (None: the array is missing)."""
     x, y = np.full((200, 1, 8, 8), 0.5, dtype=np.float32), np.arange(200) % 10
     arrays = {"x_train": x, "y_train": y, "x_test": x[:100], "y_test": y[:100]} | changes
     (project.path / "data").mkdir(exist_ok=True)
@@ -79,7 +79,7 @@ def test_a_gpu_that_is_not_there(finished: Project):
     ("changes", "expected"),
     [
         ({"y_test": None}, "missing y_test"),
-        ({"y_train": np.arange(199) % 10}, "x_train has 200 pictures, y_train 199 labels"),
+        ({"y_train": np.arange(199) % 10}, "x_train has 200 images, y_train 199 labels"),
         ({"x_test": np.full((100, 1, 8, 8), np.nan, dtype=np.float32)}, "x_test holds NaN"),
         ({"x_test": np.full((100, 1, 8, 8), 255, dtype=np.float32)}, "x_test has values from 255 to 255"),
     ],

@@ -61,7 +61,7 @@ def test_a_step_has_no_graph_breaks_and_its_attack_no_gradients_of_weights(param
     learner = Learner.build(chosen, model, torch.arange(8) % 4, 4)
     x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     take(chosen, learner, x, torch.arange(8) % 4, torch.arange(8), 1, 0)
-    # Under attack, in training and, without a backward pass, on natural pictures.
+    # Under attack, in training and, without a backward pass, on natural images.
     assert {kind: len(found) for kind, found in graphs.items()} == {"forward": 3, "backward": 2}
     for graph, wanted in zip(graphs["backward"], (False, True), strict=True):
         nodes = [node for node in graph.graph.nodes if node.target is torch.ops.aten.convolution_backward.default]
@@ -70,7 +70,7 @@ def test_a_step_has_no_graph_breaks_and_its_attack_no_gradients_of_weights(param
 
 @torch._functorch.config.patch(donated_buffer=True)
 def test_what_is_for_any_size_gives_several_gradients_of_one_forward_pass(monkeypatch):
-    """As FAB asks for them; and one compiled network serves all batches but that of one picture."""
+    """As FAB asks for them; and one compiled network serves all batches but that of one image."""
     real, counted = torch.compile, CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(
         torch, "compile", lambda network, **options: real(network, backend=counted, dynamic=options["dynamic"])

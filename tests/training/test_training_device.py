@@ -47,7 +47,7 @@ def test_no_step_waits_for_the_device(chosen):
         index = torch.arange(8, device=DEVICE)
         device.waits.clear()
         for epoch in (1, 2, 3):
-            take(chosen, learner, train.pictures(index), train.given[index], index, epoch, 0)
+            take(chosen, learner, train.images(index), train.given[index], index, epoch, 0)
     assert device.waits == []
 
 

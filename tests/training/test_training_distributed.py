@@ -34,7 +34,7 @@ def chosen(params: dict, method: str, **train: Any) -> Plan:
 
 
 def splits() -> tuple[Split, Split]:
-    """24 training and 10 validation pictures; some labels are wrong."""
+    """24 training and 10 validation images; some labels are wrong."""
     generator = torch.Generator().manual_seed(5)
     x, true = torch.rand(34, 1, 8, 8, generator=generator), torch.arange(34) % 4
     given = torch.where(torch.arange(34) % 3 == 0, (true + 1) % 4, true)

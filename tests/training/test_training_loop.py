@@ -61,7 +61,7 @@ def test_an_epoch_counts_examples_not_batches(params, monkeypatch):
     assert row["train/loss"] == pytest.approx((9 * 1 + 9 * 2 + 6 * 4) / 24, abs=1e-12)
     assert row["train/pgd"] == pytest.approx(16 / 24)  # a third of the given labels is wrong
     assert (row["noisy/pgd_given"], row["noisy/pgd_true"], row["clean/pgd"]) == (0, 1, 1)
-    natural = net().eval()(train.pictures()).argmax(1)
+    natural = net().eval()(train.images()).argmax(1)
     assert row["train/natural"] == pytest.approx((natural == train.given).float().mean().item())
     assert row["noisy/natural_true"] == pytest.approx((natural == train.true)[train.noisy].float().mean().item())
     assert row["clean/natural"] == pytest.approx((natural == train.true)[~train.noisy].float().mean().item())
@@ -134,7 +134,7 @@ def test_every_step_is_made_at_the_rate_of_its_schedule(params, monkeypatch, sch
 
 @pytest.mark.parametrize("augmented", [True, False])
 def test_every_step_draws_its_own_crops_and_starts(params, monkeypatch, augmented):
-    """All pictures are one picture: what tells two steps apart is what they drew."""
+    """All images are one image: what tells two steps apart is what they drew."""
     if augmented:
         params["data"]["augment"] = {"crop_padding": 1, "flip": True}
     train, validation = splits()
@@ -244,7 +244,7 @@ def test_a_network_that_gives_nan_after_an_epoch_is_no_model(params, monkeypatch
         return torch.tensor(1.0), y
 
     monkeypatch.setattr(loop, "take", take)
-    wrong = r"after epoch 1 the logits of training pictures are NaN or infinite\. Likely causes: .*in the data\."
+    wrong = r"after epoch 1 the logits of training images are NaN or infinite\. Likely causes: .*in the data\."
     with pytest.raises(TrainingError, match=wrong + "$"):
         fit(plan(params, AT), net(), *splits())
     with pytest.raises(TrainingError, match=wrong + " Snapshots from before are kept"):

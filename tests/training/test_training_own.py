@@ -167,8 +167,8 @@ def test_frozen_weights_stay_under_awp(params):
     assert not torch.equal(trained.last["head.weight"], net().head.weight)
 
 
-def test_batch_norm_is_not_trained_on_one_picture(params):
+def test_batch_norm_is_not_trained_on_one_image(params):
     flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.BatchNorm1d(4))
-    with pytest.raises(TrainingError, match=r"of an epoch of 24 examples is one picture, too few for batch norm: chan"):
+    with pytest.raises(TrainingError, match=r"of an epoch of 24 examples is one image, too few for batch norm: chan"):
         fit(plan(params, AT, batch_size=23), flat, *splits())
     fit(plan(params, AT, batch_size=23), net(), *splits())  # its maps have more values than one

@@ -42,7 +42,7 @@ def test_settings_are_put_back(precision):
     assert inside[:3] == ("high" if precision == "tf32" else "highest", precision == "tf32", precision == "bf16")
 
 
-def test_pictures_and_logits_stay_in_float32():
+def test_images_and_logits_stay_in_float32():
     model = models.build("resnet18", num_classes=10, shape=(3, 8, 8), generator_seed=0)
     exact_ends(model)
     seen: dict[str, torch.dtype] = {}
@@ -65,7 +65,7 @@ def test_pictures_and_logits_stay_in_float32():
 
 
 def test_the_first_convolution_computes_in_float32(monkeypatch):
-    """Its result has bits that a product in bfloat16 would not have: pictures a tenth of a pixel step apart differ."""
+    """Its result has bits that a product in bfloat16 would not have: images a tenth of a pixel step apart differ."""
     model = models.build("small_cnn", num_classes=10, shape=(1, 8, 8), generator_seed=0).eval()
     x = torch.full((1, 1, 8, 8), 0.99)
     found = []
@@ -200,8 +200,8 @@ def test_momentum_lies_as_its_weight_does_after_a_file(params, tmp_path):
 def test_a_step_in_bfloat16_is_near_the_exact_one(params, objective, cosine):
     """One step of resnet18 from the same untrained weights: loss within 1%, and the direction of the update.
 
-    An untrained network's gradient at random pictures is badly conditioned (float32 against float64 is not); the attack
-    turns the signs of some gradients, which makes other pictures of 9% of the pixels.
+    An untrained network's gradient at random images is badly conditioned (float32 against float64 is not); the attack
+    turns the signs of some gradients, which makes other images of 9% of the pixels.
     """
     x, y = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 10
     updates, losses = [], []
@@ -227,7 +227,7 @@ def test_where_channels_come_last(precision, device, last):
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(1.0)])
-def test_random_starts_do_not_depend_on_how_pictures_lie_in_memory(threat):
+def test_random_starts_do_not_depend_on_how_images_lie_in_memory(threat):
     x = torch.rand(3, 3, 4, 5)
     starts = [
         threat.random_start(x.contiguous(memory_format=layout), torch_stream(0, "start"))

@@ -37,7 +37,7 @@ def test_a_step_is_the_formula(params, ratio, natural_bn, attack_bn):
     assert (pair.learner.labels.state_dict()["p"] - pair.onehot).abs().max() > 1e-3
 
 
-def test_natural_pictures_enter_the_statistics_only_where_asked(params):
+def test_natural_images_enter_the_statistics_only_where_asked(params):
     """``natural_bn: train`` is the published behaviour: one more update of the running statistics per step."""
     counts = {}
     for mode in ("train", "eval"):

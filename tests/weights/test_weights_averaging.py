@@ -95,7 +95,7 @@ def test_swa_can_average_the_statistics_too(params):
 
 
 @pytest.mark.parametrize("name", ["ema", "swa"])
-def test_recomputed_statistics_are_those_of_the_average_on_the_training_pictures(params, name):
+def test_recomputed_statistics_are_those_of_the_average_on_the_training_images(params, name):
     chosen = plan(params, method(name, start_epoch=2, buffers="recompute"), batch_size=7)  # 24 = 7 + 7 + 7 + 3
     result = fit(chosen, net(torch.float64), *splits(torch.float64))
     mean, var = statistics_of(result.last, splits(torch.float64)[0].x, 7)

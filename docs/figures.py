@@ -44,7 +44,7 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def draw(path: Path) -> None:
-    """Write the picture as SVG; the same bytes each time, text as text."""
+    """Write the image as SVG; the same bytes each time, text as text."""
     found = graph()
     place = {}
     for column, names in enumerate(nx.topological_generations(found)):

@@ -1,4 +1,4 @@
-"""Picture files, read as a viewer shows them and written as PNG."""
+"""Image files, read as a viewer shows them and written as PNG."""
 
 import itertools
 import struct
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Others have readers that start programs (EPS) or have seen few hostile files.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-# Unfolded, a picture takes up to sixteen bytes for each: this many are a gigabyte.
+# Unfolded, an image takes up to sixteen bytes for each: this many are a gigabyte.
 _MOST_PIXELS = 2**26
 # What undoes the orientations 2 to 8 of EXIF, by Pillow's names.
 _TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
@@ -25,38 +25,38 @@ _TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTA
 _MADE_BY = "sglr predict --attack"
 
 
-def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
-    """A picture file as (1, C, H, W) in [0, 1] for a model of pictures ``shape``, and what was done to it, in words.
+def read_image(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
+    """An image file as (1, C, H, W) in [0, 1] for a model of images ``shape``, and what was done to it, in words.
 
     As a viewer shows it, transparent parts over white; grey or colour as the model wants it; resized (bilinear) where
-    the size differs. FileError when it is no picture, or one whose range of values is not known.
+    the size differs. FileError when it is no image, or one whose range of values is not known.
     """
     from PIL import Image, UnidentifiedImageError
 
     channels, height, width = shape
     if channels not in (1, 3):
-        raise files.FileError(f"the model takes pictures of {channels} channels: image files have 1 or 3.")
+        raise files.FileError(f"the model takes images of {channels} channels: image files have 1 or 3.")
     try:
         with Image.open(path, formats=_FORMATS) as found:
             if found.width * found.height > _MOST_PIXELS:
                 raise files.FileError(
                     f"{path} has {found.width}x{found.height} pixels; up to {_MOST_PIXELS:,} are read. Make it smaller."
                 )
-            picture, done = _as_shown(found, path)
-            picture = picture.convert("L" if channels == 1 else "RGB")
+            image, done = _as_shown(found, path)
+            image = image.convert("L" if channels == 1 else "RGB")
     # Of a broken PNG, Pillow says SyntaxError; a damaged one of another format breaks its reader in other ways.
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, LookupError, EOFError, struct.error, MemoryError,
             Image.DecompressionBombError) as error:  # fmt: skip
-        raise files.FileError(f"cannot read {path} as a picture: {error}") from None
-    if picture.size != (width, height):
-        done.append(f"resized from {picture.width}x{picture.height} to {width}x{height}")
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    values = np.asarray(picture, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+        raise files.FileError(f"cannot read {path} as an image: {error}") from None
+    if image.size != (width, height):
+        done.append(f"resized from {image.width}x{image.height} to {width}x{height}")
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    values = np.asarray(image, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
     return torch.from_numpy(values.copy()).float().div(255)[None], ", ".join(done)
 
 
 def _as_shown(found: "Image.Image", path: Path) -> "tuple[Image.Image, list[str]]":
-    """A picture as a viewer shows it, with 8 bits a value, and what was done to it, in words; FileError: see above."""
+    """An image as a viewer shows it, with 8 bits a value, and what was done to it, in words; FileError: see above."""
     from PIL import ExifTags, Image
 
     done = []
@@ -64,50 +64,50 @@ def _as_shown(found: "Image.Image", path: Path) -> "tuple[Image.Image, list[str]
     orientation = found.getexif().get(ExifTags.Base.Orientation)
     turn = next((name for number, name in enumerate(_TURNS, 2) if number == orientation), None)
     found.load()
-    picture = found
+    image = found
     if turn is not None:
         done.append("turned as its EXIF data say")
         if found.format != "TIFF":  # Pillow turns these itself
-            picture = found.transpose(Image.Transpose[turn])
+            image = found.transpose(Image.Transpose[turn])
     # Of PNG and PPM, Pillow has 16 bits of grey as 32.
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and found.format in ("PNG", "PPM")):
-        picture = _in_8_bits(picture)
-    if picture.mode in ("I", "F"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and found.format in ("PNG", "PPM")):
+        image = _in_8_bits(image)
+    if image.mode in ("I", "F"):
         raise files.FileError(
             f"{path} has grey values of 32 bits or with a sign, and which of them is white is not known: save it with 8"
             " or 16 bits."
         )
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        alpha = picture.getchannel("A")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
         if alpha.getextrema() != (255, 255):
             done.append("transparent parts over white")
-            seen = Image.new("RGB", picture.size, "white")
-            seen.paste(picture, mask=alpha)
-            picture = seen
-    return picture, done
+            seen = Image.new("RGB", image.size, "white")
+            seen.paste(image, mask=alpha)
+            image = seen
+    return image, done
 
 
-def _in_8_bits(picture: "Image.Image") -> "Image.Image":
-    """A picture with 16 bits of grey, 65535 being white, rounded to 8; a level that is transparent stays so."""
+def _in_8_bits(image: "Image.Image") -> "Image.Image":
+    """An image with 16 bits of grey, 65535 being white, rounded to 8; a level that is transparent stays so."""
     from PIL import Image
 
-    values = np.asarray(picture)
+    values = np.asarray(image)
     rounded = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if "transparency" in picture.info:
-        rounded.putalpha(Image.fromarray(np.where(values == picture.info["transparency"], 0, 255).astype(np.uint8)))
+    if "transparency" in image.info:
+        rounded.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
     return rounded
 
 
-def targets(pictures: Iterable[str], folder: Path) -> dict[Path, Path]:
-    """Where in ``folder`` the adversarial picture of each file goes: no two to the same place.
+def targets(images: Iterable[str], folder: Path) -> dict[Path, Path]:
+    """Where in ``folder`` the adversarial image of each file goes: no two to the same place.
 
-    Raises FileError for a folder that would put one over an input, or over what ``save_picture`` did not write.
+    Raises FileError for a folder that would put one over an input, or over what ``save_image`` did not write.
     """
     found: dict[Path, Path] = {}
-    for picture in map(Path, pictures):
-        names = itertools.chain([picture.stem], (f"{picture.stem}-{number}" for number in itertools.count(2)))
-        found[picture] = next(path for name in names if (path := folder / f"{name}.png") not in found.values())
+    for image in map(Path, images):
+        names = itertools.chain([image.stem], (f"{image.stem}-{number}" for number in itertools.count(2)))
+        found[image] = next(path for name in names if (path := folder / f"{name}.png") not in found.values())
     over = {path.resolve() for path in found} & {path.resolve() for path in found.values()}
     if over:
         raise files.FileError(f"{min(over)} would be written over: choose another folder with --output.")
@@ -121,7 +121,7 @@ def targets(pictures: Iterable[str], folder: Path) -> dict[Path, Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether ``save_picture`` wrote a file."""
+    """Whether ``save_image`` wrote a file."""
     from PIL import Image
 
     try:
@@ -132,8 +132,8 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def save_picture(x: Tensor, path: Path) -> None:
-    """Write a picture (1, C, H, W) in [0, 1] as PNG, rounded to 255ths."""
+def save_image(x: Tensor, path: Path) -> None:
+    """Write an image (1, C, H, W) in [0, 1] as PNG, rounded to 255ths."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
