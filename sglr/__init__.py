@@ -4,26 +4,69 @@ Names are loaded on first use, so that ``import sglr`` costs nothing.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sglr import (
+        attacks as attacks,
+    )
+    from sglr import (
+        config as config,
+    )
+    from sglr import (
+        data as data,
+    )
+    from sglr import (
+        evaluation as evaluation,
+    )
+    from sglr import (
+        exchange as exchange,
+    )
+    from sglr import (
+        information as information,
+    )
+    from sglr import (
+        labels as labels,
+    )
+    from sglr import (
+        models as models,
+    )
+    from sglr import (
+        objectives as objectives,
+    )
+    from sglr import (
+        threat as threat,
+    )
+    from sglr import (
+        training as training,
+    )
+    from sglr import (
+        weights as weights,
+    )
+    from sglr.config.errors import UserError as UserError
+    from sglr.fitting import train as train
+    from sglr.measuring import robustness as robustness
+    from sglr.models import load_model as load_model
 
 __version__ = "0.1.0"
 
-_EXPORTS = {"load_model": "sglr.models", "robustness": "sglr.measuring", "train": "sglr.fitting"}
+_EXPORTS = {
+    "UserError": "sglr.config.errors",
+    "load_model": "sglr.models",
+    "robustness": "sglr.measuring",
+    "train": "sglr.fitting",
+}
 _ROOMS = (
     "attacks",
     "config",
     "data",
     "evaluation",
     "exchange",
-    "files",
     "information",
     "labels",
     "models",
     "objectives",
-    "random",
-    "report",
     "threat",
-    "tracking",
     "training",
     "weights",
 )
@@ -31,9 +74,15 @@ _ROOMS = (
 __all__ = ["__version__", *_EXPORTS, *_ROOMS]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(_EXPORTS[name]), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"sglr.{name}")
-    raise AttributeError(f"module 'sglr' has no attribute {name!r}")
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _EXPORTS:
+            return getattr(importlib.import_module(_EXPORTS[name]), name)
+        if name in _ROOMS:
+            return importlib.import_module(f"sglr.{name}")
+        raise AttributeError(f"module 'sglr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

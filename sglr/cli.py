@@ -59,10 +59,12 @@ def preset(name: str | None, dry_run: bool, force: bool) -> None:
 @main.of(SET_UP, epilog=examples("sglr check", "sglr check other/params.yaml"))
 @click.argument("path", default="params.yaml", type=click.Path())
 def check(path: str) -> None:
-    """Say whether a params file is valid."""
+    """Say whether a params file is valid, and which of its values are probably not meant."""
     from sglr import config
 
     settings = config.load(path)
+    for doubt in config.doubts(settings):
+        click.secho(f"warning: {doubt}", fg="yellow", err=True)
     methods, seeds = settings.experiment.methods, settings.experiment.seeds
     click.echo(f"{path} is valid: {len(methods)} methods ({', '.join(methods)}), {len(seeds)} seeds.")
 

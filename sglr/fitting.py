@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from sglr import given, models, processes
 from sglr.config import Config
-from sglr.config.reader import validate
 from sglr.given import AnyArray
+from sglr.threat import Threat
 from sglr.training import Plan, Trained, fit
 
 NAME = "trained"
@@ -55,6 +55,7 @@ def train(
     y: AnyArray,
     *,
     method: str | Mapping[str, Any] = "sglr",
+    threat: Threat | None = None,
     validation: tuple[AnyArray, AnyArray] | None = None,
     true: AnyArray | None = None,
     num_classes: int | None = None,
@@ -71,14 +72,17 @@ def train(
     label plus one. ``device``: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
 
     ``method`` is a name declared under ``methods`` of the params, or a mapping of objective, labels and weights.
-    ``params`` is the path of a params file; default: the shipped one, whose model, radius, steps and learning rates are
-    made for 300 images of 8x8 pixels. ``changes`` go on top of it, by dotted key: ``{"threat.eps_255": 8,
-    "train.attack.step_size_255": 2}``. Of the params, those of data.augment, model, threat, warmup, train and, under
-    methods, the method by its name are used. Label noise, sizes of splits, experiment, kept epochs and everything about
-    evaluation play no part: in a params file they are passed over, among the changes refused.
+    ``threat`` is ``sglr.threat.Linf(8 / 255)`` or another ball; it may be left out where ``params`` or ``changes`` give
+    one. ``params`` is the path of a params file; default: the shipped one, whose model and learning rates are made for
+    300 images of 8x8 pixels; steps then have a quarter of the threat's radius. ``changes`` go on top of it, by dotted
+    key: ``{"train.epochs": 30, "train.attack.step_size_255": 2}``; what they make of the params that is probably not
+    meant (milestones after the last epoch, a radius of 8/255 255ths) is a warning. Of the params, those of
+    data.augment, model, threat, warmup, train and, under methods, the method by its name are used. Label noise, sizes
+    of splits, experiment, kept epochs and everything about evaluation play no part: in a params file they are passed
+    over, among the changes refused.
 
-    Raises ConfigError for params, for changes that play no part and for a device that is not there, ValueError for
-    arrays that cannot be used, TrainingError as ``sglr.training.fit``.
+    Raises ConfigError without a threat model, for params, for changes that play no part and for a device that is not
+    there, ValueError for arrays that cannot be used, TrainingError as ``sglr.training.fit``.
     """
     device = processes.device(str(device), "device")
     splits = [given.split(x, y, y if true is None else true, device, "x", "y")]
@@ -90,7 +94,7 @@ def train(
     num_classes = found if num_classes is None else num_classes
     if found > num_classes:
         raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
-    config, chosen = _config(method, params, changes or {})
+    config, chosen = _config(method, threat, params, changes or {}, validation is not None)
     channels, height, width = splits[0].x.shape[1:]
     spec = models.spec(config.model, num_classes=num_classes, shape=(channels, height, width))
     model = models.initial(spec, seed)
@@ -113,12 +117,19 @@ def _fitted(result: Trained, spec: dict[str, Any]) -> Fitted:
     return Fitted(holding(result.last), best, result.best_epoch, result.history, result.targets, spec)
 
 
-def _config(method: str | Mapping[str, Any], path: str | Path | None, changes: Mapping[str, Any]) -> tuple[Config, str]:
+def _config(
+    method: str | Mapping[str, Any],
+    threat: Threat | None,
+    path: str | Path | None,
+    changes: Mapping[str, Any],
+    validated: bool,
+) -> tuple[Config, str]:
     """The validated params with the changes in them, and the name of the one method that is trained."""
-    values, source = given.params(path)
+    values = given.params(path)
     name = method if isinstance(method, str) else NAME
     used = [*_USED, f"methods.{name}"] if isinstance(method, str) else list(_USED)
     given.require_used(changes, used, _UNUSED, "sglr.train")
+    given.with_threat(values, threat, path, changes, "sglr.train")
     for key, value in changes.items():
         given.put(values, key, value)
     if not isinstance(method, str):
@@ -129,4 +140,5 @@ def _config(method: str | Mapping[str, Any], path: str | Path | None, changes: M
     given.put(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
     given.put(values, "train.keep_epochs", [])
     given.put(values, "experiment.methods", [name])
-    return validate(values, source), name
+    given.put(values, "data.validation_size", int(validated))
+    return given.validated(values, path, used, "sglr.train", stacklevel=4), name

@@ -2,7 +2,8 @@
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,61 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sglr.config import Config, ConfigError, parse
+from sglr.config import Config, ConfigError, doubts, parse
+from sglr.config.reader import validate
 from sglr.data import Split
 from sglr.data.arrays import as_images, as_labels, check_images, check_labels
 from sglr.files import FileError
+from sglr.threat import L2, Linf, Threat
 
 SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
 AnyArray = Tensor | np.ndarray[Any, Any]
 
 
-def params(path: str | Path | None) -> tuple[dict[str, Any], str]:
-    """The plain values of a params file (None: the shipped one) and its name; ConfigError where it cannot be read."""
+def params(path: str | Path | None) -> dict[str, Any]:
+    """The plain values of a params file (None: the shipped one); ConfigError where it cannot be read."""
     source = SHIPPED if path is None else Path(path)
     try:
-        return parse(source.read_text(encoding="utf-8"), str(source)), str(source)
+        return parse(source.read_text(encoding="utf-8"), str(source))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {source}: {error}") from None
+
+
+def with_threat(
+    values: dict[str, Any], threat: Threat | None, path: str | Path | None, changes: Mapping[str, Any], what: str
+) -> None:
+    """Put the threat model into the params; ConfigError where a caller gives none, or gives it twice.
+
+    The shipped file's is no default: results depend on it more than on anything else. What that file gives in
+    proportion to its radius follows the new one: step size, radii of the sweep.
+    """
+    changed = any(key.split(".")[0] == "threat" for key in changes)
+    if threat is None:
+        if path is None and not changed:
+            raise ConfigError(f"{what}: give the threat model, such as threat=sglr.threat.Linf(8 / 255), or params=")
+        return
+    if changed:
+        raise ConfigError(f"{what}: the threat model is given twice, as threat= and among the changes")
+    norms = {Linf: "linf", L2: "l2"}
+    if type(threat) not in norms:
+        raise ConfigError(f"{what}: threat must be sglr.threat.Linf or sglr.threat.L2, found {threat!r}")
+    eps_255 = threat.eps * 255
+    if path is None:
+        put(values, "train.attack.step_size_255", None)  # a quarter of the radius, as in the shipped file
+        sweep, shipped = values["evaluate"]["sweep"], values["threat"]["eps_255"]
+        put(values, "evaluate.sweep.eps_255", [radius / shipped * eps_255 for radius in sweep["eps_255"]])
+    put(values, "threat", {"norm": norms[type(threat)], "eps_255": eps_255})
+
+
+def validated(
+    values: dict[str, Any], path: str | Path | None, used: Sequence[str], what: str, *, stacklevel: int
+) -> Config:
+    """The config; what is probably not meant in the sections used is a warning, ``stacklevel`` calls above."""
+    config = validate(values, what if path is None else str(path))
+    for doubt in doubts(config):
+        if _below(doubt.split()[0], used):
+            warnings.warn(doubt, stacklevel=stacklevel)
+    return config
 
 
 def require_used(changes: Mapping[str, Any], used: Iterable[str], unused: Iterable[str], what: str) -> None:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 import sglr
 from sglr import files, given, processes
 from sglr.config import Config
-from sglr.config.reader import validate
 from sglr.data import Split
 from sglr.evaluation import Evaluation
 from sglr.evaluation.measurement import drawn_anew
 from sglr.evaluation.suite import evaluate_model
 from sglr.files import FileError
+from sglr.threat import Threat
 
 _USED = ("threat", "evaluate")
 # What torch keeps in every module, but for weights and buffers: hooks, by numbers that differ from run to run.
@@ -31,6 +31,7 @@ def robustness(
     x: given.AnyArray,
     y: given.AnyArray,
     *,
+    threat: Threat | None = None,
     params: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
@@ -42,27 +43,29 @@ def robustness(
     numbers from 0. A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32 on ``device`` (cpu,
     cuda, cuda:1 ... or auto, a GPU where there is one): the model stays as it is.
 
-    ``params`` is the path of a params file; default: the shipped one, whose radius is made for images of 8x8 pixels.
-    ``changes`` go on top of it, by dotted key: ``{"threat.eps_255": 8, "evaluate.attacks": {"autoattack":
-    "autoattack"}}``. Of the params, ``threat`` and ``evaluate`` are used. With a ``journal`` folder a run that
+    ``threat`` is ``sglr.threat.Linf(8 / 255)`` or another ball; it may be left out where ``params`` or ``changes`` give
+    one. ``params`` is the path of a params file; default: the shipped one, with the radii of its sweep in proportion to
+    the threat's. ``changes`` go on top of it, by dotted key: ``{"evaluate.attacks": {"autoattack": "autoattack"}}``. Of
+    the params, ``threat`` and ``evaluate`` are used. With a ``journal`` folder a run that
     was interrupted goes on where it was; it may hold those of several models and suites. It sees the tensors, numbers
     and texts that the model's modules hold, not a change of their code: take another folder then. Not for several
     threads of one process at a time: torch's global generators and AutoAttack's warnings are shared.
 
     The model counts as ``last``: ``found.metrics()["last"]["autoattack"]`` is an accuracy, with its interval under
     ``["interval"]["last"]``, ``found.flags`` what makes it doubtful, ``found.correct["last"]`` the outcome of every
-    example. Raises ConfigError for params, for changes that play no part, for a device that is not there and for
-    attacks that such data does not suit; ValueError for arrays that cannot be used, and a model that cannot be copied;
-    FileError where the model's outputs cannot count (see ``sglr.evaluation.evaluate``).
+    example. Raises ConfigError without a threat model, for params, for changes that play no part, for a device that is
+    not there and for attacks that such data does not suit; ValueError for arrays that cannot be used, and a model that
+    cannot be copied; FileError where the model's outputs cannot count (see ``sglr.evaluation.evaluate``).
     """
     device = processes.device(str(device), "device")
     test = given.split(x, y, y, device, "x", "y")
     changes = changes or {}
     given.require_used(changes, _USED, (), "sglr.robustness")
-    values, source = given.params(params)
+    values = given.params(params)
+    given.with_threat(values, threat, params, changes, "sglr.robustness")
     for key, value in changes.items():
         given.put(values, key, value)
-    config = validate(values, source)
+    config = given.validated(values, params, _USED, "sglr.robustness", stacklevel=3)
     attacked = _copy(model).to(device).float().eval()
     image = test.images(slice(0, 1)).clone()
     untouched = image._version

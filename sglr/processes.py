@@ -15,6 +15,7 @@ from multiprocessing.queues import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from sglr.config import ConfigError
+from sglr.config.errors import UserError
 from sglr.files import FileError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _MOMENT = 2.0
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
-class ProcessError(RuntimeError):
+class ProcessError(UserError, RuntimeError):
     """A helper process that failed, and what it said."""
 
 
@@ -55,7 +56,10 @@ def launched() -> Launch | None:
     except ValueError:
         rank = size = local = -1
     if not 0 <= rank < size or not 0 <= local < size:
-        raise ConfigError(f"RANK={found[0]}, WORLD_SIZE={found[1]}, LOCAL_RANK={found[2]} are no place in a launch")
+        raise ConfigError(
+            f"RANK={found[0]}, WORLD_SIZE={found[1]} and LOCAL_RANK={found[2]} do not fit each other: 0 <= RANK <"
+            " WORLD_SIZE and 0 <= LOCAL_RANK < WORLD_SIZE is expected"
+        )
     return Launch(rank, size, local) if size > 1 else None
 
 

@@ -1,21 +1,12 @@
 """How the ``sglr`` command behaves on a terminal: commands in the order of use, errors in one message, a polite end."""
 
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 INTERRUPTED = 130
-# Errors whose message alone tells a user what to do. By name, because importing their modules takes seconds.
-_USER_ERRORS = {
-    "sglr.config.errors": ("ConfigError",),
-    "sglr.files": ("FileError",),
-    "sglr.presets.overlays": ("PresetError",),
-    "sglr.processes": ("ProcessError",),
-    "sglr.tracking.registering": ("RegistryError",),
-}
 
 
 class Group(click.Group):
@@ -57,14 +48,21 @@ class Group(click.Group):
             click.echo("\nstopped by Ctrl-C", err=True)
             ctx.exit(INTERRUPTED)
         except Exception as error:
-            if isinstance(error, _user_errors()):
+            from sglr.config.errors import UserError  # here, so that `sglr --help` answers at once
+
+            if isinstance(error, UserError):
                 raise click.ClickException(str(error)) from None
+            if isinstance(error, ModuleNotFoundError):
+                raise click.ClickException(missing(error)) from error
             raise
 
 
-def _user_errors() -> tuple[type[BaseException], ...]:
-    loaded = {name: sys.modules[name] for name in _USER_ERRORS if name in sys.modules}
-    return tuple(getattr(module, name) for place, module in loaded.items() for name in _USER_ERRORS[place])
+def missing(error: ModuleNotFoundError) -> str:
+    """What to install; a module of this library that is not there is a bug, and raised."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "sglr", "stages"):
+        raise error
+    return f"{package} is not installed, which this needs: pip install -e '.[pipeline]' installs all there is"
 
 
 def examples(*lines: str) -> str:

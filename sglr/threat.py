@@ -3,10 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sglr.config import sections
 
 
 class Threat(Protocol):
@@ -123,6 +126,11 @@ def build(norm: str, eps: float) -> Threat:
     if norm not in kinds:
         raise ValueError(f"unknown norm {norm!r}; known: {', '.join(kinds)}")
     return kinds[norm](eps)
+
+
+def of(asked: "sections.Threat") -> Threat:
+    """The threat model that a params file asks for (``config.threat``)."""
+    return build(asked.norm, asked.eps_255 / 255)
 
 
 def _check_eps(eps: float) -> None:

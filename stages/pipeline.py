@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -142,11 +141,13 @@ class Definition:
     @staticmethod
     def prune_snapshots() -> None:
         """Remove the snapshots of items whose outs DVC has committed, and those that nobody came back to for weeks."""
-        for path in _snapshots().glob(f"*/*/{_FINISHED}"):
+        finished = list(_snapshots().glob(f"*/*/{_FINISHED}"))
+        outs = recorded_outs() if finished else {}
+        for path in finished:
             # Damaged, or removed by another stage at this moment: these snapshots wait until they are old.
             with contextlib.suppress(files.FileError, LookupError, TypeError):
                 done = files.read_json(path)
-                if committed(done["item"], done["path"], done["md5"]):
+                if any((out["path"], out.get("md5")) == (done["path"], done["md5"]) for out in outs[done["item"]]):
                     _remove(path.parent)
         oldest = time.time() - _ABANDONED_DAYS * 86400
         for folder in _snapshots().glob("*/*"):
@@ -199,22 +200,13 @@ def _remove(snapshots: Path) -> None:
         _lock_of(snapshots).unlink(missing_ok=True)
 
 
-def committed(item: str, path: str, md5: str) -> bool:
-    """Whether dvc.lock holds an out of an item with this checksum."""
-    if not _LOCK.is_file():
-        return False
-    # A search in the text: parsing a lock file of many items takes longer than the stage's other start-up together.
-    text = _LOCK.read_text(encoding="utf-8")
-    start = re.search(rf"^  {re.escape(item)}:\n", text, re.MULTILINE)
-    if start is None:
-        return False
-    entry = re.split(r"^  \S", text[start.end() :], maxsplit=1, flags=re.MULTILINE)[0]
-    return re.search(rf"path: {re.escape(path)}\n\s+hash: md5\n\s+md5: {md5}\n", entry) is not None
-
-
-def has_outs_in(folder: Path) -> bool:
-    """Whether dvc.lock holds outs in a folder."""
-    return _LOCK.is_file() and f"path: {folder.as_posix()}/" in _LOCK.read_text(encoding="utf-8")
+def recorded_outs() -> dict[str, list[dict[str, Any]]]:
+    """The outs of every item that DVC has recorded; none where its file is missing, or holds a merge's conflict."""
+    try:
+        recorded = config.recorded(_LOCK.read_text(encoding="utf-8"))
+        return {item: entry.get("outs", []) for item, entry in recorded["stages"].items()}
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return {}
 
 
 def _values(keys: tuple[str, ...]) -> dict[str, Any]:

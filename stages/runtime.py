@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sglr import config, files, processes, tracking
-from stages.pipeline import Definition, experiment, has_outs_in, home
+from sglr.config.errors import UserError
+from sglr.terminal import missing
+from stages.pipeline import Definition, experiment, home, recorded_outs
 from stages.watch import Stopped, Watch
 
 if TYPE_CHECKING:
@@ -138,8 +139,10 @@ def stage(
     except Stopped as stopped:
         click.echo(f"{name}: {stopped.reason}", err=True)
         raise
-    except _user_errors() as error:
+    except UserError as error:
         raise click.ClickException(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise click.ClickException(missing(error)) from error
 
 
 @contextlib.contextmanager
@@ -165,14 +168,6 @@ def _stopped_if_asked(watch: Watch) -> Iterator[None]:
         raise
     watch.graceful = False
     watch.check()
-
-
-def _user_errors() -> tuple[type[BaseException], ...]:
-    """Errors whose message alone tells a user what to do; anything else keeps its traceback."""
-    errors: list[type[BaseException]] = [config.ConfigError, files.FileError, processes.ProcessError]
-    if "sglr.training.loop" in sys.modules:
-        errors.append(sys.modules["sglr.training.loop"].TrainingError)
-    return tuple(errors)
 
 
 def _tracker(
@@ -234,8 +229,9 @@ def _git_commit() -> str:
 def remove_unlisted_items(settings: config.Config) -> None:
     """Remove the folders of methods and seeds no longer listed; DVC's cache still has them. Others' stay."""
     listed = {f"{method}-{seed}" for method in settings.experiment.methods for seed in settings.experiment.seeds}
+    known = {folder for outs in recorded_outs().values() for out in outs for folder in Path(out["path"]).parents}
     for name in ("train", "evaluate", "analyze"):
         for folder in (ARTIFACTS / name).glob("*"):
-            if folder.is_dir() and folder.name not in listed and has_outs_in(folder):
+            if folder.is_dir() and folder.name not in listed and folder in known:
                 shutil.rmtree(folder)
                 click.echo(f"removed {folder}, which params.yaml no longer lists (DVC's cache has it)", err=True)

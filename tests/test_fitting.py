@@ -16,8 +16,11 @@ from sglr.files import write_text
 SMALL = {
     "train.epochs": 3, "train.batch_size": 20, "train.attack.steps": 2, "train.selection.steps": 2,
     "train.schedule": {"name": "step", "milestones": [3], "factor": 0.1},
-    "model.channels": [2, 4], "model.hidden": 8, "methods.sglr.labels.start_epoch": 2,
+    "threat.eps_255": 25.5, "model.channels": [2, 4], "model.hidden": 8, "methods.sglr.labels.start_epoch": 2,
 }  # fmt: skip
+
+
+THREAT = sglr.threat.Linf(8 / 255)
 
 
 def images(n: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +82,7 @@ def test_the_models_are_ready_for_use(tmp_path: Path):
 
 
 def test_what_is_saved_holds_no_best_of_another_training(tmp_path: Path):
-    changes = {"train.epochs": 6, "train.batch_size": 20}
+    changes = {"train.epochs": 6, "train.schedule.milestones": [4], "train.batch_size": 20, "threat.eps_255": 8}
     with_best = sglr.train(*images(), method="at", validation=images(10, 1), changes=changes)
     with_best.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"best", "last"}
@@ -114,15 +117,16 @@ def test_a_method_of_ones_own_and_a_params_file_of_ones_own(params: dict, tmp_pa
 def test_arrays_that_cannot_be_used_are_named(change: dict, message: str):
     x, y = images()
     with pytest.raises(ValueError, match=message):
-        sglr.train(**({"x": x, "y": y} | change))
+        sglr.train(**({"x": x, "y": y, "threat": THREAT} | change))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train.epoch": 3}, r"train\.epoch: unknown key\. Did you mean 'epochs'"),
-        ({"train.epochs.many": 3}, "train.epochs.many: epochs is not a section"),
+        ({"train.epoch": 3, "threat.norm": "l2"}, r"train\.epoch: unknown key\. Did you mean 'epochs'"),
+        ({"threat.norm": "l2", "train.epochs.many": 3}, "train.epochs.many: epochs is not a section"),
         ({"threat.eps_255": -1}, r"threat\.eps_255: .*greater than 0 \(found -1"),
+        ({"train.epoch": 3, "threat.eps_255": 8}, r"^sglr\.train: train\.epoch: unknown key"),
     ],
 )
 def test_changes_that_cannot_be_used_are_named(changes: dict, message: str):
@@ -159,13 +163,13 @@ def test_channels_may_come_last():
 def test_a_device_that_is_not_there_is_named():
     for wrong in ("gpu", "cuda:77"):
         with pytest.raises(sglr.config.ConfigError, match=f"^device='{wrong}' "):
-            sglr.train(*images(), device=wrong)
+            sglr.train(*images(), threat=THREAT, device=wrong)
 
 
 def test_a_method_of_ones_own_takes_no_changes_of_declared_ones():
     own = {"objective": "at", "labels": "hard", "weights": "none"}
     with pytest.raises(sglr.config.ConfigError, match=r"methods\.sglr\.labels\.alpha would have no effect"):
-        sglr.train(*images(), method=own, changes={"methods.sglr.labels.alpha": 0.5})
+        sglr.train(*images(), method=own, threat=THREAT, changes={"methods.sglr.labels.alpha": 0.5})
 
 
 def test_changes_that_play_a_part_reach_the_training():
@@ -174,7 +178,7 @@ def test_changes_that_play_a_part_reach_the_training():
         "data.augment": {"crop_padding": 1, "flip": True}, "threat.eps_255": 4, "warmup.epochs": 1,
         "methods.sglr.labels.alpha": 0.5,
     }  # fmt: skip
-    config, name = fitting._config("sglr", None, SMALL | used)
+    config, name = fitting._config("sglr", None, None, SMALL | used, False)
     assert (config.data.augment.flip, config.threat.eps_255, config.warmup.epochs) == (True, 4, 1)
     assert config.methods[name].labels.alpha == 0.5
 
@@ -183,3 +187,35 @@ def test_sizes_are_those_of_the_arrays():
     """Not those of the shipped data set, which has fewer images than this batch."""
     with pytest.raises(training.TrainingError, match=r"train\.batch_size 1500 is larger than .* \(40 examples\)"):
         sglr.train(*images(), changes=SMALL | {"train.batch_size": 1500})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, r"^sglr\.train: give the threat model, such as threat=sglr\.threat\.Linf\(8 / 255\), or params="),
+        ({"threat": THREAT, "changes": {"threat.eps_255": 8}}, "the threat model is given twice"),
+        ({"threat": 8 / 255}, r"threat must be sglr\.threat\.Linf or sglr\.threat\.L2, found 0\.03"),
+    ],
+)
+def test_there_is_no_radius_by_default(given: dict, message: str):
+    with pytest.raises(sglr.config.ConfigError, match=message):
+        sglr.train(*images(), **given)
+
+
+def test_the_threat_model_that_is_given_is_trained_against(params: dict, tmp_path: Path):
+    """Of the shipped params what depends on the radius follows it; of a file of one's own nothing does."""
+    found = fitting._config("at", sglr.threat.L2(0.5), None, {}, False)[0]
+    assert (found.threat.norm, found.threat.eps_255, found.train.attack.step_size(0.5)) == ("l2", 127.5, 0.125)
+    write_text(tmp_path / "params.yaml", yaml.safe_dump(params))
+    own = fitting._config("at", sglr.threat.Linf(8 / 255), tmp_path / "params.yaml", {}, False)[0]
+    assert (own.threat.eps_255 / 255, own.train.attack.step_size_255) == (8 / 255, 6.375)
+    same, _ = fitting._config("at", None, None, {"threat.eps_255": 8, "train.attack.step_size_255": 2}, False)
+    assert own.threat == same.threat
+
+
+def test_what_is_probably_not_meant_is_a_warning_at_the_call():
+    changes = SMALL | {"threat.eps_255": 8 / 255, "train.schedule.milestones": [3, 30]}
+    with pytest.warns(UserWarning, match="less than one step of a byte") as said:
+        sglr.train(*images(), changes=changes)
+    assert {warning.filename for warning in said} == {__file__}
+    assert any("milestones 30 come after the last of 3 epochs" in str(warning.message) for warning in said)

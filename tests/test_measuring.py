@@ -15,7 +15,11 @@ from sglr.config.reader import validate
 from sglr.data import Split
 from sglr.files import FileError
 
-QUICK = {"evaluate.attacks": {"fgsm": "fgsm", "pgd3": {"name": "pgd", "steps": 3}}, "evaluate.sanity": None}
+THREAT = sglr.threat.Linf(25.5 / 255)
+QUICK = {
+    "evaluate.attacks": {"fgsm": "fgsm", "pgd3": {"name": "pgd", "steps": 3}}, "evaluate.sanity": None,
+    "threat.eps_255": 25.5,
+}  # fmt: skip
 X = np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8), dtype=np.uint8)
 Y = np.arange(30) % 10
 
@@ -129,7 +133,7 @@ def test_a_randomised_model_is_measured_alike_each_time(tmp_path):
     for seed in (0, 1):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        found.append(sglr.robustness(model, X, y, changes=changes, journal=tmp_path))
+        found.append(sglr.robustness(model, X, y, threat=THREAT, changes=changes, journal=tmp_path))
         assert torch.equal(torch.get_rng_state(), before)
         for piece in tmp_path.rglob("*apgd-dlr*.npz"):
             piece.unlink()
@@ -155,7 +159,7 @@ def test_logits_may_be_of_any_type():
     models = [Theirs(), Double(), Half()]
     for model in models:
         model.load_state_dict(models[0].state_dict())
-    plain, double, half = (sglr.robustness(model, X, Y, changes=changes).metrics() for model in models)
+    plain, double, half = (sglr.robustness(model, X, Y, threat=THREAT, changes=changes).metrics() for model in models)
     assert plain == double
     assert half["last"].keys() == plain["last"].keys()
 
@@ -177,15 +181,16 @@ def test_images_may_be_of_any_form():
 
 def test_suites_can_be_used_again():
     suite = {"evaluate.attacks": {"pgd3": {"name": "pgd", "steps": 3}}, "evaluate.attacks.pgd3.steps": 1}
-    sglr.robustness(Theirs(), X, Y, changes=suite | {"evaluate.sanity": None})
+    sglr.robustness(Theirs(), X, Y, threat=THREAT, changes=suite | {"evaluate.sanity": None})
     assert suite["evaluate.attacks"]["pgd3"]["steps"] == 3
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
+        ({"threat": None}, ConfigError, "^sglr.robustness: give the threat model"),
         ({"changes": {"train.epochs": 3}}, ConfigError, "train.epochs would have no effect: sglr.robustness"),
-        ({"changes": {"threat.eps": 3}}, ConfigError, "threat.eps: unknown key"),
+        ({"threat": None, "changes": {"threat.eps": 3}}, ConfigError, "threat.eps: unknown key"),
         ({"device": "cuda:99"}, ConfigError, "device='cuda:99' asks for a GPU"),
         ({"params": "nowhere.yaml"}, ConfigError, "cannot read nowhere.yaml"),
         ({"x": X / 25}, ValueError, r"x has values from 0 to 10\.2"),
@@ -204,4 +209,16 @@ def test_suites_can_be_used_again():
 )
 def test_what_cannot_be_used_is_refused(change, error, message):
     with pytest.raises(error, match=message):
-        sglr.robustness(**{"model": Theirs(), "x": X, "y": Y} | change)
+        sglr.robustness(**{"model": Theirs(), "x": X, "y": Y, "threat": THREAT} | change)
+
+
+def test_a_threat_model_takes_the_sweep_along():
+    """Radii of the shipped sweep in proportion to its own radius; a radius in the wrong unit is a warning."""
+    changes = {"evaluate.attacks": {"fgsm": "fgsm"}, "evaluate.sanity": None}
+    threat = sglr.threat.Linf(8 / 255)
+    found = sglr.robustness(Theirs(), X, Y, threat=threat, changes=changes | {"evaluate.sweep.steps": 2})
+    assert sorted(found.metrics()["sweep"]["last"]) == ["0", "12", "16", "2", "4", "8"]
+    changes |= {"evaluate.sweep": None, "threat.eps_255": 8 / 255}
+    with pytest.warns(UserWarning, match=r"threat\.eps_255 0\.03.* radii are given in 255ths") as said:
+        sglr.robustness(Theirs(), X, Y, changes=changes)
+    assert [warning.filename for warning in said] == [__file__]

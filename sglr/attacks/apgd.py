@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks import losses
-from sglr.attacks.inputs import require_images
+from sglr.attacks.inputs import require_inputs
 from sglr.attacks.losses import Loss, named
 from sglr.attacks.pgd import gradient_of
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
@@ -41,7 +41,7 @@ def apgd(
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
-    require_images(x, y)
+    require_inputs(x, y, threat)
     criterion, x = named(loss), x.detach()
 
     def attempt(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sglr.attacks.inputs import require_images
+from sglr.attacks.inputs import require_inputs
 from sglr.attacks.losses import FEWEST_FOR_DLR
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import L2, Linf, Threat
@@ -50,7 +50,7 @@ def autoattack(
         raise ValueError(f"unknown version {version!r}; known: {', '.join(MEMBERS)}")
     if member is not None and member not in MEMBERS[version]:
         raise ValueError(f"{version} has no member {member!r}; it has: {', '.join(MEMBERS[version])}")
-    require_images(x, y)
+    require_inputs(x, y, threat)
     if len(x) == 0:
         return x.detach().clone()
     with torch.no_grad():

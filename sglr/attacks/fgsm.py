@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from sglr.attacks.inputs import require_images
+from sglr.attacks.inputs import require_inputs
 from sglr.attacks.losses import cross_entropy
 from sglr.attacks.pgd import input_gradient
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
@@ -11,7 +11,7 @@ from sglr.threat import Threat
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat) -> Tensor:
     """One steepest step of length eps on the cross-entropy. Shapes, ranges and ValueError as in ``pgd``."""
-    require_images(x, y)
+    require_inputs(x, y, threat)
     x = x.detach()
     return threat.project(x + threat.step(input_gradient(model, x, y, cross_entropy), threat.eps), x)
 

@@ -2,13 +2,27 @@
 
 import math
 
+import torch
 from torch import Tensor
+
+from sglr.threat import Threat
 
 _ROUNDED = 1e-5
 
 
-def require_images(x: Tensor, y: Tensor) -> None:
-    """ValueError unless x holds images (N, ...) in [0, 1] and y as many labels. Waits for the device."""
+def require_inputs(x: Tensor, y: Tensor, threat: Threat) -> None:
+    """Check what an attack is given; waits for the device.
+
+    x: (N, ...) images in [0, 1]; y: (N,) class numbers, int64, or (N, ...) targets of a loss of one's own. TypeError
+    for anything of another kind, ValueError for other values.
+    """
+    for name, given in (("images", x), ("labels", y)):
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name} must be a torch tensor, found {type(given).__name__}")
+    if not hasattr(threat, "projection"):
+        raise TypeError(f"threat must be a threat model such as sglr.threat.Linf(8 / 255), found {threat!r}")
+    if y.dim() == 1 and y.dtype != torch.int64:
+        raise TypeError(f"labels (N,) must be int64 class numbers, found {y.dtype}")
     if not x.is_floating_point() or x.dim() < 2:
         raise ValueError(f"images must be floating point, (N, C, H, W), found {x.dtype} {tuple(x.shape)}")
     if len(x) != len(y):

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks import losses
-from sglr.attacks.inputs import require_images
+from sglr.attacks.inputs import require_inputs
 from sglr.attacks.losses import Loss, named
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.attacks.restarts import worst_case
@@ -39,15 +39,15 @@ def pgd(
     dtype.
 
     Raises ValueError for images outside [0, 1], an unknown loss, a negative step size, steps or restarts below 1,
-    or restarts without a random start.
+    or restarts without a random start; TypeError for what is no tensor, no threat model or, of labels, not int64.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
     if not step_size >= 0:
         raise ValueError(f"step_size must be at least 0, found {step_size}")
     if restarts > 1 and (start is not None or not random_start):
-        raise ValueError(f"{restarts} restarts from one start would be one attack made {restarts} times")
-    require_images(x, y)
+        raise ValueError(f"restarts={restarts} needs a random start and no `start`: all would be the same attack")
+    require_inputs(x, y, threat)
     criterion = named(loss)
     x = x.detach()
 

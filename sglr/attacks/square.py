@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks.autoattack import run, runner, square_misfit
-from sglr.attacks.inputs import require_images
+from sglr.attacks.inputs import require_inputs
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
 
@@ -21,7 +21,7 @@ def square(
     """
     if queries < 1 or restarts < 1:
         raise ValueError(f"queries and restarts must be at least 1, found {queries} and {restarts}")
-    require_images(x, y)
+    require_inputs(x, y, threat)
     attacks = runner(model, x, threat=threat, seed=seed, version="custom", attacks=["square"])
     attacks.square.n_queries, attacks.square.n_restarts = queries, restarts
     return run(attacks, x, y, len(x))

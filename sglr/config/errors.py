@@ -1,4 +1,4 @@
-"""The one error a bad configuration ends in."""
+"""Errors that a user can cause, and how a bad configuration is described."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,14 @@ from typing import Any
 _OF_LISTS = ("tuple_type", "too_short", "too_long")
 
 
-class ConfigError(ValueError):
+class UserError(Exception):
+    """Something a user can put right: the message says what, and the commands show nothing else of it.
+
+    Base of ConfigError, FileError, TrainingError and the others of this library that are no bugs.
+    """
+
+
+class ConfigError(UserError, ValueError):
     """A value in params.yaml that cannot be used; the message names key, value and what is allowed."""
 
 
@@ -18,6 +25,13 @@ def said(problem: Mapping[str, Any], key: str, found: str = "") -> str:
     if problem["type"] in _OF_LISTS:
         message = message.replace("Tuple", "List").replace("tuple", "list")
     return f"{key}: {message}{found}" if key else message + found
+
+
+def unknown(key: str, known: Iterable[str]) -> str:
+    """'section.key: unknown key', with the nearest known name of that section and all of them."""
+    names = sorted(known)
+    listed = f" Known here: {', '.join(names)}." if names else ""
+    return f"{key}: unknown key.{suggest(key.rpartition('.')[2], names)}{listed}"
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

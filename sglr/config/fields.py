@@ -11,7 +11,7 @@ def unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """The values, each of which must stand there once."""
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
-        raise ValueError(f"each value may stand there once, given more than once: {repeated}")
+        raise ValueError(f"duplicate values: {repeated}")
     return values
 
 

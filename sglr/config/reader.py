@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from sglr.config.errors import ConfigError, said, suggest
+from sglr.config.errors import ConfigError, said, unknown
 from sglr.config.lookup import section_type
 from sglr.config.whole import Config
 
@@ -71,7 +71,8 @@ def parse(text: str, source: str = "params.yaml") -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{source} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{source} must hold a mapping of sections, found {type(values).__name__}.")
+        found = "nothing" if values is None else type(values).__name__
+        raise ConfigError(f"{source} must hold a mapping of sections, found {found}.")
     return values
 
 
@@ -132,9 +133,8 @@ def _describe(problem: Any, values: dict[str, Any]) -> str:
     where = _place(problem, values)
     key = ".".join(str(part) for part in where)
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(where[:-1], values)
-        hint = suggest(str(where[-1]), known)
-        return f"{key}: unknown key.{hint}" + (f" Known here: {', '.join(known)}." if known else "")
+        section = section_type(where[:-1], values)
+        return unknown(key, section.model_fields if section else ())
     if problem["type"] == "missing":
         return f"{key}: missing."
     found, present = _lookup(where, values)
@@ -163,9 +163,3 @@ def _lookup(where: list[Any], values: Any) -> tuple[Any, bool]:
         except (KeyError, IndexError, TypeError):
             return None, False
     return values, True
-
-
-def _known_keys(where: list[Any], values: dict[str, Any]) -> list[str]:
-    """Field names of the section at ``where``, found by walking the types along the key."""
-    section: type[BaseModel] | None = section_type(where, values)
-    return sorted(section.model_fields) if section else []

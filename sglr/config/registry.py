@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from sglr.config.errors import ConfigError, said, suggest
+from sglr.config.errors import ConfigError, said, suggest, unknown
 
 # The largest number that float32, in which everything is trained, can hold.
 _LARGEST = float.fromhex("0x1.fffffep+127")
@@ -90,7 +90,12 @@ class Registry:
         try:
             return self.type_of(name).model_validate({"name": name, **values})
         except ValidationError as error:
-            problems = [said(problem, ".".join(map(str, problem["loc"]))) for problem in error.errors()]
+            known = self.type_of(name).model_fields.keys() - {"name"}
+            problems = [
+                unknown(key, known) if problem["type"] == "extra_forbidden" else said(problem, key)
+                for problem in error.errors()
+                for key in [".".join(map(str, problem["loc"]))]
+            ]
             raise ConfigError(f"{self.kind} {name!r}: {'; '.join(problems)}") from None
 
 

@@ -182,6 +182,14 @@ class Split:
         """(N,) bool: the given label is not the true one."""
         return self.given != self.true
 
+    def to(self, device: torch.device | str) -> "Split":
+        """The same examples on a device."""
+        return Split(self.x.to(device), self.given.to(device), self.true.to(device))
+
+    def first(self, n: int) -> "Split":
+        """The first n examples."""
+        return Split(self.x[:n], self.given[:n], self.true[:n])
+
     def images(self, index: Tensor | slice | None = None) -> Tensor:
         """Images (n, C, H, W) as float32 in [0, 1]; all of them, or those of an index tensor or slice."""
         chosen = self.x if index is None else self.x[index]

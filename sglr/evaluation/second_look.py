@@ -121,7 +121,7 @@ def _model(
     n = len(own.correct)
     x, y = test.images(slice(0, n)), test.true[:n]
     item, checkpoint = path.parent.name, path.name
-    ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
+    ball = threat.of(config.threat)
     model = models.load_model(path).to(device)
     with unchanged(model, model_at(path)):
         natural = predictions(model, x, _BATCH)

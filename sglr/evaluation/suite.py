@@ -186,7 +186,7 @@ def _take_chunks(
     """Do every nproc-th chunk, from ``rank`` on, for the journal alone."""
     torch.set_num_threads(threads)
     device = processes.device_of(rank, device)
-    on_device = Split(*(values.to(device) for values in (test.x, test.given, test.true)))
+    on_device = test.to(device)
     with full_precision():
         for path in checkpoints:
             with _evaluable(path, device) as model:

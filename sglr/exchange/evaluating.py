@@ -13,7 +13,7 @@ import sglr
 from sglr import files, models, processes, threat
 from sglr.config import Config, ConfigError
 from sglr.config.names import CHECKPOINTS
-from sglr.data import Prepared, Split
+from sglr.data import Prepared
 from sglr.evaluation.second_look import rescore
 from sglr.evaluation.suitability import require_attackable
 from sglr.evaluation.suite import KEPT, evaluate, write
@@ -149,9 +149,9 @@ def evaluate_foreign(
     # If what follows is cut short, new numbers must not stand beside the record of earlier ones.
     (folder / "source.json").unlink(missing_ok=True)
     write(result, folder)
-    ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
+    ball = threat.of(config.threat)
     doubts, threads = journal / "doubts.json", torch.get_num_threads()
-    first = Split(*(values[:KEPT] for values in (test.x, test.given, test.true)))
+    first = test.first(KEPT)
     with processes.alongside(1, rescore, folder / "worst.npz", trained / "last", first, ball, device, threads, doubts):
         pass
     result.flags += [f"last: {doubt}" for doubt in files.read_json(doubts)]

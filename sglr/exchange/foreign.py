@@ -11,6 +11,7 @@ from sglr.config import ConfigError
 from sglr.exchange.foreign_file import read_tensors
 from sglr.exchange.foreign_names import BATCH_COUNTER, CAVEATS, COUNTERS, NORMALIZATIONS, OWN, PREFIXES, Layout, layouts
 from sglr.files import FileError
+from sglr.models.checkpoint import some
 from sglr.models.factory import build, spec
 from sglr.models.registry import Classifier, Shape
 
@@ -146,8 +147,4 @@ def _problems(layout: Layout, wanted: dict[str, Tensor], state: dict[str, Tensor
     ]
     if not any(groups.values()):
         groups["not finite"] = [key for key, value in found.items() if not bool(torch.isfinite(value).all())]
-    return "; ".join(f"{title}: {_some(keys)}" for title, keys in groups.items() if keys)
-
-
-def _some(keys: list[str], most: int = 8) -> str:
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+    return "; ".join(f"{title}: {some(keys)}" for title, keys in groups.items() if keys)

@@ -31,7 +31,7 @@ class GivenImages(Prepared):
 
     def test(self, device: torch.device | str = "cpu") -> Split:
         """The test split on a device."""
-        return Split(*(part.to(device) for part in (self._split.x, self._split.given, self._split.true)))
+        return self._split.to(device)
 
 
 def read_test(path: str | Path, num_classes: int | None = None) -> GivenImages:

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sglr.config.errors import UserError
+
 PARTIAL = ".partial"
 """How the hidden names of files under way end; what a kill leaves of one is nobody's (.dvcignore names them too)."""
 # Read once, here: reading the mask means setting it for a moment, which would meet the writes of another thread.
@@ -13,7 +15,7 @@ _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
-class FileError(RuntimeError):
+class FileError(UserError, RuntimeError):
     """A file that is missing, damaged or cannot be written; the message names it and says what to do."""
 
 

@@ -43,7 +43,7 @@ def observe(
     that methods and checkpoints see the same.
     """
     settings = config.analyze.attack
-    ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
+    ball = threat.of(config.threat)
     size = config.analyze.batch_size
     parts: dict[str, list[Activations]] = {kind: [] for kind in INPUTS}
     for number, (chosen, y) in enumerate(zip(index.split(size), labels.split(size), strict=True)):

@@ -13,7 +13,8 @@ from sglr import files
 from sglr.config import Config
 from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared
-from sglr.information import calibration, entropy, memorization, notes
+from sglr.information import calibration, memorization, notes
+from sglr.information.entropy import contingency, entropy, label_entropy, mutual_information_bias
 from sglr.information.findings import Findings
 from sglr.information.on_predictions import predictions
 from sglr.information.on_training import training
@@ -112,7 +113,7 @@ def _labels(subject: Subject) -> Findings:
     found, trained = Findings(subject.config.analyze.seed), subject.trained
     bins = subject.config.analyze.ece_bins
     recovered, corrupted = memorization.recovery(trained.targets, trained.given, trained.true)
-    found.mean("targets/entropy", entropy.entropy(trained.targets))
+    found.mean("targets/entropy", entropy(trained.targets))
     found.mean("targets/recovered", recovered)
     found.mean("targets/corrupted", corrupted)
     found.mean("targets/brier", calibration.brier(trained.targets, trained.true))
@@ -124,9 +125,9 @@ def _labels(subject: Subject) -> Findings:
     else:
         subject.notes["targets/nll"] = notes.INFINITE_NLL
     for name, labels in (("targets", trained.targets.argmax(1)), ("given", trained.given)):
-        table = entropy.contingency(labels, trained.true, trained.targets.shape[1])
+        table = contingency(labels, trained.true, trained.targets.shape[1])
         found.shared_information(f"{name}/information", table)
-        subject.notes[f"{name}/information"] = notes.information_bias(name, entropy.mutual_information_bias(table))
+        subject.notes[f"{name}/information"] = notes.information_bias(name, mutual_information_bias(table))
     test = subject.test.true[subject.test_index].cpu().numpy()
-    found.number("labels/entropy", entropy.label_entropy(test), len(test))
+    found.number("labels/entropy", label_entropy(test), len(test))
     return found

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sglr.evaluation.statistics import wilson
-from sglr.information import bootstrap, calibration, entropy
+from sglr.information import bootstrap, calibration
 from sglr.information.checks import Integers
+from sglr.information.entropy import mutual_information
 from sglr.random import numpy_stream
 
 
@@ -56,8 +57,8 @@ class Findings:
 
     def shared_information(self, name: str, table: Integers) -> None:
         """Add the plug-in mutual information of a contingency table (C, C) and its interval."""
-        self.number(name, entropy.mutual_information(table), int(table.sum()))
-        self.intervals[name] = bootstrap.counts_interval(table, entropy.mutual_information, self._stream(name))
+        self.number(name, mutual_information(table), int(table.sum()))
+        self.intervals[name] = bootstrap.counts_interval(table, mutual_information, self._stream(name))
 
     def difference(self, name: str, first: ArrayLike, second: ArrayLike) -> None:
         """Add mean(first) - mean(second) of independent samples and its interval; the size is that of the smaller."""

@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sglr.information import calibration, entropy, notes, temperature
+from sglr.information import calibration, notes, temperature
 from sglr.information.activations import Activations, forward, joined, observe
 from sglr.information.checks import Integers
+from sglr.information.entropy import entropy
 from sglr.information.findings import Findings
 from sglr.information.index_information import index_information
 from sglr.information.probe import TooFewExamplesError, probe_information
@@ -28,7 +29,7 @@ def predictions(
     for kind, part in seen.items():
         correct[kind] = part.probs.argmax(1) == labels
         found.mean(f"{kind}/accuracy", correct[kind])
-        found.mean(f"{kind}/entropy", entropy.entropy(part.probs))
+        found.mean(f"{kind}/entropy", entropy(part.probs))
         found.mean(f"{kind}/nll", calibration.nll(part.log_probs, labels))
         found.mean(f"{kind}/brier", calibration.brier(part.probs, labels))
         scalings = {"": part.log_probs}

@@ -150,7 +150,7 @@ def _sharpness(
     radii = np.linspace(-settings.radius, settings.radius, settings.points).tolist()
     x = seen["natural"].images[:n]
     given = subject.train.given[torch.from_numpy(subject.train_index[:n]).to(device)]
-    ball = threat.build(config.threat.norm, config.threat.eps_255 / 255)
+    ball = threat.of(config.threat)
 
     def losses(moved: nn.Module, attacked: bool) -> Floats:
         found = []

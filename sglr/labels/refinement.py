@@ -27,8 +27,8 @@ class SelfGuidedRefinement:
     ``refinement_ratio`` (r) that of the refined label in the target. r < 1 is a reconstruction of the paper's
     y = r f(x') + (1 - r) y_hard; the authors' published code has r = 1.
 
-    Every update is looked at: that it is one of probabilities, of examples that occur once. ``validate=False`` leaves
-    that out, for which a GPU would have to wait.
+    Each update is validated: rows must be probabilities, indices unique. ``validate=False`` skips this, since it waits
+    for the GPU.
 
     Raises ValueError for values outside [0, 1] and for alpha = 1, which never refines.
     """
@@ -49,8 +49,11 @@ class SelfGuidedRefinement:
                 raise ValueError(f"{name} must lie in [0, 1], found {value}")
         if alpha == 1:
             raise ValueError("alpha 1 keeps the given labels for ever: that is training without refinement")
-        if given_labels.dim() != 1 or given_labels.dtype != torch.int64:
-            raise ValueError(f"given_labels must be int64 (n,), found {given_labels.dtype} {tuple(given_labels.shape)}")
+        if not isinstance(given_labels, Tensor) or given_labels.dim() != 1 or given_labels.dtype != torch.int64:
+            found = f"{getattr(given_labels, 'dtype', '')} {tuple(getattr(given_labels, 'shape', ()))}"
+            raise ValueError(f"given_labels must be a torch tensor, int64 (n,), found {type(given_labels)} {found}")
+        if len(given_labels) and not (int(given_labels.min()) >= 0 and int(given_labels.max()) < num_classes):
+            raise ValueError(f"given_labels must lie in [0, {num_classes}), num_classes being {num_classes}")
         self.alpha = alpha
         self.adversarial_weight = adversarial_weight
         self.refinement_ratio = refinement_ratio

@@ -134,9 +134,10 @@ def _misfits(wanted: dict[str, tuple[str, tuple[int, ...]]], found: dict[str, tu
         "unexpected": [name for name in found if name not in wanted],
         "of another form": wrong,
     }
-    return "; ".join(f"{title}: {_some(names)}" for title, names in groups.items() if names)
+    return "; ".join(f"{title}: {some(names)}" for title, names in groups.items() if names)
 
 
-def _some(names: list[str], most: int = 8) -> str:
+def some(names: list[str], most: int = 8) -> str:
+    """The first of them, and how many more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -100,10 +100,6 @@ def _options(model: str | ModelOptions, options: dict[str, Any]) -> ModelOptions
         if options:
             raise TypeError("options are given twice: in the options object and as keywords")
         return model
-    known = REGISTRY.type_of(model).model_fields
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ConfigError(f"model {model!r} has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}.")
     chosen = REGISTRY.options(model, **options)
     assert isinstance(chosen, ModelOptions)
     return chosen

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from sglr.config import ConfigError, parse
-from sglr.config.errors import suggest
+from sglr.config.errors import UserError, suggest
 
 FOLDER = Path(__file__).parent
 BASE = "base"
@@ -14,7 +14,7 @@ BASE = "base"
 RESERVED = ("about", "cost", "extends")
 
 
-class PresetError(ValueError):
+class PresetError(UserError, ValueError):
     """A preset that cannot be used, or must not be written; the message says why and what to do."""
 
 

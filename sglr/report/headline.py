@@ -8,9 +8,9 @@ from sglr.report.wording import bounds, counted, percent, quoted
 Row = dict[str, Any]
 CLAIMS = {
     "narrows": "{method} narrows the {gap} of {baseline} {under}",
-    "unchanged": "{method} does not measurably change the {gap} of {baseline} {under}",
+    "unchanged": "{method} does not significantly change the {gap} of {baseline} {under}",
     "widens": "{method} widens the {gap} of {baseline} {under}",
-    "no_gap": "{baseline} has no {gap} {under} that could be told from none; with {method} it {changes}",
+    "no_gap": "{baseline} shows no significant {gap} {under}; with {method} it {changes}",
 }
 
 
@@ -73,7 +73,7 @@ def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
         return {"method": method, "verdict": "no_best", "sentence": sentence, "accuracy": ""}
     change = _comparison(results, attack, method, "gap_reduction")
     verdict = _judge(ours, theirs, change)
-    changes = "does not measurably change" if change["low"] <= 0 <= change["high"] else "changes"
+    changes = "does not change significantly" if change["low"] <= 0 <= change["high"] else "changes"
     claim = CLAIMS[verdict].format(
         method=quoted(method), baseline=quoted(baseline), gap=gap_name(attack), under=_under(attack), changes=changes
     )
@@ -108,8 +108,8 @@ def _left(ours: Row) -> str:
     if ours["high"] < 0:
         above = f"{percent(-ours['mean'])} points above its best {bounds(_turned(ours))}"
         return f"No gap is left: its last epoch is {above}."
-    told = "can" if ours["low"] > 0 else "cannot"
-    return f"What is left, {percent(ours['mean'])} {bounds(ours)}, {told} be told from none."
+    told = "" if ours["low"] > 0 else "not "
+    return f"The remaining gap, {percent(ours['mean'])} {bounds(ours)}, is {told}significantly different from 0."
 
 
 def _change(row: Row) -> str:
@@ -122,7 +122,7 @@ def _change(row: Row) -> str:
 def _against(row: Row, reference: str) -> str:
     """'20.4 points above at [17.3, 23.6]', in words that respect an interval around 0."""
     if row["low"] <= 0 <= row["high"]:
-        return f"not distinguishable from {reference} ({percent(row['estimate'])} points {bounds(row)})"
+        return f"not significantly different from {reference} ({percent(row['estimate'])} points {bounds(row)})"
     if row["estimate"] > 0:
         return f"{percent(row['estimate'])} points above {reference} {bounds(row)}"
     return f"{percent(-row['estimate'])} points below {reference} {bounds(_turned(row))}"
@@ -179,7 +179,7 @@ def _how_counted(study: Study, results: Row, attack: str) -> str:
         )
     return (
         f"{counted(seeds, 'seed')} × {counted(examples, 'test example')}; in brackets 95% intervals of a hierarchical"
-        " bootstrap over both, as wide as Student's t asks for from so many of each."
+        " bootstrap over both, with Student's t for the number of each."
     )
 
 

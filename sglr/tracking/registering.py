@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sglr import files
+from sglr.config.errors import UserError
 from sglr.config.names import CHECKPOINTS
 from sglr.tracking.server import connect
 from sglr.tracking.settings import address, prepare_environment, shown
@@ -15,7 +16,7 @@ from sglr.tracking.settings import address, prepare_environment, shown
 _EXAMPLES = 2
 
 
-class RegistryError(RuntimeError):
+class RegistryError(UserError, RuntimeError):
     """The model cannot be registered; the message says why."""
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sglr.attacks.accuracy import LogitsError
+from sglr.config.errors import UserError
 from sglr.data import Split, batches, order
 from sglr.models.checkpoint import unwrap
 from sglr.models.precision import full_precision
@@ -26,7 +27,7 @@ from sglr.training.step import Learner, take
 Row = dict[str, Any]
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """A training that cannot go on: numbers that are not finite, data that does not fit."""
 
 

@@ -45,7 +45,7 @@ class Plan:
             batch_size=train.batch_size,
             optimizer=train.optimizer,
             schedule=train.schedule,
-            threat=threat.build(config.threat.norm, config.threat.eps_255 / 255),
+            threat=threat.of(config.threat),
             attack=train.attack,
             attack_bn=train.attack_bn,
             precision=train.precision,

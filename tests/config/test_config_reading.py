@@ -36,8 +36,8 @@ def test_scalars_mean_what_they_look_like(written, meant):
         ("a: &x [*x]\n", "params.yaml"),
         ("- 1\n- 2\n", "must hold a mapping of sections, found list"),
         ("just words\n", "must hold a mapping of sections, found str"),
-        ("", "must hold a mapping of sections, found NoneType"),
-        ("# only a comment\n", "must hold a mapping of sections, found NoneType"),
+        ("", "must hold a mapping of sections, found nothing"),
+        ("# only a comment\n", "must hold a mapping of sections, found nothing"),
     ],
 )
 def test_texts_that_are_no_params_are_refused(tmp_path: Path, text: str, expected: str):

@@ -27,7 +27,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = sglr.config.load(folder / "params.yaml")
     sglr.data.prepare(config.data, folder / "artifacts/data")
     split = sglr.data.open_folder(folder / "artifacts/data").train(0)
-    sglr.train(split.x, split.given, changes={"train.epochs": 6}).save(folder / "artifacts/train/sglr-0")
+    sglr.train(
+        split.x,
+        split.given,
+        params=folder / "params.yaml",
+        changes={"train.epochs": 6, "train.schedule.milestones": [4]},
+    ).save(folder / "artifacts/train/sglr-0")
     return folder
 
 

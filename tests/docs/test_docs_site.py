@@ -20,7 +20,7 @@ from sglr.config.sections import Method
 
 sys.path.insert(0, str(pages.ROOT / "docs"))
 
-import images
+import figures
 import params_reference
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -129,15 +129,15 @@ def test_no_explanation_is_of_something_that_is_gone():
 
 
 def test_the_image_of_the_pipeline_is_that_of_dvc_yaml(tmp_path: Path):
-    assert set(images.graph().edges) == {
+    assert set(figures.graph().edges) == {
         ("check", "prepare"), ("prepare", "warmup"), ("warmup", "train"), ("train", "evaluate"), ("train", "analyze"),
         ("evaluate", "audit"), ("audit", "report"), ("analyze", "report"),
     }  # fmt: skip
-    images.draw(tmp_path / "pipeline.svg")
+    figures.draw(tmp_path / "pipeline.svg")
     drawn, kept = ((folder / "pipeline.svg").read_text() for folder in (tmp_path, pages.ROOT / "docs/images"))
     texts = [re.findall(r"<text [^>]*>([^<]+)</text>", image) for image in (drawn, kept)]
     assert texts[0] == texts[1]
-    assert set(images.stages()) <= set(texts[0])
+    assert set(figures.stages()) <= set(texts[0])
 
 
 @pytest.mark.slow

@@ -194,7 +194,7 @@ def test_an_unknown_architecture_and_its_options(wrn, tmp_path):
     path = save(tmp_path / "x.pt", wrn.state_dict())
     with pytest.raises(ConfigError, match=r"unknown model 'wrm'.*Did you mean 'wrn'"):
         exchange.load_foreign(path, "wrm", num_classes=4, shape=(3, 8, 8))
-    with pytest.raises(ConfigError, match="has no option 'deep'"):
+    with pytest.raises(ConfigError, match=r"model 'wrn': deep: unknown key\. Did you mean 'depth'"):
         exchange.load_foreign(path, "wrn", num_classes=4, shape=(3, 8, 8), deep=3)
 
 

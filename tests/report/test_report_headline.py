@@ -45,12 +45,12 @@ def test_sentences_carry_the_numbers(make: Make) -> None:
     verdict, text = results["headline"]["verdicts"][0], " ".join(results["headline"]["details"])
     claim = "‘sglr’ narrows the robust overfitting gap of ‘at’ under pgd20: from 20.0 to 0.0 points, 20.0 less ["
     assert verdict["sentence"].startswith(claim)
-    assert re.search(r" What is left, 0\.0 \[−\d+\.\d, \d+\.\d\], cannot be told from none\.$", verdict["sentence"])
-    assert "‘sglr’ is 20.0 points above ‘at’ [" in verdict["accuracy"]
-    assert (
-        "which costs no more than going on, it is not distinguishable from that (0.0 points [no example differs])"
-        in verdict["accuracy"]
+    assert re.search(
+        r" The remaining gap, 0\.0 \[−\d+\.\d, \d+\.\d\], is not significantly different from 0\.$", verdict["sentence"]
     )
+    assert "‘sglr’ is 20.0 points above ‘at’ [" in verdict["accuracy"]
+    same = "it is not significantly different from that (0.0 points [no example differs])"
+    assert f"which costs no more than going on, {same}" in verdict["accuracy"]
     assert "Under autoattack (20 test examples), ‘sglr’" in text
     assert "2 seeds × 200 test examples" in text
 
@@ -58,7 +58,7 @@ def test_sentences_carry_the_numbers(make: Make) -> None:
 def test_what_is_left_of_a_gap_is_told_from_none(make: Make) -> None:
     made = make(correct={"at": FALLING, "sglr": {"best": (140, 150), "last": (124, 134)}})
     sentence = results_of(made)["headline"]["verdicts"][0]["sentence"]
-    assert re.search(r" What is left, 8\.0 \[\d+\.\d, \d+\.\d\], can be told from none\.$", sentence)
+    assert re.search(r" The remaining gap, 8\.0 \[\d+\.\d, \d+\.\d\], is significantly different from 0\.$", sentence)
 
 
 def test_where_the_last_epoch_is_above_the_best_no_gap_is_left(make: Make) -> None:
@@ -81,8 +81,8 @@ def test_a_gap_narrowed_from_below_is_said_to_be(make: Make) -> None:
     )
     results = results_of(made)
     sentence = results["headline"]["verdicts"][0]["sentence"]
-    assert re.search(r"\], but its best epoch is 72\.5 points below that of ‘at’ \[\d+\.\d, \d+\.\d\]\. What", sentence)
-    assert sentence.endswith(" What is left, 0.0 [no example differs], cannot be told from none.")
+    assert re.search(r"\], but its best epoch is 72\.5 points below that of ‘at’ \[\d+\.\d, \d+\.\d\]\. The", sentence)
+    assert sentence.endswith(" The remaining gap, 0.0 [no example differs], is not significantly different from 0.")
     assert any("PGD-10 (‘standard’: by natural accuracy), never" in caution for caution in results["cautions"])
 
 
@@ -90,7 +90,7 @@ def test_a_best_epoch_that_is_not_told_apart_is_not_in_the_verdict(make: Make) -
     assert "its best epoch" not in results_of(make())["headline"]["verdicts"][0]["sentence"]
 
 
-@pytest.mark.parametrize(("last", "said"), [((141, 147), "does not measurably change"), ((60, 70), "changes")])
+@pytest.mark.parametrize(("last", "said"), [((141, 147), "does not change significantly"), ((60, 70), "changes")])
 def test_without_a_gap_a_change_is_claimed_only_where_there_is_one(
     make: Make, last: tuple[int, int], said: str
 ) -> None:
@@ -98,7 +98,9 @@ def test_without_a_gap_a_change_is_claimed_only_where_there_is_one(
     made = make(correct={"at": steady, "sglr": {"best": (140, 150), "last": last}})
     verdict = results_of(made)["headline"]["verdicts"][0]
     assert verdict["verdict"] == "no_gap"
-    assert f"that could be told from none; with ‘sglr’ it {said}: from " in verdict["sentence"]
+    assert (
+        f"shows no significant robust overfitting gap under pgd20; with ‘sglr’ it {said}: from " in verdict["sentence"]
+    )
 
 
 def test_where_no_example_differs_no_interval_pretends_to_know(make: Make) -> None:
