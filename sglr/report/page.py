@@ -149,8 +149,8 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         Section(
             "cost", "Cost",
             text=["Seconds and memory differ from machine to machine and are not on this page, so that identical"
-                  " results give an identical file. “sglr results --cost” prints those of the last runs here, and MLflow"
-                  " has them as metrics (seconds/total, memory/peak_mib)."],
+                  " results give an identical file. “sglr results --cost” prints those of the last runs here;"
+                  " MLflow has them as metrics (seconds/total, memory/peak_mib)."],
             tables=_some(tables, "cost"),
         ),
         Section("cautions", "Cautions", bullets=results["cautions"]),
