@@ -62,7 +62,7 @@ def missing(error: ModuleNotFoundError) -> str:
     package = (error.name or "").partition(".")[0]
     if package in ("", "sglr", "stages"):
         raise error
-    return f"{package} is not installed, which this needs: pip install -e '.[pipeline]' installs all there is"
+    return f"{package} is not installed, which this needs: pip install -e '.[pipeline]' installs all"
 
 
 def examples(*lines: str) -> str:

@@ -1,15 +1,18 @@
 """The sglr command as a user meets it."""
 
 import json
+import re
 from typing import get_args
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 from command import call
 
 from sglr import doctor, presets, running, status, tracking
 from sglr.cli import main
+from sglr.terminal import Group
 
 
 def test_check_says_what_is_valid_and_what_is_not(tmp_path, params):
@@ -20,6 +23,26 @@ def test_check_says_what_is_valid_and_what_is_not(tmp_path, params):
     assert result.exit_code == 1
     assert "experiment.methods: missing." in result.output
     assert "data: missing." in result.output
+
+
+def test_check_says_what_is_probably_not_meant(tmp_path, params):
+    params["threat"]["eps_255"] = 8 / 255
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    result = call("check", str(tmp_path / "params.yaml"))
+    assert result.exit_code == 0
+    assert re.search(r"^warning: threat\.eps_255 0\.03.* radii are given in 255ths", result.output)
+
+
+def test_a_package_that_is_missing_is_named():
+    group = Group("sglr")
+
+    @group.of("Use", name="predict")
+    def predict():
+        raise ModuleNotFoundError("No module named 'PIL'", name="PIL.Image")
+
+    result = CliRunner().invoke(group, ["predict"])
+    assert result.exit_code == 1
+    assert result.output == "Error: PIL is not installed, which this needs: pip install -e '.[pipeline]' installs all\n"
 
 
 def test_results_are_printed_or_asked_for(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """PGD, FGSM and the balls against closed forms, and what an attack must leave alone."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -200,7 +201,7 @@ def test_the_loss_may_be_a_function():
         ({"steps": 0}, "steps and restarts"),
         ({"restarts": 0}, "steps and restarts"),
         ({"step_size": -0.1}, "step_size must be at least 0"),
-        ({"restarts": 2, "random_start": False}, "one attack made 2 times"),
+        ({"restarts": 2, "random_start": False}, "restarts=2 needs a random start and no `start`"),
         ({"loss": "mse"}, "unknown loss 'mse'"),
     ],
 )
@@ -208,6 +209,23 @@ def test_bad_arguments_are_refused(change, message):
     arguments = {"threat": Linf(0.1), "step_size": 0.1, "steps": 2} | change
     with pytest.raises(ValueError, match=message):
         pgd(Linear(), images(2), torch.zeros(2, dtype=torch.long), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.zeros((2, 1, 4, 4), np.float32)}, "images must be a torch tensor, found ndarray"),
+        ({"y": [0, 0]}, "labels must be a torch tensor, found list"),
+        ({"y": torch.zeros(2)}, r"labels \(N,\) must be int64 class numbers, found torch\.float32"),
+        ({"y": torch.zeros(2, dtype=torch.int32)}, "must be int64 class numbers, found torch.int32"),
+        ({"threat": 8 / 255}, r"threat must be a threat model such as sglr\.threat\.Linf\(8 / 255\), found 0\.03"),
+    ],
+)
+@pytest.mark.parametrize("name", ["pgd", "fgsm", "apgd", "square", "autoattack"])
+def test_what_is_of_another_kind_is_refused(name, change, message):
+    given = {"x": images(2), "y": torch.zeros(2, dtype=torch.long), "threat": Linf(0.1)} | change
+    with pytest.raises(TypeError, match=message):
+        ATTACKS[name](Linear(), **given)
 
 
 ATTACKS = {

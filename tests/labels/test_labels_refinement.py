@@ -1,5 +1,6 @@
 """Self-guided label refinement as a piece of its own: facts that hold of it."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,10 +97,16 @@ def test_settings_that_mean_nothing_are_refused(change):
         SelfGuidedRefinement(torch.tensor([0, 1]), 2, **change)
 
 
-@pytest.mark.parametrize("labels", [torch.tensor([0.0, 1.0]), torch.tensor([[0, 1]])])
+@pytest.mark.parametrize("labels", [torch.tensor([0.0, 1.0]), torch.tensor([[0, 1]]), np.array([0, 1])])
 def test_labels_must_be_whole_numbers_in_one_row(labels):
     with pytest.raises(ValueError, match="int64"):
         SelfGuidedRefinement(labels, 2)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_labels_must_be_of_the_classes(wrong):
+    with pytest.raises(ValueError, match=r"given_labels must lie in \[0, 2\)"):
+        SelfGuidedRefinement(torch.tensor([0, wrong]), 2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""What ``import sglr`` offers: names that can be found, and modules that are not hidden by functions of their name."""
+
+import ast
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sglr
+from sglr import files, processes, training
+from sglr.terminal import missing
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_names_can_be_found():
+    assert {"attacks", "load_model", "robustness", "threat", "train", "UserError"} <= set(dir(sglr))
+    assert all(getattr(sglr, name) is not None for name in dir(sglr))
+    assert set(dir(sglr.evaluation)) == set(sglr.evaluation.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        sglr.trian  # noqa: B018
+
+
+def test_what_a_user_can_put_right_has_one_base():
+    for error in (sglr.config.ConfigError, files.FileError, processes.ProcessError, training.TrainingError):
+        assert issubclass(error, sglr.UserError)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("PIL.Image", "PIL is not installed"), ("sglr.nothing", None), (None, None)]
+)
+def test_a_missing_package_is_named_and_a_missing_module_of_ours_is_a_bug(name, said):
+    error = ModuleNotFoundError("no module", name=name)
+    if said is None:
+        with pytest.raises(ModuleNotFoundError):
+            missing(error)
+    else:
+        assert missing(error).startswith(said)
+
+
+def hidden() -> Iterator[tuple[str, str]]:
+    """Package and name of modules whose package exports something else under their name."""
+    for package in ("attacks", "config", "data", "evaluation", "information", "labels", "models", "training"):
+        module = importlib.import_module(f"sglr.{package}")
+        for found in pkgutil.iter_modules(module.__path__):
+            if found.name in getattr(module, "__all__", ()):
+                yield f"sglr.{package}", found.name
+
+
+def test_no_module_of_ours_is_taken_for_the_function_of_its_name():
+    """``from sglr.information import entropy`` is a module or a function, as the order of imports will have it."""
+    risky = set(hidden())
+    assert ("sglr.attacks", "pgd") in risky
+    found = []
+    for path in [*(ROOT / "sglr").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
+        package = ".".join(path.relative_to(ROOT).parts[:-1])
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == package:
+                found += [(path.name, alias.name) for alias in node.names if (package, alias.name) in risky]
+    assert found == []
