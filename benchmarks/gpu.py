@@ -18,7 +18,7 @@ from pathlib import Path
 from layout import ROOT
 
 BENCH = ["benchmarks/bench.py", "--quick"]
-TESTS = ["-m", "pytest", "tests/test_gpu.py", "-q", "--durations=10"]
+TESTS = ["-m", "pytest", "-p", "at_once", "tests/test_gpu.py", "-v", "--tb=short", "--durations=10"]
 # Eager first: what is compiled takes most of the time.
 EAGER = "on_the_cpu or never or succeed"
 
@@ -70,7 +70,7 @@ def main() -> None:
 
 def run(call: list[str], log: Path, seconds: float, device: str | None) -> str:
     """Run python with this call for so long at most; how it ended. What it prints goes to the log and the screen."""
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     if device:
         environment["SGLR_TEST_GPU"] = device

@@ -1,7 +1,7 @@
 """Whole short trainings of a ResNet, timed and attacked: `python benchmarks/training.py FILE.npz`.
 
-The file is one that the data source `npz` reads (data/README.md). Methods and precisions beside each other, the first
-one eager in float32: what is fast must end as robust. Seconds of an epoch are the median of all but the first two, with
+The file is one that the data source `npz` reads (data/README.md). Methods and precisions beside each other, one
+eager in float32: what is fast must end as robust. Seconds of an epoch are the median of all but the first two, with
 what is measured after it; the last column is the time that 200 epochs of 49,000 images would take at that rate.
 """
 
@@ -27,7 +27,7 @@ from sglr.evaluation.statistics import wilson
 from sglr.models.precision import full_precision
 from sglr.training import Plan, fit
 
-CASES = ("sglr,fp32,never", "sglr,bf16,always", "at,bf16,always")
+CASES = ("sglr,bf16,always", "sglr,fp32,never", "at,bf16,always")
 ATTACK = {"steps": 10, "step_size_255": 2.0, "random_start": True}
 VALIDATION, CHUNK, PUBLISHED = 1000, 500, 200 * 49_000
 COLUMNS = (

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +121,11 @@ def _device(settings: config.Config | None) -> Iterator[Finding]:
         yield Finding("problem", "device", str(error))
     if gpus:
         for number in range(gpus):
-            free, total = torch.cuda.mem_get_info(number)
-            name = torch.cuda.get_device_name(number)
-            yield Finding("ok", "device", f"cuda:{number} {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
+            # Not its free memory: asking for that takes some of it on every GPU, and fails on one that is not shared.
+            found = torch.cuda.get_device_properties(number)
+            yield Finding("ok", "device", f"cuda:{number} {found.name}, {found.total_memory / 2**30:.0f} GiB")
+        if settings is not None and settings.train.compile != "never" and (lack := _no_compiler()):
+            yield Finding("warning", "device", f"train.compile {settings.train.compile} needs {lack}, which is missing")
     else:
         yield Finding("ok", "device", f"CPU, {os.cpu_count()} cores")
     if settings is not None and settings.train.precision == "tf32" and not gpus:
@@ -131,6 +134,14 @@ def _device(settings: config.Config | None) -> Iterator[Finding]:
         yield Finding(
             "warning", "device", f"experiment.threads {settings.experiment.threads} on {os.cpu_count()} cores: slower"
         )
+
+
+def _no_compiler() -> str:
+    """What Triton builds its launcher with and does not find here; '' where all is there."""
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "a C compiler (gcc or clang)"
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return "" if header.is_file() else f"Python's headers ({header}; python3-dev on Debian)"
 
 
 def _data(settings: config.Config | None) -> Iterator[Finding]:

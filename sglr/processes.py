@@ -41,6 +41,8 @@ class Launch:
     rank: int
     size: int
     local_rank: int
+    local_size: int = 1
+    """How many there are on this machine, where the launcher says so."""
 
 
 def launched() -> Launch | None:
@@ -60,7 +62,8 @@ def launched() -> Launch | None:
             f"RANK={found[0]}, WORLD_SIZE={found[1]} and LOCAL_RANK={found[2]} do not fit each other: 0 <= RANK <"
             " WORLD_SIZE and 0 <= LOCAL_RANK < WORLD_SIZE is expected"
         )
-    return Launch(rank, size, local) if size > 1 else None
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return Launch(rank, size, local, int(beside) if beside.isdecimal() else 1) if size > 1 else None
 
 
 def device(asked: str, called: str = "SGLR_DEVICE") -> "torch.device":

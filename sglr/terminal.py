@@ -48,21 +48,12 @@ class Group(click.Group):
             click.echo("\nstopped by Ctrl-C", err=True)
             ctx.exit(INTERRUPTED)
         except Exception as error:
-            from sglr.config.errors import UserError  # here, so that `sglr --help` answers at once
+            from sglr.config.errors import for_users  # here, so that `sglr --help` answers at once
 
-            if isinstance(error, UserError):
-                raise click.ClickException(str(error)) from None
-            if isinstance(error, ModuleNotFoundError):
-                raise click.ClickException(missing(error)) from error
-            raise
-
-
-def missing(error: ModuleNotFoundError) -> str:
-    """What to install; a module of this library that is not there is a bug, and raised."""
-    package = (error.name or "").partition(".")[0]
-    if package in ("", "sglr", "stages"):
-        raise error
-    return f"{package} is not installed, which this needs: pip install -e '.[pipeline]' installs all"
+            text = for_users(error)
+            if text is None:
+                raise
+            raise click.ClickException(text) from error
 
 
 def examples(*lines: str) -> str:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sglr import config, files, processes, tracking
-from sglr.config.errors import UserError
-from sglr.terminal import missing
+from sglr.config.errors import for_users
 from stages.pipeline import Definition, experiment, home, recorded_outs
 from stages.watch import Stopped, Watch
 
@@ -139,10 +138,11 @@ def stage(
     except Stopped as stopped:
         click.echo(f"{name}: {stopped.reason}", err=True)
         raise
-    except UserError as error:
-        raise click.ClickException(str(error)) from error
-    except ModuleNotFoundError as error:
-        raise click.ClickException(missing(error)) from error
+    except Exception as error:
+        text = for_users(error)
+        if text is None:
+            raise
+        raise click.ClickException(text) from error
 
 
 @contextlib.contextmanager

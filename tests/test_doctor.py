@@ -106,6 +106,25 @@ def test_runs_that_ended_in_an_error_and_were_sent_are_not_waited_for(project, m
     assert not any("not wholly sent" in text for _, text in about("tracking", project))
 
 
+def test_doctor_says_where_nothing_can_be_compiled(project, params, monkeypatch):
+    class Properties:
+        name, total_memory = "H200", 139 * 2**30
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: Properties)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("SGLR_DEVICE", "cpu")
+    assert about("device", project) == [("ok", "cuda:0 H200, 139 GiB")]
+    params["train"]["compile"] = "auto"
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    said = "train.compile auto needs a C compiler (gcc or clang), which is missing"
+    assert about("device", project)[1] == ("warning", said)
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name: "/none")
+    assert "Python's headers (/none/Python.h; python3-dev on Debian)" in about("device", project)[1][1]
+
+
 def test_doctor_forecasts_the_disk(project):
     text = next(finding.text for finding in doctor.examine(project) if finding.about == "disk")
     assert re.fullmatch(r"[\d,]+ MB free, up to \d+ MB needed for all trainings", text)

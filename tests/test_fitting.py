@@ -38,9 +38,13 @@ def small(params: dict) -> dict:
     return params
 
 
-@pytest.mark.parametrize("warmup", ["standard", "adversarial"])
-def test_it_is_what_the_pipeline_trains(params: dict, tmp_path: Path, warmup: str):
+@pytest.mark.parametrize(
+    ("warmup", "precision"),
+    [("standard", "fp32"), ("adversarial", "fp32"), ("standard", "bf16"), ("adversarial", "bf16")],
+)
+def test_it_is_what_the_pipeline_trains(params: dict, tmp_path: Path, warmup: str, precision: str):
     small(params)["warmup"]["objective"] = warmup
+    params["train"]["precision"] = precision
     np.savez(tmp_path / "own.npz", **dict(zip(data.npz.NAMES, (*images(60), *images(20, 1)), strict=True)))
     params["data"] |= {
         "source": {"name": "npz", "path": str(tmp_path / "own.npz")}, "train_size": 40, "validation_size": 20,
@@ -55,7 +59,7 @@ def test_it_is_what_the_pipeline_trains(params: dict, tmp_path: Path, warmup: st
     assert split.noisy.any()
     found = sglr.train(
         split.x, split.given, true=split.true, validation=(val.x.numpy(), val.true.numpy()), method="sglr", seed=3,
-        changes=SMALL | {"warmup.objective": warmup},
+        changes=SMALL | {"warmup.objective": warmup, "train.precision": precision},
     )  # fmt: skip
     found.save(tmp_path / "found")
     for name in ("best", "last"):

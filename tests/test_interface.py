@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import sglr
 from sglr import files, processes, training
-from sglr.terminal import missing
+from sglr.config.errors import for_users
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,15 +30,19 @@ def test_what_a_user_can_put_right_has_one_base():
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("PIL.Image", "PIL is not installed"), ("sglr.nothing", None), (None, None)]
+    ("error", "said"),
+    [
+        (sglr.config.ConfigError("threat: missing."), "threat: missing."),
+        (ModuleNotFoundError("no", name="PIL.Image"), "PIL is not installed, which this needs: pip install -e"),
+        (ModuleNotFoundError("no", name="sglr.nothing"), None),
+        (ModuleNotFoundError("no", name=None), None),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. What takes less: a smaller train."),
+        (RuntimeError("a bug"), None),
+    ],
 )
-def test_a_missing_package_is_named_and_a_missing_module_of_ours_is_a_bug(name, said):
-    error = ModuleNotFoundError("no module", name=name)
-    if said is None:
-        with pytest.raises(ModuleNotFoundError):
-            missing(error)
-    else:
-        assert missing(error).startswith(said)
+def test_what_is_no_bug_is_told_without_a_traceback(error, said):
+    found = for_users(error)
+    assert found == said if said is None else found.startswith(said)
 
 
 def hidden() -> Iterator[tuple[str, str]]:

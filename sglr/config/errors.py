@@ -19,6 +19,24 @@ class ConfigError(UserError, ValueError):
     """A value in params.yaml that cannot be used; the message names key, value and what is allowed."""
 
 
+def for_users(error: Exception) -> str | None:
+    """What a command shows of an error instead of a traceback; None for a bug, which keeps it."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "sglr", "stages"):
+            return None
+        return f"{package} is not installed, which this needs: pip install -e '.[pipeline]' installs all"
+    # By its name: torch takes seconds to import.
+    if any((kind.__module__, kind.__name__) == ("torch", "OutOfMemoryError") for kind in type(error).__mro__):
+        return (
+            f"{str(error).split('. ')[0]}. What takes less: a smaller train.batch_size, evaluate.batch_size or"
+            " analyze.gradients.chunk, or train.precision bf16."
+        )
+    return None
+
+
 def said(problem: Mapping[str, Any], key: str, found: str = "") -> str:
     """'key: what is wrong with it', of one of pydantic's problems, in the words of YAML; ``found`` is put behind."""
     message = problem["msg"].removeprefix("Value error, ")

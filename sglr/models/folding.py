@@ -87,7 +87,10 @@ class Folded(nn.Module):
             if pair.convolution.bias is not None:
                 shift += pair.convolution.bias * scale
             pair.folded.weight.copy_(pair.convolution.weight * scale.view(-1, 1, 1, 1))
-        torch._foreach_copy_([pair.folded.bias for pair in pairs], shifts)
+        # The first alone, whose type may be another: on CUDA torch before 2.11 takes the first's for that of them all.
+        pairs[0].folded.bias.copy_(shifts[0])
+        if pairs[1:]:
+            torch._foreach_copy_([pair.folded.bias for pair in pairs[1:]], shifts[1:])
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, C, H, W)."""

@@ -131,6 +131,7 @@ def together(
     """
     launch = processes.launched()
     if launch is not None:
+        _require_own_gpu(launch, device)
         with _member(launch.rank, launch.size, processes.device_of(launch.local_rank, device), "env://") as found:
             yield found
     elif size == 1:
@@ -152,6 +153,24 @@ def _require_gpus(size: int, device: torch.device) -> None:
     gpus = 1 if device.index is not None else torch.cuda.device_count()
     if size > gpus:
         raise ConfigError(f"{size} processes that train together need a GPU each, there is {gpus}: lower SGLR_NPROC.")
+
+
+def _require_own_gpu(launch: processes.Launch, device: torch.device) -> None:
+    """ConfigError where a launcher's processes on this machine would share a GPU. Where it shows each process one GPU
+    of its own, they all call theirs cuda:0."""
+    if device.type != "cuda" or launch.local_size == 1:
+        return
+    gpus = torch.cuda.device_count()
+    if device.index is not None and gpus > 1:
+        raise ConfigError(
+            f"{launch.local_size} processes that train together need a GPU each: SGLR_DEVICE={device} is one for all of"
+            " them; set SGLR_DEVICE=cuda"
+        )
+    if 1 < gpus < launch.local_size:
+        raise ConfigError(
+            f"{launch.local_size} processes that train together on this machine need a GPU each, there are {gpus}:"
+            " start fewer"
+        )
 
 
 def _join(

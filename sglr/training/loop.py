@@ -113,7 +113,10 @@ def fit(
     with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
         if smallest == 1:
             _require_trainable_on_one(model, train)
-        return loop.run(continue_from)
+        try:
+            return loop.run(continue_from)
+        finally:
+            loop.learner.release()
 
 
 @torch.no_grad()

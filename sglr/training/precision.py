@@ -7,7 +7,7 @@ tensor cores. Evaluation and analysis compute in float32; what is measured after
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Literal
 
@@ -58,14 +58,22 @@ def memory_format(precision: Precision, device: torch.device) -> torch.memory_fo
     return torch.channels_last if last else torch.contiguous_format
 
 
-def exact_ends(model: nn.Module) -> None:
+def exact_ends(model: nn.Module) -> Callable[[], None]:
     """Under autocast, let ``model`` take images and give logits in float32: its first convolution, or else its first
-    linear layer, stays out of it."""
-    model.register_forward_hook(lambda module, inputs, logits: logits.float())
+    linear layer, stays out of it. Returns what undoes that."""
+    hook = model.register_forward_hook(lambda module, inputs, logits: logits.float())
     layers = [module for kind in (nn.Conv2d, nn.Linear) for module in model.modules() if isinstance(module, kind)]
-    for first in layers[:1]:
+    kinds = [type(first) for first in layers[:1]]
+    for first, kind in zip(layers, kinds, strict=False):
         if not isinstance(first, _Exact):
-            first.__class__ = _exact(type(first))  # type: ignore[arg-type, assignment]
+            first.__class__ = _exact(kind)  # type: ignore[arg-type, assignment]
+
+    def undo() -> None:
+        hook.remove()
+        for first, kind in zip(layers, kinds, strict=False):
+            first.__class__ = kind
+
+    return undo
 
 
 class _Exact:

@@ -3,7 +3,7 @@
 Nothing in it waits for the device, but for torch's batch norm where several GPUs share its statistics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -67,6 +67,8 @@ class Learner:
     labels: LabelPolicy
     weights: WeightPolicy
     team: Team = ALONE
+    release: Callable[[], None] = lambda: None
+    """Takes off what training put on the model for its own purposes."""
 
     @classmethod
     def build(cls, plan: Plan, model: nn.Module, given: Tensor, classes: int, team: Team = ALONE) -> Self:
@@ -77,8 +79,8 @@ class Learner:
         sgd, method, device = plan.optimizer, plan.method, given.device
         model = shared(model, team.size, device).to(memory_format=memory_format(plan.precision, device))
         networks = Networks.of(plan, model, device, team)
-        if plan.precision == "bf16":  # after the folded network is made, which has exact ends of its own
-            exact_ends(model)
+        # After the folded network is made, which has exact ends of its own.
+        release = exact_ends(model) if plan.precision == "bf16" else lambda: None
         optimizer = torch.optim.SGD(
             model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay,
             fused=True if device.type == "cuda" else None,
@@ -91,6 +93,7 @@ class Learner:
             labels=method.labels.build(given, classes, plan.epochs),
             weights=method.weights.build(model),
             team=team,
+            release=release,
         )
 
 

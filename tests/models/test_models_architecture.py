@@ -145,7 +145,7 @@ def test_wide_resnet_starts_as_the_trades_code_does():
     ("name", "options", "message"),
     [
         ("resnet81", {}, "Did you mean 'resnet18'"),
-        ("resnet18", {"depth": 3}, "no option 'depth'"),
+        ("resnet18", {"depth": 3}, "depth: unknown key"),
         ("wrn", {"depth": 30}, "6 n \\+ 4"),
         ("small_cnn", {"channels": [16]}, "channels"),
         ("small_cnn", {"channels": [16, 0]}, "channels"),

@@ -97,7 +97,7 @@ DAMAGE = {
     "a later format": (lambda f: edit_spec(f, format=2), "format 2"),
     "unknown architecture": (lambda f: edit_spec(f, name="resnet99"), "unknown model 'resnet99'"),
     "name is no text": (lambda f: edit_spec(f, name=["small_cnn"]), "name must be a text"),
-    "unknown option": (lambda f: edit_spec(f, options={"depth": 3}), "no option 'depth'"),
+    "unknown option": (lambda f: edit_spec(f, options={"depth": 3}), "depth: unknown key"),
     "classes are text": (lambda f: edit_spec(f, num_classes="3"), "num_classes"),
     "another class count": (lambda f: edit_spec(f, num_classes=4), "head.weight is float32 \\[3, 6\\]"),
     "another architecture": (

@@ -14,7 +14,7 @@ from sglr import models, processes
 from sglr.config import ConfigError
 from sglr.data import Split
 from sglr.training import Interrupted, Plan, Snapshots, Trained, TrainingError, fit
-from sglr.training.distributed import ALONE, Team, shared, together
+from sglr.training.distributed import ALONE, Team, _require_own_gpu, shared, together
 
 CPU = torch.device("cpu")
 # Every objective, label policy and weight policy that shares something between processes.
@@ -197,6 +197,25 @@ def test_a_launcher_is_recognised(monkeypatch, rank, size, local, found):
         if value is not None:
             monkeypatch.setenv(name, value)
     assert processes.launched() == found
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "beside", "message"),
+    [
+        ("cuda:0", 2, 2, "2 processes that train together need a GPU each: SGLR_DEVICE=cuda:0 is one for all of them"),
+        ("cuda", 2, 4, "4 processes that train together on this machine need a GPU each, there are 2: start fewer"),
+        ("cuda", 4, 4, None),
+        ("cuda", 1, 4, None),  # each process is shown one of its own
+        ("cuda:0", 1, 4, None),
+        ("cpu", 0, 4, None),
+    ],
+)
+def test_processes_of_a_launcher_share_no_gpu(monkeypatch, device, gpus, beside, message):
+    for name, value in (("RANK", 0), ("WORLD_SIZE", 8), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", beside)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
+        _require_own_gpu(processes.launched(), torch.device(device))
 
 
 @pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("-1", "2"), ("one", "2"), ("0", "0")])

@@ -86,6 +86,15 @@ def test_the_first_convolution_computes_in_float32(monkeypatch):
     assert torch.equal(x.bfloat16(), (x + 1e-4).bfloat16())
 
 
+def test_training_leaves_nothing_on_the_model(params):
+    """Else the next training of it could not fold its attack, and would be another."""
+    model, fresh = net(), net()
+    fit(plan(params, SGLR, precision="bf16"), model, *splits())
+    assert not model._forward_hooks
+    assert [type(module) for module in model.modules()] == [type(module) for module in fresh.modules()]
+    assert Folded(model).folds == Folded(fresh).folds > 0
+
+
 def test_without_convolutions_the_first_linear_layer_computes_in_float32():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 1000), nn.ReLU(), nn.Linear(1000, 3))
