@@ -23,18 +23,31 @@ def compiled(
 
     channels_last: how images and weights lie. On a GPU torch would otherwise turn them all over in every call.
     """
-    if asked == "never" or (asked == "auto" and device.type != "cuda"):
+    if not wanted(asked, device):
         return network
     torch.compiler.reset()  # what was compiled of an earlier network of the same class counts among the eight
     if any_size:
         # FAB asks for several gradients of one forward pass, whose memory may not be given away at the first. Torch
         # looks at this when it compiles and at every backward pass, so that it stays set.
         torch._functorch.config.donated_buffer = False
+    made = graphs(_Called(network), device, any_size=any_size, channels_last=channels_last)
+    return _Compiled(made, network, batch, any_size)
+
+
+def wanted(asked: Compile, device: torch.device) -> bool:
+    """Whether to compile: with ``always``, or ``auto`` on a GPU."""
+    return asked == "always" or (asked == "auto" and device.type == "cuda")
+
+
+def graphs(
+    module: nn.Module, device: torch.device, *, any_size: bool = False, channels_last: bool = False
+) -> nn.Module:
+    """``module`` compiled, on a GPU replayed as CUDA graphs, whose outputs the next replay overwrites."""
     on_gpu = {"triton.cudagraphs": not any_size, "layout_optimization": channels_last}
     options: dict[str, Any] | None = on_gpu if device.type == "cuda" else None
-    made = torch.compile(_Called(network), dynamic=None if any_size else False, options=options)
+    made = torch.compile(module, dynamic=None if any_size else False, options=options)
     assert isinstance(made, nn.Module)
-    return _Compiled(made, network, batch, any_size)
+    return made
 
 
 class _Called(nn.Module):

@@ -36,7 +36,8 @@ class Folded(nn.Module):
     cannot trace (its operations depend on values), that has hooks of its own, or that computes with tensors which are
     neither weights nor buffers, is used as it is, in the mode it is in. Python numbers are taken as they are now.
 
-    precision: of the folded convolutions but the first, which sees images, and stays in the model's.
+    precision: of the folded convolutions but the first, which sees images, and stays in the model's. ``traced`` tells
+    whether it is a copy, and not the model as it is.
     """
 
     def __init__(self, model: nn.Module, precision: torch.dtype | None = None) -> None:
@@ -51,10 +52,10 @@ class Folded(nn.Module):
             traced = copy.deepcopy(_traced(model), stand_ins)
         except Exception:
             # Whatever a model does that cannot be traced or copied: it still works as it is.
-            self.network = model
+            self.network, self.traced = model, False
         else:
             self._fold(traced, precision)
-            self.network, self._shared = traced, shared
+            self.network, self.traced, self._shared = traced, True, shared
         finally:
             for module, training in modes:
                 module.training = training

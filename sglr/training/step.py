@@ -19,6 +19,7 @@ from sglr.models.compiling import compiled
 from sglr.models.folding import Folded
 from sglr.objectives import Objective, Outputs
 from sglr.random import derive, torch_stream
+from sglr.training.ascent import Ascent
 from sglr.training.distributed import ALONE, Team, shared
 from sglr.training.plan import Plan
 from sglr.training.precision import computing, exact_ends, memory_format
@@ -37,6 +38,8 @@ class Networks:
     """What the attack sees."""
     folded: Folded | None = None
     """Where batch norm is in eval mode under attack: what is behind ``attacked``, to be refreshed before it is used."""
+    ascent: Ascent | None = None
+    """The attack's steps compiled, for batches of the plan's size and losses without a penalty."""
 
     @classmethod
     def of(cls, plan: Plan, model: nn.Module, device: torch.device, team: Team) -> Self:
@@ -47,13 +50,15 @@ class Networks:
         whole = len(range(plan.batch_size)[team.share(plan.batch_size)])
         plain = model if cut else compiled(model, device, plan.compile, batch=whole, channels_last=last)
         # Not compiled: its backward pass would compute the gradients of all weights too.
-        attacked, folded = model, None
+        attacked, folded, ascent = model, None, None
         if plan.attack_bn == "eval" and plan.method.objective.build().attacks:
             folded = Folded(model, torch.bfloat16 if plan.precision == "bf16" else None)
             if plan.precision == "bf16":
                 exact_ends(folded)
             attacked = compiled(folded, device, plan.compile, batch=whole, channels_last=last)
-        return cls(plain, team.trained(plain, device), attacked, folded)
+            size = plan.attack.step_size(plan.threat.eps)
+            ascent = Ascent.of(folded, plan.threat, size, device, plan.compile, batch=whole, channels_last=last)
+        return cls(plain, team.trained(plain, device), attacked, folded, ascent)
 
 
 @dataclass
@@ -177,6 +182,9 @@ def _attack(
         if networks.folded is not None:
             networks.folded.refresh()
         plain = learner.objective.attack_loss(networks.attacked, x)
+        start = x if start is None else start
+        if networks.ascent is not None and penalty is None and len(x) == networks.ascent.batch:
+            return networks.ascent(start, x, y, plain, settings.steps)
         return ascend(
             networks.attacked,
             x,
@@ -185,7 +193,7 @@ def _attack(
             step_size=settings.step_size(plan.threat.eps),
             steps=settings.steps,
             loss=plain if penalty is None else lambda logits, labels: plain(logits, labels) + penalty(logits),
-            start=x if start is None else start,
+            start=start,
         )
 
 

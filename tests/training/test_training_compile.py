@@ -1,5 +1,6 @@
 """Compiled steps against the plain ones, on the CPU."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from sglr import models
 from sglr.config import parse
 from sglr.models.compiling import compiled
-from sglr.training.step import Learner, take
+from sglr.training.precision import computing, memory_format
+from sglr.training.step import Learner, _attack, take
 
 CPU = torch.device("cpu")
 # Torch 2.6 cannot say that it gave up.
 AS_TORCH_2_7 = pytest.mark.skipif(Version(torch.__version__) < Version("2.7"), reason="needs a newer torch")
+WHOLE = Version(torch.__version__) >= Version("2.11")
 METHODS = parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"]
 SGLR = {"objective": "at", "labels": {"name": "refinement", "start_epoch": 1}, "weights": "none"}
 TRADES = {"objective": "trades", "labels": "hard", "weights": "awp"}
@@ -61,9 +64,13 @@ def test_a_step_has_no_graph_breaks_and_its_attack_no_gradients_of_weights(param
     learner = Learner.build(chosen, model, torch.arange(8) % 4, 4)
     x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     take(chosen, learner, x, torch.arange(8) % 4, torch.arange(8), 1, 0)
-    # Under attack, in training and, without a backward pass, on natural images.
-    assert {kind: len(found) for kind, found in graphs.items()} == {"forward": 3, "backward": 2}
-    for graph, wanted in zip(graphs["backward"], (False, True), strict=True):
+    # Under attack, in training and, without a backward pass, on natural images. An attack's step is one graph, where
+    # torch is new enough: its gradient is no pass of its own.
+    whole = learner.networks.ascent is not None
+    assert whole == WHOLE
+    assert {kind: len(found) for kind, found in graphs.items()} == {"forward": 3, "backward": 1 if whole else 2}
+    attack = graphs["forward"][0] if whole else graphs["backward"][0]
+    for graph, wanted in ((attack, False), (graphs["backward"][-1], True)):
         nodes = [node for node in graph.graph.nodes if node.target is torch.ops.aten.convolution_backward.default]
         assert {node.args[-1][1] for node in nodes} == {wanted}
 
@@ -113,6 +120,43 @@ def test_nothing_is_left_uncompiled_for_the_number_of_its_variants(params, monke
         for epoch in (1, 2):
             for step, index in enumerate((torch.arange(8), torch.arange(8, 12))):
                 take(chosen, learner, x[index], y[index], index, epoch, step)
+
+
+@pytest.mark.skipif(not WHOLE, reason="needs a newer torch")
+@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("objective", ["at", "trades", "mart"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_attack_is_the_plain_one_in_one_graph(params, monkeypatch, precision, objective, norm, random_start):
+    """Bit for bit, with the operations left as they are; and a loss made anew for each batch is no new graph."""
+    if objective == "trades" and not random_start:
+        pytest.skip("no gradient there")
+    real, counted = torch.compile, CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(
+        torch, "compile", lambda module, **options: real(module, backend=counted, dynamic=False, fullgraph=True)
+    )
+    params["threat"]["norm"] = norm
+    method = {"objective": objective, "labels": "hard", "weights": "none"}
+    params["train"]["attack"]["random_start"] = random_start
+    chosen = plan(params, method, compile="always", precision=precision)
+    model = models.build("small_cnn", num_classes=4, shape=(1, 8, 8), generator_seed=0)
+    learner = Learner.build(chosen, model, torch.arange(8) % 4, 4)
+    plain = dataclasses.replace(learner.networks, ascent=None, attacked=learner.networks.folded)
+    for seed in (0, 1):
+        generator = torch.Generator().manual_seed(seed)
+        x, y = torch.rand(8, 1, 8, 8, generator=generator), torch.arange(8) % 4
+        x = x.contiguous(memory_format=memory_format(precision, CPU))
+        start = chosen.threat.random_start(x, generator) if random_start else None
+        with computing(precision, CPU):
+            whole, separate = (
+                _attack(chosen, dataclasses.replace(learner, networks=networks), x, y, start, None)
+                for networks in (learner.networks, plain)
+            )
+        assert torch.equal(whole, separate)
+        assert not torch.equal(whole, x)
+        if seed == 0:
+            compiled_once = counted.frame_count
+    assert counted.frame_count == compiled_once
 
 
 def steps(params: dict, method: dict, kind: str, precision: str, attack_bn: str = "eval") -> dict[str, torch.Tensor]:
