@@ -81,7 +81,7 @@ class Delivery:
             return False
         doubtful = self.progress.offset < self.progress.inflight
         self._note(inflight=max(end, self.progress.inflight))
-        put_off = self.progress.put_off
+        put_off = before = self.progress.put_off
         try:
             if batch[0]["kind"] == "artifact":
                 if reason := self._store(batch[0]):
@@ -98,6 +98,8 @@ class Delivery:
             self._forget(gone.run_id)
             return True
         self._note(offset=end, put_off=put_off)
+        if put_off == before:
+            self._drop_copy(batch[0])
         return True
 
     def drain(self) -> str:
@@ -119,7 +121,13 @@ class Delivery:
                 reason = found
             else:
                 self._note(put_off=[other for other in self.progress.put_off if other != end])
+                self._drop_copy(record)
         return reason
+
+    def _drop_copy(self, record: dict[str, Any]) -> None:
+        """Of a file that has been stored, and noted so."""
+        if record["kind"] == "artifact":
+            shutil.rmtree((self._folder / record["copy"]).parent, ignore_errors=True)
 
     def _next(self) -> tuple[list[dict[str, Any]], int]:
         batch: list[dict[str, Any]] = []
@@ -155,7 +163,6 @@ class Delivery:
                 return shown(error) or type(error).__name__
         else:
             LOG.warning("%s: artifact %s is gone and cannot be sent", self.header["item"], source)
-        shutil.rmtree(copy.parent, ignore_errors=True)
         return ""
 
     def _log(self, batch: list[dict[str, Any]], doubtful: bool) -> None:
