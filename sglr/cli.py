@@ -122,6 +122,7 @@ def results(cost: bool, as_json: bool) -> None:
     from pathlib import Path
 
     from sglr import status
+    from sglr.config.errors import UserError
 
     if cost:
         from sglr.tracking import costs
@@ -140,8 +141,11 @@ def results(cost: bool, as_json: bool) -> None:
     if not path.is_file():
         raise click.ClickException(f"there is no {path} here; run `dvc repro` in the project's folder first.")
     click.echo(path.read_text(encoding="utf-8"))
-    if status.is_outdated(Path(), "report"):
-        click.echo("This report is older than what it is about: `sglr status` says what has changed.", err=True)
+    try:
+        if status.is_outdated(Path(), "report"):
+            click.echo("This report is older than what it is about: `sglr status` says what has changed.", err=True)
+    except UserError as error:
+        click.echo(f"Whether this report is of the files at hand cannot be told: {error}", err=True)
 
 
 @main.of(

@@ -79,11 +79,10 @@ def status(root: Path) -> list[Status]:
 
 
 def is_outdated(root: Path, item: str) -> bool:
-    """Whether an item is known not to be what the files at hand make; False where there is no pipeline."""
-    try:
-        return any(one.item == item and one.state != "done" for one in status(root))
-    except (files.FileError, config.ConfigError):
+    """Whether an item is not what the files at hand make; False where there is no pipeline. Raises as ``status``."""
+    if not (root / "dvc.yaml").is_file():
         return False
+    return any(one.item == item and one.state != "done" for one in status(root))
 
 
 def can_go_on(root: Path, found: list[Status]) -> bool:

@@ -12,6 +12,7 @@ from command import call
 
 from sglr import doctor, presets, running, status, tracking
 from sglr.cli import main
+from sglr.files import FileError
 from sglr.terminal import Group
 
 
@@ -137,6 +138,16 @@ def test_json_for_scripts(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "artifacts/report").mkdir(parents=True)
     (tmp_path / "artifacts/report/results.json").write_text('{"format": 1}')
+    (tmp_path / "dvc.yaml").touch()
     result = call("results", "--json")
     assert json.loads(result.stdout) == {"format": 1}
     assert "This report is older than what it is about" in result.stderr
+
+    def conflicts(root):
+        raise FileError("dvc.lock holds conflicts of a merge")
+
+    monkeypatch.setattr(status, "status", conflicts)
+    result = call("results", "--json")
+    assert result.exit_code == 0
+    said = "Whether this report is of the files at hand cannot be told: dvc.lock holds conflicts of a merge"
+    assert said in result.stderr
