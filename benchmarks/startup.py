@@ -17,7 +17,7 @@ WORK = {
     "warmup": ("sglr.training.items", "warm_up"),
     "train": ("sglr.training.items", "train"),
     "evaluate": ("sglr.evaluation.suite", "evaluate"),
-    "audit": ("sglr.evaluation.second_look", "audit"),
+    "audit": ("sglr.evaluation.auditing", "audit"),
     "analyze": ("sglr.information.analyze", "analyze"),
     "report": ("sglr.report.writer", "write"),
 }

@@ -3,7 +3,7 @@
 from sglr.config.doubts import doubts
 from sglr.config.reader import ConfigError, load, parse, recorded
 from sglr.config.registry import Options, Registry, Section, discover
-from sglr.config.whole import Config
+from sglr.config.study import Config
 
 __all__ = [
     "Config", "ConfigError", "Options", "Registry", "Section", "discover", "doubts", "load", "parse", "recorded",

@@ -1,7 +1,7 @@
 """What is valid and probably not meant: said where somebody looks, never refused."""
 
 from sglr.config.sections import StepSchedule
-from sglr.config.whole import Config
+from sglr.config.study import Config
 
 # Fewer validations than these are no choice of a best epoch.
 _CHOICES = 5

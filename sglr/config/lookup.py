@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 
 from sglr.config.fields import ROOMS
-from sglr.config.whole import Config
+from sglr.config.study import Config
 
 
 def section_type(where: list[Any], values: Any) -> type[BaseModel] | None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from sglr.config.errors import ConfigError, said, unknown
 from sglr.config.lookup import section_type
-from sglr.config.whole import Config
+from sglr.config.study import Config
 
 # The largest params file of a study has a few hundred values.
 _MOST_VALUES = 100_000

@@ -7,15 +7,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sglr.evaluation.auditing import Audit, audit, write_audit
     from sglr.evaluation.hierarchical import hierarchical_bootstrap
-    from sglr.evaluation.second_look import Audit, audit, write_audit
     from sglr.evaluation.statistics import mcnemar, mean_std, wilson
     from sglr.evaluation.suite import Evaluation, evaluate, write
 
 _EXPORTS = {
-    "Audit": "second_look",
-    "audit": "second_look",
-    "write_audit": "second_look",
+    "Audit": "auditing",
+    "audit": "auditing",
+    "write_audit": "auditing",
     "Evaluation": "suite",
     "evaluate": "suite",
     "write": "suite",

@@ -19,11 +19,11 @@ from sglr.config.names import CHECKPOINTS, WORST
 from sglr.data import Images, Prepared, Split
 from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.measurement import Measurement, drawn_anew
+from sglr.evaluation.model_checks import inspect, model_at, unchanged
 from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.sanity import Subject, sanity
 from sglr.evaluation.statistics import wilson
 from sglr.evaluation.suitability import require_attackable, skewed
-from sglr.evaluation.truth import inspect, model_at, unchanged
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
 

@@ -14,7 +14,7 @@ from sglr import files, models, processes, threat
 from sglr.config import Config, ConfigError
 from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared
-from sglr.evaluation.second_look import rescore
+from sglr.evaluation.auditing import rescore
 from sglr.evaluation.suitability import require_attackable
 from sglr.evaluation.suite import KEPT, evaluate, write
 from sglr.exchange.foreign import Foreign, load_foreign

@@ -1,11 +1,11 @@
 """Files that are whole or absent: atomic writes, checksums, arrays, nested state, locks."""
 
 from sglr.files.arrays import read_arrays, require_honest, write_arrays
+from sglr.files.atomic_writes import PARTIAL, DamagedError, FileError, atomic, write_bytes, write_text
 from sglr.files.digests import digest, dvc_digest, md5
 from sglr.files.locks import lock
 from sglr.files.state import load_state, save_state
 from sglr.files.text import read_json, read_rows, write_json, write_rows
-from sglr.files.whole import PARTIAL, DamagedError, FileError, atomic, write_bytes, write_text
 
 __all__ = [
     "PARTIAL", "DamagedError", "FileError", "atomic", "digest", "dvc_digest", "load_state", "lock", "md5",

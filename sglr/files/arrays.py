@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sglr.files.whole import FileError, atomic
+from sglr.files.atomic_writes import FileError, atomic
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from sglr.files.whole import PARTIAL
+from sglr.files.atomic_writes import PARTIAL
 
 
 def digest(*paths: str | Path) -> str:

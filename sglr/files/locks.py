@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sglr.files.whole import FileError
+from sglr.files.atomic_writes import FileError
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sglr.files.whole import DamagedError, FileError, write_bytes
+from sglr.files.atomic_writes import DamagedError, FileError, write_bytes
 
 if TYPE_CHECKING:
     import torch

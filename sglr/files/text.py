@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sglr.files.whole import FileError, write_text
+from sglr.files.atomic_writes import FileError, write_text
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 from tqdm import tqdm
 
 from sglr.report.analysis_figures import draw_analyses
-from sglr.report.closer import draw_closer
 from sglr.report.curves import Curve, curve, label_starts, warmup
 from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, svg
+from sglr.report.example_figures import draw_examples
 from sglr.report.intervals import draw_differences, draw_gaps
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
@@ -47,7 +47,7 @@ def draw(study: Study, results: dict[str, Any]) -> dict[str, list[Plot]]:
         groups.setdefault(group, []).extend(_overlay(study, name, quantity, title))
     for method in study.methods:
         groups["curves"] += _method(study, method)
-    for drawn in (draw_analyses(study), draw_closer(study)):
+    for drawn in (draw_analyses(study), draw_examples(study)):
         for group, plots in drawn.items():
             groups.setdefault(group, []).extend(plots)
     return groups

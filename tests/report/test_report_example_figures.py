@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sglr import files
-from sglr.report.closer import draw_closer
+from sglr.report.example_figures import draw_examples
 from sglr.report.study import Study, read
 
 
@@ -22,7 +22,7 @@ def names(images) -> list[str]:
 
 
 def test_classes_and_what_they_are_taken_for(study):
-    by_class, *matrices = draw_closer(study)["classes"]
+    by_class, *matrices = draw_examples(study)["classes"]
     assert by_class.name == "by-class"
     # Of 200 examples, nines in order: in each nine the first of each class is taken for the next one.
     true = np.arange(200) % 3
@@ -41,12 +41,12 @@ def test_classes_and_what_they_are_taken_for(study):
 @pytest.mark.filterwarnings("error")
 def test_nothing_is_said_of_a_class_without_test_images(study):
     study.meta["classes"] = ["0", "1", "2", "3"]
-    for image in draw_closer(study)["classes"]:
+    for image in draw_examples(study)["classes"]:
         assert set(re.findall(r"(\w+) [\w.]+%", image.description)) == {"0", "1", "2"}
 
 
 def test_images_are_shown_with_the_class_they_are_taken_for(study):
-    (shown,) = draw_closer(study)["examples"]
+    (shown,) = draw_examples(study)["examples"]
     # Natural, and worst case and change of two methods, eight columns.
     assert shown.svg.count("<image") == 5 * 8
     assert shown.svg.count("✗") == 2 * 3
@@ -55,7 +55,7 @@ def test_images_are_shown_with_the_class_they_are_taken_for(study):
 
 
 def test_the_course_of_refined_labels(study):
-    (course,) = draw_closer(study)["targets"]
+    (course,) = draw_examples(study)["targets"]
     assert course.name == "label-course-sglr", "the labels of at do not move"
     # Four noisy examples, three of which are recovered.
     assert "4 examples of seed 0" in course.description
@@ -63,7 +63,7 @@ def test_the_course_of_refined_labels(study):
 
 
 def test_radii_are_drawn_where_they_were_measured(make, study):
-    assert draw_closer(study)["radii"] == []
+    assert draw_examples(study)["radii"] == []
     config, artifacts = make()
     for item in ("at-0", "at-1", "sglr-0", "sglr-1"):
         path = artifacts / "evaluate" / item / "outcomes.npz"
@@ -72,7 +72,7 @@ def test_radii_are_drawn_where_they_were_measured(make, study):
             for checkpoint in ("best", "last"):
                 arrays[f"sweep/{checkpoint}/{radius}"] = np.arange(100) < correct
         files.write_arrays(path, arrays)
-    images = draw_closer(read(config, artifacts))["radii"]
+    images = draw_examples(read(config, artifacts))["radii"]
     assert names(images) == ["radii-best", "radii-last"]
     assert "‘sglr’: 90.0% at 0, 65.0% at 12.75, 30.0% at 25.5" in images[0].description
 
@@ -81,7 +81,7 @@ def test_too_many_classes_for_a_matrix(make):
     config, artifacts = make()
     meta = files.read_json(artifacts / "data/meta.json")
     files.write_json(artifacts / "data/meta.json", meta | {"num_classes": 100, "classes": None})
-    assert draw_closer(read(config, artifacts))["classes"] == []
+    assert draw_examples(read(config, artifacts))["classes"] == []
 
 
 def test_they_reach_the_page(written: Path):

@@ -17,7 +17,7 @@ _CLASSES = 20
 _CHANCE = 1e-6
 
 
-def draw_closer(study: Study) -> dict[str, list[Plot]]:
+def draw_examples(study: Study) -> dict[str, list[Plot]]:
     """By group those that have something to show: radii, classes, examples, targets."""
     return {
         "radii": [plot for checkpoint in study.checkpoints for plot in _radii(study, checkpoint)],

@@ -8,7 +8,7 @@ from torch import nn
 
 from sglr import evaluation, files, models
 from sglr.attacks.accuracy import require_allowed
-from sglr.evaluation.truth import inspect, unchanged
+from sglr.evaluation.model_checks import inspect, unchanged
 from sglr.models.precision import full_precision
 from sglr.threat import L2, Linf
 
