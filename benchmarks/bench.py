@@ -83,6 +83,7 @@ def others(part: str, rounds: int, device: torch.device) -> None:
     for model, shape in (SMALL, LARGE) if gpu else (SMALL,):
         if part == "forms":
             parts.forms(rounds, device, model, shape, 128)
+            parts.compiled_attack(rounds, device, model, shape, 128)
         elif part == "attack":
             parts.attack(rounds, device, model, shape, 100)
         elif part == "evaluation":

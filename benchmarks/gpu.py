@@ -32,7 +32,7 @@ def tasks(asked: argparse.Namespace) -> dict[str, tuple[list[str], float]]:
     found = {
         "tests-eager": ([*TESTS, *workers, "-k", EAGER], 1.5),
         "step-sglr": ([*profile, "--profile", str(asked.out / "profile.txt")], 2.0),
-        "forms": ([*BENCH, "forms"], 0.7),
+        "forms": ([*BENCH, "forms"], 1.2),
         "training": (["benchmarks/training.py", str(asked.data)], 2.5),
         "tests-compiled": ([*TESTS, *workers, "-k", f"not ({EAGER})"], 3.0),
         "step": ([*BENCH, "step"], 4.0),

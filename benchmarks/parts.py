@@ -1,6 +1,7 @@
 """Augmentation, attacks, evaluation and per-example gradients, each against a plain form, parity first."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,15 @@ from torch.nn import functional as F
 from sglr import models, threat
 from sglr.attacks import pgd
 from sglr.attacks.autoattack import AutoAttackOptions, run, runner
-from sglr.attacks.pgd import PgdOptions
+from sglr.attacks.losses import cross_entropy
+from sglr.attacks.pgd import PgdOptions, ascend
 from sglr.data.batches import draw, transform
 from sglr.evaluation.measurement import Measurement
 from sglr.information.example_gradients import cross_entropy_loss, example_gradients
+from sglr.models.compiling import compiled
 from sglr.models.folding import Folded
 from sglr.random import torch_stream
+from sglr.training.ascent import Ascent
 from sglr.training.precision import Precision, computing, exact_ends
 
 STEPS = 20
@@ -142,6 +146,40 @@ def forms(rounds: int, device: torch.device, name: str, shape: tuple[int, int, i
                 times = in_turns(partial(gradient, "fp32", False, True), partial(gradient, *form), rounds, device)
                 what = f"{precision}{', channels last' if last else ''}{'' if tried else ', cudnn.benchmark off'}"
                 table.row(what, "fp32", times, images=batch)
+
+
+def compiled_attack(rounds: int, device: torch.device, name: str, shape: tuple[int, int, int], batch: int) -> None:
+    """The ten steps of a training's attack in bf16: the folded network compiled, and each step, against neither."""
+    model, x, y = trained(name, shape, device)
+    x, y = x.repeat(-(-batch // len(x)), 1, 1, 1)[:batch], y.repeat(-(-batch // len(y)))[:batch]
+    x = x.contiguous(memory_format=torch.channels_last)
+    ball = threat.Linf(EPS.get(name, 8 / 255))
+    size, start = ball.eps / 4, ball.random_start(x, torch_stream(0, "benchmark", device=device))
+    networks = [Folded(model, torch.bfloat16).to(memory_format=torch.channels_last) for _ in range(3)]
+    for network in networks:
+        exact_ends(network)
+    options: Any = {"batch": batch, "channels_last": True}
+    network = compiled(networks[1], device, "always", **options)
+    whole = Ascent.of(networks[2], ball, size, device, "always", **options)
+    table = Table(f"Ten steps of a training's attack, {name}, batch {batch}, bf16")
+
+    def steps(of: nn.Module) -> Tensor:
+        with computing("bf16", device):
+            return ascend(of, x, y, threat=ball, step_size=size, steps=10, loss=cross_entropy, start=start)
+
+    def in_one() -> Tensor:
+        assert whole is not None
+        with computing("bf16", device):
+            return whole(start, x, y, cross_entropy, 10)
+
+    forms = {"network compiled": partial(steps, network)} | ({} if whole is None else {"steps compiled": in_one})
+    plain = partial(steps, networks[0])
+    for what, form in forms.items():
+        for _ in range(3):  # compiled, recorded, replayed
+            found = form()
+        alike = float(F.cosine_similarity((found - x).flatten(), (plain() - x).flatten(), dim=0))
+        require(alike > 0.9, f"{what}: cosine {alike:.3f}")
+        table.row(what, "eager", in_turns(plain, form, rounds, device), images=batch)
 
 
 def evaluation(
