@@ -27,6 +27,8 @@ VARIABLES = (
     "SGLR_DATA_ROOT", "SGLR_DEVICE", "SGLR_NPROC", "SGLR_SNAPSHOT_SECONDS", "SGLR_SYSTEM_METRICS", "SGLR_TRACKING",
     "SGLR_TRACKING_WAIT",
 )  # fmt: skip
+# Of servers, where an address names none.
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 # Of all trainings on a CPU, in seconds.
 _LONG = 24 * 3600
 _SOURCES = {"digits": "scikit-learn", "cifar10": "torchvision", "cifar100": "torchvision", "svhn": "torchvision"}
@@ -110,9 +112,10 @@ def _environment() -> Iterator[Finding]:
 def _device(settings: config.Config | None) -> Iterator[Finding]:
     import torch
 
+    from sglr.models.compiling import wanted
     from sglr.training.snapshots import interval
 
-    gpus = torch.cuda.device_count()
+    gpus, device = torch.cuda.device_count(), None
     try:
         device = processes.device(os.environ.get("SGLR_DEVICE", "auto"))
         processes.count(os.environ.get("SGLR_NPROC", "auto"), device)
@@ -124,10 +127,12 @@ def _device(settings: config.Config | None) -> Iterator[Finding]:
             # Not its free memory: asking for that takes some of it on every GPU, and fails on one that is not shared.
             found = torch.cuda.get_device_properties(number)
             yield Finding("ok", "device", f"cuda:{number} {found.name}, {found.total_memory / 2**30:.0f} GiB")
-        if settings is not None and settings.train.compile != "never" and (lack := _no_compiler()):
-            yield Finding("warning", "device", f"train.compile {settings.train.compile} needs {lack}, which is missing")
     else:
         yield Finding("ok", "device", f"CPU, {os.cpu_count()} cores")
+    asked = [] if settings is None else [("train", settings.train.compile), ("evaluate", settings.evaluate.compile)]
+    for section, compile_ in asked:
+        if device is not None and device.type == "cuda" and wanted(compile_, device) and (lack := _no_compiler()):
+            yield Finding("warning", "device", f"{section}.compile {compile_} needs {lack}, which is missing")
     if settings is not None and settings.train.precision == "tf32" and not gpus:
         yield Finding("warning", "device", "train.precision tf32 is float32 on a CPU")
     if settings is not None and settings.experiment.threads > (os.cpu_count() or 1):
@@ -211,8 +216,8 @@ def _tracking(root: Path) -> Iterator[Finding]:
         return
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri or uri.startswith("sqlite:"):
-        yield _database(root)
-    elif uri.startswith("http"):
+        yield _file(root)
+    elif uri.partition(":")[0].partition("+")[0] in _PORTS:
         yield _server(root, uri)
     else:
         yield _asked(root, uri)
@@ -222,7 +227,8 @@ def _tracking(root: Path) -> Iterator[Finding]:
 
 
 def _server(root: Path, uri: str) -> Finding:
-    """Whether it is there, and then whether it answers a question of MLflow's, with the credentials at hand."""
+    """Whether it is there and, but for databases, which MLflow waits for and fills with tables, whether it answers a
+    question of MLflow's with the credentials at hand."""
     import socket
     from urllib.parse import urlsplit
 
@@ -230,12 +236,15 @@ def _server(root: Path, uri: str) -> Finding:
 
     try:
         parts = urlsplit(uri)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        scheme = parts.scheme.partition("+")[0]
+        host, port = parts.hostname or "", parts.port or _PORTS[scheme]
     except ValueError:  # not shown: it may hold a part of a password
         return _untracked(f"MLFLOW_TRACKING_URI={settings.shown(uri)} is no address")
     try:
         with socket.create_connection((host, port), 3):
             pass
+        if not scheme.startswith("http"):
+            return Finding("ok", "tracking", f"there is a server at {host}:{port}; the database was not asked")
         server.connect(root)
     except Exception as error:
         what = f"no server at {host}:{port}" if isinstance(error, OSError) else f"the server at {host}:{port} fails"
@@ -243,8 +252,8 @@ def _server(root: Path, uri: str) -> Finding:
     return Finding("ok", "tracking", f"an MLflow server answers at {host}:{port}")
 
 
-def _database(root: Path) -> Finding:
-    """Where it is, or whether it can be made there."""
+def _file(root: Path) -> Finding:
+    """Where the database is, or whether it can be made there."""
     from sglr.tracking import settings
 
     path = settings.sqlite_file(settings.address(root))
@@ -256,7 +265,7 @@ def _database(root: Path) -> Finding:
 
 
 def _asked(root: Path, uri: str) -> Finding:
-    """Whether MLflow takes a folder (newer versions refuse it unless MLFLOW_ALLOW_FILE_STORE is set) or a database."""
+    """Whether MLflow takes a folder (newer versions refuse it unless MLFLOW_ALLOW_FILE_STORE is set), or what it is."""
     from sglr.tracking import server, settings
 
     try:

@@ -36,25 +36,34 @@ def with_threat(
 ) -> None:
     """Put the threat model into the params; ConfigError where a caller gives none, or gives it twice.
 
-    The shipped file's is no default: results depend on it more than on anything else. What that file gives in
-    proportion to its radius follows the new one: step size, radii of the sweep.
+    The shipped file's radius is no default: results depend on it more than on anything else. What that file gives in
+    proportion to it follows the one that is given, here or among the changes: step size, radii of the sweep.
     """
-    changed = any(key.split(".")[0] == "threat" for key in changes)
-    if threat is None:
-        if path is None and not changed:
-            raise ConfigError(f"{what}: give the threat model, such as threat=sglr.threat.Linf(8 / 255), or params=")
-        return
-    if changed:
-        raise ConfigError(f"{what}: the threat model is given twice, as threat= and among the changes")
-    norms = {Linf: "linf", L2: "l2"}
-    if type(threat) not in norms:
-        raise ConfigError(f"{what}: threat must be sglr.threat.Linf or sglr.threat.L2, found {threat!r}")
-    eps_255 = threat.eps * 255
-    if path is None:
+    radius = _radius(changes)
+    if threat is not None:
+        if any(key.split(".")[0] == "threat" for key in changes):
+            raise ConfigError(f"{what}: the threat model is given twice, as threat= and among the changes")
+        norms = {Linf: "linf", L2: "l2"}
+        if type(threat) not in norms:
+            raise ConfigError(f"{what}: threat must be sglr.threat.Linf or sglr.threat.L2, found {threat!r}")
+        radius = threat.eps * 255
+    elif (
+        path is None and radius is None and not {key for key in changes if key.startswith("threat.")} - {"threat.norm"}
+    ):
+        # What is no key of it at all is left to the config to refuse.
+        raise ConfigError(f"{what}: give the threat model, such as threat=sglr.threat.Linf(8 / 255), or params=")
+    if path is None and isinstance(radius, int | float):
         put(values, "train.attack.step_size_255", None)  # a quarter of the radius, as in the shipped file
         sweep, shipped = values["evaluate"]["sweep"], values["threat"]["eps_255"]
-        put(values, "evaluate.sweep.eps_255", [radius / shipped * eps_255 for radius in sweep["eps_255"]])
-    put(values, "threat", {"norm": norms[type(threat)], "eps_255": eps_255})
+        put(values, "evaluate.sweep.eps_255", [eps / shipped * radius for eps in sweep["eps_255"]])
+    if threat is not None:
+        put(values, "threat", {"norm": norms[type(threat)], "eps_255": radius})
+
+
+def _radius(changes: Mapping[str, Any]) -> Any:
+    """What changes make of the radius, in 255ths; None where they leave it."""
+    section = changes.get("threat")
+    return changes.get("threat.eps_255", section.get("eps_255") if isinstance(section, Mapping) else section)
 
 
 def validated(

@@ -114,12 +114,18 @@ def test_doctor_says_where_nothing_can_be_compiled(project, params, monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: Properties)
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setenv("SGLR_DEVICE", "cpu")
+    monkeypatch.setattr(doctor.processes, "device", lambda asked: torch.device(asked))
+    monkeypatch.setattr("sglr.duration.of_study", lambda *_: 1.0)
+    monkeypatch.setenv("SGLR_DEVICE", "cuda")
     assert about("device", project) == [("ok", "cuda:0 H200, 139 GiB")]
-    params["train"]["compile"] = "auto"
+    params["train"]["compile"], params["evaluate"]["compile"] = "auto", "always"
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    said = "train.compile auto needs a C compiler (gcc or clang), which is missing"
-    assert about("device", project)[1] == ("warning", said)
+    lack = "needs a C compiler (gcc or clang), which is missing"
+    said = [("warning", f"train.compile auto {lack}"), ("warning", f"evaluate.compile always {lack}")]
+    assert about("device", project)[1:] == said
+    monkeypatch.setenv("SGLR_DEVICE", "cpu")  # whose compiler Triton does not need
+    assert about("device", project) == [("ok", "cuda:0 H200, 139 GiB")]
+    monkeypatch.setenv("SGLR_DEVICE", "cuda")
     monkeypatch.setenv("CC", "cc")
     monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name: "/none")
     assert "Python's headers (/none/Python.h; python3-dev on Debian)" in about("device", project)[1][1]
@@ -197,6 +203,7 @@ def test_doctor_reads_the_settings_of_tracking_as_a_stage_does(project, monkeypa
     ("address", "said"),
     [
         ("htp://127.0.0.1:5000", "MLflow does not take htp://127.0.0.1:5000 ("),
+        ("postgresql+psycopg2://anna:s3cret@127.0.0.1:9/runs", "no server at 127.0.0.1:9 ("),
         ("sqlite:///none/runs.db", "{root}/none/runs.db cannot be made: there is no folder {root}/none that can be"),
     ],
 )

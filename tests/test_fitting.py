@@ -127,8 +127,8 @@ def test_arrays_that_cannot_be_used_are_named(change: dict, message: str):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train.epoch": 3, "threat.norm": "l2"}, r"train\.epoch: unknown key\. Did you mean 'epochs'"),
-        ({"threat.norm": "l2", "train.epochs.many": 3}, "train.epochs.many: epochs is not a section"),
+        ({"train.epoch": 3, "threat.eps_255": 4}, r"train\.epoch: unknown key\. Did you mean 'epochs'"),
+        ({"threat.eps_255": 4, "train.epochs.many": 3}, "train.epochs.many: epochs is not a section"),
         ({"threat.eps_255": -1}, r"threat\.eps_255: .*greater than 0 \(found -1"),
         ({"train.epoch": 3, "threat.eps_255": 8}, r"^sglr\.train: train\.epoch: unknown key"),
     ],
@@ -198,6 +198,7 @@ def test_sizes_are_those_of_the_arrays():
     [
         ({}, r"^sglr\.train: give the threat model, such as threat=sglr\.threat\.Linf\(8 / 255\), or params="),
         ({"threat": THREAT, "changes": {"threat.eps_255": 8}}, "the threat model is given twice"),
+        ({"changes": {"threat.norm": "l2"}}, "give the threat model"),
         ({"threat": 8 / 255}, r"threat must be sglr\.threat\.Linf or sglr\.threat\.L2, found 0\.03"),
     ],
 )
@@ -213,8 +214,11 @@ def test_the_threat_model_that_is_given_is_trained_against(params: dict, tmp_pat
     write_text(tmp_path / "params.yaml", yaml.safe_dump(params))
     own = fitting._config("at", sglr.threat.Linf(8 / 255), tmp_path / "params.yaml", {}, False)[0]
     assert (own.threat.eps_255 / 255, own.train.attack.step_size_255) == (8 / 255, 6.375)
-    same, _ = fitting._config("at", None, None, {"threat.eps_255": 8, "train.attack.step_size_255": 2}, False)
-    assert own.threat == same.threat
+    for changes in ({"threat.eps_255": 8}, {"threat": {"norm": "linf", "eps_255": 8}}):
+        same = fitting._config("at", None, None, changes, False)[0]
+        assert (same.threat, same.train.attack.step_size_255) == (own.threat, None)
+    both = {"threat.eps_255": 8, "train.attack.step_size_255": 1}
+    assert fitting._config("at", None, None, both, False)[0].train.attack.step_size_255 == 1
 
 
 def test_what_is_probably_not_meant_is_a_warning_at_the_call():

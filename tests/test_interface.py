@@ -33,7 +33,11 @@ def test_what_a_user_can_put_right_has_one_base():
     ("error", "said"),
     [
         (sglr.config.ConfigError("threat: missing."), "threat: missing."),
-        (ModuleNotFoundError("no", name="PIL.Image"), "PIL is not installed, which this needs: pip install -e"),
+        (
+            ModuleNotFoundError("no", name="none_such.part"),
+            "none_such is not installed, which this needs: pip install none_such",
+        ),
+        (ModuleNotFoundError("no", name="torch.none_such"), None),
         (ModuleNotFoundError("no", name="sglr.nothing"), None),
         (ModuleNotFoundError("no", name=None), None),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. What takes less: a smaller train."),

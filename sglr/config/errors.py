@@ -1,9 +1,15 @@
 """Errors that a user can cause, and how a bad configuration is described."""
 
 import difflib
+import importlib.util
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+# As they are imported.
+_OF_THE_PIPELINE = (
+    "PIL", "dvc", "jinja2", "matplotlib", "mlflow", "pandas", "psutil", "pyautoattack", "ruamel", "scipy", "sklearn",
+    "torchvision",
+)  # fmt: skip
 # What pydantic says of tuples; YAML has lists only.
 _OF_LISTS = ("tuple_type", "too_short", "too_long")
 
@@ -25,9 +31,10 @@ def for_users(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        if package in ("", "sglr", "stages"):
+        if package in ("", "sglr", "stages") or importlib.util.find_spec(package):
             return None
-        return f"{package} is not installed, which this needs: pip install -e '.[pipeline]' installs all"
+        todo = "-e '.[pipeline]'" if package in _OF_THE_PIPELINE else package
+        return f"{package} is not installed, which this needs: pip install {todo}"
     # By its name: torch takes seconds to import.
     if any((kind.__module__, kind.__name__) == ("torch", "OutOfMemoryError") for kind in type(error).__mro__):
         return (

@@ -87,7 +87,8 @@ class Delivery:
                 if reason := self._store(batch[0]):
                     put_off = [*put_off, end]
                     LOG.warning(
-                        "%s: MLflow cannot store %s (%s). The rest is sent; `sglr sync` tries this file again.",
+                        "%s: MLflow cannot store %s (%s). The rest is sent; this is tried again at the run's end and by"
+                        " `sglr sync`.",
                         self.header["item"], batch[0]["source"], reason,
                     )  # fmt: skip
             elif batch[0]["kind"] in ("open", "end"):
@@ -114,10 +115,13 @@ class Delivery:
 
     def _store_put_off(self) -> str:
         reason = ""
-        for record, end in journal.read(self._folder):
+        files_ = [pair for pair in journal.read(self._folder) if pair[0]["kind"] == "artifact"]
+        # Of those that go to the same place the last one counts, which may have been stored long ago.
+        newest = {(record["folder"], Path(record["source"]).name): end for record, end in files_}
+        for record, end in files_:
             if end not in self.progress.put_off:
                 continue
-            if found := self._store(record):
+            if newest[record["folder"], Path(record["source"]).name] == end and (found := self._store(record)):
                 reason = found
             else:
                 self._note(put_off=[other for other in self.progress.put_off if other != end])

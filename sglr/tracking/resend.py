@@ -22,14 +22,14 @@ class SyncReport:
     interrupted: list[str] = field(default_factory=list)
     """Killed without a word; still RUNNING on the server until resumed, or ended with ``end_interrupted``."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Not sent, and why."""
+    """Not wholly sent, and why."""
 
     def __str__(self) -> str:
         lines = [f"{self.sent} points and files sent, {self.missing} missing."]
         lines += [f"{item}: sent whole" for item in self.items]
         lines += [f"{item}: left alone, a process is at work on it" for item in self.running]
         lines += [f"{item}: interrupted; running it again resumes it" for item in self.interrupted]
-        lines += [f"{item}: not sent: {reason}" for item, reason in self.failed.items()]
+        lines += [f"{item}: not wholly sent: {reason}" for item, reason in self.failed.items()]
         return "\n".join(lines)
 
 

@@ -40,6 +40,8 @@ class Networks:
     """Where batch norm is in eval mode under attack: what is behind ``attacked``, to be refreshed before it is used."""
     ascent: Ascent | None = None
     """The attack's steps compiled, for batches of the plan's size and losses without a penalty."""
+    release: Callable[[], None] = lambda: None
+    """Takes off what is on the model where ``folded`` is no copy of it."""
 
     @classmethod
     def of(cls, plan: Plan, model: nn.Module, device: torch.device, team: Team) -> Self:
@@ -50,15 +52,15 @@ class Networks:
         whole = len(range(plan.batch_size)[team.share(plan.batch_size)])
         plain = model if cut else compiled(model, device, plan.compile, batch=whole, channels_last=last)
         # Not compiled: its backward pass would compute the gradients of all weights too.
-        attacked, folded, ascent = model, None, None
+        attacked, folded, ascent, release = model, None, None, lambda: None
         if plan.attack_bn == "eval" and plan.method.objective.build().attacks:
             folded = Folded(model, torch.bfloat16 if plan.precision == "bf16" else None)
             if plan.precision == "bf16":
-                exact_ends(folded)
+                release = exact_ends(folded)
             attacked = compiled(folded, device, plan.compile, batch=whole, channels_last=last)
             size = plan.attack.step_size(plan.threat.eps)
             ascent = Ascent.of(folded, plan.threat, size, device, plan.compile, batch=whole, channels_last=last)
-        return cls(plain, team.trained(plain, device), attacked, folded, ascent)
+        return cls(plain, team.trained(plain, device), attacked, folded, ascent, release)
 
 
 @dataclass
@@ -72,8 +74,13 @@ class Learner:
     labels: LabelPolicy
     weights: WeightPolicy
     team: Team = ALONE
-    release: Callable[[], None] = lambda: None
-    """Takes off what training put on the model for its own purposes."""
+    undo: Callable[[], None] = lambda: None
+    """Of what was put on the model last."""
+
+    def release(self) -> None:
+        """Take off what training put on the model for its own purposes."""
+        self.undo()
+        self.networks.release()
 
     @classmethod
     def build(cls, plan: Plan, model: nn.Module, given: Tensor, classes: int, team: Team = ALONE) -> Self:
@@ -85,7 +92,7 @@ class Learner:
         model = shared(model, team.size, device).to(memory_format=memory_format(plan.precision, device))
         networks = Networks.of(plan, model, device, team)
         # After the folded network is made, which has exact ends of its own.
-        release = exact_ends(model) if plan.precision == "bf16" else lambda: None
+        undo = exact_ends(model) if plan.precision == "bf16" else lambda: None
         optimizer = torch.optim.SGD(
             model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay,
             fused=True if device.type == "cuda" else None,
@@ -98,7 +105,7 @@ class Learner:
             labels=method.labels.build(given, classes, plan.epochs),
             weights=method.weights.build(model),
             team=team,
-            release=release,
+            undo=undo,
         )
 
 

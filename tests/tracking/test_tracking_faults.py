@@ -545,3 +545,47 @@ def test_files_put_off_go_to_the_run_that_is_made_anew(
     run = database.run()
     assert database.artifacts(run, "notes") == {"notes/a.txt"}
     assert (database.points(run, "loss"), run.info.status) == ([(1, 1.0)], "FINISHED")
+
+
+def test_a_file_put_off_does_not_replace_a_newer_one(
+    root: Path, train: Callable[..., Any], database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run fails, and its file cannot be stored; repeated, the item stores another of that name."""
+    (root / "a.txt").write_text("old")
+
+    def fail(*_: Any) -> None:
+        raise OSError("no room for files")
+
+    with monkeypatch.context() as patch, contextlib.suppress(RuntimeError):
+        patch.setattr(Server, "artifact", fail)
+        with train() as tracker:
+            tracker.artifact(root / "a.txt", "notes")
+            raise RuntimeError("the run fails")
+    (root / "a.txt").write_text("new")
+    with train() as tracker:
+        tracker.artifact(root / "a.txt", "notes")
+    run = database.run()
+    stored = database.client.download_artifacts(run.info.run_id, "notes/a.txt", str(root))
+    assert (Path(stored).read_text(), run.info.status) == ("new", "FINISHED")
+    assert not journal.folders(root)
+
+
+def test_a_file_keeps_its_copy_until_it_is_noted_as_stored(
+    root: Path, train: Callable[..., Any], database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "a.txt").write_text("a")
+    monkeypatch.setenv("SGLR_TRACKING_WAIT", "1")
+    original = Progress.write
+
+    def full(progress: Progress, folder: Path) -> None:
+        if progress.offset and database.artifacts(database.run(), "notes"):
+            raise OSError("no space left")
+        original(progress, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "write", full)
+        with train() as tracker:
+            tracker.artifact(root / "a.txt", "notes")
+    (root / "a.txt").unlink()
+    assert tracking.sync(root).missing == 0
+    assert database.artifacts(database.run(), "notes") == {"notes/a.txt"}

@@ -141,6 +141,7 @@ def test_a_compiled_attack_is_the_plain_one_in_one_graph(params, monkeypatch, pr
     chosen = plan(params, method, compile="always", precision=precision)
     model = models.build("small_cnn", num_classes=4, shape=(1, 8, 8), generator_seed=0)
     learner = Learner.build(chosen, model, torch.arange(8) % 4, 4)
+    assert learner.networks.ascent is not None
     plain = dataclasses.replace(learner.networks, ascent=None, attacked=learner.networks.folded)
     for seed in (0, 1):
         generator = torch.Generator().manual_seed(seed)

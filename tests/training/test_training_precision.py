@@ -86,13 +86,21 @@ def test_the_first_convolution_computes_in_float32(monkeypatch):
     assert torch.equal(x.bfloat16(), (x + 1e-4).bfloat16())
 
 
-def test_training_leaves_nothing_on_the_model(params):
+class Untraceable(Net):
+    """What it computes depends on values, so that it is attacked as it is."""
+
+    def forward(self, x):
+        return super().forward(x) if float(x.detach().sum()) > 0 else super().forward(x * 2)
+
+
+@pytest.mark.parametrize("kind", [Net, Untraceable])
+def test_training_leaves_nothing_on_the_model(params, kind):
     """Else the next training of it could not fold its attack, and would be another."""
-    model, fresh = net(), net()
+    model, fresh = kind(), kind()
     fit(plan(params, SGLR, precision="bf16"), model, *splits())
     assert not model._forward_hooks
     assert [type(module) for module in model.modules()] == [type(module) for module in fresh.modules()]
-    assert Folded(model).folds == Folded(fresh).folds > 0
+    assert Folded(model).folds == Folded(fresh).folds == (0 if kind is Untraceable else Folded(net()).folds)
 
 
 def test_without_convolutions_the_first_linear_layer_computes_in_float32():
