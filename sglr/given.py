@@ -40,6 +40,8 @@ def with_threat(
     proportion to it follows the one that is given, here or among the changes: step size, radii of the sweep.
     """
     radius = _radius(changes)
+    # Left to the config to refuse.
+    misspelt = {key for key in changes if key.startswith("threat.")} - {"threat.norm", "threat.eps_255"}
     if threat is not None:
         if any(key.split(".")[0] == "threat" for key in changes):
             raise ConfigError(f"{what}: the threat model is given twice, as threat= and among the changes")
@@ -47,10 +49,7 @@ def with_threat(
         if type(threat) not in norms:
             raise ConfigError(f"{what}: threat must be sglr.threat.Linf or sglr.threat.L2, found {threat!r}")
         radius = threat.eps * 255
-    elif (
-        path is None and radius is None and not {key for key in changes if key.startswith("threat.")} - {"threat.norm"}
-    ):
-        # What is no key of it at all is left to the config to refuse.
+    elif path is None and radius is None and not misspelt:
         raise ConfigError(f"{what}: give the threat model, such as threat=sglr.threat.Linf(8 / 255), or params=")
     if path is None and isinstance(radius, int | float):
         put(values, "train.attack.step_size_255", None)  # a quarter of the radius, as in the shipped file
