@@ -123,14 +123,18 @@ def test_nothing_is_left_uncompiled_for_the_number_of_its_variants(params, monke
 
 
 @pytest.mark.skipif(not WHOLE, reason="needs a newer torch")
-@pytest.mark.parametrize("random_start", [True, False])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("objective", ["at", "trades", "mart"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("precision", "objective", "norm", "random_start"),
+    [
+        ("fp32", "at", "linf", True),
+        ("fp32", "trades", "l2", True),
+        ("fp32", "mart", "linf", False),
+        ("bf16", "at", "l2", False),
+        ("bf16", "trades", "linf", True),
+    ],
+)
 def test_a_compiled_attack_is_the_plain_one_in_one_graph(params, monkeypatch, precision, objective, norm, random_start):
     """Bit for bit, with the operations left as they are; and a loss made anew for each batch is no new graph."""
-    if objective == "trades" and not random_start:
-        pytest.skip("no gradient there")
     real, counted = torch.compile, CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(
         torch, "compile", lambda module, **options: real(module, backend=counted, dynamic=False, fullgraph=True)
