@@ -128,6 +128,7 @@ ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_the_python_file_needs_nothing_of_this_project(tmp_path):
     """In a process of its own where importing sglr or pydantic fails, it gives the logits of the original."""
     x = torch.rand(2, 3, 32, 32)

@@ -275,6 +275,7 @@ def test_time_left_is_that_of_the_epochs_trained_here(project):
     assert found.seconds_left == pytest.approx(31 * 60, abs=10)
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal_only(project):
     command = [sys.executable, "-m", "sglr.cli", "predict", "--model", "artifacts/train/at-0/last", "--attack"]
     command += [str(image(project / f"{number}.png")) for number in range(3)]
@@ -323,6 +324,7 @@ def test_predicting_names_the_classes_of_the_data_a_model_was_trained_on(project
     assert (result.exit_code, re.findall("class |airplane", result.output)) == (0, [])
 
 
+@pytest.mark.slow
 def test_a_registered_model_loads_without_pickle_and_takes_any_number(project):
     result = call("register", "at-0", "--checkpoint", "best", "--name", "robust")
     assert result.exit_code == 0, result.output
