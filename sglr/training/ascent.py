@@ -36,7 +36,10 @@ class Ascent:
         return cls(graphs(_Step(network, threat, size), device, channels_last=channels_last), batch)
 
     def __call__(self, start: Tensor, x: Tensor, y: Tensor, loss: Loss, steps: int) -> Tensor:
-        """Points of the ball around x (N, C, H, W), ``steps`` steps from ``start``."""
+        """Points of the ball around x (N, C, H, W) in [0, 1], ``steps`` steps from ``start``; N must be ``batch``.
+
+        ``loss`` makes (N,) of logits (N, num_classes) and labels y (N,), and is ascended.
+        """
         # Of its own memory: one tensor given twice would be another graph.
         x_adv = start.clone() if start is x else start
         with torch.no_grad():

@@ -63,15 +63,15 @@ def exact_ends(model: nn.Module) -> Callable[[], None]:
     linear layer, stays out of it. Returns what undoes that."""
     hook = model.register_forward_hook(lambda module, inputs, logits: logits.float())
     layers = [module for kind in (nn.Conv2d, nn.Linear) for module in model.modules() if isinstance(module, kind)]
-    kinds = [type(first) for first in layers[:1]]
-    for first, kind in zip(layers, kinds, strict=False):
+    for first in layers[:1]:
         if not isinstance(first, _Exact):
-            first.__class__ = _exact(kind)  # type: ignore[arg-type, assignment]
+            first.__class__ = _exact(type(first))  # type: ignore[arg-type, assignment]
 
     def undo() -> None:
         hook.remove()
-        for first, kind in zip(layers, kinds, strict=False):
-            first.__class__ = kind
+        for first in layers[:1]:
+            if isinstance(first, _Exact):
+                first.__class__ = type(first).__mro__[2]  # what it was, behind _Exact; whoever changed it
 
     return undo
 

@@ -40,8 +40,6 @@ class Networks:
     """Where batch norm is in eval mode under attack: what is behind ``attacked``, to be refreshed before it is used."""
     ascent: Ascent | None = None
     """The attack's steps compiled, for batches of the plan's size and losses without a penalty."""
-    release: Callable[[], None] = lambda: None
-    """Takes off what is on the model where ``folded`` is no copy of it."""
 
     @classmethod
     def of(cls, plan: Plan, model: nn.Module, device: torch.device, team: Team) -> Self:
@@ -52,15 +50,15 @@ class Networks:
         whole = len(range(plan.batch_size)[team.share(plan.batch_size)])
         plain = model if cut else compiled(model, device, plan.compile, batch=whole, channels_last=last)
         # Not compiled: its backward pass would compute the gradients of all weights too.
-        attacked, folded, ascent, release = model, None, None, lambda: None
+        attacked, folded, ascent = model, None, None
         if plan.attack_bn == "eval" and plan.method.objective.build().attacks:
             folded = Folded(model, torch.bfloat16 if plan.precision == "bf16" else None)
             if plan.precision == "bf16":
-                release = exact_ends(folded)
+                exact_ends(folded)
             attacked = compiled(folded, device, plan.compile, batch=whole, channels_last=last)
             size = plan.attack.step_size(plan.threat.eps)
             ascent = Ascent.of(folded, plan.threat, size, device, plan.compile, batch=whole, channels_last=last)
-        return cls(plain, team.trained(plain, device), attacked, folded, ascent, release)
+        return cls(plain, team.trained(plain, device), attacked, folded, ascent)
 
 
 @dataclass
@@ -74,13 +72,8 @@ class Learner:
     labels: LabelPolicy
     weights: WeightPolicy
     team: Team = ALONE
-    undo: Callable[[], None] = lambda: None
-    """Of what was put on the model last."""
-
-    def release(self) -> None:
-        """Take off what training put on the model for its own purposes."""
-        self.undo()
-        self.networks.release()
+    release: Callable[[], None] = lambda: None
+    """Takes off what training put on the model for its own purposes."""
 
     @classmethod
     def build(cls, plan: Plan, model: nn.Module, given: Tensor, classes: int, team: Team = ALONE) -> Self:
@@ -92,7 +85,7 @@ class Learner:
         model = shared(model, team.size, device).to(memory_format=memory_format(plan.precision, device))
         networks = Networks.of(plan, model, device, team)
         # After the folded network is made, which has exact ends of its own.
-        undo = exact_ends(model) if plan.precision == "bf16" else lambda: None
+        release = exact_ends(model) if plan.precision == "bf16" else lambda: None
         optimizer = torch.optim.SGD(
             model.parameters(), lr=sgd.lr, momentum=sgd.momentum, nesterov=sgd.nesterov, weight_decay=sgd.weight_decay,
             fused=True if device.type == "cuda" else None,
@@ -105,7 +98,7 @@ class Learner:
             labels=method.labels.build(given, classes, plan.epochs),
             weights=method.weights.build(model),
             team=team,
-            undo=undo,
+            release=release,
         )
 
 
