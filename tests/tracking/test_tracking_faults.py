@@ -527,16 +527,18 @@ def test_a_place_for_files_that_is_not_there_holds_up_no_points(
     assert not journal.folders(root)
 
 
+def no_room(*_: Any) -> None:
+    """In the place of ``Server.artifact``."""
+    raise OSError("no room for files")
+
+
 def test_files_put_off_go_to_the_run_that_is_made_anew(
     root: Path, train: Callable[..., Any], database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "a.txt").write_text("a")
 
-    def fail(*_: Any) -> None:
-        raise OSError("no room for files")
-
     with monkeypatch.context() as patch:
-        patch.setattr(Server, "artifact", fail)
+        patch.setattr(Server, "artifact", no_room)
         with train() as tracker:
             tracker.metrics({"loss": 1.0}, step=1)
             tracker.artifact(root / "a.txt", "notes")
@@ -553,11 +555,8 @@ def test_a_file_put_off_does_not_replace_a_newer_one(
     """The first run fails, and its file cannot be stored; repeated, the item stores another of that name."""
     (root / "a.txt").write_text("old")
 
-    def fail(*_: Any) -> None:
-        raise OSError("no room for files")
-
     with monkeypatch.context() as patch, contextlib.suppress(RuntimeError):
-        patch.setattr(Server, "artifact", fail)
+        patch.setattr(Server, "artifact", no_room)
         with train() as tracker:
             tracker.artifact(root / "a.txt", "notes")
             raise RuntimeError("the run fails")
