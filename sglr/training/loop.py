@@ -167,6 +167,7 @@ class _Loop:
         if state is not None:
             self._restore(state)
         if found is not None:
+            self._kept()  # said now if one of them is gone, not after the last epoch
             self.on_resume(self.progress.epoch, self.progress.step + 1)
         for row in self.progress.history:
             self.on_epoch(row)
@@ -284,6 +285,11 @@ class _Loop:
         else:
             self.kept[epoch] = state
 
+    def _kept(self) -> dict[int, dict[str, Any]]:
+        """What was kept of the epochs so far; FileError where a file of them is gone."""
+        past = [epoch for epoch in self.plan.keep_epochs if epoch < self.progress.epoch]
+        return self.snapshots.kept(past) if self.snapshots else {epoch: self.kept[epoch] for epoch in past}
+
     def _state(self) -> dict[str, Any]:
         learner = self.learner
         return {
@@ -314,8 +320,7 @@ class _Loop:
 
     def _result(self) -> Trained:
         learner, progress = self.learner, self.progress
-        found = self.snapshots.kept() if self.snapshots else self.kept
-        kept = {epoch: found[epoch] for epoch in self.plan.keep_epochs if epoch in found}
+        kept = self._kept()
         labels = {"last": _copied(learner.labels.state_dict())} | {str(epoch): kept[epoch]["labels"] for epoch in kept}
         if progress.best is not None:
             labels["best"] = progress.best_labels

@@ -206,6 +206,21 @@ def test_kept_epochs_come_back_from_a_resumed_training(params, tmp_path):
     assert equal(again.labels, whole.labels)
 
 
+@pytest.mark.parametrize(("content", "reason"), [(None, "cannot be read"), (b"cut", "is damaged")])
+def test_a_kept_epoch_that_is_gone_is_said_before_training_goes_on(params, tmp_path, content, reason):
+    chosen = plan(params, SGLR, keep_epochs=[1])
+    calls = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 5)
+    kept = tmp_path / "kept" / "1"
+    kept.unlink() if content is None else kept.write_bytes(content)
+    rows: list[dict] = []
+    wrong = rf"epoch 1 \(train\.keep_epochs\), {reason}, .* remove {tmp_path} to train from the beginning"
+    with pytest.raises(files.FileError, match=wrong):
+        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), on_epoch=rows.append)
+    assert rows == []
+
+
 def test_labels_are_kept_as_they_were_with_each_of_the_models(params):
     assert fit(plan(params, AT), net(), *splits()).labels == {"last": {}, "best": {}}
     chosen = plan(params, SGLR, epochs=4, keep_epochs=[1, 2, 3, 4])
@@ -423,6 +438,21 @@ def test_snapshots_are_due_by_the_clock(tmp_path, monkeypatch):
     assert not snapshots.due()
     assert sorted(path.name[-3:] for path in tmp_path.iterdir()) == ["002", "003"], "the newest two stay"
     assert Snapshots(tmp_path).load() == {"step": 3}
+
+
+@pytest.mark.parametrize(("every", "taken", "wait"), [(30, 0.1, 30), (30, 5, 500), (0, 5, 0)])
+def test_writing_snapshots_takes_a_hundredth_of_the_time_at_most(tmp_path, monkeypatch, every, taken, wait):
+    now = [100.0]
+    monkeypatch.setattr("sglr.training.snapshots.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(files, "save_state", lambda path, state: now.__setitem__(0, now[0] + taken))
+    snapshots = Snapshots(tmp_path, every_seconds=every)
+    snapshots.save({}, epoch=1, step=1)
+    written = now[0]
+    now[0] = written + wait
+    assert snapshots.due()
+    if wait:
+        now[0] = written + wait - 1
+        assert not snapshots.due()
 
 
 def test_the_items_of_a_study_on_another_device(digits, tmp_path):
