@@ -1,7 +1,6 @@
 """Is everything here that a run needs, and what to do where it is not."""
 
 import difflib
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sglr import config, files, processes, space
+from sglr.config import packages
 
 Level = Literal["ok", "warning", "problem"]
 # What is needed for what. Without what the library itself imports, this module cannot be imported either.
@@ -31,7 +31,6 @@ VARIABLES = (
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 # Of all trainings on a CPU, in seconds.
 _LONG = 24 * 3600
-_SOURCES = {"digits": "scikit-learn", "cifar10": "torchvision", "cifar100": "torchvision", "svhn": "torchvision"}
 
 
 @dataclass(frozen=True)
@@ -61,31 +60,21 @@ def examine(root: Path) -> list[Finding]:
     return [finding for check in checks for finding in check()]
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _packages(settings: config.Config | None) -> Iterator[Finding]:
     for purpose, names in PACKAGES.items():
-        missing = [name for name in names if _version(name) is None]
-        if missing:
+        if missing := packages.missing(names):
             level: Level = "problem" if purpose == "training" else "warning"
             todo = 'pip install -e ".[pipeline]" installs all'
             yield Finding(level, "packages", f"{', '.join(missing)} missing, needed for {purpose}: {todo}")
-    shown = ", ".join(f"{name} {_version(name)}" for name in ("torch", "dvc", "mlflow") if _version(name))
+    versions = {name: packages.version(name) for name in ("torch", "dvc", "mlflow")}
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     yield Finding("ok", "packages", shown)
     if settings is None:
         return
-    needs = _SOURCES.get(settings.data.source.name)
-    if needs and _version(needs) is None:
-        yield Finding("problem", "packages", f"{needs} is missing, which data.source {settings.data.source.name} needs")
-    from sglr.evaluation.suitability import asked, missing_packages
+    from sglr.evaluation.suitability import asked
 
-    for key, options in asked(settings).items():
-        for package in missing_packages(options):
+    for key, options in {"data.source": settings.data.source, **asked(settings)}.items():
+        for package in packages.missing(options.packages):
             yield Finding("problem", "packages", f"{key} needs {package}: pip install {package}")
 
 

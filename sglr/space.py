@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sglr import config, files, models
 from sglr.models.registry import Shape
+from sglr.training.history import TRACED
 
 _FLOAT = 4
 # Of the weights: the network, its momentum, the best so far, an average.
@@ -18,13 +19,10 @@ _SNAPSHOTS = 3
 _MODELS = 2
 # History, logs, descriptions.
 _SMALL_FILES = 2**21
-# Examples in a trace (sglr.training.history).
-_TRACED = 64
-# Tables of one probability per example and class: the targets, hard and refined, and those of the best epoch.
-_TABLES = 3
-# What sources hold: classes and shape of an image, as in CIFAR-10 where only reading it tells; and how many then.
+# Tables of one probability per example and class: the label policy's, now and at the best epoch.
+_TABLES = 2
+# Of sources that only reading tells of: classes, shape and number of images, as CIFAR-10 has them.
 _USUAL: tuple[int, Shape] = (10, (3, 32, 32))
-_KINDS: dict[str, tuple[int, Shape]] = {"digits": (10, (1, 8, 8)), "cifar100": (100, (3, 32, 32))}
 _EXAMPLES = 50_000
 
 
@@ -69,7 +67,7 @@ def expected(settings: config.Config, data: Path) -> TrainingSet:
             channels, height, width = map(int, meta["shape"])
             examples = asked.training_examples or int(meta["sizes"]["train"])
             return TrainingSet(examples, int(meta["num_classes"]), (channels, height, width))
-    classes, shape = _KINDS.get(asked.source.name, _USUAL)
+    classes, shape = asked.source.classes_and_shape() or _USUAL
     return TrainingSet(asked.training_examples or _EXAMPLES, classes, shape)
 
 
@@ -85,7 +83,7 @@ def needed(settings: config.Config, data: Path) -> Need:
     table = images.examples * images.classes * _FLOAT
     # With each model the labels as they were then.
     kept = len(settings.train.keep_epochs) * (weights + table)
-    trace = settings.train.epochs * _TRACED * images.classes * _FLOAT
+    trace = settings.train.epochs * TRACED * images.classes * _FLOAT
     return Need(
         snapshots=_SNAPSHOTS * (_IN_A_SNAPSHOT * weights + _TABLES * table + trace) + kept,
         outputs=_MODELS * (weights + table) + kept + table + trace,

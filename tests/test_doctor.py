@@ -81,11 +81,10 @@ def test_doctor_says_where_mlflow_refuses_folders(project, monkeypatch, address)
 
 
 def test_doctor_names_packages_and_params(project, monkeypatch):
-    versions = {"mlflow": None, "scikit-learn": None, "scipy": None, "pillow": None, "torch": "2.9.0"}
-    monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, "1.0"))
-    monkeypatch.setattr("sglr.evaluation.suitability.missing_packages", lambda options: list(options.packages))
+    missing = {"mlflow", "scikit-learn", "scipy", "pillow", "pyautoattack"}
+    monkeypatch.setattr("sglr.config.packages.version", lambda name: None if name in missing else "1.0")
     found = {finding.text: finding.level for finding in doctor.examine(project)}
-    assert found["scikit-learn is missing, which data.source digits needs"] == "problem"
+    assert found["data.source needs scikit-learn: pip install scikit-learn"] == "problem"
     assert found["evaluate.sanity needs pyautoattack: pip install pyautoattack"] == "problem"
     for lack in ("mlflow missing, needed for the pipeline", "scipy missing, needed for intervals over seeds",
                  "pillow missing, needed for `sglr predict`"):  # fmt: skip

@@ -1,7 +1,7 @@
 """Source ``digits``: 1,797 handwritten digits of 8x8 grey pixels that come with scikit-learn, nothing to download."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,10 +19,14 @@ TEST_SEED = 20240313
 class DigitsOptions(SourceOptions):
     """How many of the 1,797 digits are for testing (stratified, the same ones always); the rest is for training."""
 
+    packages: ClassVar[tuple[str, ...]] = ("scikit-learn",)
     test_size: Annotated[int, Field(ge=10, le=1787)] = 800
 
     def training_examples(self) -> int:
         return 1797 - self.test_size
+
+    def classes_and_shape(self) -> tuple[int, tuple[int, int, int]]:
+        return 10, (1, 8, 8)
 
     def read(self, root: Path | None = None) -> Arrays:
         """Float32 images (N, 1, 8, 8): the data set's sixteen grey levels divided by 16."""

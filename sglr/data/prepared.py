@@ -1,6 +1,5 @@
 """Prepared data: written once as arrays that can be memory-mapped, opened by every later stage."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +155,7 @@ class Prepared:
     def _checked(self, name: str) -> Array:
         path = self.folder / f"{name}.npy"
         if name not in self._good:
-            if _sha256(path) != self.meta["arrays"][name]["sha256"]:
+            if files.sha256(path) != self.meta["arrays"][name]["sha256"]:
                 raise _damaged(path)
             self._good.add(name)
         return self._arrays[name]
@@ -226,15 +225,7 @@ def _write(path: Path, array: Array, index: Array | None) -> dict[str, Any]:
         for start in range(0, shape[0], rows):
             part = slice(start, start + rows)
             file.write(np.ascontiguousarray(array[part if index is None else index[part]]).data)
-    return {"sha256": _sha256(path), "shape": list(shape), "dtype": str(array.dtype)}
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise files.FileError(f"cannot read {path}: {error}") from None
+    return {"sha256": files.sha256(path), "shape": list(shape), "dtype": str(array.dtype)}
 
 
 def _damaged(path: Path) -> files.FileError:

@@ -13,6 +13,8 @@ class SourceOptions(Options):
     """Options of every source."""
 
     asymmetric_maps: ClassVar[dict[str, dict[int, int]]] = {}
+    packages: ClassVar[tuple[str, ...]] = ()
+    """What must be installed to read it, beyond what training needs; names as pip takes them."""
 
     def read(self, root: Path | None) -> Arrays:
         """The source's images and true labels.
@@ -31,6 +33,10 @@ class SourceOptions(Options):
 
     def training_examples(self) -> int | None:
         """How many training examples the source has, before any are cut; None where only reading it tells."""
+        return None
+
+    def classes_and_shape(self) -> tuple[int, tuple[int, int, int]] | None:
+        """How many classes and which images (C, H, W) the source has; None where only reading it tells."""
         return None
 
     def asymmetric_map(self) -> dict[int, int] | None:

@@ -40,6 +40,7 @@ class Download:
 class TorchvisionOptions(SourceOptions):
     """No options of their own; images are uint8 (N, 3, 32, 32), train and test parts the official ones."""
 
+    packages: ClassVar[tuple[str, ...]] = ("torchvision",)
     asymmetric_maps: ClassVar[dict[str, dict[int, int]]] = {
         "cifar10": class_maps.CIFAR10,
         "cifar100": class_maps.CIFAR100,
@@ -47,6 +48,9 @@ class TorchvisionOptions(SourceOptions):
 
     def training_examples(self) -> int:
         return 73257 if self.name == "svhn" else 50000
+
+    def classes_and_shape(self) -> tuple[int, tuple[int, int, int]]:
+        return 100 if self.name == "cifar100" else 10, (3, 32, 32)
 
     def look(self, root: Path | None) -> tuple[bool, str]:
         root = DEFAULT_ROOT if root is None else root

@@ -177,12 +177,13 @@ def _read(path: Path, checkpoint: str, shape: tuple[int, ...], examples: int, de
     images, correct, margin = (arrays.get(f"{checkpoint}/{name}") for name in ("images", "correct", "margin"))
     if images is None or correct is None or margin is None:
         raise files.FileError(f"{path} has nothing on {checkpoint}: run the evaluation again (`dvc repro`).")
-    n = len(correct)
+    n = correct.size
     if (
         images.shape != (n, *shape)
         or images.dtype != np.float32
         or correct.dtype != bool
-        or margin.shape != correct.shape != (0,)
+        or correct.shape != (n,)
+        or margin.shape != (n,)
         or n > examples
     ):
         raise files.FileError(f"{path} does not go with the data: run the evaluation again (`dvc repro`).")

@@ -1,13 +1,12 @@
 """Whether classes, form and order of the test examples suit what is asked of them."""
 
-import importlib.metadata
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sglr.attacks import REGISTRY
-from sglr.config import Config, ConfigError
+from sglr.config import Config, ConfigError, packages
 
 # Below this probability the first examples are called skewed; with fewer expected in a cell it would not be one.
 _LEVEL, _FEW = 1e-9, 3
@@ -18,7 +17,7 @@ def require_attackable(config: Config, num_classes: int, shape: tuple[int, int, 
     package is not installed."""
     for key, options in asked(config).items():
         instead = "set it to null" if key == "evaluate.sanity" else "leave it out"
-        for package in missing_packages(options):
+        for package in packages.missing(options.packages):
             raise ConfigError(f"{key} needs the package {package}: pip install {package}, or {instead}")
         reason = options.misfit(num_classes, shape, config.threat.norm)
         if reason is not None:
@@ -29,19 +28,6 @@ def asked(config: Config) -> dict[str, Any]:
     """Options of every attack that an evaluation makes, by the key of params.yaml that asks for it."""
     found = {f"evaluate.attacks.{name}": options for name, options in config.evaluate.attacks.items()}
     return found if config.evaluate.sanity is None else found | {"evaluate.sanity": REGISTRY.options("square")}
-
-
-def missing_packages(options: Any) -> list[str]:
-    """What an attack needs and is not installed."""
-
-    def is_missing(package: str) -> bool:
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return True
-        return False
-
-    return list(filter(is_missing, options.packages))
 
 
 def skewed(labels: Tensor, sizes: dict[str, int]) -> list[str]:

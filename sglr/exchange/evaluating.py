@@ -118,7 +118,7 @@ def evaluate_foreign(
     ConfigError for an attack that such data does not suit.
     """
     spec, folder = foreign.spec, Path(folder)
-    sha256 = _sha256(weights)
+    sha256 = files.sha256(saved_as(weights)[0])
     network = _network_sha256(foreign.model, spec)
     _refuse_others_results(folder, weights, sha256, network)
     if tuple(spec["shape"]) != data.shape or spec["num_classes"] != data.num_classes:
@@ -222,8 +222,3 @@ def _network_sha256(model: nn.Module, spec: dict[str, Any]) -> str:
     for name, value in sorted(model.state_dict().items()):
         total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with saved_as(path)[0].open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

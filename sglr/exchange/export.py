@@ -1,6 +1,5 @@
 """A trained model as files that others can use: RobustBench, torch alone, this project."""
 
-import hashlib
 import io
 import json
 import keyword
@@ -116,7 +115,7 @@ def _made(folder: Path) -> dict[str, str]:
     """Versions, commit and checksum, for the model card."""
     made = {
         "exported by": f"sglr {sglr.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        "weights (model.safetensors) SHA-256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        "weights (model.safetensors) SHA-256": files.sha256(folder / WEIGHTS),
     }
     try:
         asked = ["git", "-C", str(folder), "rev-parse", "HEAD"]

@@ -1,12 +1,12 @@
 """Test images that were not prepared here, from one .npz, checked before anything is attacked."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sglr import files
 from sglr.data import Prepared, Split
 from sglr.data.arrays import check_images, check_labels, check_labels_of
 from sglr.data.npz import read_npz
@@ -50,6 +50,4 @@ def read_test(path: str | Path, num_classes: int | None = None) -> GivenImages:
     check_labels_of(x, y, str(path), "test", classes)
     labels = torch.from_numpy(np.array(y))
     split = Split(torch.from_numpy(np.array(x, order="C")), labels, labels)
-    return GivenImages(
-        split, classes, {"name": "npz", "file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    )
+    return GivenImages(split, classes, {"name": "npz", "file": path.name, "sha256": files.sha256(path)})

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from sglr.files.atomic_writes import PARTIAL
+from sglr.files.atomic_writes import PARTIAL, FileError
 
 
 def digest(*paths: str | Path) -> str:
@@ -19,6 +19,15 @@ def digest(*paths: str | Path) -> str:
                 with member.open("rb") as file:
                     total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of one file; FileError where it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error}") from None
 
 
 def md5(path: str | Path) -> str:

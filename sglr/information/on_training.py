@@ -47,7 +47,7 @@ def training(
     for kind, part in seen.items():
         found.difference(f"gap/{kind}", part.probs.argmax(1) == labels.cpu().numpy(), test_correct[kind])
     policy = subject.labels(checkpoint)
-    targets = policy.current(checkpoint.epoch, chosen)
+    targets = policy.targets(checkpoint.epoch, chosen)
     _last_layer(subject, checkpoint, found, seen, targets.cpu().numpy())
     _all_weights(subject, checkpoint, model, found, seen, targets, policy)
     if settings.sharpness:

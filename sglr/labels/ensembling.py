@@ -55,7 +55,7 @@ class TemporalEnsembling(LabelPolicy):
         u = min((epoch - options.start_epoch) / options.ramp_epochs, 1.0)
         return options.weight * math.exp(-5 * (1 - u) ** 2)
 
-    def current(self, epoch: int, index: Tensor) -> Tensor:
+    def targets(self, epoch: int, index: Tensor) -> Tensor:
         return self._hard[index]
 
     def table(self) -> Tensor:

@@ -14,7 +14,7 @@ class FixedLabels(LabelPolicy):
     def __init__(self, targets: Tensor) -> None:
         self._targets = targets
 
-    def current(self, epoch: int, index: Tensor) -> Tensor:
+    def targets(self, epoch: int, index: Tensor) -> Tensor:
         return self._targets[index]
 
     def table(self) -> Tensor:
@@ -28,10 +28,10 @@ class ControlLabels(FixedLabels):
         super().__init__(targets)
         self._start_epoch = start_epoch
 
-    def targets(self, step: Step) -> Tensor:
+    def update(self, step: Step) -> Tensor:
         if step.epoch >= self._start_epoch:
             step.natural("train")
-        return super().targets(step)
+        return super().update(step)
 
 
 @REGISTRY.register("hard")

@@ -48,7 +48,7 @@ class SelfGuidedRefinement:
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], found {value}")
         if alpha == 1:
-            raise ValueError("alpha 1 keeps the given labels for ever: that is training without refinement")
+            raise ValueError("alpha 1 never updates the labels: that is training without refinement")
         if not isinstance(given_labels, Tensor) or given_labels.dim() != 1 or given_labels.dtype != torch.int64:
             found = f"{getattr(given_labels, 'dtype', '')} {tuple(getattr(given_labels, 'shape', ()))}"
             raise ValueError(f"given_labels must be a torch tensor, int64 (n,), found {type(given_labels)} {found}")
@@ -94,7 +94,7 @@ class SelfGuidedRefinement:
             raise ValueError(f"ratio must lie in [0, 1], found {ratio}")
 
     def targets(self, index: Tensor, ratio: float | None = None) -> Tensor:
-        """The batch's targets (N, C) as they stand, without an update."""
+        """The batch's current targets (N, C); nothing is updated."""
         return self._mix(self._p[index], index, ratio)
 
     def _mix(self, p: Tensor, index: Tensor, ratio: float | None) -> Tensor:
@@ -117,7 +117,7 @@ class RefinementPolicy(LabelPolicy):
         self._options = options
         self._epochs = epochs
         self._epoch = 0
-        self._hard = F.one_hot(given, num_classes).float()
+        self._all = torch.arange(len(given), device=given.device)
         self._refined = SelfGuidedRefinement(
             given,
             num_classes,
@@ -127,14 +127,12 @@ class RefinementPolicy(LabelPolicy):
             validate=False,
         )
 
-    def current(self, epoch: int, index: Tensor) -> Tensor:
-        if epoch < self._options.start_epoch:
-            return self._hard[index]
+    def targets(self, epoch: int, index: Tensor) -> Tensor:
         return self._refined.targets(index, self._ratio(epoch))
 
-    def targets(self, step: Step) -> Tensor:
+    def update(self, step: Step) -> Tensor:
         if step.epoch < self._options.start_epoch:
-            return self._hard[step.index]
+            return self.targets(step.epoch, step.index)
         assert step.outputs.adversarial is not None
         # After the adversarial forward: the order matters to batch norm's running statistics.
         natural = step.natural(self._options.natural_bn)
@@ -143,16 +141,18 @@ class RefinementPolicy(LabelPolicy):
         return self._refined.update(step.index, adversarial.softmax(1), natural.softmax(1), self._ratio(step.epoch))
 
     def _ratio(self, epoch: int) -> float:
-        """r of an epoch: constant, or rising linearly from r / k in the first of k refining epochs to r in the last."""
+        """r of an epoch: 0 before the start; then constant, or rising linearly from r / k in the first of k refining
+        epochs to r in the last."""
         options = self._options
+        if epoch < options.start_epoch:
+            return 0.0
         if options.ratio_schedule == "constant":
             return options.refinement_ratio
         refining = self._epochs - options.start_epoch + 1
         return options.refinement_ratio * (epoch - options.start_epoch + 1) / refining
 
     def table(self) -> Tensor:
-        index = torch.arange(len(self._hard), device=self._hard.device)
-        return self.current(self._epoch, index)
+        return self.targets(self._epoch, self._all)
 
     def state_dict(self) -> dict[str, Any]:
         return {**self._refined.state_dict(), "epoch": self._epoch}
@@ -176,7 +176,7 @@ class RefinementOptions(LabelOptions):
     @model_validator(mode="after")
     def _refines(self) -> Self:
         if self.alpha == 1:
-            raise ValueError("alpha 1 keeps the given labels for ever: that is plain 'at' (labels: hard)")
+            raise ValueError("alpha 1 never updates the labels: that is plain 'at' (labels: hard)")
         if self.refinement_ratio == 0:
             raise ValueError("refinement_ratio 0 never uses the refined labels: that is plain 'at' (labels: hard)")
         return self
@@ -185,14 +185,14 @@ class RefinementOptions(LabelOptions):
         return RefinementPolicy(self, given, num_classes, epochs)
 
     def check_objective(self, objective: ObjectiveOptions) -> None:
-        # The prediction the cross-entropy is computed on: a target equal to it leaves (1 - r) of the plain gradient.
-        own = {"at": 1.0, "mart": 1.0, "trades": 0.0}.get(objective.name)
+        built = objective.build()
+        # A target equal to the prediction it is compared with leaves (1 - r) of the plain gradient.
+        own = {"adversarial": 1.0, "natural": 0.0, None: None}[built.targets_meet]
         if self.alpha == 0 and self.adversarial_weight == own:
             raise ValueError(
                 f"adversarial_weight {own:g} with alpha 0 makes the target the prediction itself: the gradient of the"
                 f" cross-entropy in {objective.name!r} is then the plain one times 1 - refinement_ratio"
             )
-        built = objective.build()
         if not built.attacks:
             raise ValueError(f"refinement needs adversarial predictions; objective {objective.name!r} makes none")
         if built.forwards_natural and self.natural_bn == "eval":

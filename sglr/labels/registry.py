@@ -41,6 +41,10 @@ class NaturalForward:
     before_attack: bool = False
     """Whether it asks in ``before_attack``, when the objective has forwarded nothing yet."""
 
+    def share_of(self, epochs: int) -> float:
+        """The share of so many epochs that have such steps."""
+        return 0.0 if self.start_epoch is None else max(0, epochs - self.start_epoch + 1) / epochs
+
     def is_added_to(self, objective: Objective) -> bool:
         """Whether it is one more forward than the objective makes, and not the objective's own looked at again."""
         return self.start_epoch is not None and (self.before_attack or not objective.forwards_natural)
@@ -62,12 +66,15 @@ class LabelPolicy(ABC):
         return None
 
     @abstractmethod
-    def current(self, epoch: int, index: Tensor) -> Tensor:
-        """Targets (N, C) of a batch as they stand, without an update."""
+    def targets(self, epoch: int, index: Tensor) -> Tensor:
+        """The current targets (N, C) of a batch; nothing is updated."""
 
-    def targets(self, step: Step) -> Tensor:
-        """Targets (N, C) for a batch; called once per step, after the objective's forwards."""
-        return self.current(step.epoch, step.index)
+    def update(self, step: Step) -> Tensor:
+        """Update the state from a step's predictions and return the batch's targets (N, C).
+
+        Called once per step, after the objective's forwards. By default nothing is updated.
+        """
+        return self.targets(step.epoch, step.index)
 
     def example_weights(self, epoch: int, index: Tensor) -> Tensor | None:
         """Weights (N,) of mean 1 for the cross-entropy term, from the state as it stands; None for equal ones."""

@@ -20,10 +20,10 @@ class SelfAdaptive(LabelPolicy):
         self._options = options
         self._p = F.one_hot(given, num_classes).float()
 
-    def current(self, epoch: int, index: Tensor) -> Tensor:
+    def targets(self, epoch: int, index: Tensor) -> Tensor:
         return self._p[index]
 
-    def targets(self, step: Step) -> Tensor:
+    def update(self, step: Step) -> Tensor:
         if step.epoch < self._options.start_epoch:
             return self._p[step.index]
         momentum = self._options.momentum

@@ -8,6 +8,9 @@ from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outp
 class AdversarialTraining(Objective):
     """loss = CE(f(x'), t); the attack maximises CE with the hard given label."""
 
+    targets_meet = "adversarial"
+    forwards_for_attack = 0
+
     def forward(self, model: nn.Module, x: Tensor, x_adv: Tensor) -> Outputs:
         return Outputs(adversarial=model(x_adv))
 

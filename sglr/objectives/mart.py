@@ -24,6 +24,8 @@ class Mart(Objective):
     """
 
     forwards_natural = True
+    targets_meet = "adversarial"
+    forwards_for_attack = 0
 
     def __init__(self, weight: float) -> None:
         self.weight = weight

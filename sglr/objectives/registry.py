@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,6 +36,10 @@ class Objective(ABC):
     """Whether adversarial examples are made at all."""
     forwards_natural = False
     """Whether the natural images are forwarded too, in train mode: label policies then use those logits."""
+    targets_meet: Literal["adversarial", "natural"] | None = None
+    """Which logits the cross-entropy compares with the targets; None: not told, and refinement cannot warn of it."""
+    forwards_for_attack: int | None = None
+    """Forwards that ``attack_loss`` makes; None: not told, and the report counts no passes of its methods."""
 
     def attack_loss(self, model: nn.Module, x: Tensor) -> Loss:
         """What the attack maximises, a function (logits, y) -> (N,); the model is in the attack's mode."""

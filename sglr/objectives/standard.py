@@ -10,6 +10,8 @@ class Standard(Objective):
 
     attacks = False
     forwards_natural = True
+    targets_meet = "natural"
+    forwards_for_attack = 0
 
     def forward(self, model: nn.Module, x: Tensor, x_adv: Tensor) -> Outputs:
         return Outputs(natural=model(x))

@@ -27,6 +27,8 @@ class Trades(Objective):
     """
 
     forwards_natural = True
+    targets_meet = "natural"
+    forwards_for_attack = 1
 
     def __init__(self, beta: float) -> None:
         self.beta = beta

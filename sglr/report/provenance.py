@@ -1,10 +1,10 @@
 """What made the results: the params that had a say in them, and the versions in use."""
 
 import platform
-from importlib import metadata
 from typing import Any
 
 from sglr import __version__
+from sglr.config.packages import version
 from sglr.report.study import Study
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pyautoattack", "matplotlib")
@@ -24,9 +24,4 @@ def provenance(study: Study) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Python and the packages that can change a number or a figure, read without importing them."""
     found = {"sglr": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return found | {package: installed for package in PACKAGES if (installed := version(package))}

@@ -150,14 +150,14 @@ def _take(
         return loss * (len(y) * team.size / n)
 
     def ascent(copy: nn.Module, moved: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        loss = mean(objective.forward(copy, x, x_adv), labels.current(epoch, index[own]))
+        loss = mean(objective.forward(copy, x, x_adv), labels.targets(epoch, index[own]))
         return team.total(torch.autograd.grad(loss / team.size, moved))
 
     model.train()
     with weights.perturbed(model, epoch, ascent):
         outputs = objective.forward(learner.networks.trained, x, x_adv)
         seen = _seen(team, outputs, n)
-        targets = labels.targets(Step(epoch, index, seen, lambda bn: natural(bn, outputs)))
+        targets = labels.update(Step(epoch, index, seen, lambda bn: natural(bn, outputs)))
         loss = mean(outputs, targets[own])
         loss.backward()
     learner.optimizer.step()

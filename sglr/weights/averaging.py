@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from sglr.weights.registry import REGISTRY, WeightOptions, WeightPolicy
+from sglr.weights.registry import REGISTRY, WeightOptions, WeightPolicy, share_of
 
 Buffers = Literal["average", "copy", "recompute"]
 Share = Callable[[int], float]
@@ -72,6 +72,10 @@ class AveragedWeights(WeightPolicy):
 
 class _AveragingOptions(WeightOptions):
     start_epoch: int = Field(default=1, ge=1)
+    buffers: Buffers
+
+    def added_passes(self, own: int, epochs: int) -> tuple[float, float]:
+        return share_of(epochs, self.start_epoch) if self.buffers == "recompute" else 0.0, 0.0
 
     def same_until(self, epoch: int) -> bool:
         return self.start_epoch > epoch

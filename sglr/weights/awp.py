@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sglr.weights.registry import REGISTRY, Gradients, WeightOptions, WeightPolicy
+from sglr.weights.registry import REGISTRY, Gradients, WeightOptions, WeightPolicy, share_of
 
 
 class AdversarialWeightPerturbation(WeightPolicy):
@@ -67,6 +67,10 @@ class AwpOptions(WeightOptions):
 
     def build(self, model: nn.Module) -> AdversarialWeightPerturbation:
         return AdversarialWeightPerturbation(model, self.gamma, self.start_epoch)
+
+    def added_passes(self, own: int, epochs: int) -> tuple[float, float]:
+        once_more = own * share_of(epochs, self.start_epoch)
+        return once_more, once_more
 
     def same_until(self, epoch: int) -> bool:
         return self.start_epoch > epoch

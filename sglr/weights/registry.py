@@ -15,7 +15,7 @@ Gradients = Callable[[nn.Module, Sequence[Tensor]], tuple[Tensor, ...]]
 
 
 class WeightPolicy:
-    """Hooks of the training loop; as they stand here they do nothing."""
+    """Training-loop hooks; the defaults do nothing."""
 
     def perturbed(self, model: nn.Module, epoch: int, gradients: Gradients) -> contextlib.AbstractContextManager[None]:
         """Around the forwards and the backward pass of a step: the weights may be moved and are put back at its end.
@@ -49,6 +49,18 @@ class WeightOptions(Options):
         """The policy for a model."""
         raise NotImplementedError
 
+    def added_passes(self, own: int, epochs: int) -> tuple[float, float] | None:
+        """Forward and backward passes of an example that the policy adds to an epoch, mean over the epochs.
+
+        ``own``: those that the objective's loss makes. None: not told, and the report counts no passes of its methods.
+        """
+        return None
+
     def same_until(self, epoch: int) -> bool:
         """Whether the epochs up to ``epoch`` are trained as without the policy, so that a warm-up can be shared."""
         return False
+
+
+def share_of(epochs: int, start_epoch: int) -> float:
+    """The share of so many epochs that are not before ``start_epoch``."""
+    return max(0, epochs - start_epoch + 1) / epochs

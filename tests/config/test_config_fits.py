@@ -97,7 +97,7 @@ def test_values_that_cannot_be_used(params, edit, expected):
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
-        (put(*SGLR, alpha=1.0), "methods.sglr.labels: alpha 1 keeps the given labels for ever: that is plain 'at'"),
+        (put(*SGLR, alpha=1.0), "methods.sglr.labels: alpha 1 never updates the labels: that is plain 'at'"),
         (put(*SGLR, refinement_ratio=0.0), "methods.sglr.labels: refinement_ratio 0 never"),
         (put(*SGLR, adversarial_weight=1.0, alpha=0.0), "methods.sglr: adversarial_weight 1 with alpha 0 makes"),
         (put("methods", "trades_sglr", "labels", adversarial_weight=0.0, alpha=0.0), "methods.trades_sglr: "),

@@ -64,7 +64,7 @@ def test_the_policy_is_label_relaxation():
     s = torch.tensor([[0.95, 0.03, 0.02], [0.5, 0.3, 0.2]], dtype=torch.float64)
     logits = s.log().requires_grad_()
     step = Step(1, torch.arange(2), Outputs(adversarial=logits), lambda bn: pytest.fail("no forward is needed"))
-    t = policy.targets(step)
+    t = policy.update(step)
     torch.testing.assert_close(t, torch.tensor([[0.95, 0.03, 0.02], [0.9, 0.06, 0.04]], dtype=torch.float64))
     (gradient,) = torch.autograd.grad(soft_cross_entropy(logits, t).sum(), logits)
     torch.testing.assert_close(gradient, s - t)

@@ -42,7 +42,7 @@ def test_a_policy_says_when_and_how_it_asks_for_natural_logits(labels):
     for epoch in (1, 2, 3, 4):
         asked.clear()
         policy.before_attack(epoch, index, partial(natural, "before"))
-        policy.targets(Step(epoch, index, objectives.Outputs(adversarial=logits), partial(natural, "after")))
+        policy.update(Step(epoch, index, objectives.Outputs(adversarial=logits), partial(natural, "after")))
         asks = said.start_epoch is not None and epoch >= said.start_epoch
         assert asked == [("before" if said.before_attack else "after", said.bn)] * asks
 
@@ -182,7 +182,7 @@ def test_a_linear_ratio_rises_over_the_refining_epochs():
     policy = options.build(torch.tensor([0]), 2, 6)
     policy.load_state_dict({"p": torch.tensor([[0.0, 1.0]]), "epoch": 3})
     # The given label's share of the target of an example whose refined label is the other class: 1 - r.
-    found = [policy.current(epoch, torch.tensor([0]))[0, 0].item() for epoch in range(1, 7)]
+    found = [policy.targets(epoch, torch.tensor([0]))[0, 0].item() for epoch in range(1, 7)]
     assert found == pytest.approx([1, 1, 0.8, 0.6, 0.4, 0.2])
 
 
