@@ -122,13 +122,22 @@ def test_images_of_another_method_that_break_more_are_a_flag(audited, monkeypatc
         assert numbers["with_transfer"] == found.items["at-0"][checkpoint]["worst"] < 0.5
 
 
-@pytest.mark.parametrize("damage", ["missing", "no checkpoint", "another shape"])
+SHAPES = {
+    "smaller images": {"images": np.zeros((40, 1, 7, 8), dtype=np.float32)},
+    "fewer margins": {"margin": np.zeros(39, dtype=np.float32)},
+    "margins without images": {"images": np.zeros((0, 1, 8, 8), dtype=np.float32), "correct": np.zeros(0, dtype=bool)},
+    "columns": {"correct": np.zeros((40, 1), dtype=bool), "margin": np.zeros((40, 1), dtype=np.float32)},
+    "one number": {"correct": np.array(True)},
+}
+
+
+@pytest.mark.parametrize("damage", ["missing", "no checkpoint", *SHAPES])
 def test_files_that_do_not_go_together(audited, damage):
     def edit(arrays):
         if damage == "no checkpoint":
             del arrays["last/margin"]
         else:
-            arrays["last/images"] = arrays["last/images"][:, :, 1:]
+            arrays |= {f"last/{name}": value for name, value in SHAPES[damage].items()}
 
     if damage == "missing":
         (audited[2] / "evaluate/at-0/worst.npz").unlink()

@@ -12,9 +12,12 @@ from sglr.config.reader import validate
 from sglr.config.sections import Method
 from sglr.labels.hard import HardOptions
 from sglr.labels.registry import NEVER, NaturalForward
+from sglr.objectives.at import AdversarialTraining
 from sglr.report.cost import cost, passes
 from sglr.training.plan import Plan
 from sglr.training.step import Learner, take
+from sglr.weights.none import NoneOptions
+from sglr.weights.registry import WeightOptions
 
 STEPS, EPOCHS = 3, 4
 OBJECTIVES = ({"name": "at"}, {"name": "trades"}, {"name": "mart"}, {"name": "standard"})
@@ -132,3 +135,13 @@ def test_a_method_is_set_against_the_baseline(params):
     }  # fmt: skip
     # Half of the epochs refine, each with one forward more.
     assert (own["passes"]["forward"], at["relative"], own["relative"]) == (1.5, 1.0, 8.5 / 8)
+
+
+def test_an_objective_or_weights_that_do_not_tell_their_passes_are_not_counted(params, monkeypatch):
+    config = method(params, {"name": "at"}, {"name": "hard"}, {"name": "none"})
+    assert passes(config, "own") is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(AdversarialTraining, "forwards_for_attack", None)
+        assert passes(config, "own") is None
+    monkeypatch.setattr(NoneOptions, "added_passes", WeightOptions.added_passes)
+    assert passes(config, "own") is None
