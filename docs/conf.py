@@ -17,7 +17,7 @@ author = "The SGLR developers"
 copyright = author
 version = release = sglr.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click", "sphinx_copybutton"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 # Pages are read on GitHub too, where headings have anchors of this form.

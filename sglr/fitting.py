@@ -12,7 +12,7 @@ from sglr import given, models, processes
 from sglr.config import Config
 from sglr.given import AnyArray
 from sglr.threat import Threat
-from sglr.training import Plan, Trained, fit
+from sglr.training import Plan, TrainingResult, fit
 
 NAME = "trained"
 # What a training on arrays reads of the params, beside the method: as the train stage, but for the thread count.
@@ -107,7 +107,7 @@ def train(
     return _fitted(result, spec)
 
 
-def _fitted(result: Trained, spec: dict[str, Any]) -> Fitted:
+def _fitted(result: TrainingResult, spec: dict[str, Any]) -> Fitted:
     def holding(weights: dict[str, Tensor]) -> nn.Module:
         one = models.from_spec(spec, device="meta")
         one.load_state_dict(weights, assign=True)

@@ -128,7 +128,7 @@ def build(norm: str, eps: float) -> Threat:
     return kinds[norm](eps)
 
 
-def of(asked: "sections.Threat") -> Threat:
+def of(asked: "sections.ThreatSettings") -> Threat:
     """The threat model that a params file asks for (``config.threat``)."""
     return build(asked.norm, asked.eps_255 / 255)
 

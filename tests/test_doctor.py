@@ -16,7 +16,7 @@ from sglr.config import ConfigError
 from sglr.config.reader import validate
 from sglr.data.registry import SourceOptions
 from sglr.tracking import journal
-from sglr.tracking.delivery import Progress
+from sglr.tracking.delivery import DeliveryState
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_runs_that_ended_in_an_error_and_were_sent_are_not_waited_for(project, m
     with journal.claim(project, header, "k1") as written:
         written.append("end", status="FAILED")
     assert any("1 runs not wholly sent" in text for _, text in about("tracking", project))
-    Progress(offset=(written.folder / "journal.jsonl").stat().st_size).write(written.folder)
+    DeliveryState(offset=(written.folder / "journal.jsonl").stat().st_size).write(written.folder)
     assert not any("not wholly sent" in text for _, text in about("tracking", project))
 
 

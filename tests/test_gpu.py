@@ -23,9 +23,10 @@ from sglr.data import Split
 from sglr.models.folding import Folded
 from sglr.random import torch_stream
 from sglr.threat import Linf
-from sglr.training import Interrupted, Plan, Snapshots, Trained, fit, loop, step
+from sglr.training import Interrupted, Plan, Snapshots, TrainingResult, fit, step
 from sglr.training.distributed import ALONE, Team, together
 from sglr.training.precision import computing, exact_ends
+from sglr.training.state import load_optimizer
 from sglr.training.step import Learner, take
 
 DEVICE = torch.device(os.environ.get("SGLR_TEST_GPU", "cuda"))
@@ -85,7 +86,7 @@ class Side:
         """Take over the other's weights, momentum and targets, each in the memory where this one's are."""
         learner, theirs = self.learner, other.learner
         learner.model.load_state_dict(theirs.model.state_dict())
-        loop.take_over(learner.optimizer, copy.deepcopy(theirs.optimizer.state_dict()))
+        load_optimizer(learner.optimizer, copy.deepcopy(theirs.optimizer.state_dict()))
         learner.labels.load_state_dict(copy.deepcopy(theirs.labels.state_dict()))
 
     def step(self, epoch: int, number: int) -> tuple[float, torch.Tensor]:
@@ -242,7 +243,7 @@ def test_a_compiled_evaluation_finds_the_same(params, tmp_path, monkeypatch):
     assert not np.array_equal(plain.correct["last"]["natural"], plain.correct["last"]["pgd3"])
 
 
-def work(team: Team, device: torch.device, one: Plan) -> Trained:
+def work(team: Team, device: torch.device, one: Plan) -> TrainingResult:
     return fit(one, network("resnet18", device), data(device), team=team)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sglr.config.reader import validate
 from sglr.data import Split
-from sglr.training import Interrupted, Plan, Snapshots, Trained, fit
+from sglr.training import Interrupted, Plan, Snapshots, TrainingResult, fit
 
 EPOCHS = 3
 
@@ -63,7 +63,7 @@ def assert_resumes(params: dict, method: dict, folder: Path, stop_at: int = 5) -
     assert_same(resumed, whole)
 
 
-def assert_same(one: Trained, other: Trained) -> None:
+def assert_same(one: TrainingResult, other: TrainingResult) -> None:
     assert one.history == other.history
     assert one.best_epoch == other.best_epoch
     for weights, expected in ((one.last, other.last), (one.best, other.best), (one.trace, other.trace)):

@@ -98,7 +98,7 @@ class Data(Section):
         return self
 
 
-class Threat(Section):
+class ThreatSettings(Section):
     """The set of allowed perturbations, radius in 255ths."""
 
     norm: Literal["linf", "l2"]

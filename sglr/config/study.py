@@ -8,7 +8,7 @@ from sglr.config.errors import suggest
 from sglr.config.fields import Model, Name
 from sglr.config.measurements import Analyze, Evaluate, Report
 from sglr.config.registry import Section
-from sglr.config.sections import Data, Experiment, Method, Threat, Train, Warmup
+from sglr.config.sections import Data, Experiment, Method, ThreatSettings, Train, Warmup
 
 
 class Config(Section):
@@ -17,7 +17,7 @@ class Config(Section):
     experiment: Experiment
     data: Data
     model: Model
-    threat: Threat
+    threat: ThreatSettings
     warmup: Warmup
     train: Train
     methods: dict[Name, Method]

@@ -36,7 +36,7 @@ _FALL = 0.05
 
 
 @dataclass(frozen=True)
-class Subject:
+class SanityInputs:
     """The examples x (N, C, H, W) in [0, 1] with labels y (N,), the model, and how outcomes are measured.
 
     ball: the threat model of a radius in [0, 1] units; eps: that of the evaluation; steps: of PGD.
@@ -63,21 +63,21 @@ class Subject:
         )
 
 
-def sanity(subject: Subject) -> list[str]:
+def sanity(inputs: SanityInputs) -> list[str]:
     """One sentence per check that fails; empty for a model without signs of masked gradients."""
-    attack = REGISTRY.options("pgd", steps=subject.steps)
-    natural = subject.correct("natural", None, 0.0)
-    white = subject.correct("pgd", attack, subject.eps)
+    attack = REGISTRY.options("pgd", steps=inputs.steps)
+    natural = inputs.correct("natural", None, 0.0)
+    white = inputs.correct("pgd", attack, inputs.eps)
     return [
-        *stronger("FGSM, one step,", subject.correct("fgsm", REGISTRY.options("fgsm"), subject.eps), white),
+        *stronger("FGSM, one step,", inputs.correct("fgsm", REGISTRY.options("fgsm"), inputs.eps), white),
         *stronger(
             f"Square Attack with {_QUERIES} queries and no gradients",
-            subject.correct("square", REGISTRY.options("square", queries=_QUERIES), subject.eps), white,
+            inputs.correct("square", REGISTRY.options("square", queries=_QUERIES), inputs.eps), white,
         ),
-        *_radius(subject, attack, white),
-        *_noise(subject, natural, white),
-        *_gradients(subject),
-        *_randomness(subject),
+        *_radius(inputs, attack, white),
+        *_noise(inputs, natural, white),
+        *_gradients(inputs),
+        *_randomness(inputs),
     ]  # fmt: skip
 
 
@@ -92,23 +92,23 @@ def stronger(name: str, weak: np.ndarray, white: np.ndarray, reference: str = "P
     return []
 
 
-def _radius(subject: Subject, attack: AttackOptions, white: np.ndarray) -> list[str]:
+def _radius(inputs: SanityInputs, attack: AttackOptions, white: np.ndarray) -> list[str]:
     """Accuracy must not rise with the radius, and must end at 0 where the ball holds every image."""
-    found, before, radius = [], white, subject.eps
+    found, before, radius = [], white, inputs.eps
     broken_nowhere = white.copy()
     for factor in (2, 4):
-        after = subject.correct(f"pgd-{factor}", attack, factor * subject.eps)
+        after = inputs.correct(f"pgd-{factor}", attack, factor * inputs.eps)
         test = mcnemar(after, before)
         if test.only_a > test.only_b and test.p / 2 < _LEVEL:
             found.append(
                 f"accuracy rises from {before.mean():.1%} to {after.mean():.1%} when eps grows from"
-                f" {radius * 255:g}/255 to {factor * subject.eps * 255:g}/255: the attack fails"
+                f" {radius * 255:g}/255 to {factor * inputs.eps * 255:g}/255: the attack fails"
             )
         broken_nowhere &= after
-        before, radius = after, factor * subject.eps
-    everything = 1.0 if isinstance(subject.ball(0.0), Linf) else math.sqrt(subject.x[0].numel())
-    options = REGISTRY.options("pgd", steps=max(subject.steps, 20), step_size_255=everything / 10 * 255)
-    broken_nowhere &= subject.correct("pgd-unbounded", options, everything)
+        before, radius = after, factor * inputs.eps
+    everything = 1.0 if isinstance(inputs.ball(0.0), Linf) else math.sqrt(inputs.x[0].numel())
+    options = REGISTRY.options("pgd", steps=max(inputs.steps, 20), step_size_255=everything / 10 * 255)
+    broken_nowhere &= inputs.correct("pgd-unbounded", options, everything)
     if broken_nowhere.mean() > _LEFT:
         found.append(
             f"an attack that may change every pixel to anything leaves {broken_nowhere.mean():.1%} of the examples"
@@ -117,46 +117,46 @@ def _radius(subject: Subject, attack: AttackOptions, white: np.ndarray) -> list[
     return found
 
 
-def _noise(subject: Subject, natural: np.ndarray, white: np.ndarray) -> list[str]:
+def _noise(inputs: SanityInputs, natural: np.ndarray, white: np.ndarray) -> list[str]:
     """A random perturbation of full length must break far fewer examples than PGD."""
-    threat = subject.ball(subject.eps)
-    stream = torch_stream(subject.seed, "sanity/noise", device=subject.x.device)
-    draw = torch.empty_like(subject.x).normal_(generator=stream)
-    noisy = threat.project(subject.x + threat.step(draw, subject.eps), subject.x)
+    threat = inputs.ball(inputs.eps)
+    stream = torch_stream(inputs.seed, "sanity/noise", device=inputs.x.device)
+    draw = torch.empty_like(inputs.x).normal_(generator=stream)
+    noisy = threat.project(inputs.x + threat.step(draw, inputs.eps), inputs.x)
     with torch.no_grad():
-        right = predictions(subject.model, noisy, subject.chunk) == subject.y
+        right = predictions(inputs.model, noisy, inputs.chunk) == inputs.y
     by_noise, by_attack = int((natural & ~right.cpu().numpy()).sum()), int((natural & ~white).sum())
     if by_noise >= max(_NOISE, _PART * by_attack):
         return [f"random noise breaks {by_noise} examples, PGD of the same length {by_attack}: PGD finds little more"]
     return []
 
 
-def _gradients(subject: Subject) -> list[str]:
+def _gradients(inputs: SanityInputs) -> list[str]:
     """The loss has a gradient at the images, and more steps along it do not lead to less of it."""
-    found, part, labels = [], subject.x[: subject.chunk], subject.y[: subject.chunk]
-    gradient = input_gradient(subject.model, part, labels, cross_entropy)
+    found, part, labels = [], inputs.x[: inputs.chunk], inputs.y[: inputs.chunk]
+    gradient = input_gradient(inputs.model, part, labels, cross_entropy)
     zero = int((gradient.flatten(1).abs().amax(1) == 0).sum())
     if zero > _ZERO * len(part):
         found.append(f"the loss has no gradient at all at {zero} of {len(part)} images: gradient attacks cannot work")
-    losses = [_mean_loss(subject, part, labels, steps) for steps in (max(1, subject.steps // 4), subject.steps)]
+    losses = [_mean_loss(inputs, part, labels, steps) for steps in (max(1, inputs.steps // 4), inputs.steps)]
     if losses[1] < losses[0] * (1 - _FALL):
         found.append(f"the mean loss falls from {losses[0]:.3g} to {losses[1]:.3g} with four times the steps of PGD")
     return found
 
 
-def _mean_loss(subject: Subject, x: Tensor, y: Tensor, steps: int) -> float:
-    threat = subject.ball(subject.eps)
-    stream = torch_stream(subject.seed, "sanity/loss", device=x.device)
-    point = pgd(subject.model, x, y, threat=threat, step_size=subject.eps / 4, steps=steps, generator=stream)
+def _mean_loss(inputs: SanityInputs, x: Tensor, y: Tensor, steps: int) -> float:
+    threat = inputs.ball(inputs.eps)
+    stream = torch_stream(inputs.seed, "sanity/loss", device=x.device)
+    point = pgd(inputs.model, x, y, threat=threat, step_size=inputs.eps / 4, steps=steps, generator=stream)
     with torch.no_grad():
-        return float(cross_entropy(subject.model(point), y).mean())
+        return float(cross_entropy(inputs.model(point), y).mean())
 
 
 @torch.no_grad()
-def _randomness(subject: Subject) -> list[str]:
+def _randomness(inputs: SanityInputs) -> list[str]:
     """The same images give the same logits."""
-    part = subject.x[: subject.chunk]
-    once, again = subject.model(part), subject.model(part)
+    part = inputs.x[: inputs.chunk]
+    once, again = inputs.model(part), inputs.model(part)
     if float((once - again).abs().max()) > _REPEATED * float(once.abs().max()):
         return ["the same images give different logits: a randomised model needs an attack that averages over noise"]
     return []

@@ -21,7 +21,7 @@ from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.measurement import Measurement, drawn_anew
 from sglr.evaluation.model_checks import inspect, model_at, unchanged
 from sglr.evaluation.outcome import Outcome
-from sglr.evaluation.sanity import Subject, sanity
+from sglr.evaluation.sanity import SanityInputs, sanity
 from sglr.evaluation.statistics import wilson
 from sglr.evaluation.suitability import require_attackable, skewed
 from sglr.models.compiling import compiled
@@ -253,13 +253,13 @@ def _checkpoint(
         result.sweep[name] = {eps: outcome.correct for eps, outcome in swept.items()}
     if section.sanity:
         n = min(size, section.sanity.n_examples)
-        subject = Subject(
+        inputs = SanityInputs(
             model, test.images(slice(0, n)), test.true[:n], eps=config.threat.eps_255 / 255,
             steps=section.sanity.steps, ball=lambda eps: threat.build(config.threat.norm, eps), seed=section.seed,
             chunk=section.batch_size, journal=journal.below("sanity"),
         )  # fmt: skip
         with drawn_anew(section.seed, test.true.device):
-            result.flags += [f"{name}: {sign}" for sign in sanity(subject)]
+            result.flags += [f"{name}: {sign}" for sign in sanity(inputs)]
 
 
 def _network(config: Config, model: nn.Module, device: torch.device) -> nn.Module:

@@ -14,11 +14,11 @@ from sglr.config import Config
 from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared
 from sglr.information import calibration, memorization, notes
+from sglr.information.analyzed_run import AnalyzedRun, open_run
 from sglr.information.entropy import contingency, entropy, label_entropy, mutual_information_bias
 from sglr.information.findings import Findings
 from sglr.information.on_predictions import predictions
 from sglr.information.on_training import training
-from sglr.information.subject import Subject, open_run
 from sglr.models.precision import full_precision
 
 TABLES = ("memorization", "gradients", "calibration", "quantities", "weights", "index_information", "landscape")
@@ -46,36 +46,36 @@ def analyze(
     seconds each part took. Test images are the first ``analyze.n_examples`` of the test split, training images as
     many drawn with ``analyze.seed``. Raises FileError when a file is missing, damaged, or belongs to other data.
     """
-    subject = open_run(config, data, folder, method, seed, device, warmup)
-    _introduce(subject)
+    run = open_run(config, data, folder, method, seed, device, warmup)
+    _introduce(run)
     parts: dict[str, Findings] = {}
-    for checkpoint in tqdm(subject.checkpoints, desc="analyze", unit="model", disable=None, leave=False):
+    for checkpoint in tqdm(run.checkpoints, desc="analyze", unit="model", disable=None, leave=False):
         model = checkpoint.load(device)
         found = parts[checkpoint.name] = Findings(config.analyze.seed)
         began = time.perf_counter()
         with full_precision():
-            correct = predictions(subject, checkpoint, model, found)
+            correct = predictions(run, checkpoint, model, found)
             between = time.perf_counter()
-            training(subject, checkpoint, model, found, correct)
+            training(run, checkpoint, model, found, correct)
         on_cost(f"{checkpoint.name}/predictions", between - began)
         on_cost(f"{checkpoint.name}/training", time.perf_counter() - between)
         for row in found.rows():
-            subject.add("quantities", checkpoint, **row)
+            run.add("quantities", checkpoint, **row)
     # Those of all checkpoints are in quantities.csv.
-    parts = {name: parts[name] for name in CHECKPOINTS if name in parts} | {"run": _labels(subject)}
-    noisy = subject.trained.noisy
+    parts = {name: parts[name] for name in CHECKPOINTS if name in parts} | {"run": _labels(run)}
+    noisy = run.trained.noisy
     return {
         **{name: part.numbers for name, part in parts.items()},
         "interval": {name: part.intervals for name, part in parts.items()},
         "n_examples": {
-            "test": len(subject.test_index),
-            "train": len(subject.train_index),
-            "train_noisy": int(noisy[subject.train_index].sum()),
+            "test": len(run.test_index),
+            "train": len(run.train_index),
+            "train_noisy": int(noisy[run.train_index].sum()),
             "targets": len(noisy),
             "targets_noisy": int(noisy.sum()),
         },
-        "notes": subject.notes,
-        "tables": {name: subject.tables.get(name, []) for name in TABLES},
+        "notes": run.notes,
+        "tables": {name: run.tables.get(name, []) for name in TABLES},
     }
 
 
@@ -86,32 +86,32 @@ def write(result: dict[str, Any], folder: Path) -> None:
     files.write_json(folder / "metrics.json", {key: value for key, value in result.items() if key != "tables"})
 
 
-def _introduce(subject: Subject) -> None:
+def _introduce(run: AnalyzedRun) -> None:
     """Assumptions that hold throughout, and the memorisation curves, with the bound on label information by epoch."""
-    config, trained = subject.config, subject.trained
-    warmed_up = config.warmup.epochs > 0 and config.methods[subject.method].start == "warmup"
-    subject.notes.update(
+    config, trained = run.config, run.trained
+    warmed_up = config.warmup.epochs > 0 and config.methods[run.method].start == "warmup"
+    run.notes.update(
         source=notes.SOURCE, attack=notes.ATTACK, gradient=notes.GRADIENTS, full_gradient=notes.FULL_GRADIENTS,
         probe=notes.PROBE, index_information=notes.INDEX, memorization=notes.MEMORIZATION, gap=notes.GAP,
         weights=notes.WARMED_UP if warmed_up else notes.NOT_WARMED_UP,
     )  # fmt: skip
     if config.analyze.sharpness:
-        subject.notes["sharpness"] = notes.SHARPNESS
+        run.notes["sharpness"] = notes.SHARPNESS
     if trained.best_epoch is None:
-        subject.notes["best"] = notes.NO_BEST
-    if subject.noise_entropy is not None:
-        subject.notes["label_information"] = notes.LABEL_INFORMATION
+        run.notes["best"] = notes.NO_BEST
+    if run.noise_entropy is not None:
+        run.notes["label_information"] = notes.LABEL_INFORMATION
     elif trained.noisy.any():
-        subject.notes["noise"] = notes.NOT_DRAWN
+        run.notes["noise"] = notes.NOT_DRAWN
     else:
-        subject.notes["noise"] = notes.no_noise(config.data.noise.kind)
-    subject.tables["memorization"] = memorization.curves(trained.history, subject.noise_entropy)
+        run.notes["noise"] = notes.no_noise(config.data.noise.kind)
+    run.tables["memorization"] = memorization.curves(trained.history, run.noise_entropy)
 
 
-def _labels(subject: Subject) -> Findings:
+def _labels(run: AnalyzedRun) -> Findings:
     """What the targets after the last epoch, over all training examples, say of the true labels."""
-    found, trained = Findings(subject.config.analyze.seed), subject.trained
-    bins = subject.config.analyze.ece_bins
+    found, trained = Findings(run.config.analyze.seed), run.trained
+    bins = run.config.analyze.ece_bins
     recovered, corrupted = memorization.recovery(trained.targets, trained.given, trained.true)
     found.mean("targets/entropy", entropy(trained.targets))
     found.mean("targets/recovered", recovered)
@@ -123,11 +123,11 @@ def _labels(subject: Subject) -> Findings:
     if np.isfinite(surprise).all():
         found.mean("targets/nll", surprise)
     else:
-        subject.notes["targets/nll"] = notes.INFINITE_NLL
+        run.notes["targets/nll"] = notes.INFINITE_NLL
     for name, labels in (("targets", trained.targets.argmax(1)), ("given", trained.given)):
         table = contingency(labels, trained.true, trained.targets.shape[1])
         found.shared_information(f"{name}/information", table)
-        subject.notes[f"{name}/information"] = notes.information_bias(name, mutual_information_bias(table))
-    test = subject.test.true[subject.test_index].cpu().numpy()
+        run.notes[f"{name}/information"] = notes.information_bias(name, mutual_information_bias(table))
+    test = run.test.true[run.test_index].cpu().numpy()
     found.number("labels/entropy", label_entropy(test), len(test))
     return found

@@ -6,25 +6,25 @@ from numpy.typing import NDArray
 
 from sglr.information import calibration, notes, temperature
 from sglr.information.activations import Activations, forward, joined, observe
+from sglr.information.analyzed_run import AnalyzedRun, Checkpoint
 from sglr.information.checks import Integers
 from sglr.information.entropy import entropy
 from sglr.information.findings import Findings
 from sglr.information.index_information import index_information
 from sglr.information.probe import TooFewExamplesError, probe_information
-from sglr.information.subject import Checkpoint, Subject
 from sglr.models import Classifier
 from sglr.random import numpy_stream
 
 
 def predictions(
-    subject: Subject, checkpoint: Checkpoint, model: Classifier, found: Findings
+    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, found: Findings
 ) -> dict[str, NDArray[np.bool_]]:
     """Test images, natural and attacked away from their true label; which of them were right (N,), by input."""
-    settings = subject.config.analyze
-    y = subject.test.true[subject.test_index]
+    settings = run.config.analyze
+    y = run.test.true[run.test_index]
     labels = y.cpu().numpy()
-    fitted = _temperature(subject, model, found)
-    seen = observe(model, subject.test, subject.test_index, y, subject.config, purpose="analyze test")
+    fitted = _temperature(run, model, found)
+    seen = observe(model, run.test, run.test_index, y, run.config, purpose="analyze test")
     correct = {}
     for kind, part in seen.items():
         correct[kind] = part.probs.argmax(1) == labels
@@ -40,50 +40,50 @@ def predictions(
             probs = np.exp(logs)
             found.ece(f"{kind}/ece{suffix}", probs, labels, settings.ece_bins)
             for row in calibration.reliability_table(probs, labels, settings.ece_bins):
-                subject.add("calibration", checkpoint, input=kind, scaled=int(bool(suffix)), **row)
-        _features(subject, checkpoint, found, kind, part, labels)
+                run.add("calibration", checkpoint, input=kind, scaled=int(bool(suffix)), **row)
+        _features(run, checkpoint, found, kind, part, labels)
     return correct
 
 
-def _temperature(subject: Subject, model: Classifier, found: Findings) -> float | None:
+def _temperature(run: AnalyzedRun, model: Classifier, found: Findings) -> float | None:
     """The temperature that suits the natural validation images best; None without a validation split."""
-    validation, size = subject.validation, subject.config.analyze.batch_size
+    validation, size = run.validation, run.config.analyze.batch_size
     if len(validation) == 0:
-        subject.notes["temperature"] = notes.NO_TEMPERATURE
+        run.notes["temperature"] = notes.NO_TEMPERATURE
         return None
     index = torch.arange(len(validation), device=validation.given.device)
     seen = joined([forward(model, validation.images(part)) for part in index.split(size)])
     fitted = temperature.fit(seen.log_probs, validation.true.cpu().numpy())
     found.number("temperature", fitted.value, len(validation))
     if fitted.at_bound:
-        subject.notes["temperature"] = notes.TEMPERATURE_AT_BOUND
+        run.notes["temperature"] = notes.TEMPERATURE_AT_BOUND
     return fitted.value
 
 
 def _features(
-    subject: Subject, checkpoint: Checkpoint, found: Findings, kind: str, seen: Activations, labels: Integers
+    run: AnalyzedRun, checkpoint: Checkpoint, found: Findings, kind: str, seen: Activations, labels: Integers
 ) -> None:
     """I(T; Y) by the cross-fitted probe, I(index; T) by pairwise bounds with the noise swept."""
-    settings = subject.config.analyze
+    settings = run.config.analyze
     folds = numpy_stream(settings.seed, "probe folds")
     try:
         bound = probe_information(
             seen.features, labels, folds=settings.probe.folds, l2=settings.probe.l2, generator=folds
         )
     except TooFewExamplesError as error:
-        subject.notes["probe"] = notes.no_probe(str(error))
+        run.notes["probe"] = notes.no_probe(str(error))
     else:
         found.mean(f"{kind}/information", bound.density)
     if len(seen.features) < 2:
-        subject.notes["index_information"] = notes.NO_INDEX
+        run.notes["index_information"] = notes.NO_INDEX
         return
     levels = index_information(seen.features, settings.index_noise, chunk=settings.batch_size)
     for number, level in enumerate(levels):
         row = {"input": kind, "noise": level.noise, "deviation": level.deviation, "n": len(labels)}
         row |= {"lower": level.lower, "upper": level.upper, "most": float(np.log(len(labels)))}
-        subject.add("index_information", checkpoint, **row, saturated=int(level.saturated))
+        run.add("index_information", checkpoint, **row, saturated=int(level.saturated))
         if number == len(levels) // 2:
             found.mean(f"{kind}/index_information/lower", level.lower_contributions)
             found.mean(f"{kind}/index_information/upper", level.upper_contributions)
             if level.saturated:
-                subject.notes["index_information/saturated"] = notes.SATURATED
+                run.notes["index_information/saturated"] = notes.SATURATED

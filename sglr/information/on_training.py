@@ -14,12 +14,12 @@ from sglr.data import batches
 from sglr.files import FileError
 from sglr.information import calibration, gradients, landscape, memorization, notes, weights_information
 from sglr.information.activations import INPUTS, Activations, forward, observe
+from sglr.information.analyzed_run import AnalyzedRun, Checkpoint
 from sglr.information.checks import Floats
 from sglr.information.example_gradients import cross_entropy_loss, example_gradients, objective_loss
 from sglr.information.findings import Findings
 from sglr.information.hessian import largest_eigenvalue
 from sglr.information.label_information import decompose, density
-from sglr.information.subject import Checkpoint, Subject
 from sglr.labels import LabelPolicy
 from sglr.models import Classifier
 from sglr.objectives import soft_cross_entropy
@@ -27,87 +27,87 @@ from sglr.random import torch_stream
 
 
 def training(
-    subject: Subject, checkpoint: Checkpoint, model: Classifier, found: Findings,
+    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, found: Findings,
     test_correct: dict[str, NDArray[np.bool_]],
 ) -> None:  # fmt: skip
     """Training images, natural and attacked away from their given label; test_correct: as ``predictions`` gives."""
-    trained, index = subject.trained, subject.train_index
+    trained, index = run.trained, run.train_index
     # Without a warm-up nothing was measured at the start.
     measured = any(row.get("epoch") == checkpoint.epoch for row in trained.history)
     for name, value in (memorization.at_epoch(trained.history, checkpoint.epoch) if measured else {}).items():
         group = trained.noisy if name.startswith("noisy") else ~trained.noisy
         found.number(name, value, int(group.sum()))
-    _label_information(subject, model, found)
-    settings = subject.config.analyze
+    _label_information(run, model, found)
+    settings = run.config.analyze
     # Those after the first so many of `index` are looked at through the last layer only.
     keep = max(settings.gradients.n_examples, settings.sharpness.n_examples if settings.sharpness else 0)
-    chosen = torch.from_numpy(index).to(subject.train.given.device)
-    labels = subject.train.given[chosen]
-    seen = observe(model, subject.train, chosen, labels, subject.config, purpose="analyze train", keep=keep)
+    chosen = torch.from_numpy(index).to(run.train.given.device)
+    labels = run.train.given[chosen]
+    seen = observe(model, run.train, chosen, labels, run.config, purpose="analyze train", keep=keep)
     for kind, part in seen.items():
         found.difference(f"gap/{kind}", part.probs.argmax(1) == labels.cpu().numpy(), test_correct[kind])
-    policy = subject.labels(checkpoint)
+    policy = run.labels(checkpoint)
     targets = policy.targets(checkpoint.epoch, chosen)
-    _last_layer(subject, checkpoint, found, seen, targets.cpu().numpy())
-    _all_weights(subject, checkpoint, model, found, seen, targets, policy)
+    _last_layer(run, checkpoint, found, seen, targets.cpu().numpy())
+    _all_weights(run, checkpoint, model, found, seen, targets, policy)
     if settings.sharpness:
-        _sharpness(subject, checkpoint, model, found, seen, targets)
+        _sharpness(run, checkpoint, model, found, seen, targets)
 
 
-def _label_information(subject: Subject, model: Classifier, found: Findings) -> None:
+def _label_information(run: AnalyzedRun, model: Classifier, found: Findings) -> None:
     """The bound on I(w; y | x) / n, on natural images with the given labels, all of them."""
-    if subject.noise_entropy is None:
+    if run.noise_entropy is None:
         return
-    train, size = subject.train, subject.config.analyze.batch_size
+    train, size = run.train, run.config.analyze.batch_size
     nll = [
         calibration.nll(forward(model, train.images(part)).log_probs, train.given[part].cpu().numpy())
         for part in batches(len(train), size)
     ]
     costs = np.concatenate(nll)
-    terms = decompose(costs, subject.noise_entropy)
-    found.mean("label_information/bound", density(costs, subject.noise_entropy))
+    terms = decompose(costs, run.noise_entropy)
+    found.mean("label_information/bound", density(costs, run.noise_entropy))
     found.mean("label_information/cross_entropy", costs)
     found.number("label_information/noise_entropy", terms.noise_entropy, len(costs))
     found.number("label_information/divergence_low", terms.divergence[0], len(costs))
 
 
 def _last_layer(
-    subject: Subject, checkpoint: Checkpoint, found: Findings, seen: dict[str, Activations], targets: Floats
+    run: AnalyzedRun, checkpoint: Checkpoint, found: Findings, seen: dict[str, Activations], targets: Floats
 ) -> None:
-    noisy = subject.trained.noisy[subject.train_index]
+    noisy = run.trained.noisy[run.train_index]
     norms = {kind: gradients.last_layer_norms(part.probs, targets, part.features) for kind, part in seen.items()}
     for kind, values in norms.items():
         _compare(found, f"gradient/{kind}", values, noisy)
-    for place, example in enumerate(subject.train_index.tolist()):
+    for place, example in enumerate(run.train_index.tolist()):
         row = {"index": example, "noisy": int(noisy[place])} | {kind: float(norms[kind][place]) for kind in INPUTS}
-        subject.add("gradients", checkpoint, **row)
+        run.add("gradients", checkpoint, **row)
 
 
 def _all_weights(
-    subject: Subject, checkpoint: Checkpoint, model: Classifier, found: Findings, seen: dict[str, Activations],
+    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, found: Findings, seen: dict[str, Activations],
     targets: Tensor, policy: LabelPolicy,
 ) -> None:  # fmt: skip
     """Norms over all weights, of cross-entropy and of the method's own loss, and the information in the weights."""
-    settings = subject.config.analyze.gradients
+    settings = run.config.analyze.gradients
     n = min(settings.n_examples, len(targets))
-    noisy = subject.trained.noisy[subject.train_index[:n]]
+    noisy = run.trained.noisy[run.train_index[:n]]
     soft = targets[:n].float()
-    index = torch.from_numpy(subject.train_index[:n]).to(soft.device)
-    given = subject.train.given[index]
+    index = torch.from_numpy(run.train_index[:n]).to(soft.device)
+    given = run.train.given[index]
     x, x_adv = (seen[kind].images[:n] for kind in INPUTS)
     for kind, images in (("natural", x), ("adversarial", x_adv)):
         norms = example_gradients(model, cross_entropy_loss, (images, soft), chunk=settings.chunk).norms
         _compare(found, f"full_gradient/{kind}", norms, noisy)
-    objective = subject.config.methods[subject.method].objective.build()
+    objective = run.config.methods[run.method].objective.build()
     weights = policy.example_weights(checkpoint.epoch, index)
     inputs = (x, x_adv, soft, given, torch.ones(n, device=x.device) if weights is None else weights, index)
     loss = objective_loss(objective, partial(policy.penalty, checkpoint.epoch))
     _compare(
         found, "full_gradient/objective", example_gradients(model, loss, inputs, chunk=settings.chunk).norms, noisy
     )
-    start = subject.start
+    start = run.start
     if start is None:
-        subject.notes["weights"] = notes.NO_START
+        run.notes["weights"] = notes.NO_START
         return
     try:
         along = weights_information.difference(model, start.load(x.device))
@@ -119,21 +119,21 @@ def _all_weights(
     projections = example_gradients(
         model, cross_entropy_loss, (x, hard), chunk=settings.chunk, direction=along
     ).projections
-    for layer, values in weights_information.information(projections, len(subject.train)).items():
-        part = Findings(subject.config.analyze.seed)
+    for layer, values in weights_information.information(projections, len(run.train)).items():
+        part = Findings(run.config.analyze.seed)
         part.mean(f"weights/{layer}", values)
         for row in part.rows():
             row.pop("quantity")
-            subject.add("weights", checkpoint, layer=layer, **row)
+            run.add("weights", checkpoint, layer=layer, **row)
         if layer == weights_information.TOTAL:
             found.mean("weights/information", values)
 
 
 def _sharpness(
-    subject: Subject, checkpoint: Checkpoint, model: Classifier, found: Findings, seen: dict[str, Activations],
+    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, found: Findings, seen: dict[str, Activations],
     targets: Tensor,
 ) -> None:  # fmt: skip
-    settings, analyze, config = subject.config.analyze.sharpness, subject.config.analyze, subject.config
+    settings, analyze, config = run.config.analyze.sharpness, run.config.analyze, run.config
     assert settings is not None
     n = min(settings.n_examples, len(targets))
     soft, device = targets[:n].float(), targets.device
@@ -145,11 +145,11 @@ def _sharpness(
         )  # fmt: skip
         found.mean(f"sharpness/{kind}", curved.contributions)
         if not curved.converged:
-            subject.notes["sharpness/converged"] = notes.not_converged(settings.iterations)
+            run.notes["sharpness/converged"] = notes.not_converged(settings.iterations)
     along = landscape.direction(model, torch_stream(analyze.seed, "landscape", device=device))
     radii = np.linspace(-settings.radius, settings.radius, settings.points).tolist()
     x = seen["natural"].images[:n]
-    given = subject.train.given[torch.from_numpy(subject.train_index[:n]).to(device)]
+    given = run.train.given[torch.from_numpy(run.train_index[:n]).to(device)]
     ball = threat.of(config.threat)
 
     def losses(moved: nn.Module, attacked: bool) -> Floats:
@@ -173,7 +173,7 @@ def _sharpness(
         for radius, value in zip(radii, values, strict=True):
             row = {"input": kind, "radius": radius, "n": n}
             mean = float(value.mean())
-            subject.add("landscape", checkpoint, **row, loss=mean if math.isfinite(mean) else None)
+            run.add("landscape", checkpoint, **row, loss=mean if math.isfinite(mean) else None)
 
 
 def _compare(found: Findings, name: str, norms: Floats, noisy: NDArray[np.bool_]) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from sglr import files
 from sglr.evaluation.hierarchical import hierarchical_bootstrap
 from sglr.evaluation.statistics import mcnemar
-from sglr.report.study import Item, Study
+from sglr.report.study import RunResult, Study
 
 # quantity: (weights of the method's checkpoints, weights of the baseline's)
 QUANTITIES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
@@ -100,7 +100,7 @@ def _estimate(
     }  # fmt: skip
 
 
-def _weighted(item: Item, attack: str, weights: dict[str, int]) -> np.ndarray:
+def _weighted(item: RunResult, attack: str, weights: dict[str, int]) -> np.ndarray:
     total = np.zeros(len(item.index[attack]))
     for checkpoint, weight in weights.items():
         total += weight * item.outcomes[f"{checkpoint}/{attack}"]

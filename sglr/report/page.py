@@ -13,7 +13,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """One part of the page. ``lead``: what must not be missed, and what adds to it; ``facts``: names and values;
     ``folded`` opens on request: text or a table; ``calm``: flags that are none."""
 
@@ -52,24 +52,24 @@ def page(results: dict[str, Any], tables: dict[str, Table], plots: dict[str, lis
     return environment.get_template("index.html").render(results=results, sections=shown)
 
 
-def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str, list[Plot]]) -> list[Section]:
+def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str, list[Plot]]) -> list[PageSection]:
     """The parts of the page in order; those without content are dropped."""
     verdicts = {verdict["sentence"]: verdict["accuracy"] for verdict in results["headline"]["verdicts"]}
     details = results["headline"]["details"]
     gap = gap_name(results["headline"]["attack"])
     notes = "\n\n".join(f"{key}: {note}" for key, note in results["notes"].items())
     return [
-        Section(
+        PageSection(
             "result", f"The {gap}",
             lead=verdicts or {details[0]: ""}, text=details if verdicts else details[1:],
         ),
         _flags(results),
-        Section(
+        PageSection(
             "comparison", "Comparison",
             tables=[*_some(tables, "comparison"), *_some(tables, "published")],
             folded=_folded(tables, "seeds", "Every seed"),
         ),
-        Section(
+        PageSection(
             "curves", "Learning curves",
             text=["Robust overfitting is training accuracy under attack that goes on rising while validation accuracy"
                   " under attack falls. Training batches are attacked as the method trains, at the weights of the step"
@@ -77,47 +77,47 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
                   " seeds, thick ones their mean; the band is the warm-up, a dotted line where a label policy begins."],
             plots=plots["curves"],
         ),
-        Section(
+        PageSection(
             "gap", f"{gap.capitalize()}, differences and controls", text=[_controls(results)],
             plots=[*plots["gap"], *plots["differences"]], tables=_some(tables, "differences"),
             folded=_folded(tables, "paired", "Model against model (McNemar)"),
         ),
-        Section(
+        PageSection(
             "radii", "Accuracy against the radius",
             text=["An example that is broken at one radius counts as broken at every larger one."],
             plots=plots["radii"],
         ),
-        Section(
+        PageSection(
             "classes", "Class by class",
             text=["On the worst-case images of the first test examples, all seeds together: which classes hold, and"
                   " what the others are taken for. Rows of a matrix are true classes, columns predicted ones."],
             plots=plots["classes"],
         ),
-        Section(
+        PageSection(
             "examples", "What the attacks do",
             text=["The first test examples, and the worst case that any attack found for the last model of the first"
                   " seed: the image, the class it is taken for, and the change, magnified."],
             plots=plots["examples"],
         ),
-        Section(
+        PageSection(
             "transfer", "Images made for another model",
             text=["A model whose gradients lead attacks astray is broken by what was made for another one. Where that"
                   " happens more often than by its own attacks, a flag says so. Every image was scored again in a new"
                   " process, its range and distance measured."],
             tables=_some(tables, "transfer"),
         ),
-        Section(
+        PageSection(
             "labels", "What became of the labels",
             text=["Methods that change labels put wrong ones right, and may corrupt right ones: that is their price."],
             plots=plots["targets"], tables=_some(tables, "labels"),
         ),
-        Section(
+        PageSection(
             "memorisation", "Memorisation of wrong labels",
             text=["Training examples whose given label is wrong (noisy): a network that memorises answers with the"
                   " given label, one that generalises with the true one."],
             plots=plots["memorisation"], tables=_some(tables, "memorisation"),
         ),
-        Section(
+        PageSection(
             "gradients", "Gradient norms",
             text=["Norms of the gradient of the method's whole loss in all weights, example by example, with that"
                   " epoch's targets, on images attacked away from the given label: large ones on noisy examples pull"
@@ -125,35 +125,35 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
                   f" {_CHECKPOINTS}"],
             plots=plots["gradients"],
         ),
-        Section(
+        PageSection(
             "information", "Information over epochs",
             text=[f"Estimators, assumptions and pitfalls of every quantity: docs/analysis. {_CHECKPOINTS}"],
             plots=plots["information"],
         ),
-        Section(
+        PageSection(
             "calibration", "Calibration",
             text=["Above the diagonal a model is right more often than it is confident, below it less often."],
             plots=plots["calibration"], tables=_some(tables, "calibration"),
         ),
-        Section(
+        PageSection(
             "sharpness", "Sharpness",
             text=["The curvature of the training loss, and the loss along one random direction in the weights."],
             plots=plots["sharpness"],
         ),
-        Section(
+        PageSection(
             "analysis", "All analyses in numbers",
             folded=_folded(tables, "analysis", "Means over seeds")
             | _folded(tables, "analysis-seeds", "Every run, with intervals")
             | ({"What was assumed, and what is absent": notes} if notes else {}),
         ),
-        Section(
+        PageSection(
             "cost", "Cost",
             text=["Seconds and memory differ from machine to machine and are not on this page, so that identical"
                   " results give an identical file. “sglr results --cost” prints those of the last runs here;"
                   " MLflow has them as metrics (seconds/total, memory/peak_mib)."],
             tables=_some(tables, "cost"),
         ),
-        Section("cautions", "Cautions", bullets=results["cautions"]),
+        PageSection("cautions", "Cautions", bullets=results["cautions"]),
         _data(results["data"]),
         _provenance(results),
     ]  # fmt: skip
@@ -180,25 +180,25 @@ _CHECKPOINTS = (
 )
 
 
-def _flags(results: dict[str, Any]) -> Section:
+def _flags(results: dict[str, Any]) -> PageSection:
     """The flags, or that there are none; what was looked at either way."""
     raised = [f"{row['method']}-{row['seed']}: {row['flag']}" for row in results["flags"]]
     looked = "\n".join(results["checks"])
     if raised:
         title = "Sanity flags: read before believing a number"
-        return Section("flags", title, bullets=raised, folded={"What was looked at": looked})
+        return PageSection("flags", title, bullets=raised, folded={"What was looked at": looked})
     text = ["No check raised a flag. That no sign of masked gradients was found does not prove that there are none."]
-    return Section("flags", "Sanity flags: none", text=text, folded={"What was looked at": looked}, calm=True)
+    return PageSection("flags", "Sanity flags: none", text=text, folded={"What was looked at": looked}, calm=True)
 
 
-def _data(meta: dict[str, Any]) -> Section:
+def _data(meta: dict[str, Any]) -> PageSection:
     facts = {key.replace("_", " "): plain(value) for key, value in meta.items() if key != "arrays"}
     arrays = {name: plain(value) for name, value in meta.get("arrays", {}).items()}
     listing = "\n".join(f"{name}: {value}" for name, value in arrays.items())
-    return Section("data", "Data", facts=facts, folded={"Arrays and checksums": listing} if arrays else {})
+    return PageSection("data", "Data", facts=facts, folded={"Arrays and checksums": listing} if arrays else {})
 
 
-def _provenance(results: dict[str, Any]) -> Section:
+def _provenance(results: dict[str, Any]) -> PageSection:
     import yaml
 
     found = results["provenance"]
@@ -207,7 +207,7 @@ def _provenance(results: dict[str, Any]) -> Section:
     }
     if found["weights"]:
         folded["MD5 of the trained weights"] = "\n".join(f"{name}: {md5}" for name, md5 in found["weights"].items())
-    return Section(
+    return PageSection(
         "provenance", "Provenance",
         text=["The commit is not in this page, which is part of what is committed: “git log dvc.lock” names it, and the"
               " tag git_commit of the MLflow runs, whose tag weights_md5 is that of the last weights below."],

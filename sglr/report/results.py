@@ -35,7 +35,7 @@ from sglr.report.provenance import provenance
 from sglr.report.published import published
 from sglr.report.same_examples import same_examples
 from sglr.report.spread import over_seeds, spread
-from sglr.report.study import Item, Study
+from sglr.report.study import RunResult, Study
 
 MEMORISATION = (
     "noisy/natural_given", "noisy/natural_true", "noisy/pgd_given", "noisy/pgd_true", "clean/natural", "clean/pgd",
@@ -108,7 +108,7 @@ def _accuracy(study: Study, attack: str, method: str) -> dict[str, Any]:
     return {**row, "seeds": len(items), "examples": min(len(item.index[attack]) for item in items)}
 
 
-def _item(item: Item, attack: str) -> dict[str, Any]:
+def _item(item: RunResult, attack: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "attack": attack,
         "method": item.method,
@@ -125,7 +125,7 @@ def _item(item: Item, attack: str) -> dict[str, Any]:
     return row
 
 
-def _flags(study: Study, item: Item) -> list[str]:
+def _flags(study: Study, item: RunResult) -> list[str]:
     """Flags of an item's evaluation, then those the audit has about it."""
     name = f"{item.method}-{item.seed}/"
     audited = [flag.removeprefix(name) for flag in study.audited if flag.startswith(name)]
@@ -165,7 +165,7 @@ def _transfer(study: Study) -> list[dict[str, Any]]:
     return found
 
 
-def _labels(items: list[Item]) -> dict[str, Any]:
+def _labels(items: list[RunResult]) -> dict[str, Any]:
     """Targets after the last epoch, by their largest entry: wrong given labels put right, right ones corrupted."""
     noisy, clean, recovered, corrupted = [], [], [], []
     for item in items:
@@ -193,6 +193,6 @@ def _shares(parts: list[int], wholes: list[int]) -> list[float | None]:
     return [part / whole if whole else None for part, whole in zip(parts, wholes, strict=True)]
 
 
-def _memorisation(items: list[Item]) -> dict[str, Any]:
+def _memorisation(items: list[RunResult]) -> dict[str, Any]:
     finals = [item.history[-1] if item.history else {} for item in items]
     return {"method": items[0].method, **{key: over_seeds([row.get(key) for row in finals]) for key in MEMORISATION}}

@@ -6,7 +6,7 @@ import numpy as np
 
 from sglr.report.headline import headline_attack
 from sglr.report.spread import spread
-from sglr.report.study import Item, Study
+from sglr.report.study import RunResult, Study
 
 
 def same_examples(study: Study) -> list[dict[str, Any]]:
@@ -27,12 +27,12 @@ def same_examples(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def _sees_less(item: Item, attack: str, reference: str) -> bool:
+def _sees_less(item: RunResult, attack: str, reference: str) -> bool:
     own, others = item.index[attack], item.index[reference]
     return len(own) < len(others) and bool(np.isin(own, others).all())
 
 
-def _accuracy(study: Study, items: list[Item], attack: str, reference: str) -> dict[str, Any]:
+def _accuracy(study: Study, items: list[RunResult], attack: str, reference: str) -> dict[str, Any]:
     found: dict[str, list[float]] = {
         checkpoint: [
             float(item.outcomes[f"{checkpoint}/{reference}"][np.isin(item.index[reference], item.index[attack])].mean())

@@ -15,7 +15,7 @@ TABLES = ("memorization", "quantities", "calibration", "landscape")
 
 
 @dataclass(frozen=True)
-class Item:
+class RunResult:
     """One method trained with one seed.
 
     training, evaluation, analysis: the three metrics.json; history: rows of history.csv; outcomes: "last/pgd20" ->
@@ -52,7 +52,7 @@ class Study:
     meta: dict[str, Any]
     data_sha256: str
     attacks: tuple[str, ...]
-    items: tuple[Item, ...]
+    items: tuple[RunResult, ...]
     audited: tuple[str, ...]
     transfer: tuple[dict[str, Any], ...]
     looked_at: dict[str, np.ndarray]
@@ -75,7 +75,7 @@ class Study:
     def checkpoints(self) -> tuple[str, ...]:
         return CHECKPOINTS if self.has_best else ("last",)
 
-    def of(self, method: str) -> list[Item]:
+    def of(self, method: str) -> list[RunResult]:
         """The items of one method, in the order of the seeds."""
         return [item for item in self.items if item.method == method]
 
@@ -101,11 +101,11 @@ def read(config: Config, artifacts: Path) -> Study:
     return Study(config, files.read_json(_present(meta)), files.digest(meta), attacks, items, flags, rows, looked_at)
 
 
-def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]) -> Item:
+def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]) -> RunResult:
     train, evaluate, analyze = (artifacts / stage / f"{method}-{seed}" for stage in ("train", "evaluate", "analyze"))
     arrays = files.read_arrays(_present(evaluate / "outcomes.npz"))
     index = {name.removeprefix("index/"): values for name, values in arrays.items() if name.startswith("index/")}
-    item = Item(
+    item = RunResult(
         method=method,
         seed=seed,
         training=files.read_json(_present(train / "metrics.json")),

@@ -18,7 +18,7 @@ _BATCH = 1000
 
 
 @dataclass
-class Progress:
+class DeliveryState:
     """How far a journal has been sent.
 
     ``offset``: bytes that the server certainly has, but for the lines that end at ``put_off``: files that could not be
@@ -34,7 +34,7 @@ class Progress:
     put_off: list[int] = field(default_factory=list)
 
     @classmethod
-    def read(cls, folder: Path) -> "Progress":
+    def read(cls, folder: Path) -> "DeliveryState":
         """What is noted in a journal's folder; the beginning when nothing is, or nothing readable."""
         try:
             return cls(**files.read_json(folder / PROGRESS))
@@ -58,7 +58,7 @@ class Delivery:
     """
 
     def __init__(self, folder: Path, server: Server, parent_of: Callable[[dict[str, Any]], str]) -> None:
-        self.progress = Progress.read(folder)
+        self.progress = DeliveryState.read(folder)
         self._folder = folder
         self._server = server
         self._parent_of = parent_of
@@ -226,7 +226,7 @@ class Delivery:
         if run_id == self.progress.parent_id:
             self._note(parent_id=None)
         else:
-            self.progress = Progress()
+            self.progress = DeliveryState()
             self._note()
         self._checked = False
 
@@ -241,7 +241,7 @@ class Delivery:
 
 def survey(folder: Path) -> journal.Survey | None:
     """The journal in ``folder`` at a glance, with what the server does not have of it."""
-    progress = Progress.read(folder)
+    progress = DeliveryState.read(folder)
     return journal.survey(folder, progress.offset, progress.put_off)
 
 

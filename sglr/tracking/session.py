@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from sglr import config, files
 from sglr.tracking import costs, records, settings
-from sglr.tracking.delivery import Progress, remove_if_done
+from sglr.tracking.delivery import DeliveryState, remove_if_done
 from sglr.tracking.journal import SENDER, Journal, claim, now, survey
 from sglr.tracking.parents import ParentQuery
 from sglr.tracking.sender import Sender
@@ -189,10 +189,10 @@ def _end(
         peaks = {f"memory/{name}": facts[name] for name in ("peak_mib", "peak_gpu_mib") if name in facts}
         journal.metrics({"seconds/total": round(journal.worked(), 3), **peaks})
     journal.append("end", status=facts["status"])
-    facts |= {"run_id": Progress.read(journal.folder).run_id, "journal": journal.id}
+    facts |= {"run_id": DeliveryState.read(journal.folder).run_id, "journal": journal.id}
     records.write(root, header, facts, started=journal.started, ended=now(), seconds=journal.seconds)
     sender.finish(min(limit, _WAIT_WHEN_KILLED) if facts["status"] == "KILLED" else limit)
-    progress = Progress.read(journal.folder)
+    progress = DeliveryState.read(journal.folder)
     records.complete(root, header, journal.id, progress.run_id)
     missing = survey(journal.folder, progress.offset, progress.put_off)
     if missing is None:

@@ -14,9 +14,11 @@ from sglr.config import Config
 from sglr.config.names import LABELS
 from sglr.data import Prepared, Split, open_folder
 from sglr.training.distributed import Team, together
-from sglr.training.loop import Interrupted, Row, Trained, TrainingError, fit
+from sglr.training.errors import Interrupted, TrainingError
+from sglr.training.loop import TrainingResult, fit
 from sglr.training.plan import Plan
 from sglr.training.snapshots import Snapshots
+from sglr.training.state import Row
 
 CONTINUATION = "continuation.state"
 
@@ -37,7 +39,7 @@ def warm_up(
     if "on_epoch" in loop:
         on_epoch = loop.pop("on_epoch")
         loop["on_epoch"] = lambda row: on_epoch({**row, "epoch": row["epoch"] - shift})
-    item = _Item(config, plan, seed, data.folder, None, f"warmup {seed}")
+    item = _Job(config, plan, seed, data.folder, None, f"warmup {seed}")
     with together(nproc, device, _assist, item, _folder(loop)) as (team, own):
         model, result, _ = item.fit(team, own, data, **loop)
     if not team.leads:
@@ -60,7 +62,7 @@ def train(
     """
     chosen = config.methods[method]
     start = warmup if chosen.start == "warmup" else None
-    item = _Item(config, Plan.training(config, chosen, seed), seed, data.folder, start, f"train {method}-{seed}")
+    item = _Job(config, Plan.training(config, chosen, seed), seed, data.folder, start, f"train {method}-{seed}")
     with together(nproc, device, _assist, item, _folder(loop)) as (team, own):
         model, result, continued = item.fit(team, own, data, **loop)
     if not team.leads:
@@ -74,7 +76,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class _Item:
+class _Job:
     """A training as each of its processes can make it."""
 
     config: Config
@@ -84,7 +86,9 @@ class _Item:
     warmup: Path | None
     title: str
 
-    def fit(self, team: Team, device: torch.device, data: Prepared, **loop: Any) -> tuple[nn.Module, Trained, bool]:
+    def fit(
+        self, team: Team, device: torch.device, data: Prepared, **loop: Any
+    ) -> tuple[nn.Module, TrainingResult, bool]:
         """The model, what training left, and whether it continued a shared warm-up."""
         model = initial_model(self.config, self.seed, data, device)
         continue_from = None
@@ -98,7 +102,7 @@ class _Item:
         return model, result, continue_from is not None
 
 
-def _assist(team: Team, device: torch.device, item: _Item, snapshots: Path | None) -> None:
+def _assist(team: Team, device: torch.device, item: _Job, snapshots: Path | None) -> None:
     """What a process does that does not lead: the same, silently. Where the leader ends with an error, it just ends."""
     with contextlib.suppress(TrainingError, Interrupted):
         item.fit(team, device, open_folder(item.data), snapshots=Snapshots(snapshots) if snapshots else None)
@@ -119,7 +123,7 @@ def _spec(config: Config, data: Prepared) -> dict[str, Any]:
 
 
 def _write(
-    result: Trained, history: list[Row], model: nn.Module, spec: dict[str, Any], train: Split, folder: Path
+    result: TrainingResult, history: list[Row], model: nn.Module, spec: dict[str, Any], train: Split, folder: Path
 ) -> None:
     checkpoints = {"last": result.last} | {f"checkpoints/{epoch}": weights for epoch, weights in result.kept.items()}
     if result.best is not None:

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,32 +11,24 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sglr.attacks.accuracy import LogitsError
-from sglr.config.errors import UserError
 from sglr.data import Split, batches, order
 from sglr.models.checkpoint import unwrap
 from sglr.models.precision import full_precision
 from sglr.random import torch_stream
 from sglr.training.distributed import ALONE, Team
+from sglr.training.errors import Interrupted, TrainingError
 from sglr.training.history import measure, traced_examples
 from sglr.training.plan import Plan
 from sglr.training.precision import monitoring
+from sglr.training.requirements import require_trainable
 from sglr.training.schedules import learning_rate
 from sglr.training.snapshots import Snapshots
+from sglr.training.state import Progress, Row, capture, copied, restore
 from sglr.training.step import Learner, take
-
-Row = dict[str, Any]
-
-
-class TrainingError(UserError, RuntimeError):
-    """A training that cannot go on: numbers that are not finite, data that does not fit."""
-
-
-class Interrupted(RuntimeError):  # noqa: N818 (not an error)
-    """The training was asked to stop, and wrote a snapshot first where it has a place for one."""
 
 
 @dataclass
-class Trained:
+class TrainingResult:
     """What a training leaves. Weights are state dicts on the CPU."""
 
     last: dict[str, Tensor]
@@ -52,23 +44,6 @@ class Trained:
     """Everything a continuation needs (``fit(..., continue_from=state)``)."""
 
 
-@dataclass
-class _Progress:
-    """The loop's own state, beside the learner's."""
-
-    epoch: int = 1
-    step: int = 0
-    loss: Tensor | float = 0.0
-    bad_step: Tensor | int = -1
-    predicted: Tensor | None = None
-    best: dict[str, Tensor] | None = None
-    best_labels: dict[str, Any] = field(default_factory=dict)
-    best_epoch: int | None = None
-    best_score: float = -1.0
-    history: list[Row] = field(default_factory=list)
-    trace: list[Tensor] = field(default_factory=list)
-
-
 def fit(
     plan: Plan,
     model: nn.Module,
@@ -82,53 +57,41 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     title: str = "",
     team: Team = ALONE,
-) -> Trained:
+) -> TrainingResult:
     """Train ``model`` (on the splits' device) as ``plan`` says.
 
-    A snapshot found in ``snapshots`` is continued, else ``continue_from`` (``Trained.state`` of a shared warm-up), else
-    training starts at epoch 1 with the weights ``model`` has. ``on_resume`` gets the epoch and the step, both from 1,
-    at which a snapshot is continued; ``on_epoch`` each row of the history, again for the epochs that a snapshot already
-    holds. When ``should_stop`` says so, a snapshot is written (where there are ``snapshots``) and Interrupted raised.
-    Every process of a ``team`` calls this with the same arguments, but for those that speak and stop; snapshots must be
-    in a folder that all of them see.
+    A snapshot found in ``snapshots`` is continued, else ``continue_from`` (``TrainingResult.state`` of a shared
+    warm-up), else training starts at epoch 1 with the weights ``model`` has. Torch's global generators begin anew with
+    every step, and are afterwards as they were.
 
-    Torch's global generators begin anew with every step, and are afterwards as they were.
+    Args:
+        plan: Objective, labels, weights, schedule and the rest of what is trained how.
+        model: From images in [0, 1] (N, C, H, W) to logits (N, classes); is trained in place.
+        train: Training images, their given and their true labels.
+        validation: Images by which the best epoch is chosen; None: there is no best.
+        snapshots: Where a killed training is continued from; for a team, a folder that all processes see.
+        continue_from: State of an earlier training of the same model.
+        on_resume: Called with the epoch and the step, both from 1, at which a snapshot is continued.
+        on_epoch: Called with each row of the history, and again for the epochs that a snapshot already holds.
+        should_stop: Asked at every step; when it is true, a snapshot is written and Interrupted raised.
+        title: Of the progress bar.
+        team: The processes that share every batch; each calls this with the same arguments.
 
-    Raises TrainingError for a batch larger than the data, or of one image where batch norm needs more, a loss (with
-    epoch and batch) or an epoch's logits that are not finite, a batch smaller than the team, or snapshots that its
-    processes do not all see; ConfigError for a model a team cannot train.
+    Raises:
+        TrainingError: A batch is larger than the data, smaller than the team, or one image where the model has batch
+            norm; a loss or an epoch's logits are not finite; the processes do not all see the same snapshots.
+        FileError: A kept epoch that a snapshot counts on is missing or damaged.
+        ConfigError: A team cannot train the model.
+        Interrupted: ``should_stop`` said so.
     """
-    if plan.batch_size > len(train):
-        raise TrainingError(
-            f"train.batch_size {plan.batch_size} is larger than the training set ({len(train)} examples)"
-        )
-    smallest = len(train) % plan.batch_size or plan.batch_size
-    if smallest < team.size:
-        raise TrainingError(
-            f"{team.size} processes cannot share a batch of {smallest}, the last of an epoch of {len(train)} examples:"
-            " change train.batch_size, data.train_size or SGLR_NPROC"
-        )
-    loop = _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title, team)
     on_gpu = train.given.device.type == "cuda"
     with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
-        if smallest == 1:
-            _require_trainable_on_one(model, train)
+        require_trainable(plan, model, train, team)
+        loop = _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title, team)
         try:
             return loop.run(continue_from)
         finally:
             loop.learner.release()
-
-
-@torch.no_grad()
-def _require_trainable_on_one(model: nn.Module, train: Split) -> None:
-    """TrainingError where batch norm cannot take its statistics from the last batch of an epoch, one image."""
-    try:
-        copy.deepcopy(model).train()(train.images(slice(0, 1)))
-    except ValueError as error:  # torch's, where a channel has a single value
-        raise TrainingError(
-            f"the last batch of an epoch of {len(train)} examples is one image, too few for batch norm: change"
-            " train.batch_size or data.train_size"
-        ) from error
 
 
 class _Loop:
@@ -149,7 +112,7 @@ class _Loop:
         self.on_resume, self.on_epoch, self.should_stop, self.title = on_resume, on_epoch, should_stop, title
         self.team = team
         self.learner = Learner.build(plan, model, train.given, self._count_classes(model), team)
-        self.progress = _Progress()
+        self.progress = Progress()
         self.kept: dict[int, dict[str, Any]] = {}
         self.traced = traced_examples(train, torch_stream(plan.seed, "trace"))
         self.steps = math.ceil(len(train) / plan.batch_size)
@@ -161,11 +124,11 @@ class _Loop:
         model.train(training)
         return int(classes)
 
-    def run(self, continue_from: dict[str, Any] | None) -> Trained:
+    def run(self, continue_from: dict[str, Any] | None) -> TrainingResult:
         found = self._load()
         state = found if found is not None else continue_from
         if state is not None:
-            self._restore(state)
+            self.progress = restore(self.learner, state, self.train.given.device)
         if found is not None:
             self._kept()  # said now if one of them is gone, not after the last epoch
             self.on_resume(self.progress.epoch, self.progress.step + 1)
@@ -236,9 +199,9 @@ class _Loop:
         score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
         if score is not None and score > progress.best_score:
             progress.best_score, progress.best_epoch = score, epoch
-            progress.best, progress.best_labels = _copied(evaluated.state_dict()), _copied(learner.labels.state_dict())
+            progress.best, progress.best_labels = copied(evaluated.state_dict()), copied(learner.labels.state_dict())
         if epoch in plan.keep_epochs:
-            self._keep(epoch, _copied({"model": evaluated.state_dict(), "labels": learner.labels.state_dict()}))
+            self._keep(epoch, copied({"model": evaluated.state_dict(), "labels": learner.labels.state_dict()}))
         progress.trace.append(learner.labels.table()[self.traced.to(self.train.given.device)].cpu().clone())
         progress.history.append(row)
         progress.epoch, progress.step, progress.predicted = epoch + 1, 0, None
@@ -273,7 +236,7 @@ class _Loop:
         if self.snapshots and (stop or due):
             self._check_finite()
             if self.team.leads:
-                self.snapshots.save(self._state(), self.progress.epoch, self.progress.step)
+                self.snapshots.save(capture(self.learner, self.progress), self.progress.epoch, self.progress.step)
         if stop:
             again = "; run it again to continue there" if self.snapshots else ""
             raise Interrupted(f"stopped in epoch {self.progress.epoch}{again}")
@@ -290,43 +253,15 @@ class _Loop:
         past = [epoch for epoch in self.plan.keep_epochs if epoch < self.progress.epoch]
         return self.snapshots.kept(past) if self.snapshots else {epoch: self.kept[epoch] for epoch in past}
 
-    def _state(self) -> dict[str, Any]:
-        learner = self.learner
-        return {
-            "model": learner.model.state_dict(),
-            "optimizer": learner.optimizer.state_dict(),
-            "labels": learner.labels.state_dict(),
-            "weights": learner.weights.state_dict(),
-            "progress": dict(self.progress.__dict__),
-        }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        state = copy.deepcopy(state)  # the optimiser and the history would go on writing into the caller's
-        learner, device = self.learner, self.train.given.device
-        learner.model.load_state_dict(state["model"])
-        take_over(learner.optimizer, state["optimizer"])
-        if state["labels"]:
-            learner.labels.load_state_dict(state["labels"])
-        if state["weights"]:
-            learner.weights.load_state_dict(state["weights"])
-        values = state["progress"]
-        for key in ("loss", "bad_step", "predicted"):
-            if isinstance(values[key], Tensor):
-                values[key] = values[key].to(device)
-        self.progress = _Progress(**values)
-        if not state["labels"]:
-            # From a shared warm-up, which had no need of this policy's: as it begins.
-            self.progress.best_labels = _copied(learner.labels.state_dict())
-
-    def _result(self) -> Trained:
+    def _result(self) -> TrainingResult:
         learner, progress = self.learner, self.progress
         kept = self._kept()
-        labels = {"last": _copied(learner.labels.state_dict())} | {str(epoch): kept[epoch]["labels"] for epoch in kept}
+        labels = {"last": copied(learner.labels.state_dict())} | {str(epoch): kept[epoch]["labels"] for epoch in kept}
         if progress.best is not None:
             labels["best"] = progress.best_labels
         classes = learner.labels.table().shape[1]
-        return Trained(
-            last=_copied(self._evaluated().state_dict()),
+        return TrainingResult(
+            last=copied(self._evaluated().state_dict()),
             best=progress.best,
             best_epoch=progress.best_epoch,
             kept={epoch: state["model"] for epoch, state in kept.items()},
@@ -337,35 +272,8 @@ class _Loop:
                 "index": self.traced,
                 "p": torch.stack(progress.trace) if progress.trace else torch.zeros(0, len(self.traced), classes),
             },
-            state=copy.deepcopy(self._state()),
+            state=copy.deepcopy(capture(self.learner, self.progress)),
         )
-
-
-def take_over(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take over a state, however its tensors lie in memory and whatever device it comes from.
-
-    A fused step wants momentum to lie as its weight does; and whether to take one is up to this device. ValueError,
-    torch's own, for the state of another optimizer.
-    """
-    fused = [group["fused"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, fused, strict=True):
-        group["fused"] = own
-    for weight, of_weight in optimizer.state.items():
-        for name, value in of_weight.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                of_weight[name] = torch.empty_like(weight).copy_(value)
-
-
-def _copied(state: Any) -> Any:
-    """A copy of nested state, its tensors on the CPU."""
-    if isinstance(state, Tensor):
-        return state.detach().to("cpu", copy=True)
-    if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(map(_copied, state))
-    return state
 
 
 def _percent(share: float | None) -> str:

@@ -9,7 +9,7 @@ from sglr import data, models
 from sglr.config.reader import validate
 from sglr.evaluation import evaluate
 from sglr.evaluation.journal import Journal
-from sglr.evaluation.sanity import Subject, sanity
+from sglr.evaluation.sanity import SanityInputs, sanity
 from sglr.threat import build
 from sglr.training import Plan, fit
 
@@ -46,11 +46,11 @@ def trained(tmp_path_factory):
 
 
 def signs(model: nn.Module, test, norm: str = "linf", eps: float = EPS) -> list[str]:
-    subject = Subject(
+    inputs = SanityInputs(
         model.eval(), test.images(slice(0, N)), test.true[:N], ball=lambda radius: build(norm, radius), eps=eps,
         steps=20, seed=0, chunk=N, journal=Journal(None),
     )  # fmt: skip
-    return sanity(subject)
+    return sanity(inputs)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -133,11 +133,11 @@ def test_a_shattered_gradient_finds_little_more_than_noise(trained):
     networks, test = trained
     model = nn.Sequential(Shattered(), networks[0]).eval()
     x = test.images(slice(0, N)) * 0.98 + 0.01
-    subject = Subject(
+    inputs = SanityInputs(
         model, x, model(x).argmax(1), ball=lambda radius: build("linf", radius), eps=0.05, steps=20, seed=0, chunk=N,
         journal=Journal(None),
     )  # fmt: skip
-    assert any(sign.startswith("random noise breaks") for sign in sanity(subject))
+    assert any(sign.startswith("random noise breaks") for sign in sanity(inputs))
 
 
 def test_a_journal_changes_no_sign(trained, tmp_path):
@@ -146,5 +146,5 @@ def test_a_journal_changes_no_sign(trained, tmp_path):
     found = signs(model, test)
     arguments = {"ball": lambda radius: build("linf", radius), "eps": EPS, "steps": 20, "seed": 0, "chunk": N}
     for _ in range(2):
-        subject = Subject(model, test.images(slice(0, N)), test.true[:N], journal=Journal(tmp_path), **arguments)
-        assert sanity(subject) == found
+        inputs = SanityInputs(model, test.images(slice(0, N)), test.true[:N], journal=Journal(tmp_path), **arguments)
+        assert sanity(inputs) == found

@@ -19,7 +19,7 @@ import pytest
 
 from sglr import files, tracking
 from sglr.tracking import journal, parents, server
-from sglr.tracking.delivery import Progress
+from sglr.tracking.delivery import DeliveryState
 from sglr.tracking.resend import unsent
 from sglr.tracking.server import Point, Server
 
@@ -333,7 +333,7 @@ def test_sync_leaves_a_live_run_alone_and_ends_a_killed_one_only_when_asked(
     root: Path, train: Callable[..., Any], database: Any, eventually: Callable[..., None]
 ) -> None:
     process = start(root, "set_terminated", "1", "train@sglr-0")
-    eventually(lambda: journal.folders(root) and Progress.read(only_journal(root)).run_id)
+    eventually(lambda: journal.folders(root) and DeliveryState.read(only_journal(root)).run_id)
     assert tracking.sync(root).running == ["train@sglr-0"]
     process.kill()
     process.wait()
@@ -452,7 +452,7 @@ def test_progress_that_cannot_be_written_is_a_failure_like_any_other(
     def full(*_: Any) -> None:
         raise files.FileError("cannot write sent.json: No space left on device")
 
-    monkeypatch.setattr(Progress, "write", full)
+    monkeypatch.setattr(DeliveryState, "write", full)
     with train() as tracker:
         tracker.metrics({"loss": 1.0}, step=1)
     assert "3 points and 0 files are not on the tracking server (cannot write sent.json" in caplog.text
@@ -574,15 +574,15 @@ def test_a_file_keeps_its_copy_until_it_is_noted_as_stored(
 ) -> None:
     (root / "a.txt").write_text("a")
     monkeypatch.setenv("SGLR_TRACKING_WAIT", "1")
-    original = Progress.write
+    original = DeliveryState.write
 
-    def full(progress: Progress, folder: Path) -> None:
+    def full(progress: DeliveryState, folder: Path) -> None:
         if progress.offset and database.artifacts(database.run(), "notes"):
             raise OSError("no space left")
         original(progress, folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "write", full)
+        patch.setattr(DeliveryState, "write", full)
         with train() as tracker:
             tracker.artifact(root / "a.txt", "notes")
     (root / "a.txt").unlink()

@@ -13,7 +13,7 @@ from tiny_training import plan
 from sglr import models, processes
 from sglr.config import ConfigError
 from sglr.data import Split
-from sglr.training import Interrupted, Plan, Snapshots, Trained, TrainingError, fit
+from sglr.training import Interrupted, Plan, Snapshots, TrainingError, TrainingResult, fit
 from sglr.training.distributed import ALONE, Team, _require_own_gpu, shared, together
 
 CPU = torch.device("cpu")
@@ -47,17 +47,17 @@ def network() -> torch.nn.Module:
     return models.build("small_cnn", **kind, channels=(4, 8), hidden=16, batch_norm=False)
 
 
-def train(chosen: Plan, team: Team = ALONE, **loop: Any) -> Trained:
+def train(chosen: Plan, team: Team = ALONE, **loop: Any) -> TrainingResult:
     return fit(chosen, network(), *splits(), team=team, **loop)
 
 
-def work(team: Team, device: torch.device, plans: list[Plan]) -> list[Trained]:
+def work(team: Team, device: torch.device, plans: list[Plan]) -> list[TrainingResult]:
     found = [train(one, team) for one in plans]
     compare(team, found[0])
     return found
 
 
-def compare(team: Team, trained: Trained) -> None:
+def compare(team: Team, trained: TrainingResult) -> None:
     """What one process knows of the others: the very same bits, every flag, all rows."""
     own = torch.stack([part.double().abs().sum() for part in (*trained.last.values(), trained.targets)])[None]
     both = team.whole(own, team.size)
@@ -115,7 +115,7 @@ def test_killed_and_stopped_it_continues(params, tmp_path):
     one = chosen(params, "sglr")
     whole, said = train(one), []
 
-    def go_on(killed_after: int | None = None, stop_at: int = 0) -> Trained:
+    def go_on(killed_after: int | None = None, stop_at: int = 0) -> TrainingResult:
         calls = iter(range(1, 100))
         with together(2, CPU, follow, one, tmp_path, killed_after) as (team, _):
             return train(

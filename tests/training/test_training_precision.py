@@ -14,8 +14,9 @@ from sglr.attacks import attack_mode, pgd
 from sglr.models.folding import Folded
 from sglr.random import torch_stream
 from sglr.threat import L2, Linf
-from sglr.training import fit, loop
+from sglr.training import fit
 from sglr.training.precision import computing, exact_ends, memory_format, monitoring
+from sglr.training.state import load_optimizer
 from sglr.training.step import Learner, take
 
 CPU = torch.device("cpu")
@@ -204,7 +205,7 @@ def test_momentum_lies_as_its_weight_does_after_a_file(params, tmp_path):
     written = learners[0].optimizer.state_dict()
     written["param_groups"][0]["fused"] = True
     files.save_state(tmp_path / "state", written)
-    loop.take_over(learners[1].optimizer, files.load_state(tmp_path / "state"))
+    load_optimizer(learners[1].optimizer, files.load_state(tmp_path / "state"))
     assert learners[1].optimizer.param_groups[0]["fused"] is None
     pairs = [zip(one.model.parameters(), one.optimizer.state.values(), strict=True) for one in learners]
     for (_, wanted), (weight, found) in zip(*pairs, strict=True):

@@ -13,7 +13,7 @@ from sglr.config.names import CHECKPOINTS, LABELS
 from sglr.data import Prepared, Split
 from sglr.information import label_noise
 from sglr.information.checks import Integers
-from sglr.information.trained import Trained, check_same_labels, read
+from sglr.information.training_record import TrainingRecord, check_same_labels, read
 from sglr.labels import LabelPolicy
 from sglr.models import Classifier
 from sglr.models.checkpoint import SPEC
@@ -42,13 +42,13 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Subject:
+class AnalyzedRun:
     """train_index: int64 (m,), the training examples looked at one by one, drawn with ``analyze.seed``; test_index: the
     first so many test examples; noise_entropy: H(given | true) of the draw per training example, None without one."""
 
     config: Config
     method: str
-    trained: Trained
+    trained: TrainingRecord
     train: Split
     validation: Split
     test: Split
@@ -90,7 +90,7 @@ class Subject:
 
 def open_run(
     config: Config, data: Prepared, folder: Path, method: str, seed: int, device: torch.device, warmup: Path | None
-) -> Subject:
+) -> AnalyzedRun:
     """Read a training folder, and from ``warmup`` the weights it began with; FileError names what is wrong."""
     trained = read(folder)
     train, validation, test = data.train(seed, device), data.validation(device), data.test(device)
@@ -101,7 +101,7 @@ def open_run(
     if noise["kind"] != "none" and trained.noisy.any():
         pairs = None if noise["map"] is None else {int(key): value for key, value in noise["map"].items()}
         entropy = label_noise.drawn_entropy(noise["kind"], noise["rate"], data.num_classes, trained.true, pairs)
-    return Subject(
+    return AnalyzedRun(
         config, method, trained, train, validation, test,
         checkpoints=_checkpoints(config, trained, folder, method, seed, warmup),
         train_index=drawn[: _at_most(config, len(train))],
@@ -111,7 +111,7 @@ def open_run(
 
 
 def _checkpoints(
-    config: Config, trained: Trained, folder: Path, method: str, seed: int, warmup: Path | None
+    config: Config, trained: TrainingRecord, folder: Path, method: str, seed: int, warmup: Path | None
 ) -> tuple[Checkpoint, ...]:
     found = []
     if config.methods[method].start == "initial":

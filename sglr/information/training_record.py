@@ -14,7 +14,7 @@ from sglr.information.checks import Floats, Integers, classes, distributions
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingRecord:
     """history: rows of history.csv; epochs: number of the last one; best_epoch: None without a validation split;
     targets: (n, C) after the last epoch; given, true: labels (n,); labels: the label policy's state with each model."""
 
@@ -37,7 +37,7 @@ class Trained:
         return self.best_epoch if checkpoint == "best" else self.epochs
 
 
-def read(folder: Path) -> Trained:
+def read(folder: Path) -> TrainingRecord:
     """Read what a training folder says, but for its models; FileError that names what is wrong."""
     metrics = read_json(folder / "metrics.json")
     epochs = metrics.get("epochs") if isinstance(metrics, dict) else None
@@ -48,10 +48,10 @@ def read(folder: Path) -> Trained:
     missing = {epochs, best} - {None} - {row.get("epoch") for row in history}
     if missing:
         raise FileError(f"{folder / 'history.csv'} has no row for epoch {missing.pop()}, which metrics.json speaks of.")
-    return Trained(history, epochs, best, *_labels(folder / "labels.npz"), labels=load_state(folder / LABELS))
+    return TrainingRecord(history, epochs, best, *_labels(folder / "labels.npz"), labels=load_state(folder / LABELS))
 
 
-def check_same_labels(trained: Trained, train: Split, folder: Path) -> None:
+def check_same_labels(trained: TrainingRecord, train: Split, folder: Path) -> None:
     """FileError unless the run's labels are those of the training split, example by example."""
     for name, ours, theirs in (("given", trained.given, train.given), ("true", trained.true, train.true)):
         if not np.array_equal(ours, theirs.cpu().numpy()):
