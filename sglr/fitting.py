@@ -25,7 +25,8 @@ _UNUSED = ("train.keep_epochs",)
 class Fitted:
     """What ``train`` returns: the models, on the CPU and in eval mode, and how they came about.
 
-    ``best`` is the model of the epoch with the highest robust accuracy on the validation split, None without one.
+    ``best`` is the model of the epoch with the highest robust accuracy on the validation split (natural accuracy for an
+    objective without an attack), None without a validation split.
     ``history`` has one row per epoch of training, with the columns of history.csv (docs/architecture.md) but ``phase``.
     ``targets`` (n, C) are the training targets after the last epoch.
     """
@@ -64,25 +65,33 @@ def train(
     changes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
 ) -> Fitted:
-    """Train a method on images ``x`` with the given labels ``y``, as the pipeline would.
+    """Train a method on images with given labels, as the pipeline would.
 
-    x: (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or torch; y: (n,) whole
-    numbers from 0. ``validation``: images and labels on which the best epoch is chosen. ``true``: the right labels,
-    where ``y`` may hold wrong ones; they are measured against, never trained on. ``num_classes``: default the largest
-    label plus one. ``device``: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
+    Args:
+        x: Training images (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or
+            torch.
+        y: The labels to train on (n,), whole numbers from 0.
+        method: A name declared under ``methods`` of the params, or a mapping of objective, labels and weights.
+        threat: ``sglr.threat.Linf(8 / 255)`` or another ball; None where ``params`` or ``changes`` have the radius.
+        validation: Images and labels on which the best epoch is chosen; None: there is no best.
+        true: The right labels (n,), where ``y`` may hold wrong ones; they are measured against, never trained on.
+        num_classes: Default: the largest label plus one.
+        seed: Of the initial weights and everything that is drawn.
+        params: Path of a params file, of which ``data.augment``, ``model``, ``threat``, ``warmup``, ``train`` and the
+            method are used. Default: the shipped one, whose model and learning rates are made for 300 images of 8x8
+            pixels; steps then have a quarter of the threat's radius.
+        changes: Values to replace in the params, by dotted key: ``{"train.epochs": 30}``. Those that play no part here
+            are refused: label noise, sizes of splits, experiment, kept epochs, everything about evaluation.
+        device: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
 
-    ``method`` is a name declared under ``methods`` of the params, or a mapping of objective, labels and weights.
-    ``threat`` is ``sglr.threat.Linf(8 / 255)`` or another ball; it may be left out where ``params`` or ``changes`` give
-    one. ``params`` is the path of a params file; default: the shipped one, whose model and learning rates are made for
-    300 images of 8x8 pixels; steps then have a quarter of the threat's radius. ``changes`` go on top of it, by dotted
-    key: ``{"train.epochs": 30, "train.attack.step_size_255": 2}``; what they make of the params that is probably not
-    meant (milestones after the last epoch, a radius of 8/255 255ths) is a warning. Of the params, those of
-    data.augment, model, threat, warmup, train and, under methods, the method by its name are used. Label noise, sizes
-    of splits, experiment, kept epochs and everything about evaluation play no part: in a params file they are passed
-    over, among the changes refused.
+    Raises:
+        ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
+            there.
+        ValueError: The arrays cannot be used.
+        TrainingError: As for ``sglr.training.fit``.
 
-    Raises ConfigError without a threat model, for params, for changes that play no part and for a device that is not
-    there, ValueError for arrays that cannot be used, TrainingError as ``sglr.training.fit``.
+    Warns:
+        UserWarning: Values that are probably mistakes, such as milestones after the last epoch.
     """
     device = processes.device(str(device), "device")
     splits = [given.split(x, y, y if true is None else true, device, "x", "y")]

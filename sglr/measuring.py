@@ -1,29 +1,25 @@
 """Measuring any model on arrays, without a pipeline: ``sglr.robustness``."""
 
 import copy
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 import sglr
 from sglr import files, given, processes
-from sglr.config import Config
+from sglr.config import Config, packages
 from sglr.data import Split
 from sglr.evaluation import Evaluation
 from sglr.evaluation.measurement import drawn_anew
 from sglr.evaluation.suite import evaluate_model
 from sglr.files import FileError
+from sglr.fingerprint import OpaqueError, fingerprint
 from sglr.threat import Threat
 
 _USED = ("threat", "evaluate")
-# What torch keeps in every module, but for weights and buffers: hooks, by numbers that differ from run to run.
-_TORCHS_OWN = vars(nn.Module()).keys() - {"_parameters", "_buffers"}
 
 
 def robustness(
@@ -37,26 +33,40 @@ def robustness(
     device: str | torch.device = "cpu",
     journal: str | Path | None = None,
 ) -> Evaluation:
-    """Attack any module, images in [0, 1] in and logits out, with a whole suite, as the pipeline attacks its models.
+    """Attack any module with a suite of attacks, as the pipeline attacks its models.
 
-    x: (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or torch; y: (n,) whole
-    numbers from 0. A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32 on ``device`` (cpu,
-    cuda, cuda:1 ... or auto, a GPU where there is one): the model stays as it is.
+    A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32: the model stays as it is. Not for
+    several threads of one process at a time: torch's global generators and AutoAttack's warnings are shared.
 
-    ``threat`` is ``sglr.threat.Linf(8 / 255)`` or another ball; it may be left out where ``params`` or ``changes`` give
-    one. ``params`` is the path of a params file; default: the shipped one, with the radii of its sweep in proportion to
-    the threat's. ``changes`` go on top of it, by dotted key: ``{"evaluate.attacks": {"autoattack": "autoattack"}}``. Of
-    the params, ``threat`` and ``evaluate`` are used. With a ``journal`` folder a run that
-    was interrupted goes on where it was; it may hold those of several models and suites. It sees the tensors, numbers
-    and texts that the model's modules hold, not a change of their code: take another folder then. Not for several
-    threads of one process at a time: torch's global generators and AutoAttack's warnings are shared.
+    Args:
+        model: Images (n, C, H, W) in [0, 1] in, logits (n, classes) out.
+        x: Test images (n, C, H, W), or (n, H, W, C) with one or three channels, uint8 or float in [0, 1], NumPy or
+            torch.
+        y: Their labels (n,), whole numbers from 0.
+        threat: ``sglr.threat.Linf(8 / 255)`` or another ball; None where ``params`` or ``changes`` have the radius.
+        params: Path of a params file, of which ``threat`` and ``evaluate`` are used. Default: the shipped one, with the
+            radii of its sweep in proportion to the threat's.
+        changes: Values to replace in the params, by dotted key:
+            ``{"evaluate.attacks": {"autoattack": "autoattack"}}``.
+        device: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
+        journal: Folder in which finished pieces are kept, so that an interrupted run continues. It may hold those of
+            several models and suites; models are told apart by everything that they hold, not by the code of their
+            classes: take another folder when that changes.
 
-    The model counts as ``last``: ``found.metrics()["last"]["autoattack"]`` is an accuracy, with its interval under
-    ``["interval"]["last"]``, ``found.flags`` what makes it doubtful, ``found.correct["last"]`` the outcome of every
-    example. Raises ConfigError without a threat model, for params, for changes that play no part, for a device that is
-    not there and for attacks that such data does not suit; ValueError for arrays that cannot be used, and a model that
-    cannot be copied; FileError where the model's outputs cannot count (see ``sglr.evaluation.evaluate``).
+    Returns:
+        The evaluation, in which the model is called ``last``: ``found.metrics()["last"]["autoattack"]`` is an
+        accuracy, with its interval under ``["interval"]["last"]``; ``found.flags`` are reasons to doubt it;
+        ``found.correct["last"]`` has the outcome of every example.
+
+    Raises:
+        ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
+            there; the attacks do not suit such data.
+        TypeError: The model is not a module.
+        ValueError: The arrays cannot be used; the model cannot be copied, or not be told from others by a journal.
+        FileError: The model's outputs cannot count (see ``sglr.evaluation.evaluate``).
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, found {type(model).__name__}: put a function into one")
     device = processes.device(str(device), "device")
     test = given.split(x, y, y, device, "x", "y")
     changes = changes or {}
@@ -107,28 +117,13 @@ def _form(outputs: Any) -> str:
 
 
 def _fingerprint(config: Config, model: nn.Module, test: Split) -> str:
-    """Of everything that outcomes depend on, the code of this library included; not the code of the model."""
+    """Of everything that outcomes depend on, the code of this library included; not the code of the model's classes."""
     asked = [getattr(config, section).model_dump(mode="json") for section in _USED]
     code = files.digest(Path(sglr.__file__).parent)
-    total = hashlib.sha256(json.dumps([asked, repr(model), str(test.true.device), code]).encode())
-    held = [{key: value for key, value in vars(module).items() if key not in _TORCHS_OWN} for module in model.modules()]
-    for part in _told([test.x, test.true, held]):
-        total.update(part)
-    return total.hexdigest()[:32]
-
-
-def _told(value: Any) -> Iterator[bytes]:
-    """Tensors, arrays, numbers and texts in nested values."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().contiguous()
-        yield str((value.dtype, value.shape)).encode() + value.reshape(-1).view(torch.uint8).numpy().tobytes()
-    elif isinstance(value, np.ndarray):
-        yield str((value.dtype, value.shape)).encode() + value.tobytes()
-    elif isinstance(value, Mapping):
-        yield from _told([part for pair in value.items() for part in pair])
-    elif isinstance(value, list | tuple):
-        yield f"{len(value)} values".encode()
-        for part in value:
-            yield from _told(part)
-    elif value is None or isinstance(value, bool | int | float | complex | str | bytes):
-        yield repr(value).encode()
+    versions = [packages.version(name) for name in ("torch", "pyautoattack")]
+    try:
+        return fingerprint(asked, code, versions, str(test.true.device), test.x, test.true, model)[:32]
+    except OpaqueError as error:
+        raise ValueError(
+            f"a journal cannot tell this model from others, for it holds a {error}: leave the journal out"
+        ) from None

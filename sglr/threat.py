@@ -46,7 +46,12 @@ class Threat(Protocol):
 
 def _norms(v: Tensor) -> Tensor:
     """L2 norm per example, shaped to broadcast against v (N, ...)."""
-    return v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
+    return per_image(v.flatten(1).norm(dim=1), v)
+
+
+def per_image(v: Tensor, x: Tensor) -> Tensor:
+    """One number per image, v (N,), shaped to broadcast against x (N, ...)."""
+    return v.view(-1, *[1] * (x.dim() - 1))
 
 
 def blank_like(x: Tensor) -> Tensor:
@@ -97,12 +102,12 @@ class L2:
     def random_start(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         direction = blank_like(x).normal_(generator=generator)
         radius = torch.empty(x.shape[0], device=x.device, dtype=x.dtype).uniform_(0, self.eps, generator=generator)
-        noise = direction / _norms(direction) * radius.view(-1, *[1] * (x.dim() - 1))
+        noise = direction / _norms(direction) * per_image(radius, x)
         return torch.clamp(x + noise, 0, 1)
 
     def step(self, gradient: Tensor, size: float) -> Tensor:
         # Squares of very small or large gradients under- or overflow: a saturated loss would seem to have none.
-        largest = gradient.flatten(1).abs().amax(1).view(-1, *[1] * (gradient.dim() - 1))
+        largest = per_image(gradient.flatten(1).abs().amax(1), gradient)
         scaled = torch.where(largest > 0, gradient / largest, torch.zeros_like(gradient))
         return torch.where(largest > 0, scaled / _norms(scaled), scaled) * size
 

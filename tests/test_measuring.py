@@ -119,6 +119,24 @@ def test_a_journal_knows_models_apart_by_all_they_hold(tmp_path):
     assert found[1] == again.metrics()
 
 
+def test_a_journal_refuses_a_model_that_it_cannot_tell_from_others(tmp_path):
+    model = Theirs()
+    model.held = threading.Lock()
+    with pytest.raises(ValueError, match="the model cannot be copied"):
+        sglr.robustness(model, X, Y, changes=QUICK, journal=tmp_path)
+    Theirs.__deepcopy__ = lambda self, memo: self
+    try:
+        with pytest.raises(ValueError, match=r"it holds a _thread\.lock: leave the journal out"):
+            sglr.robustness(model, X, Y, changes=QUICK, journal=tmp_path)
+    finally:
+        del Theirs.__deepcopy__
+
+
+def test_a_function_is_no_model():
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, found function"):
+        sglr.robustness(lambda x: x, X, Y, changes=QUICK)
+
+
 class Randomised(Theirs):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x + 0.1 * torch.randn_like(x))

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from sglr.attacks import losses
 from sglr.attacks.inputs import require_inputs
-from sglr.attacks.losses import Loss, named
+from sglr.attacks.losses import Loss, misclassified, named, per_example
 from sglr.attacks.pgd import gradient_of
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.attacks.restarts import worst_case
 from sglr.random import torch_stream
-from sglr.threat import Linf, Threat, blank_like
+from sglr.threat import Linf, Threat, blank_like, per_image
 
 # The paper's constants: momentum, the share of rising steps below which a step size halves, first checkpoint, by how
 # much the distance between checkpoints shrinks, and its least value (the last three as shares of the steps).
@@ -34,10 +34,23 @@ def apgd(
 ) -> Tensor:
     """Ascend the loss inside the ball around x; there is no step size to choose.
 
-    x: (N, C, H, W) in [0, 1]; y: (N,); ``loss`` as in ``pgd`` ("dlr" needs at least 3 classes). Every run starts on
-    the sphere of radius eps. Returns for each example the last misclassified point that was met, else the point of
-    highest loss, detached; restarts go on with the examples that are not misclassified yet. ValueError for images
-    outside [0, 1], an unknown loss, or steps or restarts below 1.
+    Every run starts on the sphere of radius eps; restarts go on with the examples that are not misclassified yet.
+
+    Args:
+        model: Images in [0, 1] in, logits (N, classes) out.
+        x: Images (N, C, H, W) in [0, 1].
+        y: Labels (N,), int64, or (N, ...) targets of a loss of one's own.
+        threat: The ball, such as ``sglr.threat.Linf(8 / 255)``.
+        steps: Gradient steps of a run.
+        restarts: Runs.
+        loss: "ce", "cw", "dlr" (at least 3 classes) or a function (logits, y) -> (N,).
+        generator: Of the random starts; None: torch's global one.
+
+    Returns:
+        For each example the last misclassified point that was met, else the point of highest loss; detached.
+
+    Raises:
+        ValueError, TypeError: As for ``pgd``.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
@@ -63,29 +76,29 @@ def _run(
     checked_value, halved = value, torch.ones_like(fooled)
     checkpoints = _checkpoints(steps)
     for step in range(steps):
-        moved = threat.project(point + _like(size, x) * threat.step(gradient, 1.0), x)
+        moved = threat.project(point + per_image(size, x) * threat.step(gradient, 1.0), x)
         if step > 0:
             mixed = point + _MOMENTUM * (moved - point) + (1 - _MOMENTUM) * (point - previous)
             moved = threat.project(mixed, x)
         point, previous = moved, point
         old_value = value
         value, gradient, wrong = _evaluate(model, point, y, criterion)
-        adversarial = torch.where(_like(wrong, x), point, adversarial)
+        adversarial = torch.where(per_image(wrong, x), point, adversarial)
         fooled = fooled | wrong
         rising += value > old_value
         better = value > best_value
-        best = torch.where(_like(better, x), point, best)
-        best_gradient = torch.where(_like(better, x), gradient, best_gradient)
+        best = torch.where(per_image(better, x), point, best)
+        best_gradient = torch.where(per_image(better, x), gradient, best_gradient)
         best_value = torch.where(better, value, best_value)
         if step + 1 in checkpoints:
             window = checkpoints[step + 1]
             halve = (rising <= _RISING * window) | (~halved & (best_value <= checked_value))
             size = torch.where(halve, size / 2, size)
-            point = torch.where(_like(halve, x), best, point)
-            gradient = torch.where(_like(halve, x), best_gradient, gradient)
+            point = torch.where(per_image(halve, x), best, point)
+            gradient = torch.where(per_image(halve, x), best_gradient, gradient)
             value = torch.where(halve, best_value, value)
             checked_value, halved, rising = best_value, halve, torch.zeros_like(rising)
-    return torch.where(_like(fooled, x), adversarial, best), best_value.masked_fill(fooled, torch.inf)
+    return torch.where(per_image(fooled, x), adversarial, best), best_value.masked_fill(fooled, torch.inf)
 
 
 def _evaluate(model: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,7 +108,7 @@ def _evaluate(model: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> tuple[
         logits = model(x)
         value = criterion(logits, y)
         gradient = gradient_of(value, x)
-    return value.detach().to(x.dtype), gradient, logits.detach().argmax(1) != y
+    return per_example(value, y).detach().to(x.dtype), gradient, misclassified(logits.detach(), y)
 
 
 def _checkpoints(steps: int) -> dict[int, int]:
@@ -115,12 +128,7 @@ def _on_sphere(threat: Threat, x: Tensor, generator: torch.Generator | None) -> 
     empty = blank_like(x)
     draw = empty.uniform_(-1, 1, generator=generator) if uniform else empty.normal_(generator=generator)
     length = threat.distance(draw, torch.zeros_like(draw))
-    return threat.project(x + threat.eps * draw / _like(length, x), x)
-
-
-def _like(v: Tensor, x: Tensor) -> Tensor:
-    """v (N,) shaped to broadcast against x (N, ...)."""
-    return v.view(-1, *[1] * (x.dim() - 1))
+    return threat.project(x + threat.eps * draw / per_image(length, x), x)
 
 
 @REGISTRY.register("apgd")

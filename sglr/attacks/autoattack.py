@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sglr.attacks.inputs import require_inputs
 from sglr.attacks.losses import FEWEST_FOR_DLR
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
-from sglr.threat import L2, Linf, Threat
+from sglr.threat import L2, Linf, Threat, per_image
 
 _LOGGER = "auto-attack"
 _MISSING = "AutoAttack and Square Attack need the package pyautoattack: pip install pyautoattack"
@@ -40,11 +40,25 @@ def autoattack(
 ) -> Tensor:
     """Adversarial examples by AutoAttack; where no attack succeeds, x itself.
 
-    x: (N, C, H, W) in [0, 1]. ``member`` runs that attack of the version alone: one after another, each on the examples
-    that are still correct, they find what the version finds. With fewer than 10 classes the targeted attacks have C - 1
-    targets, and a warning in the log says that this is not the standard version. The global random state is left as it
-    was. Raises ValueError for images outside [0, 1], an unknown version or member, and below 4 classes, for "rand"
-    below 3 (its DLR losses need them); ImportError without pyautoattack.
+    The global random state is left as it was.
+
+    Args:
+        model: Images in [0, 1] in, logits (N, classes) out. With fewer than 10 classes the targeted attacks have one
+            target less than classes, and a warning in the log says that this is not the standard version.
+        x: Images (N, C, H, W) in [0, 1].
+        y: Labels (N,), int64.
+        threat: The ball, such as ``sglr.threat.Linf(8 / 255)``.
+        seed: Of everything that is drawn.
+        version: "standard", "plus" or "rand".
+        batch_size: Images at once.
+        member: The one attack of the version to run: one after another, each on the examples that are still correct,
+            they find what the version finds. None: all.
+
+    Raises:
+        ValueError: Images lie outside [0, 1]; version or member are unknown; there are fewer than 4 classes, for "rand"
+            than 3, which the DLR losses need.
+        TypeError: As for ``pgd``.
+        ImportError: pyautoattack is not installed.
     """
     if version not in MEMBERS:
         raise ValueError(f"unknown version {version!r}; known: {', '.join(MEMBERS)}")
@@ -67,7 +81,7 @@ def autoattack(
     if classes < 10 and version != "rand":
         attacks.apgd_targeted.n_target_classes = attacks.fab.n_target_classes = classes - 1
         logging.getLogger(_LOGGER).warning("%d targets instead of 9: not AutoAttack's standard version", classes - 1)
-    return run(attacks, x, y, batch_size)
+    return run(attacks, x, y, batch_size, threat)
 
 
 def _has_gradient(model: nn.Module, x: Tensor) -> bool:
@@ -81,14 +95,14 @@ def _has_gradient(model: nn.Module, x: Tensor) -> bool:
 
 
 class _OfOneType(nn.Module):
-    """The same logits in the type of the images: the package's attacks mix both."""
+    """The model for images of any floating type, with logits of that type: the package's attacks mix several."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.dtype = model, dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x)
+        logits: Tensor = self.model(x.to(self.dtype))
         return logits.to(x.dtype)
 
 
@@ -111,26 +125,31 @@ def runner(model: nn.Module, x: Tensor, *, threat: Threat, seed: int, **options:
     except ImportError:
         raise ImportError(_MISSING) from None
     norms: dict[type, str] = {Linf: "Linf", L2: "L2"}
-    model = _OfOneType(model)
+    model = _OfOneType(model, x.dtype)
     return AutoAttack(model, norm=norms[type(threat)], eps=threat.eps, seed=seed, device=x.device, **options)
 
 
-def run(attacks: Any, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+def run(attacks: Any, x: Tensor, y: Tensor, batch_size: int, threat: Threat) -> Tensor:
     """What a ``runner`` finds for x; its seeding of the global random state is undone.
+
+    The package computes in single precision.
 
     RuntimeError, the package's own, where logits of all x are tied and L2's Square Attack is one of several.
     """
-    x = x.contiguous()
+    single = x.float().contiguous()
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         try:
-            x_adv, _ = attacks.run_standard_evaluation(x, y, batch_size=batch_size)
+            x_adv, _ = attacks.run_standard_evaluation(single, y, batch_size=batch_size)
         except RuntimeError as error:
             # Square takes a tie for a success, and under L2 cannot do with nothing left to change.
             if attacks.attacks_to_run != ["square"] or "0 elements" not in str(error):
                 raise
             return x.detach()
     found: Tensor = x_adv.detach()
-    return found
+    if x.dtype == found.dtype:
+        return found
+    x, untouched = x.detach(), per_image((found == single).flatten(1).all(1), x)
+    return torch.where(untouched, x, threat.project(found.to(x.dtype), x))
 
 
 def warn_of_square(shares: dict[str, float]) -> None:

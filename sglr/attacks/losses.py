@@ -39,6 +39,18 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "cw": margin, "dlr": dlr}
 
 
+def misclassified(logits: Tensor, y: Tensor) -> Tensor:
+    """Which examples (N,) are; none by targets (N, ...) of a loss of one's own, which name no class."""
+    return logits.argmax(1) != y if y.dim() == 1 else torch.zeros(len(y), dtype=torch.bool, device=y.device)
+
+
+def per_example(values: Tensor, y: Tensor) -> Tensor:
+    """The losses (N,) themselves; ValueError where they are not one for each example."""
+    if values.shape != y.shape[:1]:
+        raise ValueError(f"the loss must be one number per example, ({len(y)},), found {tuple(values.shape)}")
+    return values
+
+
 def misfit(loss: str, num_classes: int) -> str | None:
     """Why the loss of that name cannot be computed for so many classes; None where it can."""
     if loss == "dlr" and num_classes < FEWEST_FOR_DLR:

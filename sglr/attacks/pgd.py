@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sglr.attacks import losses
 from sglr.attacks.inputs import require_inputs
-from sglr.attacks.losses import Loss, named
+from sglr.attacks.losses import Loss, misclassified, named, per_example
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.attacks.restarts import worst_case
 from sglr.random import torch_stream
@@ -31,15 +31,29 @@ def pgd(
 ) -> Tensor:
     """Ascend the loss inside the ball around x.
 
-    x: (N, C, H, W) in [0, 1]; y: (N,) labels, passed to the loss; step_size: in [0, 1] units. ``loss`` is "ce", "cw",
-    "dlr" or a function (logits, y) -> (N,). With several restarts each example keeps its worst case: the first that is
-    misclassified, after which it is left alone, else the one of highest loss. ``start``: points of the ball
-    (N, C, H, W) to ascend from instead; there is then one restart, and nothing is drawn. The model is used in the mode
-    it is in (see ``attack_mode``), its parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and
-    dtype.
+    The model is used in the mode it is in (see ``attack_mode``); its parameters' ``.grad`` is not touched.
 
-    Raises ValueError for images outside [0, 1], an unknown loss, a negative step size, steps or restarts below 1,
-    or restarts without a random start; TypeError for what is no tensor, no threat model or, of labels, not int64.
+    Args:
+        model: Images in [0, 1] in, logits (N, classes) out.
+        x: Images (N, C, H, W) in [0, 1]. In half precision the ball is exact up to its rounding alone.
+        y: Labels (N,), int64, or (N, ...) targets of a loss of one's own.
+        threat: The ball, such as ``sglr.threat.Linf(8 / 255)``.
+        step_size: Length of a step, in the units of x.
+        steps: Gradient steps.
+        restarts: Attempts; each example keeps its worst case: the first that is misclassified, after which it is left
+            alone, else the one of highest loss.
+        loss: "ce", "cw", "dlr" or a function (logits, y) -> (N,).
+        random_start: Start at a random point of the ball, not at x.
+        generator: Of the random starts; None: torch's global one.
+        start: Points of the ball (N, C, H, W) to ascend from instead; there is then one restart.
+
+    Returns:
+        x_adv, detached, of x's shape and dtype.
+
+    Raises:
+        ValueError: Images lie outside [0, 1]; the loss is unknown or not one number per example; the step size is
+            negative; steps or restarts are below 1; there are restarts without a random start.
+        TypeError: Images or labels are no tensors, labels are not int64, or the threat is no threat model.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
@@ -59,7 +73,8 @@ def pgd(
         x_adv = attempt(x, y)
         with torch.no_grad():
             logits = model(x_adv)
-            return x_adv, criterion(logits, y).masked_fill(logits.argmax(1) != y, torch.inf)
+            score = per_example(criterion(logits, y), y)
+            return x_adv, score.masked_fill(misclassified(logits, y), torch.inf)
 
     return attempt(x, y) if restarts == 1 else worst_case(scored, x, y, restarts)
 

@@ -24,7 +24,7 @@ def square(
     require_inputs(x, y, threat)
     attacks = runner(model, x, threat=threat, seed=seed, version="custom", attacks=["square"])
     attacks.square.n_queries, attacks.square.n_restarts = queries, restarts
-    return run(attacks, x, y, len(x))
+    return run(attacks, x, y, len(x), threat)
 
 
 @REGISTRY.register("square")

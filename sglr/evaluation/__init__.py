@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sglr.evaluation.auditing import Audit, audit, write_audit
     from sglr.evaluation.hierarchical import hierarchical_bootstrap
+    from sglr.evaluation.result import Evaluation, write
     from sglr.evaluation.statistics import mcnemar, mean_std, wilson
-    from sglr.evaluation.suite import Evaluation, evaluate, write
+    from sglr.evaluation.suite import evaluate
 
 _EXPORTS = {
     "Audit": "auditing",
     "audit": "auditing",
     "write_audit": "auditing",
-    "Evaluation": "suite",
+    "Evaluation": "result",
     "evaluate": "suite",
-    "write": "suite",
+    "write": "result",
     "hierarchical_bootstrap": "hierarchical",
     "mcnemar": "statistics",
     "mean_std": "statistics",

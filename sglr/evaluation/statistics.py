@@ -49,7 +49,10 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> Paired:
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     m, fewer = only_a + only_b, min(only_a, only_b)
     # Whole numbers throughout: exact for any m.
-    tail = sum(math.comb(m, k) for k in range(fewer + 1))
+    tail = term = 1
+    for k in range(fewer):
+        term = term * (m - k) // (k + 1)
+        tail += term
     return Paired(only_a, only_b, min(1.0, 2 * tail / 2**m))
 
 

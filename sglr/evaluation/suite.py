@@ -1,8 +1,7 @@
-"""Running a suite of attacks on trained models and writing what came out."""
+"""Running a suite of attacks on trained models."""
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,40 +20,14 @@ from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.measurement import Measurement, drawn_anew
 from sglr.evaluation.model_checks import inspect, model_at, unchanged
 from sglr.evaluation.outcome import Outcome
+from sglr.evaluation.result import Evaluation, radius_key
 from sglr.evaluation.sanity import SanityInputs, sanity
-from sglr.evaluation.statistics import wilson
 from sglr.evaluation.suitability import require_attackable, skewed
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
 
 # Of so many test examples, the first ones, the worst-case images are kept.
 KEPT = 1000
-
-
-@dataclass
-class Evaluation:
-    """Outcomes per example: ``correct["last"]["pgd20"]`` bool (n,), for the first n test examples.
-
-    sweep: the same by radius in 255ths, ``sweep["last"]["12.75"]``; empty when none was asked for. worst: per
-    checkpoint, the outcome of the first examples under all attacks together, with the worst-case image of each.
-    """
-
-    correct: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    sweep: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    worst: dict[str, Outcome] = field(default_factory=dict)
-    flags: list[str] = field(default_factory=list)
-
-    def metrics(self) -> dict[str, Any]:
-        """Accuracies with 95% Wilson intervals, gaps best - last, counts and flags (the file contract)."""
-        result: dict[str, Any] = _accuracies(self.correct)
-        if "best" in result:
-            result["gap"] = {attack: result["best"][attack] - result["last"][attack] for attack in result["last"]}
-        result["interval"] = _intervals(self.correct)
-        result["n_examples"] = {attack: len(outcome) for attack, outcome in self.correct["last"].items()}
-        if self.sweep:
-            result["sweep"] = _accuracies(self.sweep) | {"interval": _intervals(self.sweep)}
-        result["flags"] = self.flags
-        return result
 
 
 def evaluate(
@@ -73,8 +46,8 @@ def evaluate(
     test split, in its order. With a ``journal`` folder, which must belong to these inputs alone, finished chunks are
     kept there and not repeated; ``on_resume`` is told how many pieces of work an earlier run left there. ``nproc``
     processes take chunks in turn; it needs a journal, and changes no outcome. FileError when a model is missing or does
-    not fit, the test split is empty, or a model's outputs cannot count (see ``truth.inspect``); ProcessError when one
-    of several processes fails; ConfigError for an attack that such data does not suit.
+    not fit, the test split is empty, or a model's outputs cannot count (see ``model_checks.inspect``); ProcessError
+    when one of several processes fails; ConfigError for an attack that such data does not suit.
     """
     require_attackable(config, data.num_classes, data.shape)
     test = data.test(device)
@@ -159,26 +132,6 @@ def trained_models(trained: Path) -> list[Path]:
     return [folder for folder in folders if folder.name == "last" or any(folder.iterdir())]
 
 
-def write(result: Evaluation, folder: Path) -> None:
-    """Write what was found into a folder.
-
-    ``metrics.json``; ``outcomes.npz``: bool per example, and the test indices they refer to; ``worst.npz``: per
-    checkpoint, ``<checkpoint>/images`` (k, C, H, W) float32 of the first examples, with ``correct`` and ``margin``
-    (k,), see ``Outcome``.
-    """
-    arrays = {f"{name}/{attack}": found[attack] for name, found in result.correct.items() for attack in found}
-    arrays |= {f"index/{attack}": np.arange(len(outcome)) for attack, outcome in result.correct["last"].items()}
-    arrays |= {f"sweep/{name}/{eps}": curve[eps] for name, curve in result.sweep.items() for eps in curve}
-    files.write_arrays(folder / "outcomes.npz", arrays)
-    worst = {
-        f"{name}/{kept}": getattr(outcome, kept)
-        for name, outcome in result.worst.items()
-        for kept in ("images", "correct", "margin")
-    }
-    files.write_arrays(folder / "worst.npz", worst)
-    files.write_json(folder / "metrics.json", result.metrics())
-
-
 def _take_chunks(
     rank: int, nproc: int, config: Config, test: Split, checkpoints: list[Path], device: torch.device, journal: Journal,
     threads: int,
@@ -225,7 +178,7 @@ def _planned(
     options = REGISTRY.options("pgd", steps=section.sweep.steps)
     yield ("sweep", "0"), (smaller := natural)
     for eps_255 in sorted(section.sweep.eps_255):
-        name = ("sweep", f"{eps_255:g}")
+        name = ("sweep", radius_key(eps_255))
         smaller = measurement(name, size, eps_255, options=options, before=smaller)
         yield name, smaller
 
@@ -291,19 +244,3 @@ def _sizes(config: Config, test: Split) -> dict[str, int]:
     if config.evaluate.sanity:
         sizes["sanity"] = min(sizes["natural"], config.evaluate.sanity.n_examples)
     return sizes
-
-
-Outcomes = dict[str, dict[str, np.ndarray]]
-
-
-def _accuracies(outcomes: Outcomes) -> dict[str, Any]:
-    return {name: {attack: correct.mean().item() for attack, correct in of.items()} for name, of in outcomes.items()}
-
-
-def _intervals(outcomes: Outcomes) -> dict[str, Any]:
-    return {name: {attack: _interval(correct) for attack, correct in of.items()} for name, of in outcomes.items()}
-
-
-def _interval(outcome: np.ndarray) -> dict[str, float]:
-    low, high = wilson(int(outcome.sum()), len(outcome))
-    return {"low": low, "high": high}

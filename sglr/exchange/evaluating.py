@@ -15,8 +15,9 @@ from sglr.config import Config, ConfigError
 from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared
 from sglr.evaluation.auditing import rescore
+from sglr.evaluation.result import write
 from sglr.evaluation.suitability import require_attackable
-from sglr.evaluation.suite import KEPT, evaluate, write
+from sglr.evaluation.suite import KEPT, evaluate
 from sglr.exchange.foreign import Foreign, load_foreign
 from sglr.models.checkpoint import SPEC, WEIGHTS, saved_as
 

@@ -91,7 +91,7 @@ def _product(
     for part, wanted in zip(x.split(chunk), targets.split(chunk), strict=True):
         with torch.enable_grad():
             loss = soft_cross_entropy(model(part), wanted).sum() / len(x)
-            gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+            gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
             along = torch.stack([(g * v).sum() for g, v in zip(gradients, vector, strict=True)]).sum()
             found = torch.autograd.grad(along, parameters, materialize_grads=True)
         for where, value in zip(total, found, strict=True):

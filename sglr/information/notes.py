@@ -62,7 +62,8 @@ TEMPERATURE_AT_BOUND = (
 )
 MEMORIZATION = (
     "Accuracies of noisy and clean training examples are those of history.csv at the checkpoint's epoch: natural in"
-    " eval mode, pgd over the attacked batches as they were trained on."
+    " eval mode, pgd over the attacked batches as they were trained on: of the weights of the training steps, which"
+    " with ema, swa and awp are not those of the checkpoint."
 )
 NO_BEST = "There is no best checkpoint: without a validation split none is chosen."
 INFINITE_NLL = (

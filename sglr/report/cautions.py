@@ -117,6 +117,12 @@ def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
         share = row["corrupted_share"]["mean"]
         if share:
             yield f"{quoted(row['method'])} turns {percent(share)}% of the correct training labels into wrong ones."
+    others = [name for name in study.methods if not config.methods[name].weights.trains_saved_weights]
+    if others:
+        yield (
+            f"Training accuracies under PGD are not shown for {', '.join(map(quoted, others))}: the weights that are"
+            " saved are not those of the training steps in which they are measured."
+        )
     if not config.data.augment.crop_padding and not config.data.augment.flip:
         yield "There is no data augmentation, which makes overfitting easier to see than in the usual setting."
     shape = study.meta.get("shape")

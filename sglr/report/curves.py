@@ -1,11 +1,14 @@
 """Histories side by side: one quantity per epoch, method and seed; and the wide tables that DVC plots."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from sglr.report.study import Study
+
+# Measured on the batches that training attacks, with the weights of the step.
+IN_TRAINING_STEPS = ("train/pgd", "noisy/pgd_given", "noisy/pgd_true", "clean/pgd")
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,19 @@ class Curve:
 
 
 def curve(study: Study, method: str, quantity: str) -> Curve:
-    """A history column of a method, over the epochs any of its seeds has; warm-up epochs come first."""
-    return from_rows([item.history for item in study.of(method)], quantity)
+    """A history column of a method, over the epochs any of its seeds has; warm-up epochs come first.
+
+    Nothing of a quantity that is not of the saved model (``of_saved_model``).
+    """
+    found = from_rows([item.history for item in study.of(method)], quantity)
+    return (
+        found if of_saved_model(study, method, quantity) else replace(found, values=np.full_like(found.values, np.nan))
+    )
+
+
+def of_saved_model(study: Study, method: str, quantity: str) -> bool:
+    """Whether a history column is of the weights that are saved: not what steps measure where others are trained."""
+    return quantity not in IN_TRAINING_STEPS or study.config.methods[method].weights.trains_saved_weights
 
 
 def from_rows(histories: list[list[dict[str, Any]]], quantity: str) -> Curve:

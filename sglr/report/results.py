@@ -30,6 +30,7 @@ from sglr.report.analysis import notes, summarise
 from sglr.report.cautions import cautions
 from sglr.report.comparisons import compare, gap, paired
 from sglr.report.cost import cost
+from sglr.report.curves import of_saved_model
 from sglr.report.headline import headline
 from sglr.report.provenance import provenance
 from sglr.report.published import published
@@ -62,7 +63,7 @@ def collect(study: Study) -> dict[str, Any]:
         "transfer": _transfer(study),
         "items": [_item(item, attack) for attack in study.attacks for item in study.items],
         "labels": [_labels(study.of(method)) for method in study.methods],
-        "memorisation": [_memorisation(study.of(method)) for method in study.methods],
+        "memorisation": [_memorisation(study, method) for method in study.methods],
         "analysis": summarise(study),
         "notes": notes(study),
         "data": study.meta,
@@ -193,6 +194,7 @@ def _shares(parts: list[int], wholes: list[int]) -> list[float | None]:
     return [part / whole if whole else None for part, whole in zip(parts, wholes, strict=True)]
 
 
-def _memorisation(items: list[RunResult]) -> dict[str, Any]:
-    finals = [item.history[-1] if item.history else {} for item in items]
-    return {"method": items[0].method, **{key: over_seeds([row.get(key) for row in finals]) for key in MEMORISATION}}
+def _memorisation(study: Study, method: str) -> dict[str, Any]:
+    finals = [item.history[-1] if item.history else {} for item in study.of(method)]
+    columns = {key: [row.get(key) for row in finals if of_saved_model(study, method, key)] for key in MEMORISATION}
+    return {"method": method, **{key: over_seeds(column) for key, column in columns.items()}}

@@ -151,7 +151,7 @@ def _take(
 
     def ascent(copy: nn.Module, moved: Sequence[Tensor]) -> tuple[Tensor, ...]:
         loss = mean(objective.forward(copy, x, x_adv), labels.targets(epoch, index[own]))
-        return team.total(torch.autograd.grad(loss / team.size, moved))
+        return team.total(torch.autograd.grad(loss / team.size, moved, materialize_grads=True))
 
     model.train()
     with weights.perturbed(model, epoch, ascent):

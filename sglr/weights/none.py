@@ -1,5 +1,7 @@
 """The weights as the optimiser leaves them."""
 
+from typing import ClassVar
+
 from torch import nn
 
 from sglr.weights.registry import REGISTRY, WeightOptions, WeightPolicy
@@ -8,6 +10,8 @@ from sglr.weights.registry import REGISTRY, WeightOptions, WeightPolicy
 @REGISTRY.register("none")
 class NoneOptions(WeightOptions):
     """Nothing to set."""
+
+    trains_saved_weights: ClassVar[bool] = True
 
     def build(self, model: nn.Module) -> WeightPolicy:
         return WeightPolicy()

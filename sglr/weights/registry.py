@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -44,6 +44,10 @@ class WeightPolicy:
 
 class WeightOptions(Options):
     """Base of weight policy options."""
+
+    trains_saved_weights: ClassVar[bool] = False
+    """Whether a step attacks and trains the weights that are validated and saved. Of other methods the report does not
+    show accuracies of the training steps: they are another network's."""
 
     def build(self, model: nn.Module) -> WeightPolicy:
         """The policy for a model."""

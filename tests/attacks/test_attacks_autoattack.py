@@ -6,7 +6,7 @@ from torch import nn
 
 from sglr.attacks.accuracy import require_allowed
 from sglr.attacks.autoattack import autoattack, captured_warnings
-from sglr.threat import Linf
+from sglr.threat import L2, Linf
 
 
 class Stopped(nn.Module):
@@ -29,6 +29,18 @@ def test_logits_without_a_gradient_are_warned_of_and_attacked_all_the_same():
     require_allowed(x_adv, x, Linf(0.3))
     assert any("no gradient at the image" in warning for warning in warnings)
     # The black-box member needs no gradient.
+    assert (model(x_adv).argmax(1) != y).any()
+
+
+@pytest.mark.parametrize("norm", [Linf(0.2), L2(1.0)])
+def test_images_and_models_in_double_precision(norm):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(25, 5)).double().eval()
+    x = torch.rand(8, 1, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = model(x).argmax(1)
+    x_adv = autoattack(model, x, y, threat=norm, seed=0)
+    assert x_adv.dtype == torch.float64
+    require_allowed(x_adv, x, norm)
     assert (model(x_adv).argmax(1) != y).any()
 
 

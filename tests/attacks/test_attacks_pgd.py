@@ -1,5 +1,7 @@
 """PGD, FGSM and the balls against closed forms, and what an attack must leave alone."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -193,6 +195,31 @@ def test_the_loss_may_be_a_function():
     y = torch.zeros(4, dtype=torch.long)
     away = pgd(model, x, y, threat=Linf(0.1), step_size=0.1, steps=2, loss=lambda logits, labels: logits[:, 0])
     torch.testing.assert_close(away.flatten(1), (x.flatten(1) + 0.1 * model.w.detach().sign()).clamp(0, 1))
+
+
+@pytest.mark.parametrize("attack", [partial(pgd, step_size=0.05, restarts=3), partial(apgd, restarts=2)])
+def test_targets_of_a_loss_of_ones_own(attack):
+    """They name no class: each example keeps its highest loss."""
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return ((logits.softmax(1) - targets) ** 2).sum(1)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5)).double()
+    x, targets = images(6), torch.rand(6, 5, dtype=torch.float64)
+    x_adv = attack(model, x, targets, threat=Linf(0.1), steps=3, loss=loss)
+    with torch.no_grad():
+        assert (loss(model(x_adv), targets) > loss(model(x), targets)).all()
+        once = pgd(model, x, targets, threat=Linf(0.1), step_size=0.05, steps=3, loss=loss)
+        if attack.func is pgd:
+            assert (loss(model(x_adv), targets) >= loss(model(once), targets) - 0.05).all()
+
+
+@pytest.mark.parametrize("attack", [partial(pgd, step_size=0.05, restarts=2), apgd])
+def test_a_mean_loss_says_nothing_of_each_example(attack):
+    y = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"one number per example, \(4,\), found \(\)"):
+        attack(Linear(), images(4), y, threat=Linf(0.1), steps=2, loss=nn.functional.cross_entropy)
 
 
 @pytest.mark.parametrize(

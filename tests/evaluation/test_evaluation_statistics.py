@@ -40,7 +40,9 @@ def test_mean_and_sample_deviation():
         mean_std([])
 
 
-@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (3, 3), (10, 2), (2, 10), (400, 500), (0, 1200)])
+@pytest.mark.parametrize(
+    ("only_a", "only_b"), [(0, 0), (1, 0), (3, 3), (10, 2), (2, 10), (400, 500), (0, 1200), (20_000, 20_500)]
+)
 def test_mcnemar_is_the_two_sided_binomial_test(only_a, only_b):
     a = np.array([True] * only_a + [False] * only_b + [True, False])
     b = np.array([False] * only_a + [True] * only_b + [True, False])

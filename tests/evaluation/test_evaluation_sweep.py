@@ -9,6 +9,7 @@ from evaluation_study import CPU, Output, make
 from sglr import evaluation, files
 from sglr.attacks import REGISTRY
 from sglr.evaluation.measurement import Measurement
+from sglr.evaluation.result import radius_key
 from sglr.evaluation.statistics import wilson
 from sglr.threat import Linf
 
@@ -47,6 +48,14 @@ def test_the_sweep_reaches_the_files_and_survives_in_the_journal(params, tmp_pat
                 low, high = wilson(int(correct.sum()), len(correct))
                 assert metrics["sweep"]["interval"][name][eps] == {"low": low, "high": high}
     assert (tmp_path / "journal/last/sweep/25.5/000002-attack.npz").exists()
+
+
+def test_radii_that_differ_have_keys_that_differ():
+    radii = [0.0, 2.5, 2.5000001, 8 / 3, 8, 12.75, 0.1 + 0.2, 0.3]
+    keys = [radius_key(eps_255) for eps_255 in radii]
+    assert len(set(keys)) == len(radii)
+    assert [float(key) for key in keys] == radii
+    assert keys[:2] + keys[4:6] == ["0", "2.5", "8", "12.75"]
 
 
 def test_signs_become_flags_of_the_checkpoint(params, tmp_path, monkeypatch):

@@ -182,6 +182,16 @@ def test_eigenvalue_of_a_network_against_its_whole_hessian():
     assert found.value == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_weight_that_is_not_used_has_no_curvature():
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double().eval()
+    x, t = torch.randn(10, 5, dtype=torch.float64), F.one_hot(torch.arange(10) % 3, 3).double()
+    asked = {"iterations": 300, "chunk": 4, "tolerance": 1e-10}
+    without = largest_eigenvalue(model, x, t, generator=stream(), **asked)
+    model[0].spare = nn.Parameter(torch.ones(4, dtype=torch.float64))
+    assert largest_eigenvalue(model, x, t, generator=stream(), **asked).value == pytest.approx(without.value, rel=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_positive_end_of_a_spectrum_with_equal_ends(seed):
     """Two linear layers near 0: H = [[0, B], [B^T, 0]] up to the small weights, so its ends are +-max sv(B)."""

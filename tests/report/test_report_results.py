@@ -11,6 +11,7 @@ from scipy import stats
 
 from sglr import config
 from sglr.files import FileError
+from sglr.report.curves import curve
 from sglr.report.results import collect
 from sglr.report.study import read
 
@@ -77,6 +78,24 @@ def test_labels_recovered_and_corrupted(make: Make) -> None:
             "wrong_before": 0.4, "wrong_after": 0.2,
         }
     )  # fmt: skip
+
+
+def test_training_steps_are_shown_of_saved_weights_alone(make: Make) -> None:
+    """Of an average, what steps measure is another network's."""
+    plain = results_of(make())
+    assert one(plain["memorisation"], method="sglr")["noisy/pgd_given"]["mean"] == pytest.approx(0.6)
+    made = make(change=lambda values: values["methods"]["sglr"].update(weights={"name": "ema"}))
+    study, found = read(*made), results_of(made)
+    averaged, other = (one(found["memorisation"], method=method) for method in ("sglr", "at"))
+    assert (averaged["noisy/pgd_given"]["seeds"], averaged["targets/entropy"]["seeds"]) == (0, 2)
+    assert other["noisy/pgd_given"]["seeds"] == 2
+    assert not curve(study, "sglr", "train/pgd")
+    assert curve(study, "sglr", "val/pgd")
+    assert curve(study, "at", "train/pgd")
+    said = [text for text in found["cautions"] if text.startswith("Training accuracies under PGD are not shown for")]
+    assert len(said) == 1
+    assert "‘sglr’:" in said[0]
+    assert said[0] not in plain["cautions"]
 
 
 def test_analysis_scalars_intervals_and_notes(make: Make) -> None:

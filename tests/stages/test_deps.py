@@ -20,7 +20,8 @@ STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze",
 ORDER = (
     "config", "files", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights",
     "training", "evaluation", "information", "report", "exchange", "tracking", "presets", "space", "duration",
-    "running", "status", "doctor", "image_files", "predicting", "given", "fitting", "measuring", "terminal", "cli",
+    "running", "status", "doctor", "image_files", "predicting", "fingerprint", "given", "fitting", "measuring",
+    "terminal", "cli",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch")

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 from by_hand import LR, N, Pair, ce, kl
-from tiny_training import assert_resumes, net
+from tiny_training import assert_resumes, net, plan, splits
+from torch import nn
 
+from sglr.training import fit
 from sglr.weights import REGISTRY
 
 GAMMA, BETA, RATIO, START = 0.01, 6.0, 0.7, 2
@@ -155,6 +157,16 @@ def test_a_flat_loss_moves_nothing():
     before = model.conv.weight.detach().clone()
     with policy(model).perturbed(model, 1, lambda copy, moved: torch.autograd.grad(0 * loss_on(copy), moved)):
         assert torch.equal(model.conv.weight, before)
+
+
+def test_a_weight_that_is_not_used_stays(params):
+    model = net(torch.float64)
+    model.spare = nn.Linear(3, 3).double()
+    spare = model.spare.weight.detach().clone()
+    awp = {"objective": "at", "labels": "hard", "weights": AWP | {"start_epoch": 1}}
+    chosen = plan(params, awp, optimizer={"lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0})
+    fit(chosen, model, *splits(torch.float64))
+    assert torch.equal(model.spare.weight, spare)
 
 
 def test_before_its_start_nothing_is_computed():

@@ -1,0 +1,121 @@
+"""Fingerprints of nested values, modules above all: equal ones compute the same.
+
+They are the same in every process, so that what one measured of a model is found again by the next.
+"""
+
+import contextlib
+import enum
+import functools
+import hashlib
+import logging
+import re
+import types
+import weakref
+from collections.abc import Collection, Iterator, Mapping, MappingView, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sglr.models.checkpoint import unwrap
+
+_PLAIN = (
+    bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, enum.Enum, Path, range, slice,
+    torch.dtype, torch.device, torch.layout, torch.memory_format,
+)  # fmt: skip
+# What torch keeps in every module by numbers that differ from run to run: hooks, of which the values count.
+_HOOKS = frozenset(name for name in vars(nn.Module()) if "hooks" in name)
+
+
+class OpaqueError(TypeError):
+    """A value of which nothing can be told: its message names the value's type."""
+
+
+def fingerprint(*values: Any) -> str:
+    """SHA-256 of tensors, arrays, numbers, texts, modules, functions, containers and objects, however nested.
+
+    Of functions it is their bytecode, defaults and closures that count, of classes the name. Raises OpaqueError for
+    values that hide what they hold, such as those of extension modules.
+    """
+    total = hashlib.sha256()
+    for part in _parts(values, {}):
+        total.update(len(part).to_bytes(8, "big") + part)
+    return total.hexdigest()
+
+
+def _parts(value: Any, seen: dict[int, tuple[int, Any]]) -> Iterator[bytes]:
+    """What is told of a value. ``seen``: places of values already told of, by id, and the values: ids are reused."""
+    if isinstance(value, _PLAIN):
+        yield f"{type(value).__qualname__} {value!r}".encode()
+        return
+    if isinstance(value, np.generic):
+        yield f"{value.dtype} {value.item()!r}".encode()
+        return
+    if id(value) in seen:
+        yield f"seen {seen[id(value)][0]}".encode()
+        return
+    seen[id(value)] = len(seen), value
+    yield _name(type(value))
+    if isinstance(value, Tensor) and value.layout == torch.strided:
+        value = value.detach().cpu().contiguous()
+        yield f"{value.dtype} {tuple(value.shape)}".encode() + value.reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        yield f"{value.dtype.str} {value.shape}".encode() + value.tobytes()
+    elif isinstance(value, set | frozenset):
+        yield b"".join(sorted(b"".join(_parts(member, dict(seen))) for member in value))
+    else:
+        for part in _held(value):
+            yield from _parts(part, seen)
+
+
+def _held(value: Any) -> list[Any]:
+    """The values that a container or object consists of, in order."""
+    if isinstance(value, Mapping):
+        return [len(value), *(part for pair in value.items() for part in pair)]
+    if isinstance(value, np.ndarray):  # of objects
+        return [value.shape, value.tolist()]
+    if isinstance(value, MappingView) and isinstance(value, Collection):
+        return list(value)
+    if isinstance(value, Sequence):
+        return [len(value), *value]
+    if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
+        return [_name(value)]
+    if isinstance(value, types.MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, types.FunctionType):
+        return [_name(value), value.__code__, value.__defaults__, value.__kwdefaults__, value.__closure__]
+    if isinstance(value, types.CellType):
+        with contextlib.suppress(ValueError):  # empty
+            return [value.cell_contents]
+        return []
+    if isinstance(value, types.CodeType):
+        return [value.co_code, value.co_names, value.co_consts]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, weakref.ref):
+        return [value()]
+    if isinstance(value, logging.Logger):
+        return [value.name]
+    if isinstance(value, torch.Generator):
+        return [value.get_state()]
+    if isinstance(value, torch.jit.ScriptModule):
+        # Without the lines of the source, and the numbers that tell classes of one name apart.
+        graph = re.sub(r" *#.*|___torch_mangle_\d+\.", "", str(value.inlined_graph))
+        return [graph, dict(value.named_parameters()), dict(value.named_buffers())]
+    if isinstance(value, nn.Module) and unwrap(value) is not value:
+        return [unwrap(value)]
+    if isinstance(value, nn.Module):
+        held = vars(value)
+        return [{name: list(held[name].values()) if name in _HOOKS else held[name] for name in held}]
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()) if hasattr(value, name)]
+    if hasattr(value, "__dict__") or slots:
+        return [getattr(value, "__dict__", {}), [(name, getattr(value, name)) for name in slots]]
+    raise OpaqueError(f"{type(value).__module__}.{type(value).__qualname__}")
+
+
+def _name(value: Any) -> bytes:
+    return (
+        f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', getattr(value, '__name__', ''))}".encode()
+    )
