@@ -51,15 +51,15 @@ def analyze(
     parts: dict[str, Findings] = {}
     for checkpoint in tqdm(run.checkpoints, desc="analyze", unit="model", disable=None, leave=False):
         model = checkpoint.load(device)
-        found = parts[checkpoint.name] = Findings(config.analyze.seed)
+        findings = parts[checkpoint.name] = Findings(config.analyze.seed)
         began = time.perf_counter()
         with full_precision():
-            correct = predictions(run, checkpoint, model, found)
+            correct = predictions(run, checkpoint, model, findings)
             between = time.perf_counter()
-            training(run, checkpoint, model, found, correct)
+            training(run, checkpoint, model, findings, correct)
         on_cost(f"{checkpoint.name}/predictions", between - began)
         on_cost(f"{checkpoint.name}/training", time.perf_counter() - between)
-        for row in found.rows():
+        for row in findings.rows():
             run.add("quantities", checkpoint, **row)
     # Those of all checkpoints are in quantities.csv.
     parts = {name: parts[name] for name in CHECKPOINTS if name in parts} | {"run": _labels(run)}
@@ -110,24 +110,24 @@ def _introduce(run: AnalyzedRun) -> None:
 
 def _labels(run: AnalyzedRun) -> Findings:
     """What the targets after the last epoch, over all training examples, say of the true labels."""
-    found, trained = Findings(run.config.analyze.seed), run.trained
+    findings, trained = Findings(run.config.analyze.seed), run.trained
     bins = run.config.analyze.ece_bins
     recovered, corrupted = memorization.recovery(trained.targets, trained.given, trained.true)
-    found.mean("targets/entropy", entropy(trained.targets))
-    found.mean("targets/recovered", recovered)
-    found.mean("targets/corrupted", corrupted)
-    found.mean("targets/brier", calibration.brier(trained.targets, trained.true))
-    found.ece("targets/ece", trained.targets, trained.true, bins)
+    findings.mean("targets/entropy", entropy(trained.targets))
+    findings.mean("targets/recovered", recovered)
+    findings.mean("targets/corrupted", corrupted)
+    findings.mean("targets/brier", calibration.brier(trained.targets, trained.true))
+    findings.ece("targets/ece", trained.targets, trained.true, bins)
     with np.errstate(divide="ignore"):
         surprise = calibration.nll(np.log(trained.targets), trained.true)
     if np.isfinite(surprise).all():
-        found.mean("targets/nll", surprise)
+        findings.mean("targets/nll", surprise)
     else:
         run.notes["targets/nll"] = notes.INFINITE_NLL
     for name, labels in (("targets", trained.targets.argmax(1)), ("given", trained.given)):
         table = contingency(labels, trained.true, trained.targets.shape[1])
-        found.shared_information(f"{name}/information", table)
+        findings.shared_information(f"{name}/information", table)
         run.notes[f"{name}/information"] = notes.information_bias(name, mutual_information_bias(table))
     test = run.test.true[run.test_index].cpu().numpy()
-    found.number("labels/entropy", label_entropy(test), len(test))
-    return found
+    findings.number("labels/entropy", label_entropy(test), len(test))
+    return findings

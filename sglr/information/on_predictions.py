@@ -17,35 +17,35 @@ from sglr.random import numpy_stream
 
 
 def predictions(
-    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, found: Findings
+    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, findings: Findings
 ) -> dict[str, NDArray[np.bool_]]:
     """Test images, natural and attacked away from their true label; which of them were right (N,), by input."""
     settings = run.config.analyze
     y = run.test.true[run.test_index]
     labels = y.cpu().numpy()
-    fitted = _temperature(run, model, found)
+    fitted = _temperature(run, model, findings)
     seen = observe(model, run.test, run.test_index, y, run.config, purpose="analyze test")
     correct = {}
     for kind, part in seen.items():
         correct[kind] = part.probs.argmax(1) == labels
-        found.mean(f"{kind}/accuracy", correct[kind])
-        found.mean(f"{kind}/entropy", entropy(part.probs))
-        found.mean(f"{kind}/nll", calibration.nll(part.log_probs, labels))
-        found.mean(f"{kind}/brier", calibration.brier(part.probs, labels))
+        findings.mean(f"{kind}/accuracy", correct[kind])
+        findings.mean(f"{kind}/entropy", entropy(part.probs))
+        findings.mean(f"{kind}/nll", calibration.nll(part.log_probs, labels))
+        findings.mean(f"{kind}/brier", calibration.brier(part.probs, labels))
         scalings = {"": part.log_probs}
         if fitted is not None:
             scalings["_scaled"] = temperature.scaled(part.log_probs, fitted)
-            found.mean(f"{kind}/nll_scaled", calibration.nll(scalings["_scaled"], labels))
+            findings.mean(f"{kind}/nll_scaled", calibration.nll(scalings["_scaled"], labels))
         for suffix, logs in scalings.items():
             probs = np.exp(logs)
-            found.ece(f"{kind}/ece{suffix}", probs, labels, settings.ece_bins)
+            findings.ece(f"{kind}/ece{suffix}", probs, labels, settings.ece_bins)
             for row in calibration.reliability_table(probs, labels, settings.ece_bins):
                 run.add("calibration", checkpoint, input=kind, scaled=int(bool(suffix)), **row)
-        _features(run, checkpoint, found, kind, part, labels)
+        _features(run, checkpoint, findings, kind, part, labels)
     return correct
 
 
-def _temperature(run: AnalyzedRun, model: Classifier, found: Findings) -> float | None:
+def _temperature(run: AnalyzedRun, model: Classifier, findings: Findings) -> float | None:
     """The temperature that suits the natural validation images best; None without a validation split."""
     validation, size = run.validation, run.config.analyze.batch_size
     if len(validation) == 0:
@@ -54,14 +54,14 @@ def _temperature(run: AnalyzedRun, model: Classifier, found: Findings) -> float 
     index = torch.arange(len(validation), device=validation.given.device)
     seen = joined([forward(model, validation.images(part)) for part in index.split(size)])
     fitted = temperature.fit(seen.log_probs, validation.true.cpu().numpy())
-    found.number("temperature", fitted.value, len(validation))
+    findings.number("temperature", fitted.value, len(validation))
     if fitted.at_bound:
         run.notes["temperature"] = notes.TEMPERATURE_AT_BOUND
     return fitted.value
 
 
 def _features(
-    run: AnalyzedRun, checkpoint: Checkpoint, found: Findings, kind: str, seen: Activations, labels: Integers
+    run: AnalyzedRun, checkpoint: Checkpoint, findings: Findings, kind: str, seen: Activations, labels: Integers
 ) -> None:
     """I(T; Y) by the cross-fitted probe, I(index; T) by pairwise bounds with the noise swept."""
     settings = run.config.analyze
@@ -73,7 +73,7 @@ def _features(
     except TooFewExamplesError as error:
         run.notes["probe"] = notes.no_probe(str(error))
     else:
-        found.mean(f"{kind}/information", bound.density)
+        findings.mean(f"{kind}/information", bound.density)
     if len(seen.features) < 2:
         run.notes["index_information"] = notes.NO_INDEX
         return
@@ -83,7 +83,7 @@ def _features(
         row |= {"lower": level.lower, "upper": level.upper, "most": float(np.log(len(labels)))}
         run.add("index_information", checkpoint, **row, saturated=int(level.saturated))
         if number == len(levels) // 2:
-            found.mean(f"{kind}/index_information/lower", level.lower_contributions)
-            found.mean(f"{kind}/index_information/upper", level.upper_contributions)
+            findings.mean(f"{kind}/index_information/lower", level.lower_contributions)
+            findings.mean(f"{kind}/index_information/upper", level.upper_contributions)
             if level.saturated:
                 run.notes["index_information/saturated"] = notes.SATURATED

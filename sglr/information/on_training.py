@@ -27,7 +27,7 @@ from sglr.random import torch_stream
 
 
 def training(
-    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, found: Findings,
+    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, findings: Findings,
     test_correct: dict[str, NDArray[np.bool_]],
 ) -> None:  # fmt: skip
     """Training images, natural and attacked away from their given label; test_correct: as ``predictions`` gives."""
@@ -36,8 +36,8 @@ def training(
     measured = any(row.get("epoch") == checkpoint.epoch for row in trained.history)
     for name, value in (memorization.at_epoch(trained.history, checkpoint.epoch) if measured else {}).items():
         group = trained.noisy if name.startswith("noisy") else ~trained.noisy
-        found.number(name, value, int(group.sum()))
-    _label_information(run, model, found)
+        findings.number(name, value, int(group.sum()))
+    _label_information(run, model, findings)
     settings = run.config.analyze
     # Those after the first so many of `index` are looked at through the last layer only.
     keep = max(settings.gradients.n_examples, settings.sharpness.n_examples if settings.sharpness else 0)
@@ -45,16 +45,18 @@ def training(
     labels = run.train.given[chosen]
     seen = observe(model, run.train, chosen, labels, run.config, purpose="analyze train", keep=keep)
     for kind, part in seen.items():
-        found.difference(f"gap/{kind}", part.probs.argmax(1) == labels.cpu().numpy(), test_correct[kind])
+        findings.difference(f"gap/{kind}", part.probs.argmax(1) == labels.cpu().numpy(), test_correct[kind])
     policy = run.labels(checkpoint)
     targets = policy.targets(checkpoint.epoch, chosen)
-    _last_layer(run, checkpoint, found, seen, targets.cpu().numpy())
-    _all_weights(run, checkpoint, model, found, seen, targets, policy)
+    _last_layer(run, checkpoint, findings, seen, targets.cpu().numpy())
+    _gradient_norms(run, checkpoint, model, findings, seen, targets, policy)
+    _weights_information(run, checkpoint, model, findings, seen)
     if settings.sharpness:
-        _sharpness(run, checkpoint, model, found, seen, targets)
+        _eigenvalues(run, model, findings, seen, targets)
+        _landscape(run, checkpoint, model, seen, targets)
 
 
-def _label_information(run: AnalyzedRun, model: Classifier, found: Findings) -> None:
+def _label_information(run: AnalyzedRun, model: Classifier, findings: Findings) -> None:
     """The bound on I(w; y | x) / n, on natural images with the given labels, all of them."""
     if run.noise_entropy is None:
         return
@@ -65,29 +67,29 @@ def _label_information(run: AnalyzedRun, model: Classifier, found: Findings) -> 
     ]
     costs = np.concatenate(nll)
     terms = decompose(costs, run.noise_entropy)
-    found.mean("label_information/bound", density(costs, run.noise_entropy))
-    found.mean("label_information/cross_entropy", costs)
-    found.number("label_information/noise_entropy", terms.noise_entropy, len(costs))
-    found.number("label_information/divergence_low", terms.divergence[0], len(costs))
+    findings.mean("label_information/bound", density(costs, run.noise_entropy))
+    findings.mean("label_information/cross_entropy", costs)
+    findings.number("label_information/noise_entropy", terms.noise_entropy, len(costs))
+    findings.number("label_information/divergence_low", terms.divergence[0], len(costs))
 
 
 def _last_layer(
-    run: AnalyzedRun, checkpoint: Checkpoint, found: Findings, seen: dict[str, Activations], targets: Floats
+    run: AnalyzedRun, checkpoint: Checkpoint, findings: Findings, seen: dict[str, Activations], targets: Floats
 ) -> None:
     noisy = run.trained.noisy[run.train_index]
     norms = {kind: gradients.last_layer_norms(part.probs, targets, part.features) for kind, part in seen.items()}
     for kind, values in norms.items():
-        _compare(found, f"gradient/{kind}", values, noisy)
+        _compare(findings, f"gradient/{kind}", values, noisy)
     for place, example in enumerate(run.train_index.tolist()):
         row = {"index": example, "noisy": int(noisy[place])} | {kind: float(norms[kind][place]) for kind in INPUTS}
         run.add("gradients", checkpoint, **row)
 
 
-def _all_weights(
-    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, found: Findings, seen: dict[str, Activations],
+def _gradient_norms(
+    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, findings: Findings, seen: dict[str, Activations],
     targets: Tensor, policy: LabelPolicy,
 ) -> None:  # fmt: skip
-    """Norms over all weights, of cross-entropy and of the method's own loss, and the information in the weights."""
+    """Norms over all weights, of cross-entropy and of the method's own loss."""
     settings = run.config.analyze.gradients
     n = min(settings.n_examples, len(targets))
     noisy = run.trained.noisy[run.train_index[:n]]
@@ -97,27 +99,36 @@ def _all_weights(
     x, x_adv = (seen[kind].images[:n] for kind in INPUTS)
     for kind, images in (("natural", x), ("adversarial", x_adv)):
         norms = example_gradients(model, cross_entropy_loss, (images, soft), chunk=settings.chunk).norms
-        _compare(found, f"full_gradient/{kind}", norms, noisy)
+        _compare(findings, f"full_gradient/{kind}", norms, noisy)
     objective = run.config.methods[run.method].objective.build()
     weights = policy.example_weights(checkpoint.epoch, index)
     inputs = (x, x_adv, soft, given, torch.ones(n, device=x.device) if weights is None else weights, index)
     loss = objective_loss(objective, partial(policy.penalty, checkpoint.epoch))
     _compare(
-        found, "full_gradient/objective", example_gradients(model, loss, inputs, chunk=settings.chunk).norms, noisy
+        findings, "full_gradient/objective", example_gradients(model, loss, inputs, chunk=settings.chunk).norms, noisy
     )
-    start = run.start
+
+
+def _weights_information(
+    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, findings: Findings, seen: dict[str, Activations]
+) -> None:
+    """The way from the weights that training began with, and the information along it."""
+    start, settings = run.start, run.config.analyze.gradients
     if start is None:
         run.notes["weights"] = notes.NO_START
         return
     try:
-        along = weights_information.difference(model, start.load(x.device))
+        along = weights_information.difference(model, start.load(run.train.given.device))
     except ValueError as error:
         begun = start.path if start.untrained is None else "initial weights"
         raise FileError(f"{checkpoint.path} does not continue {begun}: {error}.") from None
-    found.number("weights/distance", weights_information.length(along), 1)
-    hard = torch.eye(soft.shape[1], device=soft.device)[given]
+    findings.number("weights/distance", weights_information.length(along), 1)
+    index = run.train_index[: settings.n_examples]
+    given = run.train.given[torch.from_numpy(index).to(run.train.given.device)]
+    hard = torch.eye(seen["natural"].probs.shape[1], device=given.device)[given]
+    inputs = (seen["natural"].images[: len(index)], hard)
     projections = example_gradients(
-        model, cross_entropy_loss, (x, hard), chunk=settings.chunk, direction=along
+        model, cross_entropy_loss, inputs, chunk=settings.chunk, direction=along
     ).projections
     for layer, values in weights_information.information(projections, len(run.train)).items():
         part = Findings(run.config.analyze.seed)
@@ -126,59 +137,64 @@ def _all_weights(
             row.pop("quantity")
             run.add("weights", checkpoint, layer=layer, **row)
         if layer == weights_information.TOTAL:
-            found.mean("weights/information", values)
+            findings.mean("weights/information", values)
 
 
-def _sharpness(
-    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, found: Findings, seen: dict[str, Activations],
-    targets: Tensor,
-) -> None:  # fmt: skip
-    settings, analyze, config = run.config.analyze.sharpness, run.config.analyze, run.config
+def _eigenvalues(
+    run: AnalyzedRun, model: Classifier, findings: Findings, seen: dict[str, Activations], targets: Tensor
+) -> None:
+    """The largest eigenvalue of the training loss's Hessian."""
+    settings, analyze = run.config.analyze.sharpness, run.config.analyze
     assert settings is not None
-    n = min(settings.n_examples, len(targets))
-    soft, device = targets[:n].float(), targets.device
+    soft = targets[: settings.n_examples].float()
     for kind in INPUTS:
-        stream = torch_stream(analyze.seed, "curvature", device=device)
         curved = largest_eigenvalue(
-            model, seen[kind].images[:n], soft, iterations=settings.iterations, chunk=analyze.batch_size,
-            generator=stream,
+            model, seen[kind].images[: len(soft)], soft, iterations=settings.iterations, chunk=analyze.batch_size,
+            generator=torch_stream(analyze.seed, "curvature", device=soft.device),
         )  # fmt: skip
-        found.mean(f"sharpness/{kind}", curved.contributions)
+        findings.mean(f"sharpness/{kind}", curved.contributions)
         if not curved.converged:
             run.notes["sharpness/converged"] = notes.not_converged(settings.iterations)
+
+
+def _landscape(
+    run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, seen: dict[str, Activations], targets: Tensor
+) -> None:
+    """The training loss along a random direction, under attack by attacks made anew at each point."""
+    settings, analyze, ball = run.config.analyze.sharpness, run.config.analyze, threat.of(run.config.threat)
+    assert settings is not None
+    soft, device = targets[: settings.n_examples].float(), targets.device
     along = landscape.direction(model, torch_stream(analyze.seed, "landscape", device=device))
     radii = np.linspace(-settings.radius, settings.radius, settings.points).tolist()
-    x = seen["natural"].images[:n]
-    given = run.train.given[torch.from_numpy(run.train_index[:n]).to(device)]
-    ball = threat.of(config.threat)
+    given = run.train.given[torch.from_numpy(run.train_index[: len(soft)]).to(device)]
+    examples = (seen["natural"].images[: len(soft)], given, soft)
 
     def losses(moved: nn.Module, attacked: bool) -> Floats:
-        found = []
-        for number, (part, y, wanted) in enumerate(
-            zip(*(each.split(analyze.batch_size) for each in (x, given, soft)), strict=True)
+        chunks = []
+        for number, (x, y, wanted) in enumerate(
+            zip(*(each.split(analyze.batch_size) for each in examples), strict=True)
         ):
-            images = part
             if attacked:
-                images = pgd(
-                    moved, part, y, threat=ball, steps=analyze.attack.steps,
+                x = pgd(
+                    moved, x, y, threat=ball, steps=analyze.attack.steps,
                     step_size=analyze.attack.step_size(ball.eps), random_start=analyze.attack.random_start,
                     generator=torch_stream(analyze.seed, "landscape attack", step=number, device=device),
                 )  # fmt: skip
             with torch.no_grad():
-                found.append(soft_cross_entropy(moved(images), wanted).double().cpu().numpy())
-        return np.concatenate(found)
+                chunks.append(soft_cross_entropy(moved(x), wanted).double().cpu().numpy())
+        return np.concatenate(chunks)
 
     for kind in INPUTS:
         values = landscape.walk(model, along, radii, partial(losses, attacked=kind == "adversarial"))
         for radius, value in zip(radii, values, strict=True):
-            row = {"input": kind, "radius": radius, "n": n}
             mean = float(value.mean())
-            run.add("landscape", checkpoint, **row, loss=mean if math.isfinite(mean) else None)
+            row = {"input": kind, "radius": radius, "n": len(soft), "loss": mean if math.isfinite(mean) else None}
+            run.add("landscape", checkpoint, **row)
 
 
-def _compare(found: Findings, name: str, norms: Floats, noisy: NDArray[np.bool_]) -> None:
+def _compare(findings: Findings, name: str, norms: Floats, noisy: NDArray[np.bool_]) -> None:
     """Means of noisy and clean examples, and the share of the sum that the noisy ones carry, where there are any."""
-    found.mean(f"{name}/clean", norms[~noisy])
+    findings.mean(f"{name}/clean", norms[~noisy])
     if noisy.any():
-        found.mean(f"{name}/noisy", norms[noisy])
-        found.share(f"{name}/noisy_share", norms * noisy, norms)
+        findings.mean(f"{name}/noisy", norms[noisy])
+        findings.share(f"{name}/noisy_share", norms * noisy, norms)
