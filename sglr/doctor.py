@@ -27,8 +27,6 @@ VARIABLES = (
     "SGLR_DATA_ROOT", "SGLR_DEVICE", "SGLR_NPROC", "SGLR_SNAPSHOT_SECONDS", "SGLR_SYSTEM_METRICS", "SGLR_TRACKING",
     "SGLR_TRACKING_WAIT",
 )  # fmt: skip
-# Of servers, where an address names none.
-_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 # Of all trainings on a CPU, in seconds.
 _LONG = 24 * 3600
 
@@ -190,88 +188,10 @@ def _disk(root: Path, settings: config.Config | None) -> Iterator[Finding]:
 
 
 def _tracking(root: Path) -> Iterator[Finding]:
-    from sglr.tracking import settings
-    from sglr.tracking.resend import unsent
+    from sglr.tracking.reachability import examine
 
-    try:
-        off = settings.asked() == "off"
-        settings.wait_limit()
-        settings.system_metrics()
-    except config.ConfigError as error:
-        yield Finding("problem", "tracking", str(error))
-        return
-    if off:
-        yield Finding("ok", "tracking", "off (SGLR_TRACKING)")
-        return
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri or uri.startswith("sqlite:"):
-        yield _file(root)
-    elif uri.partition(":")[0].partition("+")[0] in _PORTS:
-        yield _server(root, uri)
-    else:
-        yield _asked(root, uri)
-    left = unsent(root)
-    if left:
-        yield Finding("warning", "tracking", f"{left} runs not wholly sent, or still going on: `sglr sync` sends them")
-
-
-def _server(root: Path, uri: str) -> Finding:
-    """Whether it is there and, but for databases, which MLflow waits for and fills with tables, whether it answers a
-    question of MLflow's with the credentials at hand."""
-    import socket
-    from urllib.parse import urlsplit
-
-    from sglr.tracking import server, settings
-
-    try:
-        parts = urlsplit(uri)
-        scheme = parts.scheme.partition("+")[0]
-        host, port = parts.hostname or "", parts.port or _PORTS[scheme]
-    except ValueError:  # not shown: it may hold a part of a password
-        return _untracked(f"MLFLOW_TRACKING_URI={settings.shown(uri)} is no address")
-    try:
-        with socket.create_connection((host, port), 3):
-            pass
-        if not scheme.startswith("http"):
-            return Finding("ok", "tracking", f"there is a server at {host}:{port}; the database was not asked")
-        server.connect(root)
-    except Exception as error:
-        what = f"no server at {host}:{port}" if isinstance(error, OSError) else f"the server at {host}:{port} fails"
-        return _untracked(f"{what} ({settings.shown(error)})")
-    return Finding("ok", "tracking", f"an MLflow server answers at {host}:{port}")
-
-
-def _file(root: Path) -> Finding:
-    """Where the database is, or whether it can be made there."""
-    from sglr.tracking import settings
-
-    path = settings.sqlite_file(settings.address(root))
-    if path is None:
-        return Finding("ok", "tracking", "a database in memory")
-    if not path.exists() and not os.access(path.parent, os.W_OK):
-        return _untracked(f"{path} cannot be made: there is no folder {path.parent} that can be written to")
-    return Finding("ok", "tracking", str(path))
-
-
-def _asked(root: Path, uri: str) -> Finding:
-    """Whether MLflow takes a folder (newer versions refuse it unless MLFLOW_ALLOW_FILE_STORE is set), or what it is."""
-    from sglr.tracking import server, settings
-
-    try:
-        server.connect(root)
-    except Exception as error:
-        return _untracked(f"MLflow does not take {settings.shown(uri)} ({settings.shown(error)})")
-    return Finding("ok", "tracking", f"MLflow takes {settings.shown(uri)}")
-
-
-def _untracked(reason: str) -> Finding:
-    """What it means for runs that nothing can be sent."""
-    from sglr.tracking import settings
-
-    if settings.required():
-        return Finding("problem", "tracking", f"{reason}: no run starts without it (SGLR_TRACKING=required)")
-    todo = "runs go on without it, and `sglr sync` sends later what is missing"
-    return Finding("warning", "tracking", f"{reason}: {todo}")
+    for level, text in examine(root):
+        yield Finding(level, "tracking", text)
 
 
 def _repository(root: Path) -> Iterator[Finding]:
