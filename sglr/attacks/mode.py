@@ -2,15 +2,16 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sglr.config.fields import BatchNormMode
+
 
 @contextlib.contextmanager
-def attack_mode(model: nn.Module, bn: Literal["eval", "train"]) -> Iterator[None]:
+def attack_mode(model: nn.Module, bn: BatchNormMode) -> Iterator[None]:
     """Within the block the model is in ``bn`` mode; afterwards every module's mode is what it was.
 
     In train mode batch norm normalises by the batch and leaves its running statistics as they are; what other layers

@@ -1,6 +1,6 @@
 """Types of single values of params.yaml, and of the components that rooms register."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
@@ -27,6 +27,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 # Far beyond any distance of two images, and low enough that its square is a number.
 Radius = Annotated[float, Field(gt=0, le=1e6)]
+BatchNormMode = Literal["eval", "train"]
+Precision = Literal["fp32", "tf32", "bf16"]
+Compile = Literal["auto", "always", "never"]
 # YAML has lists only; frozen types want tuples.
 Epochs = Annotated[tuple[Positive, ...], Strict(False), AfterValidator(unique)]
 

@@ -1,10 +1,10 @@
 """The sections of params.yaml on what is measured: evaluation, analysis, report."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
-from sglr.config.fields import Attack, Name, Positive, PositiveFloat, Radius, Seed, unique
+from sglr.config.fields import Attack, Compile, Name, Positive, PositiveFloat, Radius, Seed, unique
 from sglr.config.names import WORST
 from sglr.config.registry import Section
 from sglr.config.sections import TrainAttack
@@ -29,7 +29,7 @@ class Evaluate(Section):
 
     n_examples: Positive | None
     batch_size: Positive
-    compile: Literal["auto", "always", "never"]
+    compile: Compile
     seed: Seed
     attacks: dict[Name, Attack]
     sweep: Sweep | None

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Strict, model_validator
 
 from sglr.config.fields import (
+    BatchNormMode,
+    Compile,
     Count,
     Epochs,
     Fraction,
@@ -14,6 +16,7 @@ from sglr.config.fields import (
     Padding,
     Positive,
     PositiveFloat,
+    Precision,
     Radius,
     Seed,
     Source,
@@ -177,9 +180,9 @@ class Train(Section):
     optimizer: Optimizer
     schedule: Schedule
     attack: TrainAttack
-    attack_bn: Literal["eval", "train"]
-    precision: Literal["fp32", "tf32", "bf16"]
-    compile: Literal["auto", "always", "never"]
+    attack_bn: BatchNormMode
+    precision: Precision
+    compile: Compile
     selection: Selection
     keep_epochs: Epochs
 

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from sglr.config.fields import BatchNormMode
 from sglr.labels.registry import REGISTRY, LabelOptions, LabelPolicy, NaturalForward, Step, restore
 from sglr.objectives import ObjectiveOptions
 
@@ -171,7 +172,7 @@ class RefinementOptions(LabelOptions):
     adversarial_weight: float = Field(default=0.8, ge=0, le=1)
     refinement_ratio: float = Field(default=1.0, ge=0, le=1)
     ratio_schedule: Literal["constant", "linear"] = "constant"
-    natural_bn: Literal["train", "eval"] = "train"
+    natural_bn: BatchNormMode = "train"
 
     @model_validator(mode="after")
     def _refines(self) -> Self:

@@ -3,16 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from sglr.config import Options, Registry
+from sglr.config.fields import BatchNormMode
 from sglr.objectives import Objective, ObjectiveOptions, Outputs
 
 REGISTRY = Registry("label policy")
 
-BatchNormMode = Literal["train", "eval"]
 Penalty = Callable[[Tensor], Tensor]
 
 

@@ -1,12 +1,12 @@
 """Networks compiled by torch.compile, where that pays."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch._functorch.config
 from torch import Tensor, nn
 
-Compile = Literal["auto", "always", "never"]
+from sglr.config.fields import Compile
 
 
 def compiled(

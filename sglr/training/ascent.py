@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sglr.attacks.losses import Loss
-from sglr.models.compiling import Compile, graphs, wanted
+from sglr.config.fields import Compile
+from sglr.models.compiling import graphs, wanted
 from sglr.models.folding import Folded
 from sglr.threat import Threat
 

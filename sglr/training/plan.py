@@ -2,13 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from sglr import threat
 from sglr.config import Config
+from sglr.config.fields import BatchNormMode, Compile, Precision
 from sglr.config.sections import Augment, ConstantSchedule, Method, Optimizer, Schedule, Selection, TrainAttack
-from sglr.models.compiling import Compile
-from sglr.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Plan:
     schedule: Schedule
     threat: threat.Threat
     attack: TrainAttack
-    attack_bn: Literal["eval", "train"]
+    attack_bn: BatchNormMode
     selection: Selection
     augment: Augment
     precision: Precision = "fp32"

@@ -9,14 +9,12 @@ tensor cores. Evaluation and analysis compute in float32; what is measured after
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from sglr.config.fields import Precision
 from sglr.models.precision import float32_products, full_precision
-
-Precision = Literal["fp32", "tf32", "bf16"]
 
 
 @contextlib.contextmanager

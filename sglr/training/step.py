@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from sglr.attacks import attack_mode
 from sglr.attacks.pgd import ascend
+from sglr.config.fields import BatchNormMode
 from sglr.data import augment
 from sglr.labels import LabelPolicy, Step
-from sglr.labels.registry import BatchNormMode, Penalty
+from sglr.labels.registry import Penalty
 from sglr.models.compiling import compiled
 from sglr.models.folding import Folded
 from sglr.objectives import Objective, Outputs
