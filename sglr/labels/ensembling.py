@@ -58,9 +58,6 @@ class TemporalEnsembling(LabelPolicy):
     def targets(self, epoch: int, index: Tensor) -> Tensor:
         return self._hard[index]
 
-    def table(self) -> Tensor:
-        return self._hard
-
     def _normalised(self, index: Tensor) -> Tensor:
         p = self._p[index]
         return p / p.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)

@@ -17,9 +17,6 @@ class FixedLabels(LabelPolicy):
     def targets(self, epoch: int, index: Tensor) -> Tensor:
         return self._targets[index]
 
-    def table(self) -> Tensor:
-        return self._targets
-
 
 class ControlLabels(FixedLabels):
     """Hard labels with the natural forward that refinement makes, from an epoch on: its effect on batch norm alone."""

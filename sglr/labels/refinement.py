@@ -117,8 +117,6 @@ class RefinementPolicy(LabelPolicy):
     def __init__(self, options: "RefinementOptions", given: Tensor, num_classes: int, epochs: int) -> None:
         self._options = options
         self._epochs = epochs
-        self._epoch = 0
-        self._all = torch.arange(len(given), device=given.device)
         self._refined = SelfGuidedRefinement(
             given,
             num_classes,
@@ -138,7 +136,6 @@ class RefinementPolicy(LabelPolicy):
         # After the adversarial forward: the order matters to batch norm's running statistics.
         natural = step.natural(self._options.natural_bn)
         adversarial = step.outputs.adversarial.detach()
-        self._epoch = step.epoch
         return self._refined.update(step.index, adversarial.softmax(1), natural.softmax(1), self._ratio(step.epoch))
 
     def _ratio(self, epoch: int) -> float:
@@ -152,15 +149,11 @@ class RefinementPolicy(LabelPolicy):
         refining = self._epochs - options.start_epoch + 1
         return options.refinement_ratio * (epoch - options.start_epoch + 1) / refining
 
-    def table(self) -> Tensor:
-        return self.targets(self._epoch, self._all)
-
     def state_dict(self) -> dict[str, Any]:
-        return {**self._refined.state_dict(), "epoch": self._epoch}
+        return self._refined.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._refined.load_state_dict(state)
-        self._epoch = state["epoch"]
 
 
 @REGISTRY.register("refinement")

@@ -67,7 +67,10 @@ class LabelPolicy(ABC):
 
     @abstractmethod
     def targets(self, epoch: int, index: Tensor) -> Tensor:
-        """The current targets (N, C) of a batch; nothing is updated."""
+        """The targets (N, C) that these examples have in an epoch, each row on the simplex; nothing is updated.
+
+        Also asked for all examples at the end of an epoch, and for single ones by the analysis.
+        """
 
     def update(self, step: Step) -> Tensor:
         """Update the state from a step's predictions and return the batch's targets (N, C).
@@ -79,10 +82,6 @@ class LabelPolicy(ABC):
     def example_weights(self, epoch: int, index: Tensor) -> Tensor | None:
         """Weights (N,) of mean 1 for the cross-entropy term, from the state as it stands; None for equal ones."""
         return None
-
-    @abstractmethod
-    def table(self) -> Tensor:
-        """The targets of all examples (n, C) as they stand now, each row on the simplex."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""

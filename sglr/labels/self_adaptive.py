@@ -37,9 +37,6 @@ class SelfAdaptive(LabelPolicy):
         confidence = self._p[index].amax(1)
         return confidence / confidence.mean()
 
-    def table(self) -> Tensor:
-        return self._p
-
     def state_dict(self) -> dict[str, Any]:
         return {"p": self._p}
 

@@ -11,7 +11,6 @@ from sglr.attacks import correct_under
 from sglr.attacks.accuracy import LogitsError, finite_logits
 from sglr.attacks.pgd import PgdOptions
 from sglr.data import Split
-from sglr.labels import LabelPolicy
 from sglr.random import derive
 from sglr.training.distributed import ALONE, Team
 from sglr.training.plan import Plan
@@ -23,7 +22,7 @@ TRACED = 64
 def measure(
     plan: Plan,
     model: nn.Module,
-    labels: LabelPolicy,
+    targets: Tensor,
     train: Split,
     validation: Split | None,
     epoch: int,
@@ -32,15 +31,16 @@ def measure(
 ) -> dict[str, float | None]:
     """Accuracies of an epoch that has just ended, with ``model`` put in eval mode and back.
 
-    ``attacked``: the classes (n,) that the training steps of this epoch predicted under attack, None without attack.
-    Natural predictions are made now, without augmentation; the processes of a team share the work. Keys are
-    history.csv's; None where there is nothing to measure. Raises LogitsError where logits are not finite.
+    ``targets``: of all training examples (n, C); ``attacked``: the classes (n,) that the training steps of this epoch
+    predicted under attack, None without attack. Natural predictions are made now, without augmentation; the processes
+    of a team share the work. Keys are history.csv's; None where there is nothing to measure. Raises LogitsError where
+    logits are not finite.
     """
     training = model.training
     model.eval()
     try:
         # Converted to floats a batch at a time: the split may be large.
-        logits = torch.zeros(labels.table().shape, device=train.given.device)
+        logits = torch.zeros(targets.shape, device=train.given.device)
         with torch.no_grad():
             team.fill(logits, _EVALUATION_BATCH, lambda number, part: model(train.images(part)).float())
         natural = logits.argmax(1)
@@ -63,7 +63,7 @@ def measure(
                     continue
                 name = f"{group}/{key}" if group == "clean" else f"{group}/{key}_{kind}"
                 row[name] = None if predicted is None else _share((predicted == truth)[chosen])
-    return row | describe_targets(labels.table(), train)
+    return row | describe_targets(targets, train)
 
 
 def describe_targets(targets: Tensor, train: Split) -> dict[str, float | None]:

@@ -114,6 +114,7 @@ class _Loop:
         self.learner = Learner.build(plan, model, train.given, self._count_classes(model), team)
         self.progress = Progress()
         self.kept: dict[int, dict[str, Any]] = {}
+        self.all = torch.arange(len(train), device=train.given.device)
         self.traced = traced_examples(train, torch_stream(plan.seed, "trace"))
         self.steps = math.ceil(len(train) / plan.batch_size)
 
@@ -190,10 +191,10 @@ class _Loop:
         row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
         with full_precision():
             learner.weights.after_epoch(learner.model, epoch, self._images)
-        evaluated = self._evaluated()
+        evaluated, targets = self._evaluated(), learner.labels.targets(epoch, self.all)
         try:
             with monitoring(plan.precision, self.train.given.device):
-                row |= measure(plan, evaluated, learner.labels, self.train, self.validation, epoch, attacked, self.team)
+                row |= measure(plan, evaluated, targets, self.train, self.validation, epoch, attacked, self.team)
         except LogitsError as error:
             raise TrainingError(f"after epoch {epoch} {error}.{self._advice()}") from error
         score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
@@ -202,7 +203,7 @@ class _Loop:
             progress.best, progress.best_labels = copied(evaluated.state_dict()), copied(learner.labels.state_dict())
         if epoch in plan.keep_epochs:
             self._keep(epoch, copied({"model": evaluated.state_dict(), "labels": learner.labels.state_dict()}))
-        progress.trace.append(learner.labels.table()[self.traced.to(self.train.given.device)].cpu().clone())
+        progress.trace.append(targets[self.traced.to(targets.device)].cpu())
         progress.history.append(row)
         progress.epoch, progress.step, progress.predicted = epoch + 1, 0, None
         bar.set_postfix(epoch=f"{epoch}/{plan.epochs}", loss=f"{row['train/loss']:.3f}", robust=_percent(score))
@@ -259,18 +260,18 @@ class _Loop:
         labels = {"last": copied(learner.labels.state_dict())} | {str(epoch): kept[epoch]["labels"] for epoch in kept}
         if progress.best is not None:
             labels["best"] = progress.best_labels
-        classes = learner.labels.table().shape[1]
+        targets = learner.labels.targets(progress.epoch - 1, self.all).cpu()
         return TrainingResult(
             last=copied(self._evaluated().state_dict()),
             best=progress.best,
             best_epoch=progress.best_epoch,
             kept={epoch: state["model"] for epoch, state in kept.items()},
             history=progress.history,
-            targets=learner.labels.table().cpu().clone(),
+            targets=targets,
             labels=labels,
             trace={
                 "index": self.traced,
-                "p": torch.stack(progress.trace) if progress.trace else torch.zeros(0, len(self.traced), classes),
+                "p": torch.stack(progress.trace) if progress.trace else targets[self.traced][None][:0],
             },
             state=copy.deepcopy(capture(self.learner, self.progress)),
         )

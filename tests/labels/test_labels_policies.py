@@ -116,7 +116,7 @@ def test_a_first_ensembled_target_is_the_prediction_itself():
     logits = torch.randn(N, C)
     policy.before_attack(1, torch.arange(N), lambda bn: logits)
     # The cross-entropy's targets stay the given labels.
-    torch.testing.assert_close(policy.table(), F.one_hot(GIVEN, C).float())
+    torch.testing.assert_close(policy.targets(1, torch.arange(N)), F.one_hot(GIVEN, C).float())
     penalty = policy.penalty(1, torch.arange(N))
     torch.testing.assert_close(penalty(logits), torch.zeros(N), atol=1e-9, rtol=0)
 

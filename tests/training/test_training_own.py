@@ -149,6 +149,25 @@ class Attached(FixedLabels):
         return 0.5 * self.targets(step.epoch, step.index) + 0.5 * (predicted.detach() if self.detached else predicted)
 
 
+class Decaying(FixedLabels):
+    """Smoothing that ends with the third epoch: nothing to keep, the epoch says it all."""
+
+    def targets(self, epoch, index):
+        hard = super().targets(epoch, index)
+        return hard + 0.1 * (3 - epoch) * (1 / hard.shape[1] - hard)
+
+
+@pytest.mark.parametrize("stop_at", range(1, 10))
+def test_targets_that_depend_on_the_epoch_are_those_of_the_last_one(params, monkeypatch, tmp_path, stop_at):
+    """Whenever training is resumed, after its last step too."""
+    monkeypatch.setattr(HardOptions, "build", lambda self, given, classes, epochs: Decaying(
+        nn.functional.one_hot(given, classes).float()))  # fmt: skip
+    assert_resumes(params, AT, tmp_path, stop_at)
+    trained = fit(plan(params, AT), net(), *splits())
+    assert torch.equal(trained.targets, nn.functional.one_hot(splits()[0].given, trained.targets.shape[1]).float())
+    assert trained.history[0]["targets/entropy"] > trained.history[1]["targets/entropy"] > 0
+
+
 def test_targets_carry_no_gradient(params, monkeypatch):
     """As with several processes, which exchange predictions and no graphs."""
     monkeypatch.setattr(HardOptions, "build", lambda self, given, classes, epochs: Attached(
