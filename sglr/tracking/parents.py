@@ -1,4 +1,4 @@
-"""Evaluations and analyses are children of the training run whose weights they used; here it is found, or made."""
+"""Evaluations and analyses are children of the training run whose weights they used; found or made here."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ _RESTORE_WAIT = 60.0
 
 @dataclass(frozen=True)
 class ParentQuery:
-    """The training run a child belongs to, and what is needed to make it anew.
+    """The training run a child belongs to, and what is needed to recreate it.
 
     ``params_hash`` and ``weights_md5`` are the training's own. ``history``: rows of its history.csv; ``params``: its
     flat params.
