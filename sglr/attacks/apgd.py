@@ -36,7 +36,7 @@ def apgd(
 
     x: (N, C, H, W) in [0, 1]; y: (N,); ``loss`` as in ``pgd`` ("dlr" needs at least 3 classes). Every run starts on
     the sphere of radius eps. Returns for each example the last misclassified point that was met, else the point of
-    highest loss, detached; restarts go on with the examples that are not misclassified yet. ValueError for images
+    highest loss, detached; restarts continue with the examples that are not misclassified yet. ValueError for images
     outside [0, 1], an unknown loss, or steps or restarts below 1.
     """
     if steps < 1 or restarts < 1:

@@ -116,7 +116,7 @@ def runner(model: nn.Module, x: Tensor, *, threat: Threat, seed: int, **options:
 
 
 def run(attacks: Any, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
-    """What a ``runner`` finds for x; its seeding of the global random state is undone.
+    """The adversarial examples a ``runner`` finds for x; its seeding of the global random state is undone.
 
     RuntimeError, the package's own, where logits of all x are tied and L2's Square Attack is one of several.
     """
@@ -147,7 +147,7 @@ def warn_of_square(shares: dict[str, float]) -> None:
 
 @contextlib.contextmanager
 def captured_warnings() -> Iterator[list[str]]:
-    """Collect what AutoAttack warns of (randomised or masked defences, unusual logits) instead of printing it."""
+    """Collect AutoAttack's warnings (randomised or masked defences, unusual logits) instead of printing them."""
     found: list[str] = []
 
     class Collect(logging.Handler):

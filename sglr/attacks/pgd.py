@@ -33,13 +33,13 @@ def pgd(
 
     x: (N, C, H, W) in [0, 1]; y: (N,) labels, passed to the loss; step_size: in [0, 1] units. ``loss`` is "ce", "cw",
     "dlr" or a function (logits, y) -> (N,). With several restarts each example keeps its worst case: the first that is
-    misclassified, after which it is left alone, else the one of highest loss. ``start``: points of the ball
+    misclassified, after which it is not attacked again, else the one of highest loss. ``start``: points of the ball
     (N, C, H, W) to ascend from instead; there is then one restart, and nothing is drawn. The model is used in the mode
     it is in (see ``attack_mode``), its parameters' ``.grad`` is not touched. Returns x_adv, detached, of x's shape and
     dtype.
 
     Raises ValueError for images outside [0, 1], an unknown loss, a negative step size, steps or restarts below 1,
-    or restarts without a random start; TypeError for what is no tensor, no threat model or, of labels, not int64.
+    or restarts without a random start; TypeError for anything but tensors, a threat model and int64 labels.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")

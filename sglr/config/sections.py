@@ -1,4 +1,4 @@
-"""The sections of params.yaml up to training. Keys are explained beside them in params.yaml; here: types and checks."""
+"""The sections of params.yaml up to training. Keys are explained in params.yaml; here: types and checks."""
 
 from typing import Annotated, Literal, Self
 
@@ -72,7 +72,7 @@ class Data(Section):
 
     @property
     def training_examples(self) -> int | None:
-        """How many examples are trained on; None where only the data can tell (your own arrays)."""
+        """How many examples are trained on; None where it depends on the data (your own arrays)."""
         if self.train_size is not None:
             return self.train_size
         whole = self.source.training_examples()
@@ -121,7 +121,7 @@ class Optimizer(Section):
 
 
 class StepSchedule(Section):
-    """Learning rate times ``factor`` on *entering* each of the milestone epochs."""
+    """Learning rate times ``factor`` at the start of each of the milestone epochs."""
 
     name: Literal["step"]
     milestones: Epochs
@@ -163,7 +163,7 @@ class TrainAttack(Section):
 
 
 class Selection(Section):
-    """How the best epoch is chosen on the validation split: PGD of so many steps, every so many epochs."""
+    """How the best epoch is chosen on the validation split: PGD of ``steps`` steps, every ``every`` epochs."""
 
     steps: Positive
     every: Positive

@@ -1,4 +1,4 @@
-"""All of params.yaml, and what its sections demand of each other."""
+"""All of params.yaml, and checks across its sections."""
 
 from typing import Self
 

@@ -28,7 +28,7 @@ CONVENTIONS = {
 
 
 def describe(noise: Noise, source: SourceOptions, num_classes: int, *, per_seed: bool) -> dict[str, Any]:
-    """What meta.json says of the noise, complete enough to draw it again. Raises ConfigError for a bad class map."""
+    """The noise as recorded in meta.json, complete enough to draw it again. Raises ConfigError for a bad class map."""
     described: dict[str, Any] = {
         "kind": noise.kind,
         "rate": noise.rate,

@@ -22,7 +22,7 @@ from sglr.data.registry import REGISTRY, SourceOptions
 from sglr.files import FileError
 
 DEFAULT_ROOT = Path(".sglr/data")
-# A network that swallows packets would otherwise hold the stage for minutes.
+# A network that drops packets would otherwise block the stage for minutes.
 TIMEOUT = 30.0
 
 
@@ -100,7 +100,7 @@ def _provide(wanted: Download, root: Path) -> None:
     except (OSError, EOFError, tarfile.TarError) as error:
         raise FileError(f"cannot unpack {archive}: {error}") from None
     if lacking():
-        raise FileError(f"{archive} was unpacked, but these files are not as they must be: {', '.join(lacking())}.")
+        raise FileError(f"{archive} was unpacked, but these files are not the official ones: {', '.join(lacking())}.")
 
 
 def _fetch(wanted: Download, root: Path, damaged: list[str]) -> None:
