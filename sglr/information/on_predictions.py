@@ -1,4 +1,4 @@
-"""What a checkpoint makes of test images: entropies, scores, calibration, and information in its features."""
+"""Analysis of a checkpoint on test images: entropies, scores, calibration, and information in its features."""
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from sglr.random import numpy_stream
 def predictions(
     subject: Subject, checkpoint: Checkpoint, model: Classifier, found: Findings
 ) -> dict[str, NDArray[np.bool_]]:
-    """Test images, natural and attacked away from their true label; which of them were right (N,), by input."""
+    """Test images, natural and attacked away from their true label; which of them are correct (N,), by input."""
     settings = subject.config.analyze
     y = subject.test.true[subject.test_index]
     labels = y.cpu().numpy()

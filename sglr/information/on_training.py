@@ -1,4 +1,4 @@
-"""What a checkpoint makes of its training images: memorisation, gradients, label information, curvature."""
+"""Analysis of a checkpoint on its training images: memorisation, gradients, label information, curvature."""
 
 import math
 from functools import partial
@@ -30,7 +30,7 @@ def training(
     subject: Subject, checkpoint: Checkpoint, model: Classifier, found: Findings,
     test_correct: dict[str, NDArray[np.bool_]],
 ) -> None:  # fmt: skip
-    """Training images, natural and attacked away from their given label; test_correct: as ``predictions`` gives."""
+    """Training images, natural and attacked away from their given label; test_correct: as ``predictions`` returns."""
     trained, index = subject.trained, subject.train_index
     # Without a warm-up nothing was measured at the start.
     measured = any(row.get("epoch") == checkpoint.epoch for row in trained.history)
@@ -39,7 +39,7 @@ def training(
         found.number(name, value, int(group.sum()))
     _label_information(subject, model, found)
     settings = subject.config.analyze
-    # Those after the first so many of `index` are looked at through the last layer only.
+    # Those beyond the first of `index` are analysed through the last layer only.
     keep = max(settings.gradients.n_examples, settings.sharpness.n_examples if settings.sharpness else 0)
     chosen = torch.from_numpy(index).to(subject.train.given.device)
     labels = subject.train.given[chosen]
