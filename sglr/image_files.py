@@ -44,7 +44,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
                 )
             image, done = _as_shown(found, path)
             image = image.convert("L" if channels == 1 else "RGB")
-    # Of a broken PNG, Pillow says SyntaxError; a damaged one of another format breaks its reader in other ways.
+    # For a broken PNG, Pillow raises SyntaxError; a damaged one of another format breaks its reader in other ways.
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, LookupError, EOFError, struct.error, MemoryError,
             Image.DecompressionBombError) as error:  # fmt: skip
         raise files.FileError(f"cannot read {path} as an image: {error}") from None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _GRACE = 30.0
 # After its own error, how long it checks whether the end of another process caused it.
 _MOMENT = 2.0
-# Both reach the whole group; the first process decides what becomes of it.
+# Both reach the whole group; the first process decides how it ends.
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -163,7 +163,7 @@ def _signals_held() -> Iterator[None]:
 
 
 class _Guard:
-    """Knows how the helpers ended; one thread at a time, since the system says it once."""
+    """Knows how the helpers ended; one thread at a time, since the system reports it once."""
 
     def __init__(self, processes: list[BaseProcess], said: "SimpleQueue[str]") -> None:
         self._processes, self._said = processes, said

@@ -157,7 +157,7 @@ def _value(params: dict[str, Any], key: str) -> Any:
 
 
 def _locked(root: Path) -> dict[str, Any]:
-    """What dvc.lock records of each item; empty without one."""
+    """The dvc.lock entry of each item; empty without one."""
     path = root / "dvc.lock"
     if not path.is_file():
         return {}

@@ -12,7 +12,7 @@ INTERRUPTED = 130
 class Group(click.Group):
     """Commands listed by section in the order they were defined.
 
-    An error that a user can cause gives one message and status 1, Ctrl-C in one line and status 130; anything else
+    An error that a user can cause ends in one message and status 1, Ctrl-C in one line and status 130; anything else
     keeps its traceback. NO_COLOR also turns colours off on a terminal.
     """
 

@@ -25,7 +25,7 @@ from sglr.config.registry import Section
 
 
 class Experiment(Section):
-    """What is compared, how often, under which name."""
+    """The methods compared, the seeds, and the name."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
     methods: Annotated[tuple[Name, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
@@ -45,7 +45,7 @@ class Noise(Section):
     def _consistent(self) -> Self:
         if (self.kind == "none") != (self.rate == 0):
             raise ValueError(
-                f"kind {self.kind!r} does not go with rate {self.rate}: kind none means rate 0, and rate 0 kind none"
+                f"kind {self.kind!r} does not fit rate {self.rate}: kind none means rate 0, and rate 0 kind none"
             )
         if self.map is not None and self.kind != "asymmetric":
             raise ValueError("map belongs to kind asymmetric only")
@@ -93,7 +93,7 @@ class Data(Section):
         if self.noise.kind == "asymmetric" and self.noise.map is None and self.source.asymmetric_map() is None:
             raise ValueError(
                 "noise.map: asymmetric noise needs a map from class to class, because the source"
-                f" {self.source.name!r} has none of its own"
+                f" {self.source.name!r} has none"
             )
         return self
 

@@ -64,7 +64,7 @@ class TorchvisionOptions(SourceOptions):
 
 
 def _downloads(name: str) -> list[Download]:
-    """What must be there for a source, with the checksums that torchvision states."""
+    """The files a source needs, with the checksums that torchvision states."""
     from torchvision import datasets
 
     if name == "svhn":
@@ -77,7 +77,7 @@ def _downloads(name: str) -> list[Download]:
 
 
 def _provide(wanted: Download, root: Path) -> None:
-    """Make the data files of one download be in ``root``, each with the right checksum, or raise FileError."""
+    """Ensure that the data files of one download are in ``root``, with the right checksums, or raise FileError."""
     from torchvision.datasets.utils import check_integrity, extract_archive
 
     def lacking() -> list[str]:

@@ -124,7 +124,7 @@ def _best_layout(name: str, wanted: dict[str, Tensor], state: dict[str, Tensor])
 
 
 def _problems(layout: Layout, wanted: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """What does not fit, in the file's names; '' when everything does."""
+    """The mismatches, in the file's names; '' when everything fits."""
     theirs = {layout.theirs(key): value for key, value in wanted.items()}
     unused = layout.unused(wanted)
     counters_optional = {key for key in theirs if key.endswith(BATCH_COUNTER)}

@@ -29,7 +29,7 @@ def run(
     device: str = "auto",
     nproc: str = "1",
 ) -> dict[str, Any]:
-    """What ``sglr evaluate`` does with its options, as texts; returns the metrics.
+    """Run ``sglr evaluate`` with its options, as texts; returns the metrics.
 
     Raises ConfigError and FileError with a message for the user.
     """

@@ -74,7 +74,7 @@ def read_arrays(path: str | Path) -> "dict[str, np.ndarray]":
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    # Of an archive that is compressed in another way or encrypted, zipfile says NotImplementedError or RuntimeError.
+    # For an archive that is compressed in another way or encrypted, zipfile raises NotImplementedError or RuntimeError.
     except (
         OSError,
         ValueError,

@@ -25,7 +25,7 @@ class DamagedError(FileError):
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
+    """Yield a temporary path next to ``path`` that takes its place when the block ends without an error.
 
     The bytes are on disk before the name is. On any error the temporary file goes and ``path`` stays as it was; an
     OSError (full disk, no permission) becomes a FileError.

@@ -27,7 +27,7 @@ def compiled(
         return network
     torch.compiler.reset()  # what was compiled of an earlier network of the same class counts among the eight
     if any_size:
-        # FAB asks for several gradients of one forward pass, whose memory may not be given away at the first. Torch
+        # FAB asks for several gradients of one forward pass, whose memory may not be released at the first. Torch
         # looks at this when it compiles and at every backward pass, so that it stays set.
         torch._functorch.config.donated_buffer = False
     made = graphs(_Called(network), device, any_size=any_size, channels_last=channels_last)

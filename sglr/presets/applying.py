@@ -13,7 +13,7 @@ from sglr.presets.rendering import render
 
 @dataclass(frozen=True)
 class Change:
-    """What applying a preset would do to a params file."""
+    """The effect of applying a preset to a params file."""
 
     path: Path
     before: str | None

@@ -50,7 +50,7 @@ def headline_attack(study: Study) -> str:
 
 
 def headline_attacks(study: Study) -> list[str]:
-    """The headline's attack, and any AutoAttack beside it, in the order of params.yaml."""
+    """The headline's attack, and any AutoAttack as well, in the order of params.yaml."""
     main = headline_attack(study)
     return [name for name in study.attacks if name == main or _is_autoattack(study, name)]
 

@@ -119,7 +119,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         ),
         Section(
             "gradients", "Gradient norms",
-            text=["Norms of the gradient of the method's whole loss in all weights, example by example, with that"
+            text=["Norms of the gradient of the method's full loss in all weights, example by example, with that"
                   " epoch's targets, on images attacked away from the given label: large ones on noisy examples pull"
                   " towards their wrong labels. Softer targets alone make norms smaller: compare shares too."
                   f" {_CHECKPOINTS}"],

@@ -54,7 +54,7 @@ class Delivery:
 
     Before a batch leaves, its end is noted; after the server has confirmed it, its end becomes the new beginning. When
     a batch may have arrived without our hearing of it, the next attempt first asks the server which points it has.
-    A run that is not on the server (another server, a new database, deleted) is made anew from the whole journal.
+    A run that is not on the server (another server, a new database, deleted) is recreated from the whole journal.
     """
 
     def __init__(self, folder: Path, server: Server, parent_of: Callable[[dict[str, Any]], str]) -> None:
@@ -246,7 +246,7 @@ def survey(folder: Path) -> journal.Survey | None:
 
 
 def remove_if_done(folder: Path) -> bool:
-    """Remove the journal of a FINISHED run that has been sent whole. Only for the holder of both its locks."""
+    """Remove the journal of a FINISHED run that has been sent completely. Only for the holder of both its locks."""
     seen = survey(folder)
     done = seen is not None and seen.status == "FINISHED" and seen.lines == 0
     if done:

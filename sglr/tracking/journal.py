@@ -5,7 +5,7 @@ A journal is a folder ``.sglr/journal/<item>-<hash of experiment and key>/``:
 - ``journal.jsonl``: lines ``{"t": milliseconds, "kind": ...}``. Kinds: ``header`` (the first line: what the run is),
   ``open`` (a process begins or resumes it), ``params``, ``tags``, ``metrics``, ``headline``, ``artifact``, ``end``;
 - ``artifacts/``: copies of files still to be sent, so that DVC may remove the originals;
-- ``sent.json``: how far it has been sent (written by whoever sends); ``owner.lock``, ``sender.lock``.
+- ``sent.json``: how far it has been sent (written by the sender); ``owner.lock``, ``sender.lock``.
 
 It stays until the run has FINISHED and everything is sent. A run that failed or was killed keeps its journal, because
 the next run of the same item and key continues it.
@@ -195,7 +195,7 @@ class Survey:
 
 
 def survey(folder: Path, sent: int, put_off: Collection[int] = ()) -> Survey | None:
-    """What the journal holds, and how much of that lies behind byte ``sent`` or in the lines that end at ``put_off``.
+    """The journal's contents, and how much lies behind byte ``sent`` or in the lines that end at ``put_off``.
 
     None when it does not say which run it belongs to.
     """

@@ -37,7 +37,7 @@ class ParentQuery:
 
 
 def delivery(root: Path, folder: Path, server: Server) -> Delivery:
-    """What sends the journal in ``folder``, finding or making its parent on the way."""
+    """The delivery of the journal in ``folder``, finding or making its parent on the way."""
 
     def parent_of(header: dict[str, Any]) -> str:
         return find_or_restore(root, server, header["experiment"], ParentQuery(**header["parent"]))
@@ -83,7 +83,7 @@ def find_or_restore(root: Path, server: Server, experiment: str, query: ParentQu
 
 
 def _send_waiting(root: Path, server: Server, experiment: str, query: ParentQuery) -> None:
-    """Send the journals of such training runs that wait here, after whoever is sending them."""
+    """Send the journals of such training runs that wait here, after any other sender of them."""
     same = {key: value for key, value in query.tags.items() if key != "weights_md5"}
     for folder in journal.folders(root):
         seen = survey(folder)

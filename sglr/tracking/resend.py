@@ -11,7 +11,7 @@ from sglr.tracking.server import Server, connect
 
 @dataclass
 class SyncReport:
-    """What ``sync`` did. Items are given by name; ``sent`` and ``missing`` count points and files."""
+    """The results of ``sync``. Items are given by name; ``sent`` and ``missing`` count points and files."""
 
     sent: int = 0
     missing: int = 0

@@ -22,7 +22,7 @@ JOURNAL_TAG = "sglr.journal"
 PARENT_TAG = "mlflow.parentRunId"
 _METRICS_A_CALL = 1000
 _OTHERS_A_CALL = 100
-# What a server says of a request that will never succeed; everything else is worth another attempt.
+# Error codes of a request that will never succeed; everything else is worth another attempt.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _CREATION_WAIT = 60.0
 
@@ -74,7 +74,7 @@ class Server:
                 return str(found.experiment_id)
 
     def _say_if_moved(self, experiment: Any, location: str | None) -> None:
-        """Warn where files go beside a database that this one is a copy of; a location the user chose is left alone."""
+        """Warn where files go next to a database that this one is a copy of; one the user chose is left alone."""
         kept = str(experiment.artifact_location)
         ours = f"/mlartifacts/{safe(experiment.name)}"
         if location and kept != location and kept.startswith("file:") and kept.endswith(ours):

@@ -22,7 +22,7 @@ _WAIT_WHEN_KILLED = 5.0
 
 
 class Tracker(Protocol):
-    """What a run can log. No call waits for a server, and none fails because of one."""
+    """The logging interface of a run. No call waits for a server, and none fails because of one."""
 
     def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
         """Numbers measured at ``step`` (an epoch); None means not measured.

@@ -23,7 +23,7 @@ _ENVIRONMENT = {
 
 
 def asked() -> str:
-    """What ``SGLR_TRACKING`` asks for: on (when empty or unset too), off or required; ConfigError for anything else."""
+    """The setting of ``SGLR_TRACKING``: on (when empty or unset too), off or required; ConfigError otherwise."""
     found = os.environ.get("SGLR_TRACKING") or "on"
     if found.lower() not in _ASKED:
         raise ConfigError(f"SGLR_TRACKING={found!r} is not known; use on, off or required.")
