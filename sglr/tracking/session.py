@@ -104,10 +104,9 @@ def run(
     library versions), time and peak memory are added to ``.sglr/records/<item>.json``; a finished run has them as
     metrics too. With ``SGLR_TRACKING=off`` or without MLflow only that record is written. With
     ``SGLR_TRACKING=required`` a server that does not answer at the start is a ConfigError, as is a value of
-    ``SGLR_TRACKING``, ``SGLR_TRACKING_WAIT`` or
-    ``SGLR_SYSTEM_METRICS`` that is invalid. Apart from that, tracking problems are warnings, never exceptions.
-    ``copy`` names the DVC experiment whose copy of the project this is: it becomes a tag, and the record lies in a
-    folder of that name.
+    ``SGLR_TRACKING``, ``SGLR_TRACKING_WAIT`` or ``SGLR_SYSTEM_METRICS`` that is invalid. Apart from that, tracking
+    problems are warnings, never exceptions. ``copy`` names the DVC experiment whose copy of the project this is: it
+    becomes a tag, and the record lies in a folder of that name.
     """
     root = Path(root).absolute()
     if settings.required():
