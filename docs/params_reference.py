@@ -29,8 +29,8 @@ TITLES = {
 # Of keys and options that params.yaml does not show or does not explain; a test holds that each is needed.
 MEANINGS = {
     "methods.<name>.objective": "what is forwarded, what the attack maximises, how targets become a loss",
-    "methods.<name>.labels": "who says what the target is",
-    "methods.<name>.weights": "what happens to the weights beside the optimiser's step",
+    "methods.<name>.labels": "what the training target is",
+    "methods.<name>.weights": "what happens to the weights besides the optimiser's step",
     "methods.<name>.start": "with the warm-up's weights, or with the seed's initial ones",
     "train.schedule.rise_epochs": "of `linear`: epochs in which the rate rises from 0; then it falls to 0 at the end",
     "source.npz.path": "of the archive, absolute or relative to the project or to `SGLR_DATA_ROOT`",
@@ -38,17 +38,17 @@ MEANINGS = {
     "model.small_cnn.batch_norm": "batch norm after each convolution",
     "model.wrn.depth": "6 n + 4: 10, 16, 22, 28, 34, ...",
     "model.wrn.width": "widening factor",
-    "attacks.*.n_examples": "the first so many test examples; null: as many as the suite",
-    "attacks.*.loss": "that it ascends",
+    "attacks.*.n_examples": "number of test examples, from the first; null: as many as the suite",
+    "attacks.*.loss": "the loss to maximise",
     "attacks.*.restarts": "the worst case per example counts",
     "attacks.apgd.steps": "gradient steps",
     "attacks.square.queries": "forward passes per example, at most",
     "labels.*.start_epoch": "the policy begins with this epoch, counted from 1; hard labels before",
     "labels.*.momentum": "share of the old table in each update",
     "labels.ensembling.ramp_epochs": "epochs over which the penalty rises to its weight",
-    "labels.ensembling.weight": "of the penalty, in the end",
+    "labels.ensembling.weight": "final weight of the penalty",
     "weights.*.start_epoch": "the policy begins with this epoch, counted from 1",
-    "weights.*.buffers": "batch statistics: averaged like the weights, copied from the live model, or computed anew",
+    "weights.*.buffers": "batch statistics: averaged like the weights, copied from the live model, or recomputed",
 }
 HEADER = "| key | allowed | as shipped | meaning |\n|---|---|---|---|"
 OPTIONS = "| option | allowed | default | meaning |\n|---|---|---|---|"

@@ -22,8 +22,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For scripts: JSO
 def main() -> None:
     """Self-guided label refinement for adversarial training.
 
-    The pipeline itself runs with `dvc repro`. Exit status: 0 done, 1 an error or a problem found, 2 a command that
-    cannot be understood, 130 stopped by Ctrl-C.
+    The pipeline itself runs with `dvc repro`. Exit status: 0 done, 1 an error or a problem found, 2 an
+    invalid command, 130 stopped by Ctrl-C.
     """
 
 
@@ -32,7 +32,7 @@ def main() -> None:
 @click.option("--dry-run", is_flag=True, help="Show the difference, write nothing.")
 @click.option("--force", is_flag=True, help="Write without asking.")
 def preset(name: str | None, dry_run: bool, force: bool) -> None:
-    """List the named experiments, or make params.yaml the one called NAME after showing the difference."""
+    """List the named experiments, or write the one called NAME to params.yaml after showing the difference."""
     from pathlib import Path
 
     from sglr import presets
@@ -42,7 +42,7 @@ def preset(name: str | None, dry_run: bool, force: bool) -> None:
         return
     change = presets.Change.to(name, Path("params.yaml"))
     if change.is_none:
-        click.echo(f"params.yaml is the preset {name} already.")
+        click.echo(f"params.yaml already is the preset {name}.")
         return
     for line in change.diff():
         click.secho(line, fg={"+": "green", "-": "red"}.get(line[:1]))
@@ -50,8 +50,8 @@ def preset(name: str | None, dry_run: bool, force: bool) -> None:
         return
     if change.objection and not force:
         if not sys.stdin.isatty():
-            raise click.ClickException(f"{change.objection} Say --force to write it all the same.")
-        click.confirm(f"{change.objection} Write it all the same?", abort=True)
+            raise click.ClickException(f"{change.objection} Use --force to write it anyway.")
+        click.confirm(f"{change.objection} Write it anyway?", abort=True)
     change.write()
     click.echo(f"params.yaml is now the preset {name}; `dvc repro` runs it.")
 
@@ -59,7 +59,7 @@ def preset(name: str | None, dry_run: bool, force: bool) -> None:
 @main.of(SET_UP, epilog=examples("sglr check", "sglr check other/params.yaml"))
 @click.argument("path", default="params.yaml", type=click.Path())
 def check(path: str) -> None:
-    """Say whether a params file is valid, and which of its values are probably not meant."""
+    """Validate a params file and warn about values that are probably mistakes."""
     from sglr import config
 
     settings = config.load(path)
@@ -74,7 +74,7 @@ def check(path: str) -> None:
 def doctor(as_json: bool) -> None:
     """Check versions, params, device, data, disk and tracking, and say what to do.
 
-    Exit status 1 if something is in the way of a run.
+    Exit status 1 if something prevents a run.
     """
     from dataclasses import asdict
     from pathlib import Path
@@ -94,7 +94,7 @@ def doctor(as_json: bool) -> None:
 @main.of(FOLLOW, epilog=examples("sglr status", "watch -n 5 sglr status", "sglr status --json"))
 @as_json
 def status(as_json: bool) -> None:
-    """Say which items are done, running (epoch, time left), orphaned, out of date and why, waiting, or not run."""
+    """List which items are done, running (epoch, time left), orphaned, out of date and why, waiting, or not run."""
     from dataclasses import asdict
     from pathlib import Path
 
@@ -110,7 +110,7 @@ def status(as_json: bool) -> None:
     done = sum(one.state == "done" for one in found)
     rest = "; `dvc repro` runs the rest." if done < len(found) else "."
     if not state.can_go_on(Path(), found):
-        rest = "; params.yaml has to be mended first: `sglr check` lists what is wrong."
+        rest = "; fix params.yaml first: `sglr check` lists the errors."
     click.echo(f"{done} of {len(found)} items are done{rest}")
 
 
@@ -143,9 +143,9 @@ def results(cost: bool, as_json: bool) -> None:
     click.echo(path.read_text(encoding="utf-8"))
     try:
         if status.is_outdated(Path(), "report"):
-            click.echo("This report is older than what it is about: `sglr status` says what has changed.", err=True)
+            click.echo("This report is out of date: `sglr status` says what has changed.", err=True)
     except UserError as error:
-        click.echo(f"Whether this report is of the files at hand cannot be told: {error}", err=True)
+        click.echo(f"Cannot tell whether this report is up to date: {error}", err=True)
 
 
 @main.of(
@@ -157,7 +157,7 @@ def results(cost: bool, as_json: bool) -> None:
 )
 @click.argument("images", nargs=-1, required=True, type=click.Path())
 @click.option(
-    "--model", "trained", required=True, type=click.Path(), help="artifacts/train/<method>-<seed>/last, or like."
+    "--model", "trained", required=True, type=click.Path(), help="Such as artifacts/train/<method>-<seed>/last."
 )
 @click.option("--attack", is_flag=True, help="Attack each image too, in params.yaml's norm; saved in --output.")
 @click.option(
@@ -165,7 +165,7 @@ def results(cost: bool, as_json: bool) -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Radius in 255ths, in params.yaml's norm, 1 or more; default: params.yaml's.",
 )
-@click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Of PGD.")
+@click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="PGD steps.")
 @click.option("--output", default="adversarial", show_default=True, type=click.Path(), help="Folder of the PNG files.")
 @click.pass_context
 def predict(
@@ -174,10 +174,10 @@ def predict(
 ) -> None:  # fmt: skip
     """Classify IMAGES (files) with a trained model, with its confidence; on request, attack them.
 
-    Classes have names where the data that the model was trained on are in artifacts/data, else numbers.
-    The model is a folder with model.safetensors and model.json, or a .safetensors file with its .json beside it.
-    The prediction under attack is that of the saved PNG file: its pixels are whole numbers, and still in the ball,
-    whose radius under linf is therefore cut to a whole number of 255ths.
+    Classes are named if the data that the model was trained on is in artifacts/data, else numbered.
+    The model is a folder with model.safetensors and model.json, or a .safetensors file with its .json next to it.
+    The prediction under attack is that of the saved PNG file: its pixels are whole numbers, and within the ball,
+    whose radius under linf is therefore rounded down to a whole number of 255ths.
     """
     from pathlib import Path
 
@@ -187,7 +187,7 @@ def predict(
 
     idle = [] if attack else [f"--{name}" for name in ("eps", "steps", "output") if _was_given(context, name)]
     if idle:
-        raise click.UsageError(f"{' and '.join(idle)} without --attack: nothing is attacked, and nothing saved.")
+        raise click.UsageError(f"{' and '.join(idle)} without --attack: nothing is attacked or saved.")
     model, shape, number = predicting.load(Path(trained))
     names = predicting.class_names(Path(trained), number)
     threat = config.load().threat if attack else None
@@ -223,22 +223,22 @@ def _shown(found: Any, names: list[str]) -> str:
         "sglr evaluate --weights theirs.pt --model wrn --option depth=28 --option width=10 --n-examples 1000",
     ),
 )
-@click.option("--weights", required=True, type=click.Path(), help="safetensors, or what torch.save wrote; never run.")
+@click.option("--weights", required=True, type=click.Path(), help="safetensors or torch.save file; no code is run.")
 @click.option("--model", "name", help="Architecture, as in params.yaml; not needed for a model of this project.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the architecture: --option depth=28.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Architecture option: --option depth=28.")
 @click.option("--num-classes", type=click.IntRange(min=2), help="Classes of the test set; default: as in the data.")
 @click.option("--normalization", metavar="MEAN/STD", help="Per channel: 0.49,0.48,0.45/0.25,0.24,0.26; default: none.")
-@click.option("--key", help="Where in the file the state dict is, when it holds several.")
+@click.option("--key", help="Key of the state dict in the file, if it holds several.")
 @click.option("--data", "folder", default="artifacts/data", show_default=True, type=click.Path(), help="Prepared data.")
 @click.option("--npz", type=click.Path(), help="Test images from elsewhere instead: x_test and y_test.")
 @click.option("--params", default="params.yaml", show_default=True, type=click.Path(), help="Threat model and suite.")
-@click.option("--n-examples", type=click.IntRange(min=1), help="The first so many test examples; default: the params'.")
+@click.option("--n-examples", type=click.IntRange(min=1), help="Test examples, from the first; default: the params'.")
 @click.option("--output", type=click.Path(), help="Folder of the results; default: in artifacts/foreign, by name.")
 @click.option("--device", default="auto", envvar="SGLR_DEVICE", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--nproc", default="auto", envvar="SGLR_NPROC", show_default=True, help="Processes that share the work.")
 @click.pass_context
 def evaluate(context: click.Context, weights: str, name: str | None, output: str | None, **given: Any) -> None:
-    """Measure the robustness of a model from elsewhere with the suite in params.yaml.
+    """Evaluate the robustness of a model from elsewhere with the suite in params.yaml.
 
     The results go to artifacts/foreign/<file name>, those of a checkpoint's folder to <training>-<checkpoint> there,
     such as at-0-last. A folder that holds results of other weights is refused.
@@ -248,7 +248,7 @@ def evaluate(context: click.Context, weights: str, name: str | None, output: str
     from sglr.exchange import evaluating, options
 
     if given["npz"] is not None and _was_given(context, "folder"):
-        raise click.UsageError("--data with --npz: the test images come from one of them.")
+        raise click.UsageError("--data and --npz: use only one of them for the test images.")
     target = Path(output) if output else evaluating.default_folder(Path(weights))
     metrics = options.run(Path(weights), name, target, **given)
     click.echo(f"{evaluating.table(metrics)}\nwritten to {target}")
@@ -268,7 +268,7 @@ def evaluate(context: click.Context, weights: str, name: str | None, output: str
 def export(path: str, output: str, name: str | None, checkpoint: str | None) -> None:
     """Write a model for others to use: RobustBench, torch alone, this project, with a model card.
 
-    PATH is a training folder (artifacts/train/<method>-<seed>), a checkpoint in it, or what `sglr evaluate` wrote.
+    PATH is a training folder (artifacts/train/<method>-<seed>), a checkpoint in it, or a folder of `sglr evaluate`.
     """
     from sglr.exchange import export
 
@@ -283,7 +283,7 @@ def export(path: str, output: str, name: str | None, checkpoint: str | None) -> 
 def register(item: str, checkpoint: str | None, name: str | None) -> None:
     """Put a trained model into MLflow's model registry, with signature and input example, loadable without pickle.
 
-    METHOD-SEED is an item of this project, such as sglr-0; its folder (artifacts/train/sglr-0) will do.
+    METHOD-SEED is an item of this project, such as sglr-0, or its folder (artifacts/train/sglr-0).
     """
     from pathlib import Path
 
@@ -294,10 +294,10 @@ def register(item: str, checkpoint: str | None, name: str | None) -> None:
 
 @main.of(TRACK, epilog=examples("sglr sync", "sglr sync --end-interrupted"))
 @click.option(
-    "--end-interrupted", is_flag=True, help="Mark runs KILLED whose process died without a word; resuming reopens them."
+    "--end-interrupted", is_flag=True, help="Mark runs whose process was killed as KILLED; resuming reopens them."
 )
 def sync(end_interrupted: bool) -> None:
-    """Send to MLflow what could not be sent while runs went on.
+    """Send to MLflow what could not be sent during the runs.
 
     Exit status 1 if something is still missing.
     """

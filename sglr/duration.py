@@ -16,8 +16,8 @@ from sglr.training.distributed import ALONE
 from sglr.training.precision import computing, memory_format
 from sglr.training.step import Networks
 
-# A gradient to the images is a forward and a backward pass. Learning takes one and a half of it, what is measured
-# after an epoch and what a label policy adds the rest.
+# A gradient to the images is a forward and a backward pass. Learning takes one and a half of it; measurements
+# after an epoch and the label policy's passes add the rest.
 _LEARNING = 2.0
 # Images at once, to begin with; more, up to a batch, while they take less than this many seconds.
 _FEW, _LONG_ENOUGH = 8, 0.2

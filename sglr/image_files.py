@@ -15,9 +15,9 @@ from sglr import files
 if TYPE_CHECKING:
     from PIL import Image
 
-# Others have readers that start programs (EPS) or have seen few hostile files.
+# Others have readers that start programs (EPS) or are rarely tested with hostile files.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-# Unfolded, an image takes up to sixteen bytes for each: this many are a gigabyte.
+# Decoded, an image takes up to sixteen bytes for each: this many are a gigabyte.
 _MOST_PIXELS = 2**26
 # What undoes the orientations 2 to 8 of EXIF, by Pillow's names.
 _TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
@@ -29,7 +29,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
     """An image file as (1, C, H, W) in [0, 1] for a model of images ``shape``, and what was done to it, in words.
 
     As a viewer shows it, transparent parts over white; grey or colour as the model wants it; resized (bilinear) where
-    the size differs. FileError when it is no image, or one whose range of values is not known.
+    the size differs. FileError when it is not an image, or its range of values is unknown.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -44,7 +44,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
                 )
             image, done = _as_shown(found, path)
             image = image.convert("L" if channels == 1 else "RGB")
-    # Of a broken PNG, Pillow says SyntaxError; a damaged one of another format breaks its reader in other ways.
+    # For a broken PNG, Pillow raises SyntaxError; a damaged one of another format breaks its reader in other ways.
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, LookupError, EOFError, struct.error, MemoryError,
             Image.DecompressionBombError) as error:  # fmt: skip
         raise files.FileError(f"cannot read {path} as an image: {error}") from None
@@ -66,7 +66,7 @@ def _as_shown(found: "Image.Image", path: Path) -> "tuple[Image.Image, list[str]
     found.load()
     image = found
     if turn is not None:
-        done.append("turned as its EXIF data say")
+        done.append("oriented by its EXIF data")
         if found.format != "TIFF":  # Pillow turns these itself
             image = found.transpose(Image.Transpose[turn])
     # Of PNG and PPM, Pillow has 16 bits of grey as 32.
@@ -74,8 +74,8 @@ def _as_shown(found: "Image.Image", path: Path) -> "tuple[Image.Image, list[str]
         image = _in_8_bits(image)
     if image.mode in ("I", "F"):
         raise files.FileError(
-            f"{path} has grey values of 32 bits or with a sign, and which of them is white is not known: save it with 8"
-            " or 16 bits."
+            f"{path} has grey values of 32 bits or with a sign, and their white level is unknown: save it with 8 or"
+            " 16 bits."
         )
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -102,7 +102,7 @@ def _in_8_bits(image: "Image.Image") -> "Image.Image":
 def targets(images: Iterable[str], folder: Path) -> dict[Path, Path]:
     """Where in ``folder`` the adversarial image of each file goes: no two to the same place.
 
-    Raises FileError for a folder that would put one over an input, or over what ``save_image`` did not write.
+    Raises FileError if one would overwrite an input, or a file that ``save_image`` did not write.
     """
     found: dict[Path, Path] = {}
     for image in map(Path, images):
@@ -110,11 +110,11 @@ def targets(images: Iterable[str], folder: Path) -> dict[Path, Path]:
         found[image] = next(path for name in names if (path := folder / f"{name}.png") not in found.values())
     over = {path.resolve() for path in found} & {path.resolve() for path in found.values()}
     if over:
-        raise files.FileError(f"{min(over)} would be written over: choose another folder with --output.")
+        raise files.FileError(f"{min(over)} would be overwritten: choose another folder with --output.")
     others = [path for path in found.values() if path.exists() and not _is_ours(path)]
     if others:
         raise files.FileError(
-            f"{others[0]} would be written over, and is not of an earlier `{_MADE_BY}`: choose another folder with"
+            f"{others[0]} would be overwritten, and is not from an earlier `{_MADE_BY}`: choose another folder with"
             " --output."
         )
     return found

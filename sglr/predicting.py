@@ -32,7 +32,7 @@ def predict(model: nn.Module, x: Tensor, top: int = 3) -> Prediction:
 
 
 def radius(norm: str, eps_255: float) -> float:
-    """The radius, in 255ths, of a ball that image files can show: under linf a whole number, what is over is cut off.
+    """The radius, in 255ths, of a ball that image files can show: under linf rounded down to a whole number.
 
     Raises ConfigError below 1, within which no image file differs from another.
     """
@@ -48,7 +48,7 @@ def attacked(model: nn.Module, x: Tensor, *, norm: str, eps_255: float, steps: i
     """An adversarial image (1, C, H, W): PGD away from the class that is predicted, step size a quarter of eps.
 
     Its pixels, like those of x, are 255ths, so that an image file holds exactly this image. ``eps_255`` as ``radius``
-    gives it; of a smaller change than half a 255th in every pixel nothing is left.
+    returns it; a change of less than half a 255th in every pixel is rounded away.
     """
     ball = threat.build(norm, eps_255 / 255)
     with torch.no_grad():
@@ -87,7 +87,7 @@ def class_names(path: Path, number: int) -> list[str]:
     """Names of the ``number`` classes of the model that ``load`` reads at ``path``.
 
     Those of the data it was trained on (of a model from elsewhere: evaluated on), if that is on record, as ``gather``
-    says, and has names; else the numbers. What lies in artifacts/data may be other data.
+    says, and has names; else the numbers. artifacts/data may hold other data.
     """
     # A file of another name was copied from its records.
     data = gather(path).data if path.is_dir() or path.name == WEIGHTS else None

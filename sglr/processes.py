@@ -1,4 +1,4 @@
-"""Helper processes on this machine: started together, ended together; those that a launcher started; their device."""
+"""Helper processes on this machine, started and ended together; those that a launcher started; their device."""
 
 import contextlib
 import multiprocessing
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 # How long the first process has to find out by itself that another one failed.
 _GRACE = 30.0
-# After an error of its own, how long it looks whether that was another one's end.
+# After its own error, how long it checks whether the end of another process caused it.
 _MOMENT = 2.0
-# Both reach the whole group; the first process decides what becomes of it.
+# Both reach the whole group; the first process decides how it ends.
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class ProcessError(UserError, RuntimeError):
-    """A helper process that failed, and what it said."""
+    """A helper process failed; the message holds its error."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Launch:
 
 
 def launched() -> Launch | None:
-    """What a launcher said in the environment: RANK, WORLD_SIZE and LOCAL_RANK; None without one, or alone under it.
+    """The launcher's environment: RANK, WORLD_SIZE and LOCAL_RANK; None without a launcher, or alone under it.
 
-    Raises ConfigError when they do not fit each other.
+    Raises ConfigError when they are inconsistent.
     """
     found = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
     if found[0] is None or found[1] is None:
@@ -59,7 +59,7 @@ def launched() -> Launch | None:
         rank = size = local = -1
     if not 0 <= rank < size or not 0 <= local < size:
         raise ConfigError(
-            f"RANK={found[0]}, WORLD_SIZE={found[1]} and LOCAL_RANK={found[2]} do not fit each other: 0 <= RANK <"
+            f"RANK={found[0]}, WORLD_SIZE={found[1]} and LOCAL_RANK={found[2]} are inconsistent: 0 <= RANK <"
             " WORLD_SIZE and 0 <= LOCAL_RANK < WORLD_SIZE is expected"
         )
     beside = os.environ.get("LOCAL_WORLD_SIZE", "")
@@ -69,7 +69,7 @@ def launched() -> Launch | None:
 def device(asked: str, called: str = "SGLR_DEVICE") -> "torch.device":
     """The device that ``asked`` stands for: cpu, cuda, cuda:1 ..., or "auto", a GPU where there is one, else the CPU.
 
-    Raises ConfigError for any other, and for a GPU that is not there; ``called``: where the user said it.
+    Raises ConfigError for any other, and for a GPU that does not exist; ``called``: the setting's name in messages.
     """
     import torch
 
@@ -78,26 +78,26 @@ def device(asked: str, called: str = "SGLR_DEVICE") -> "torch.device":
     try:
         found = torch.device(asked)
     except RuntimeError:
-        raise ConfigError(f"{called}={asked!r} is no device; use auto, cpu, cuda or cuda:<number>.") from None
+        raise ConfigError(f"{called}={asked!r} is not a device; use auto, cpu, cuda or cuda:<number>.") from None
     if found.type not in ("cpu", "cuda"):
         raise ConfigError(f"{called}={asked!r} is not supported; use auto, cpu, cuda or cuda:<number>.")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         there = torch.cuda.device_count()
-        raise ConfigError(f"{called}={asked!r} asks for a GPU, but torch sees {there}. Use {called}=cpu or auto.")
+        raise ConfigError(f"{called}={asked!r} requests a GPU, but torch sees {there}. Use {called}=cpu or auto.")
     return found
 
 
 def count(asked: str, device: "torch.device", called: str = "SGLR_NPROC") -> int:
     """How many processes ``asked`` stands for: a number, or "auto", one per GPU and one on a CPU.
 
-    Raises ConfigError for anything else; ``called``: where the user said it.
+    Raises ConfigError for anything else; ``called``: the setting's name in messages.
     """
     if asked == "auto":
         import torch
 
         return max(1, torch.cuda.device_count()) if device.type == "cuda" and device.index is None else 1
     if not asked.isascii() or not asked.isdigit() or int(asked) < 1:
-        raise ConfigError(f"{called}={asked!r} is no number of processes; use auto, 1, 2 ...")
+        raise ConfigError(f"{called}={asked!r} is not a number of processes; use auto, 1, 2 ...")
     return int(asked)
 
 
@@ -134,7 +134,7 @@ def alongside(helpers: int, work: Callable[..., None], *arguments: Any) -> Itera
         except (ConfigError, FileError):
             raise
         except Exception as error:
-            # Of the end of another one this process may know no more than that a connection is closed.
+            # All this process may know of another one's end is that a connection is closed.
             wait([process.sentinel for process in processes], timeout=_MOMENT)
             failed = guard.failure()
             if failed is not None:
@@ -163,14 +163,14 @@ def _signals_held() -> Iterator[None]:
 
 
 class _Guard:
-    """Knows how the helpers ended; one thread at a time, since the system says it once."""
+    """Knows how the helpers ended; one thread at a time, since the system reports it once."""
 
     def __init__(self, processes: list[BaseProcess], said: "SimpleQueue[str]") -> None:
         self._processes, self._said = processes, said
         self._lock, self._over = threading.Lock(), threading.Event()
 
     def failure(self) -> ProcessError | None:
-        """The first that failed, with what it said."""
+        """The first that failed, with its error."""
         with self._lock:
             for rank, process in enumerate(self._processes, start=1):
                 if wait([process.sentinel], timeout=0):

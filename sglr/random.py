@@ -1,4 +1,4 @@
-"""Random streams that depend on what they are for, not on what was drawn before.
+"""Random streams that depend on their purpose, not on what was drawn before.
 
 A stream is named by (seed, purpose, epoch, step). A resumed run, a run on several processes and an uninterrupted one
 therefore see the same numbers.

@@ -1,4 +1,4 @@
-"""Items that a process works on now, and how far they are: from locks, processes and journals."""
+"""Items that a process is working on, and their progress: from locks, processes and journals."""
 
 import contextlib
 import itertools
@@ -15,8 +15,8 @@ _RECENT_EPOCHS = 5
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running item has come: seconds since its process started; of a training that is tracked the last epoch
-    that ended, of how many, and an estimate of the seconds left. None where it cannot be told."""
+    """Progress of a running item: seconds since its process started; for a tracked training the last completed epoch,
+    the number of epochs, and an estimate of the seconds left. None where unknown."""
 
     seconds: float | None = None
     epoch: int | None = None
@@ -31,7 +31,7 @@ class Progress:
 
 
 def processes_at_work(root: Path) -> dict[str, tuple[bool, Progress]]:
-    """Items that a process works on now: whether the pipeline that started it is gone, and how far it is."""
+    """Items that a process is working on: whether the pipeline that started it is gone, and its progress."""
     found = {}
     for path in sorted((root / ".sglr" / "locks").glob("*.lock")):
         if _held(path):
@@ -54,7 +54,7 @@ def _held(path: Path) -> bool:
 
 
 def _process(root: Path, item: str) -> Any:
-    """The process of a running item; None when it cannot be told."""
+    """The process of a running item; None when unknown."""
     import psutil
 
     stage, _, rest = item.partition("@")
@@ -77,7 +77,7 @@ def _left_alone(process: Any) -> bool:
 
 
 def progress(root: Path, item: str, process: Any) -> Progress:
-    """How far an item is, from its process and, of a training, its journal."""
+    """Progress of an item, from its process and, for a training, its journal."""
     elapsed = None if process is None else max(0.0, time.time() - process.create_time())
     stage = item.partition("@")[0]
     folders = sorted((root / ".sglr" / "journal").glob(f"{item}-*"), key=os.path.getmtime)

@@ -1,6 +1,6 @@
-"""How far a project is: which items are done, running, orphaned, out of date and why, waiting, or not run.
+"""A project's progress: which items are done, running, orphaned, out of date and why, waiting, or not run.
 
-Worked out from dvc.yaml, params.yaml, dvc.lock and the files, without DVC, whose own status fails while a run goes on.
+Worked out from dvc.yaml, params.yaml, dvc.lock and the files, without DVC, whose own status fails during a run.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from sglr.running import Progress, processes_at_work
 State = Literal["done", "running", "orphaned", "out of date", "waiting", "not run"]
 _MOST_REASONS = 3
 _ATTEMPTS = 10
-# It runs again after any edit of params.yaml and writes what it wrote before: nothing waits for that.
+# It runs again after any edit of params.yaml and writes the same output: nothing waits for it.
 _SAME_EVERY_TIME = "check"
 
 
@@ -38,7 +38,7 @@ class Item:
 
 @dataclass
 class Status:
-    """The state of an item; ``reasons`` of being out of date or waiting; how far a running one has come, in ``reasons``
+    """The state of an item; ``reasons`` why it is out of date or waiting; the progress of a running one, in ``reasons``
     as text and in ``progress``."""
 
     item: str
@@ -79,7 +79,7 @@ def status(root: Path) -> list[Status]:
 
 
 def is_outdated(root: Path, item: str) -> bool:
-    """Whether an item is not what the files at hand make; False where there is no pipeline. Raises as ``status``."""
+    """Whether an item does not match the current files; False where there is no pipeline. Raises as ``status``."""
     if not (root / "dvc.yaml").is_file():
         return False
     return any(one.item == item and one.state != "done" for one in status(root))
@@ -97,7 +97,7 @@ def can_go_on(root: Path, found: list[Status]) -> bool:
 
 
 def names(root: Path) -> set[str] | None:
-    """The items of the study at hand; None where there is no pipeline."""
+    """The items of the current study; None where there is no pipeline."""
     try:
         return {item.name for item in read_items(root)}
     except (files.FileError, config.ConfigError):
@@ -137,7 +137,7 @@ def _listed(params: dict[str, Any], key: str) -> list[Any]:
     found = _value(params, key)
     if not isinstance(found, list):
         said = f"params.yaml: {key} must be a list (found {found!r})"
-        raise config.ConfigError(f"{said}; `sglr check` lists what is wrong.")
+        raise config.ConfigError(f"{said}; `sglr check` lists the errors.")
     return found
 
 
@@ -157,7 +157,7 @@ def _value(params: dict[str, Any], key: str) -> Any:
 
 
 def _locked(root: Path) -> dict[str, Any]:
-    """What dvc.lock records of each item; empty without one."""
+    """The dvc.lock entry of each item; empty without one."""
     path = root / "dvc.lock"
     if not path.is_file():
         return {}
@@ -201,7 +201,7 @@ def _in_order(items: list[Item], makers: dict[str, str]) -> list[Item]:
 
 
 def _differences(root: Path, item: Item, recorded: dict[str, Any], params: dict[str, Any]) -> Iterator[str]:
-    """What is not as dvc.lock has it, in words."""
+    """Differences from dvc.lock, in words."""
     if recorded.get("cmd") != item.command:
         yield "its command changed"
     before = recorded.get("params", {}).get("params.yaml", {})
@@ -220,7 +220,7 @@ def _differences(root: Path, item: Item, recorded: dict[str, Any], params: dict[
         if not (root / out).exists():
             yield f"{out} is missing"
         elif made.get(out) != _digest(root / out):
-            yield f"{out} is not what was made"
+            yield f"{out} was modified"
 
 
 def _changed(key: str, before: Any, now: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""How the ``sglr`` command behaves on a terminal: commands in the order of use, errors in one message, a polite end."""
+"""How the ``sglr`` command behaves on a terminal: commands in the order of use, errors in one message, a clean exit."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ class Group(click.Group):
     """Commands listed by section in the order they were defined.
 
     An error that a user can cause ends in one message and status 1, Ctrl-C in one line and status 130; anything else
-    keeps its traceback. NO_COLOR switches colours off on a terminal too.
+    keeps its traceback. NO_COLOR also turns colours off on a terminal.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,5 +57,5 @@ class Group(click.Group):
 
 
 def examples(*lines: str) -> str:
-    """Commands to copy, as an epilog that click leaves as it stands."""
+    """Commands to copy, as an epilog that click leaves unchanged."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

@@ -1,4 +1,4 @@
-"""What dvc.yaml and dvc.lock say of one stage item: its keys, its inputs, its snapshots, whether it is committed."""
+"""One stage item in dvc.yaml and dvc.lock: its keys, its inputs, its snapshots, whether it is committed."""
 
 import contextlib
 import hashlib
@@ -57,7 +57,7 @@ class Definition:
         return f"{self.stage}@{'-'.join(parts)}" if parts else self.stage
 
     def clear_partial(self) -> None:
-        """Remove files that were under way when an earlier run of it was killed; whoever calls holds its lock."""
+        """Remove files that were under way when an earlier run of it was killed; the caller holds its lock."""
         folder = _ARTIFACTS / self.stage / self.item.partition("@")[2]
         for left in folder.rglob(f".*{files.PARTIAL}"):
             left.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ class Definition:
 
     @property
     def lock(self) -> Path:
-        """The lock held while somebody works on it in this folder."""
+        """The lock held while a process works on it in this folder."""
         return _OWN / "locks" / f"{self.item}.lock"
 
     @property
@@ -127,9 +127,8 @@ class Definition:
         edited = [dep for dep, now in self.given().items() if given[dep] != now]
         if edited:
             raise config.ConfigError(
-                f"{', '.join(edited)} changed while {self.item} was running, and DVC would take its result for one of"
-                " the changed code; it is discarded. Run it again, or put back what was there before: then it goes on"
-                " from its snapshots."
+                f"{', '.join(edited)} changed while {self.item} was running, so DVC would record the wrong code;"
+                " the result is discarded. Run it again, or restore the old code to continue from its snapshots."
             )
 
     def mark_finished(self, metrics: Path) -> None:
@@ -140,7 +139,7 @@ class Definition:
 
     @staticmethod
     def prune_snapshots() -> None:
-        """Remove the snapshots of items whose outs DVC has committed, and those that nobody came back to for weeks."""
+        """Remove the snapshots of items whose outs DVC has committed, and those abandoned for weeks."""
         finished = list(_snapshots().glob(f"*/*/{_FINISHED}"))
         outs = recorded_outs() if finished else {}
         for path in finished:
@@ -160,7 +159,7 @@ class Definition:
 
 
 def _members(path: Path) -> list[Path]:
-    """A file, or the files of a folder without what an editor puts beside one that is open."""
+    """A file, or the files of a folder without those an editor creates next to an open one."""
     if not path.is_dir():
         return [path]
     within = sorted(member for member in path.rglob("*") if member.is_file())
@@ -194,7 +193,7 @@ def _lock_of(snapshots: Path) -> Path:
 
 
 def _remove(snapshots: Path) -> None:
-    """Remove snapshots, unless somebody works with them."""
+    """Remove snapshots, unless a process works with them."""
     with contextlib.suppress(files.FileError), files.lock(_lock_of(snapshots)):
         shutil.rmtree(snapshots, ignore_errors=True)
         _lock_of(snapshots).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from stages.runtime import ARTIFACTS, stage
 
 @click.command()
 def main() -> None:
-    """Write artifacts/report from what the other stages left."""
+    """Write artifacts/report from the outputs of the other stages."""
     with stage("report") as run:
         folder = ARTIFACTS / "report"
         summary = report.write(run.config, ARTIFACTS, folder)

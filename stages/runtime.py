@@ -1,4 +1,4 @@
-"""What every stage does around its one library call: config, device, threads, lock, snapshots, signals, tracking."""
+"""Everything a stage does around its one library call: config, device, threads, lock, snapshots, signals, tracking."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ class Run:
     device: "torch.device"
     watch: Watch
     leads: bool = True
-    """Whether this process speaks and writes for all that a launcher started."""
+    """Whether this process prints and writes for all that a launcher started."""
 
     def loop(self) -> dict[str, Any]:
         """Keywords of ``sglr.training``'s items: processes, snapshots, a row's way to the tracker, when to stop."""
@@ -49,7 +49,7 @@ class Run:
         snapshots = Snapshots(self.definition.snapshots, seconds, warn=partial(click.echo, err=True))
         self.watch.graceful = True
         return {
-            # On its own it stays one process: how many GPUs a machine has is not to move the last bits of a training.
+            # On its own it stays one process, so that the GPU count does not alter the last bits of a training.
             "nproc": 1 if _nproc() == "auto" else processes.count(_nproc(), self.device),
             "snapshots": snapshots,
             "on_resume": self._say_resumed,
@@ -58,7 +58,7 @@ class Run:
         }
 
     def pieces(self) -> dict[str, Any]:
-        """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, a word on resuming."""
+        """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, a message on resuming."""
         return {
             "journal": self.definition.snapshots,
             "nproc": processes.count(_nproc(), self.device),
@@ -106,7 +106,7 @@ def stage(
     name: str, *, method: str | None = None, seed: int | None = None, parent: str | None = None, track: bool = True,
     shared: bool = False,
 ) -> Iterator[Run]:  # fmt: skip
-    """Everything around a stage's work. Errors a user can cause end in one message and exit status 1.
+    """Everything around a stage's work. Errors a user can cause give one message and exit status 1.
 
     Of several processes that a launcher such as torchrun started, one holds the lock and tracks; the others work with
     it where the stage is ``shared``, else they end at once.
@@ -160,7 +160,7 @@ def _alone(definition: Definition) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stopped_if_asked(watch: Watch) -> Iterator[None]:
-    """Whatever the work ended in: once the end was asked for, it is Stopped."""
+    """Once a stop was requested, however the work ends, raise Stopped."""
     try:
         yield
     except Exception:
@@ -204,12 +204,12 @@ def _tracker(
 
 
 def _nproc() -> str:
-    """How many processes are asked for: a number, or auto."""
+    """The number of processes requested: a number, or auto."""
     return os.environ.get("SGLR_NPROC", "auto")
 
 
 def _prepare_torch(threads: int) -> "torch.device":
-    """Set the thread count, which decides the last bits, and choose the device that SGLR_DEVICE asks for."""
+    """Set the thread count, which affects the last bits, and choose the device that SGLR_DEVICE requests."""
     import torch
 
     torch.set_num_threads(threads)

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Stopped(SystemExit):
-    """A signal, or the death of the pipeline that started this stage, asks it to end; status 128 + signal."""
+    """A signal, or the death of the pipeline that started this stage, ends it; status 128 + signal."""
 
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(status)
@@ -46,7 +46,7 @@ class Watch:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise Stopped if the end was asked for meanwhile."""
+        """Raise Stopped if a stop was requested meanwhile."""
         if self.reason is not None:
             raise Stopped(self.reason, self._status)
 

@@ -105,7 +105,7 @@ def test_sync_fails_where_something_is_missing(monkeypatch):
     monkeypatch.setattr(tracking, "sync", lambda root, end_interrupted: report)
     result = call("sync")
     assert result.exit_code == 1
-    assert "train@at-0: not wholly sent: no server" in result.output
+    assert "train@at-0: not completely sent: no server" in result.output
 
 
 def test_colours_on_a_terminal_only_and_not_where_they_are_not_wanted(monkeypatch):
@@ -143,7 +143,7 @@ def test_json_for_scripts(monkeypatch, tmp_path):
     (tmp_path / "dvc.yaml").touch()
     result = call("results", "--json")
     assert json.loads(result.stdout) == {"format": 1}
-    assert "This report is older than what it is about" in result.stderr
+    assert "This report is out of date" in result.stderr
 
     def conflicts(root):
         raise FileError("dvc.lock holds conflicts of a merge")
@@ -151,5 +151,5 @@ def test_json_for_scripts(monkeypatch, tmp_path):
     monkeypatch.setattr(status, "status", conflicts)
     result = call("results", "--json")
     assert result.exit_code == 0
-    said = "Whether this report is of the files at hand cannot be told: dvc.lock holds conflicts of a merge"
+    said = "Cannot tell whether this report is up to date: dvc.lock holds conflicts of a merge"
     assert said in result.stderr

@@ -168,7 +168,7 @@ def test_a_folder_with_results_of_another_kind_is_refused(project):
     assert (result.exit_code, "out/model/last is another model: name another folder" in result.output) == (1, True)
     assert files.digest(project / "out") == before
     result = call("--weights", "author.tar", *OPTIONS, "--nproc", "two")
-    assert "--nproc='two' is no number of processes" in result.output
+    assert "--nproc='two' is not a number of processes" in result.output
 
 
 def test_another_network_of_the_same_file_does_not_replace_the_first(project):
@@ -219,7 +219,7 @@ def test_normalization_is_the_first_layer(project):
 def test_images_come_from_one_place(project):
     for folder in ("artifacts/data", "elsewhere"):
         result = call("--weights", "author.tar", *OPTIONS, "--npz", "own.npz", "--data", folder)
-        assert (result.exit_code, "--data with --npz: " in result.output) == (2, True), result.output
+        assert (result.exit_code, "--data and --npz: " in result.output) == (2, True), result.output
     assert not (project / "artifacts/foreign").exists()
 
 
@@ -257,13 +257,13 @@ REFUSED = {
     "unknown option": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "deep=3"), "has no option 'deep'"),
     "not an option": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "deep"), "is not KEY=VALUE"),
     "classes": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "num_classes=10"),
-                "no option 'num_classes'; say it with --num-classes. It has: batch_norm, channels, hidden"),
+                "no option 'num_classes'; use --num-classes. It has: batch_norm, channels, hidden"),
     "normalization": (lambda p: ("--weights", "author.tar", *OPTIONS, "--normalization", "1"), "is not MEAN/STD"),
     "deviation of 0": (lambda p: ("--weights", "author.tar", *OPTIONS, "--normalization", "0.5/0"),
                        r"^Error: model 'small_cnn': normalization\.std\.0: Input should be greater than 0\n$"),
     "no file": (lambda p: ("--weights", "absent.pt", *OPTIONS), "absent.pt: No such file"),
     "no params": (lambda p: ("--weights", "author.tar", *OPTIONS, "--params", "no.yaml"), "cannot read no.yaml"),
-    "device": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "tpu"), "--device='tpu' is no device"),
+    "device": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "tpu"), "--device='tpu' is not a device"),
     "no such GPU": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "cuda:9"), "but torch sees"),
 }  # fmt: skip
 

@@ -318,7 +318,7 @@ def test_a_file_that_no_export_left_is_not_written_over(study, file, beside):
     (study / "out" / file).write_text("mine")
     before = files.digest(study / "out")
     result = call("artifacts/train/sglr-0", "--output", "out")
-    assert (result.exit_code, f"out/{file} would be written over" in result.output) == (1, True), result.output
+    assert (result.exit_code, f"out/{file} would be overwritten" in result.output) == (1, True), result.output
     assert files.digest(study / "out") == before
 
 
@@ -327,7 +327,7 @@ def test_a_readme_beside_parts_of_an_export_is_not_taken_for_its_card(study):
     (study / "out" / "model_info.json").unlink()
     (study / "out" / "README.md").write_text("mine")
     result = call("artifacts/train/sglr-0", "--output", "out")
-    assert (result.exit_code, "out/README.md would be written over" in result.output) == (1, True), result.output
+    assert (result.exit_code, "out/README.md would be overwritten" in result.output) == (1, True), result.output
 
 
 @pytest.mark.parametrize("left", range(7))

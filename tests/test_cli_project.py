@@ -155,7 +155,7 @@ def test_images_are_turned_as_their_exif_data_say(project, name, orientation):
     stored = shown if back is None else shown.transpose(Image.Transpose[back])
     stored.save(project / name, exif=exif)
     x, done = image_files.read_image(project / name, (1, 16, 32))
-    assert done == ("" if orientation == 1 else "turned as its EXIF data say")
+    assert done == ("" if orientation == 1 else "oriented by its EXIF data")
     assert x[0, 0, :8, :16].min() > 0.9
     assert x.mean() < 0.3
 
@@ -165,7 +165,7 @@ def test_other_exif_data_may_be_odd(project):
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x011A: 72.0})
     Image.new("L", (8, 4)).save(project / "a.jpg", exif=exif.tobytes().replace(b"\x01\x1a", b"\x01\x0d"))
-    assert image_files.read_image(project / "a.jpg", (1, 8, 4))[1] == "turned as its EXIF data say"
+    assert image_files.read_image(project / "a.jpg", (1, 8, 4))[1] == "oriented by its EXIF data"
 
 
 def test_attacked_images_are_saved_within_the_ball(project):
@@ -239,7 +239,7 @@ def test_images_of_the_same_name_do_not_replace_each_other(project):
     assert abs(levels[0] - 10) <= 2
     assert abs(levels[1] - 200) <= 2
     result = call(*arguments, "--output", "two")
-    assert (result.exit_code, "two/a.png would be written over" in result.output) == (1, True)
+    assert (result.exit_code, "two/a.png would be overwritten" in result.output) == (1, True)
     assert np.asarray(Image.open(project / "two/a.png")).max() == 200
 
 
@@ -249,7 +249,7 @@ def test_no_image_is_put_over_one_that_was_not_made_so(project):
     before = (project / "a.png").read_bytes()
     arguments = ("predict", "a.bmp", "--model", "artifacts/train/at-0/last", "--attack", "--eps", "4", "--output")
     result = call(*arguments, ".")
-    assert (result.exit_code, "a.png would be written over, and is not of an earlier" in result.output) == (1, True)
+    assert (result.exit_code, "a.png would be overwritten, and is not from an earlier" in result.output) == (1, True)
     assert (project / "a.png").read_bytes() == before
     for _ in range(2):
         assert call(*arguments, "out").exit_code == 0
@@ -355,7 +355,7 @@ def test_registering_what_is_not_there(project):
     assert "there is no model in artifacts/train/at-0/last" in result.output
     for path in ("artifacts/train/at-0/best", "/elsewhere/artifacts/train/at-0", "at-0/best"):
         result = call("register", path)
-        assert (result.exit_code, f"{path} is no training folder of this project" in result.output) == (1, True)
+        assert (result.exit_code, f"{path} is not a training folder of this project" in result.output) == (1, True)
 
 
 def test_the_checkpoint_registered_is_the_best_there_is(project, monkeypatch):

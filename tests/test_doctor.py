@@ -35,7 +35,7 @@ def test_doctor_finds_what_is_wrong(project, monkeypatch):
     result = call("doctor")
     assert result.exit_code == 1
     lines = result.output.splitlines()
-    assert any(line.startswith("problem") and "SGLR_DEVICE='cuda:3' asks for a GPU" in line for line in lines)
+    assert any(line.startswith("problem") and "SGLR_DEVICE='cuda:3' requests a GPU" in line for line in lines)
     assert any(line.startswith("warning") and "no server at 127.0.0.1:9" in line for line in lines)
     assert any(line.startswith("problem") and "there is no dvc.yaml" in line for line in lines)
     assert "secret" not in result.output
@@ -153,8 +153,8 @@ def test_the_forecast_grows_with_what_is_trained(params, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("SGLR_DEVICE", "banana", "SGLR_DEVICE='banana' is no device"),
-        ("SGLR_NPROC", "abc", "SGLR_NPROC='abc' is no number of processes"),
+        ("SGLR_DEVICE", "banana", "SGLR_DEVICE='banana' is not a device"),
+        ("SGLR_NPROC", "abc", "SGLR_NPROC='abc' is not a number of processes"),
         ("SGLR_SNAPSHOT_SECONDS", "nan", "SGLR_SNAPSHOT_SECONDS='nan' is not a number of seconds"),
     ],
 )

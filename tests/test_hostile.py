@@ -90,7 +90,7 @@ def test_an_npz_that_unfolds_to_far_more_than_its_size_is_refused(
     bomb: Path, tmp_path: Path, grown: Callable[[], int], read: Callable
 ):
     """One that compresses well and is small is read."""
-    with pytest.raises(files.FileError, match=r"cannot read .*bomb\.npz: its .* bytes unfold to 536,87.*refused"):
+    with pytest.raises(files.FileError, match=r"cannot read .*bomb\.npz: its .* bytes expand to 536,87.*refused"):
         read(bomb)
     assert grown() < ALLOWED
     images, labels = np.zeros((2000, 1, 8, 8), dtype=np.uint8), np.zeros(2000, dtype=np.int64)
@@ -225,10 +225,10 @@ MERGED = "a: &a {x: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (BOMB, "written out it holds more than 100,000 values"),
-        (MERGED, "written out it holds more than 100,000 values"),
-        ("a: &x [*x]\n", "line 1: an anchor holds itself"),
-        ("a: &x {b: *x}\n", "line 1: an anchor holds itself"),
+        (BOMB, "expanded it holds more than 100,000 values"),
+        (MERGED, "expanded it holds more than 100,000 values"),
+        ("a: &x [*x]\n", "line 1: an anchor contains itself"),
+        ("a: &x {b: *x}\n", "line 1: an anchor contains itself"),
         ("a: " + "[" * 5000, "not valid YAML"),
         ("a: " + "{b: " * 5000, "not valid YAML"),
         ("a: " + "9" * 5000, "not valid YAML"),

@@ -40,7 +40,7 @@ def test_what_a_user_can_put_right_has_one_base():
         (ModuleNotFoundError("no", name="torch.none_such"), None),
         (ModuleNotFoundError("no", name="sglr.nothing"), None),
         (ModuleNotFoundError("no", name=None), None),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. What takes less: a smaller train."),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. To use less memory: a smaller"),
         (RuntimeError("a bug"), None),
     ],
 )

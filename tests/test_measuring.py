@@ -209,7 +209,7 @@ def test_suites_can_be_used_again():
         ({"threat": None}, ConfigError, "^sglr.robustness: give the threat model"),
         ({"changes": {"train.epochs": 3}}, ConfigError, "train.epochs would have no effect: sglr.robustness"),
         ({"threat": None, "changes": {"threat.eps": 3}}, ConfigError, "threat.eps: unknown key"),
-        ({"device": "cuda:99"}, ConfigError, "device='cuda:99' asks for a GPU"),
+        ({"device": "cuda:99"}, ConfigError, "device='cuda:99' requests a GPU"),
         ({"params": "nowhere.yaml"}, ConfigError, "cannot read nowhere.yaml"),
         ({"x": X / 25}, ValueError, r"x has values from 0 to 10\.2"),
         ({"y": Y[:7]}, ValueError, r"30 images \(x\), 7 labels \(y\)"),

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from sglr.attacks.registry import Attack
 from sglr.threat import Threat
 
-# What float32 arithmetic adds to a distance, in [0, 1] units: one unit in the last place of a pixel per projection,
+# Rounding that float32 adds to a distance, in [0, 1] units: one unit in the last place of a pixel per projection,
 # and a part of the radius where a norm over many pixels is taken.
 _ABSOLUTE, _RELATIVE = 1e-6, 1e-5
 
 
 class LogitsError(RuntimeError):
-    """A model gave NaN or infinite logits: there is no prediction to compare."""
+    """A model returned NaN or infinite logits: there is no prediction to compare."""
 
 
 @torch.no_grad()

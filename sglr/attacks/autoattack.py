@@ -166,7 +166,7 @@ def warn_of_square(shares: dict[str, float]) -> None:
 
 @contextlib.contextmanager
 def captured_warnings() -> Iterator[list[str]]:
-    """Collect what AutoAttack warns of (randomised or masked defences, unusual logits) instead of printing it."""
+    """Collect AutoAttack's warnings (randomised or masked defences, unusual logits) instead of printing them."""
     found: list[str] = []
 
     class Collect(logging.Handler):

@@ -18,7 +18,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat) -> Tensor:
 
 @REGISTRY.register("fgsm")
 class FgsmOptions(AttackOptions):
-    """FGSM has nothing to set."""
+    """FGSM has no options."""
 
     def build(self, threat: Threat) -> Attack:
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What attacks can be asked about."""
+"""Checks of attack inputs."""
 
 import math
 
@@ -11,10 +11,10 @@ _ROUNDED = 1e-5
 
 
 def require_inputs(x: Tensor, y: Tensor, threat: Threat) -> None:
-    """Check what an attack is given; waits for the device.
+    """Check the inputs of an attack; waits for the device.
 
-    x: (N, ...) images in [0, 1]; y: (N,) class numbers, int64, or (N, ...) targets of a loss of one's own. TypeError
-    for anything of another kind, ValueError for other values.
+    x: (N, ...) images in [0, 1]; y: (N,) class numbers, int64, or (N, ...) targets of a custom loss. TypeError for
+    anything of another kind, ValueError for other values.
     """
     for name, given in (("images", x), ("labels", y)):
         if not isinstance(given, Tensor):
@@ -32,5 +32,5 @@ def require_inputs(x: Tensor, y: Tensor, threat: Threat) -> None:
         if math.isnan(low):
             raise ValueError("images must lie in [0, 1], found NaN")
         far = low < -_ROUNDED or high > 1 + _ROUNDED
-        todo = "normalise in the model, not before it" if far else "clamp(0, 1) takes off what rounding added"
+        todo = "normalise in the model, not before it" if far else "clamp(0, 1) removes rounding errors"
         raise ValueError(f"images must lie in [0, 1], found {low:.9g} to {high:.9g}: {todo}")

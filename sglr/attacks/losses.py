@@ -1,4 +1,4 @@
-"""What attacks maximise: one number per example, higher where the model does worse."""
+"""Losses that attacks maximise: one number per example, higher where the model does worse."""
 
 from collections.abc import Callable
 
@@ -52,7 +52,7 @@ def per_example(values: Tensor, y: Tensor) -> Tensor:
 
 
 def misfit(loss: str, num_classes: int) -> str | None:
-    """Why the loss of that name cannot be computed for so many classes; None where it can."""
+    """Why the loss of that name cannot be computed for ``num_classes``; None where it can."""
     if loss == "dlr" and num_classes < FEWEST_FOR_DLR:
         return f"the DLR loss needs at least {FEWEST_FOR_DLR} classes, there are {num_classes}"
     return None

@@ -1,4 +1,4 @@
-"""The mode an attack sees a model in, without a trace left behind."""
+"""The mode a model is in during an attack, restored afterwards."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from sglr.config.fields import BatchNormMode
 def attack_mode(model: nn.Module, bn: BatchNormMode) -> Iterator[None]:
     """Within the block the model is in ``bn`` mode; afterwards every module's mode is what it was.
 
-    In train mode batch norm normalises by the batch and leaves its running statistics as they are; what other layers
-    write into their buffers is taken back. ValueError for another mode.
+    In train mode batch norm normalises by the batch and leaves its running statistics unchanged; what other layers
+    write into their buffers is undone. ValueError for another mode.
     """
     if bn not in ("eval", "train"):
         raise ValueError(f"bn must be 'eval' or 'train', found {bn!r}")

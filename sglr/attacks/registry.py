@@ -1,4 +1,4 @@
-"""What evaluation knows of an attack: options with a ``build`` method that returns a function."""
+"""The interface of an attack: options with a ``build`` method that returns a function."""
 
 from typing import ClassVar, Protocol
 
@@ -23,12 +23,12 @@ class AttackOptions(Options):
     """Base of attack options: how many test examples it is run on (null: as many as the suite)."""
 
     packages: ClassVar[tuple[str, ...]] = ()
-    """What must be installed for it, beyond what training needs; names as pip takes them."""
+    """Packages it needs beyond those of training; names as pip takes them."""
 
     n_examples: int | None = Field(default=None, ge=1)
 
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
-        """Why it cannot attack models of so many classes and images (C, H, W) under this norm; None where it can."""
+        """Why it cannot attack models of ``num_classes`` and images (C, H, W) under this norm; None where it can."""
         return None
 
     def build(self, threat: Threat) -> Attack:

@@ -1,14 +1,14 @@
-"""What is valid and probably not meant: said where somebody looks, never refused."""
+"""Warnings about valid settings that are probably mistakes; never errors."""
 
 from sglr.config.sections import StepSchedule
 from sglr.config.study import Config
 
-# Fewer validations than these are no choice of a best epoch.
+# With fewer validations than these, choosing a best epoch is unreliable.
 _CHOICES = 5
 
 
 def doubts(config: Config) -> list[str]:
-    """Sentences on params that do less than they seem to, each beginning with its key."""
+    """Warnings about params that do less than they seem to, each beginning with its key."""
     return [*_radius(config), *_schedule(config), *_selection(config)]
 
 
@@ -42,6 +42,6 @@ def _selection(config: Config) -> list[str]:
     if every == 1 or measured >= _CHOICES or not config.data.validation_size:
         return []
     return [
-        f"train.selection.every {every} measures {measured} of {epochs} epochs: the best of so few is hardly a choice,"
-        " and gaps are small for that."
+        f"train.selection.every {every} measures {measured} of {epochs} epochs: so few candidates make"
+        " the best epoch, and the gap, unreliable."
     ]

@@ -5,19 +5,19 @@ import importlib.util
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# As they are imported.
+# Names as they are imported.
 _OF_THE_PIPELINE = (
     "PIL", "dvc", "jinja2", "matplotlib", "mlflow", "pandas", "psutil", "pyautoattack", "ruamel", "scipy", "sklearn",
     "torchvision",
 )  # fmt: skip
-# What pydantic says of tuples; YAML has lists only.
+# Pydantic's wording for tuples; YAML has lists only.
 _OF_LISTS = ("tuple_type", "too_short", "too_long")
 
 
 class UserError(Exception):
-    """Something a user can put right: the message says what, and the commands show nothing else of it.
+    """An error that a user can fix: the message says how, and the commands show only the message.
 
-    Base of ConfigError, FileError, TrainingError and the others of this library that are no bugs.
+    Base of ConfigError, FileError, TrainingError and this library's other errors that are not bugs.
     """
 
 
@@ -38,14 +38,14 @@ def for_users(error: Exception) -> str | None:
     # By its name: torch takes seconds to import.
     if any((kind.__module__, kind.__name__) == ("torch", "OutOfMemoryError") for kind in type(error).__mro__):
         return (
-            f"{str(error).split('. ')[0]}. What takes less: a smaller train.batch_size, evaluate.batch_size or"
+            f"{str(error).split('. ')[0]}. To use less memory: a smaller train.batch_size, evaluate.batch_size or"
             " analyze.gradients.chunk, or train.precision bf16."
         )
     return None
 
 
 def said(problem: Mapping[str, Any], key: str, found: str = "") -> str:
-    """'key: what is wrong with it', of one of pydantic's problems, in the words of YAML; ``found`` is put behind."""
+    """'key: problem' for one of pydantic's problems, in YAML's terms; ``found`` is appended."""
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in _OF_LISTS:
         message = message.replace("Tuple", "List").replace("tuple", "list")

@@ -11,7 +11,7 @@ from sglr.config.study import Config
 
 
 def section_type(where: list[Any], values: Any) -> type[BaseModel] | None:
-    """The type of the section at a key path, or None where it cannot be told. ``values`` picks among components."""
+    """The type of the section at a key path, or None where unknown. ``values`` picks among components."""
     current: Any = Config
     room = ""
     for part in where:

@@ -59,7 +59,7 @@ class Gradients(Section):
 
 def _odd(points: int) -> int:
     if points % 2 == 0:
-        raise ValueError(f"{points} is even: the middle one of an odd number is the model itself")
+        raise ValueError(f"{points} is even; it must be odd, so that the middle point is the model itself")
     return points
 
 
@@ -87,7 +87,7 @@ class Analyze(Section):
 
 
 class Report(Section):
-    """The comparison the report leads with."""
+    """The main comparison of the report."""
 
     baseline: Name
     bootstrap: Annotated[int, Field(ge=100)]

@@ -1,4 +1,4 @@
-"""Reading params.yaml strictly and turning validation failures into messages a person can act on."""
+"""Reading params.yaml strictly and turning validation failures into messages a user can act on."""
 
 import re
 from pathlib import Path
@@ -77,12 +77,12 @@ def parse(text: str, source: str = "params.yaml") -> dict[str, Any]:
 
 
 def recorded(text: str) -> Any:
-    """What DVC wrote into dvc.lock, which may be long, its scalars read as in ``parse``; yaml.YAMLError for no YAML."""
+    """What DVC wrote into dvc.lock, which may be long, its scalars read as in ``parse``; yaml.YAMLError if not YAML."""
     return yaml.load(text, Loader=_Fast)
 
 
 def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node holds once its anchors are written out; ConfigError for too many, or one without end."""
+    """How many values a node holds once its anchors are expanded; ConfigError for too many, or an endless one."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in known:
@@ -91,9 +91,9 @@ def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
         known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
     line = node.start_mark.line + 1
     if known[id(node)] == 0:
-        raise ConfigError(f"line {line}: an anchor holds itself.")
+        raise ConfigError(f"line {line}: an anchor contains itself.")
     if known[id(node)] > _MOST_VALUES:
-        raise ConfigError(f"line {line}: with its anchors written out it holds more than {_MOST_VALUES:,} values.")
+        raise ConfigError(f"line {line}: with its anchors expanded it holds more than {_MOST_VALUES:,} values.")
     return known[id(node)]
 
 

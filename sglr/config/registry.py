@@ -1,7 +1,7 @@
 """Components (models, sources, attacks, objectives, label and weight policies) found by name.
 
-A room of components holds one ``REGISTRY``. A component is one file in that room: a frozen ``Options`` type with what
-it can be told, registered under the name params.yaml uses, and a ``build`` (or ``read``) method that makes the thing
+A room of components holds one ``REGISTRY``. A component is one file in that room: a frozen ``Options`` type with its
+options, registered under the name params.yaml uses, and a ``build`` (or ``read``) method that makes the thing
 itself. In params.yaml it is written ``{name: refinement, alpha: 0.9}``, or just ``refinement`` where every option has a
 default.
 """
@@ -43,7 +43,7 @@ class Section(BaseModel):
 
 
 class Options(Section):
-    """What a component can be told. Subclasses add fields and the method that builds the component."""
+    """The options of a component. Subclasses add fields and the method that builds the component."""
 
     name: str
 

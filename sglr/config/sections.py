@@ -1,4 +1,4 @@
-"""The sections of params.yaml up to training. Keys are explained beside them in params.yaml; here: types and checks."""
+"""The sections of params.yaml up to training. Keys are explained in params.yaml; here: types and checks."""
 
 from typing import Annotated, Literal, Self
 
@@ -28,7 +28,7 @@ from sglr.config.registry import Section
 
 
 class Experiment(Section):
-    """What is compared, how often, under which name."""
+    """The methods compared, the seeds, and the name."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
     methods: Annotated[tuple[Name, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
@@ -48,7 +48,7 @@ class Noise(Section):
     def _consistent(self) -> Self:
         if (self.kind == "none") != (self.rate == 0):
             raise ValueError(
-                f"kind {self.kind!r} does not go with rate {self.rate}: kind none means rate 0, and rate 0 kind none"
+                f"kind {self.kind!r} does not fit rate {self.rate}: kind none means rate 0, and rate 0 kind none"
             )
         if self.map is not None and self.kind != "asymmetric":
             raise ValueError("map belongs to kind asymmetric only")
@@ -75,7 +75,7 @@ class Data(Section):
 
     @property
     def training_examples(self) -> int | None:
-        """How many examples are trained on; None where only the data can tell (your own arrays)."""
+        """How many examples are trained on; None where it depends on the data (your own arrays)."""
         if self.train_size is not None:
             return self.train_size
         whole = self.source.training_examples()
@@ -96,7 +96,7 @@ class Data(Section):
         if self.noise.kind == "asymmetric" and self.noise.map is None and self.source.asymmetric_map() is None:
             raise ValueError(
                 "noise.map: asymmetric noise needs a map from class to class, because the source"
-                f" {self.source.name!r} has none of its own"
+                f" {self.source.name!r} has none"
             )
         return self
 
@@ -124,7 +124,7 @@ class Optimizer(Section):
 
 
 class StepSchedule(Section):
-    """Learning rate times ``factor`` on *entering* each of the milestone epochs."""
+    """Learning rate times ``factor`` at the start of each of the milestone epochs."""
 
     name: Literal["step"]
     milestones: Epochs
@@ -166,7 +166,7 @@ class TrainAttack(Section):
 
 
 class Selection(Section):
-    """How the best epoch is chosen on the validation split: PGD of so many steps, every so many epochs."""
+    """How the best epoch is chosen on the validation split: PGD of ``steps`` steps, every ``every`` epochs."""
 
     steps: Positive
     every: Positive

@@ -1,4 +1,4 @@
-"""All of params.yaml, and what its sections demand of each other."""
+"""All of params.yaml, and checks across its sections."""
 
 from typing import Self
 
@@ -59,7 +59,7 @@ class Config(Section):
                 )
         if method.objective.needs_random_start and not self.train.attack.random_start:
             raise ValueError(
-                f"train.attack.random_start: false does not go with methods.{name}: what {method.objective.name!r}"
+                f"train.attack.random_start: false does not fit methods.{name}: what {method.objective.name!r}"
                 " maximises has no gradient at the natural image, so that the attack would follow rounding errors"
             )
         if self.warmup.objective == "standard" or self.warmup.epochs == 0 or method.start == "initial":

@@ -15,7 +15,7 @@ _ROUNDED = 1e-6
 
 @dataclass(frozen=True)
 class Arrays:
-    """What a source gives.
+    """The data of a source.
 
     ``x_train``, ``x_test``: (N, C, H, W), uint8 or float32 in [0, 1]. ``y_train``, ``y_test``: (N,) int64 in
     0 .. num_classes - 1, the true labels. ``classes``: names, or None where there are none. ``given_train``: (N,)
@@ -37,7 +37,7 @@ class Arrays:
         return channels, height, width
 
     def checked(self, where: str) -> "Arrays":
-        """These arrays, once they were found to be what the class promises.
+        """These arrays, after checking that they are what the class promises.
 
         Raises FileError that begins with ``where`` and names the array.
         """
@@ -53,17 +53,17 @@ class Arrays:
                 f" those of x_test {self.x_test.shape[1:]}."
             )
         if self.x_train.dtype != self.x_test.dtype:
-            raise FileError(f"{where}: x_train is {self.x_train.dtype}, x_test {self.x_test.dtype}; give both alike.")
+            raise FileError(f"{where}: x_train is {self.x_train.dtype}, x_test {self.x_test.dtype}; use one type.")
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise FileError(f"{where}: {len(self.classes)} class names for {self.num_classes} classes.")
         return self
 
 
 def as_images(x: Array) -> Array:
-    """Images of any usual form as (N, C, H, W), floating point ones as float32 without what rounding left outside
-    [0, 1]; what is none is left for the check.
+    """Images of any usual form as (N, C, H, W), floating point ones as float32 without rounding errors outside
+    [0, 1]; anything else is left for the check.
 
-    (N, H, W, C) is told by its last axis: 1 or 3, where the second is neither.
+    (N, H, W, C) is recognised by its last axis: 1 or 3, where the second is neither.
     """
     if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
         x = x.transpose(0, 3, 1, 2)
@@ -76,7 +76,7 @@ def as_images(x: Array) -> Array:
 
 
 def as_labels(y: Array) -> Array:
-    """Whole numbers of any type as int64; what are none is left for the check."""
+    """Whole numbers of any type as int64; anything else is left for the check."""
     whole = np.issubdtype(y.dtype, np.integer) and (y.dtype != np.uint64 or not y.size or y.max() < 2**63)
     return y.astype(np.int64, copy=False) if whole else y
 

@@ -35,7 +35,7 @@ def augment(x: Tensor, *, crop_padding: int, flip: bool, generator: torch.Genera
 
 
 def draw(n: int, *, crop_padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """What is to happen to each of n examples, (n, 3) int64: row and column of the crop, and 1 for a mirror image.
+    """The augmentation of each of n examples, (n, 3) int64: row and column of the crop, and 1 for a mirror image.
 
     Apart from ``transform``, so that processes which share a batch can draw for all of it and each use its rows.
     """

@@ -28,7 +28,7 @@ CONVENTIONS = {
 
 
 def describe(noise: Noise, source: SourceOptions, num_classes: int, *, per_seed: bool) -> dict[str, Any]:
-    """What meta.json says of the noise, complete enough to draw it again. Raises ConfigError for a bad class map."""
+    """The noise as recorded in meta.json, complete enough to draw it again. Raises ConfigError for a bad class map."""
     described: dict[str, Any] = {
         "kind": noise.kind,
         "rate": noise.rate,
@@ -55,7 +55,7 @@ def settle_map(noise: Noise, source: SourceOptions, num_classes: int) -> dict[in
     if not found:
         raise ConfigError(
             f"data.noise.map: asymmetric noise needs a map from class to class, because the source {source.name!r} has"
-            " none of its own; for example {0: 1, 1: 0}"
+            " none; for example {0: 1, 1: 0}"
         )
     for pair in found.items():
         if not all(0 <= label < num_classes for label in pair) or pair[0] == pair[1]:
@@ -108,10 +108,10 @@ def draw_for(true: Array, description: dict[str, Any], num_classes: int, run_see
 
 
 def of_the_data(given: Array, noise: Noise, description: dict[str, Any]) -> Array:
-    """The labels (N,) that the data comes with, which ``description`` then says; ConfigError for noise on top."""
+    """The labels (N,) that the data comes with, noted in ``description``; ConfigError for noise on top."""
     if noise.kind != "none":
         raise ConfigError(
-            f"data.noise.kind: {noise.kind!r} does not go with data that has wrong labels of its own (given_train);"
+            f"data.noise.kind: {noise.kind!r} does not fit data that has wrong labels of its own (given_train);"
             " use none"
         )
     description["convention"] = "labels as the data gives them"

@@ -66,14 +66,14 @@ class NpzOptions(SourceOptions):
 def read_npz(path: Path, needed: Sequence[str], optional: Sequence[str] | None = None) -> dict[str, Array]:
     """Images (``x_...``) and labels of an archive, in the forms that ``Arrays`` has, not checked yet.
 
-    ``optional``: names beside the needed ones; any other is refused. None: any other is left alone. Raises FileError
-    that says which are missing, unreadable or of no use. Pickled objects are never loaded.
+    ``optional``: names besides the needed ones; any other is refused. None: any other is ignored. Raises FileError
+    that says which are missing, unreadable or unusable. Pickled objects are never loaded.
     """
     require_honest(path)
     try:
         archive = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile) as error:
-        said = "it is none" if "allow_pickle" in str(error) else error
+        said = "it is not one" if "allow_pickle" in str(error) else error
         raise FileError(f"cannot read {path} as an .npz archive: {said}") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise FileError(f"{path} holds a single array; an .npz archive with {', '.join(needed)} is needed (np.savez).")

@@ -19,7 +19,7 @@ from sglr.data.repeats import repeated
 from sglr.data.split import in_fair_order, split
 
 FORMAT = 1
-# Bytes that are picked and written at a time.
+# Bytes that are selected and written at a time.
 _PIECE = 2**24
 ARRAYS = ("x_train", "true_train", "given_train", "x_val", "y_val", "x_test", "y_test")
 
@@ -27,8 +27,8 @@ ARRAYS = ("x_train", "true_train", "given_train", "x_val", "y_val", "x_test", "y
 def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
     """Read the source, cut the splits, draw the label noise; write ``<array>.npy`` for ARRAYS and ``meta.json``.
 
-    Returns what is in ``meta.json``. The same params give the same bytes. Examples stay in the source's order, but for
-    parts that come class by class. Raises FileError when the source cannot be read, ConfigError when sizes or noise
+    Returns what is in ``meta.json``. The same params give the same bytes. Examples keep the source's order, except
+    parts that are sorted by class. Raises FileError when the source cannot be read, ConfigError when sizes or noise
     do not fit it; nothing is written then.
     """
     root = os.environ.get("SGLR_DATA_ROOT")
@@ -46,7 +46,7 @@ def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
     else:
         given = noise.of_the_data(read.given_train[train], data.noise, described)
     described["flipped"] = int((given != true).sum())
-    # Images are picked piece by piece while they are written: a copy of them all may not fit into memory.
+    # Images are selected piece by piece while they are written: a copy of them all may not fit into memory.
     arrays = {
         "x_train": (read.x_train, train),
         "true_train": (true, None),
@@ -74,7 +74,7 @@ def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
 
 
 def open_folder(folder: str | Path) -> "Prepared":
-    """What ``prepare`` wrote. Arrays stay on disk until a split is asked for; their checksums are compared then.
+    """Open what ``prepare`` wrote. Arrays stay on disk until a split is requested; their checksums are compared then.
 
     Raises FileError when meta.json or an array is missing, or is not of the form that meta.json says.
     """
@@ -94,7 +94,7 @@ def open_folder(folder: str | Path) -> "Prepared":
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    """What meta.json holds; FileError when it is not what ``prepare`` writes."""
+    """The content of meta.json; FileError when it is not what ``prepare`` writes."""
     meta = files.read_json(path)
     try:
         whole = meta["format"] == FORMAT and set(meta["arrays"]) == set(ARRAYS)
@@ -145,7 +145,7 @@ class Prepared:
         return _split(self._checked("x_train"), given, true, device)
 
     def validation(self, device: torch.device | str = "cpu") -> "Split":
-        """The validation split (perhaps empty); its labels are true."""
+        """The validation split (may be empty); its labels are true."""
         return _split(self._checked("x_val"), self._checked("y_val"), self._checked("y_val"), device)
 
     def test(self, device: torch.device | str = "cpu") -> "Split":
@@ -197,7 +197,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Images:
-    """The first ``n`` images of a split, as float32 in [0, 1] only where they are looked at, by slices ``[a:b]``."""
+    """The first ``n`` images of a split, converted to float32 in [0, 1] only on access, by slices ``[a:b]``."""
 
     split: Split
     n: int
@@ -229,4 +229,4 @@ def _write(path: Path, array: Array, index: Array | None) -> dict[str, Any]:
 
 
 def _damaged(path: Path) -> files.FileError:
-    return files.FileError(f"{path} is damaged: it is not what meta.json says; run the prepare stage again.")
+    return files.FileError(f"{path} is damaged: it does not match meta.json; run the prepare stage again.")

@@ -20,7 +20,7 @@ class SourceOptions(Options):
         """The source's images and true labels.
 
         ``root`` is the folder that SGLR_DATA_ROOT names, None when it is not set. Raises FileError, naming file and
-        array, when the data cannot be had or cannot be used.
+        array, when the data is unavailable or unusable.
         """
         raise NotImplementedError
 

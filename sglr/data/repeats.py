@@ -1,4 +1,4 @@
-"""Images of one split that are in the training split too: what a network was trained on is no test of it."""
+"""Images of one split that are in the training split too: a network cannot be tested on what it was trained on."""
 
 import hashlib
 from collections.abc import Mapping

@@ -39,7 +39,7 @@ def split(y: Array, *, train_size: int | None, validation_size: int, seed: int) 
         _check("train_size", train_size, classes)
         if train_size > available:
             raise ConfigError(
-                f"data.train_size: {train_size} training examples were asked for, {available} are available"
+                f"data.train_size: {train_size} training examples were requested, {available} are available"
                 f" ({len(y)} less {validation_size} for validation); give a smaller number, or null for all of them"
             )
     validation = cut(y, validation_size, numpy_stream(seed, "validation split"))

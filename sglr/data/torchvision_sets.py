@@ -22,7 +22,7 @@ from sglr.data.registry import REGISTRY, SourceOptions
 from sglr.files import FileError
 
 DEFAULT_ROOT = Path(".sglr/data")
-# A network that swallows packets would otherwise hold the stage for minutes.
+# A network that drops packets would otherwise block the stage for minutes.
 TIMEOUT = 30.0
 
 
@@ -68,7 +68,7 @@ class TorchvisionOptions(SourceOptions):
 
 
 def _downloads(name: str) -> list[Download]:
-    """What must be there for a source, with the checksums that torchvision states."""
+    """The files a source needs, with the checksums that torchvision states."""
     from torchvision import datasets
 
     if name == "svhn":
@@ -81,7 +81,7 @@ def _downloads(name: str) -> list[Download]:
 
 
 def _provide(wanted: Download, root: Path) -> None:
-    """Make the data files of one download be in ``root``, each with the right checksum, or raise FileError."""
+    """Ensure that the data files of one download are in ``root``, with the right checksums, or raise FileError."""
     from torchvision.datasets.utils import check_integrity, extract_archive
 
     def lacking() -> list[str]:
@@ -104,7 +104,7 @@ def _provide(wanted: Download, root: Path) -> None:
     except (OSError, EOFError, tarfile.TarError) as error:
         raise FileError(f"cannot unpack {archive}: {error}") from None
     if lacking():
-        raise FileError(f"{archive} was unpacked, but these files are not as they must be: {', '.join(lacking())}.")
+        raise FileError(f"{archive} was unpacked, but these files are not the official ones: {', '.join(lacking())}.")
 
 
 def _fetch(wanted: Download, root: Path, damaged: list[str]) -> None:

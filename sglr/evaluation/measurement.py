@@ -1,8 +1,8 @@
 """One attack on one model, in fixed chunks of examples in data set order.
 
 A chunk's outcome depends on its examples, the attack and the seed + its number, and on no other chunk: it may be
-computed in any process, in any order, or be read from the journal. An example that is misclassified already is not
-attacked, unless its image is kept: that one is shown to other models.
+computed in any process, in any order, or be read from the journal. An example that is already misclassified is not
+attacked, unless its image is kept, to be shown to other models.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class Measurement:
     """An attack (None: the images as they are) on examples x (N, C, H, W) in [0, 1] with labels y (N,).
 
     chunk: examples per chunk; keep: of how many, the first ones, the adversarial images are kept. before: what was
-    measured on the same model and the same chunks or more: the attack goes on from there, and its outcome is that of
+    measured on the same model and the same chunks or more: the attack continues from there, and its outcome is that of
     both together; None: it starts from the natural predictions.
     """
 

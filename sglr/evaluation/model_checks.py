@@ -1,4 +1,4 @@
-"""What must hold of a checkpoint before its outcomes count: weights left alone, logits that are logits."""
+"""Conditions on a checkpoint before its outcomes count: unchanged weights, logits that are logits."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ _COMPARED, _OTHER_BATCH = 256, 37
 
 
 def model_at(path: Path) -> str:
-    """How errors call the model in a folder."""
+    """How errors name the model in a folder."""
     return f"the model at {path}"
 
 
@@ -36,7 +36,7 @@ def unchanged(model: nn.Module, called: str) -> Iterator[None]:
 
 @torch.no_grad()
 def inspect(model: nn.Module, images: Tensor | Images, num_classes: int, batch_size: int, called: str) -> list[str]:
-    """Sentences on what makes outcomes of this model doubtful, from its logits on the first 256 images (N, C, H, W).
+    """Warnings that make outcomes of this model doubtful, from its logits on the first 256 images (N, C, H, W).
 
     Raises FileError that names the model, as it is ``called``, where they cannot count at all: images outside [0, 1],
     another number of classes than the data's, logits that are NaN or infinite.

@@ -1,4 +1,4 @@
-"""What an attack left of a number of examples, and the worst of several outcomes."""
+"""The outcome of an attack on a number of examples, and the worst of several outcomes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from sglr.attacks import losses
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found on n examples.
+    """The outcome on n examples.
 
-    correct: (n,) bool. warnings: what the attack warned of. images: (k, C, H, W) float32 in [0, 1], what the first k
+    correct: (n,) bool. warnings: those of the attack. images: (k, C, H, W) float32 in [0, 1], what the first k
     of the examples became. margin: (k,) float32, how far above the label's logit the largest other one is there.
     """
 

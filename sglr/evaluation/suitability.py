@@ -1,4 +1,4 @@
-"""Whether classes, form and order of the test examples suit what is asked of them."""
+"""Whether classes, form and order of the test examples suit the attacks."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _LEVEL, _FEW = 1e-9, 3
 
 
 def require_attackable(config: Config, num_classes: int, shape: tuple[int, int, int]) -> None:
-    """Raise ConfigError for an attack that cannot attack models of so many classes and images (C, H, W), or whose
+    """Raise ConfigError for an attack that cannot attack models of ``num_classes`` and images (C, H, W), or whose
     package is not installed."""
     for key, options in asked(config).items():
         instead = "set it to null" if key == "evaluate.sanity" else "leave it out"
@@ -25,13 +25,13 @@ def require_attackable(config: Config, num_classes: int, shape: tuple[int, int, 
 
 
 def asked(config: Config) -> dict[str, Any]:
-    """Options of every attack that an evaluation makes, by the key of params.yaml that asks for it."""
+    """Options of every attack that an evaluation runs, by the key of params.yaml that requests it."""
     found = {f"evaluate.attacks.{name}": options for name, options in config.evaluate.attacks.items()}
     return found if config.evaluate.sanity is None else found | {"evaluate.sanity": REGISTRY.options("square")}
 
 
 def skewed(labels: Tensor, sizes: dict[str, int]) -> list[str]:
-    """Flags for what sees the first so many test examples, by name, where these are no fair sample of the classes.
+    """Flags for what sees only the first test examples, by name, where these are not representative of the classes.
 
     labels: of the whole test split (n,), in its order. Pearson's chi-squared test of the first ones' class counts
     against the shares in the whole, classes of which few are expected taken together.
@@ -45,8 +45,8 @@ def skewed(labels: Tensor, sizes: dict[str, int]) -> list[str]:
         if len(cells) > 1 and float(torch.special.gammaincc(half, statistic / 2)) < _LEVEL:
             names = ", ".join(name for name, size in sizes.items() if size == n)
             found.append(
-                f"{names}: the first {n} test examples are no fair sample of the classes (one class makes up"
-                f" {float(first.max()) / n:.0%} of them): put the test set in random order"
+                f"{names}: the first {n} test examples are not a representative sample of the classes (one class makes"
+                f" up {float(first.max()) / n:.0%} of them): put the test set in random order"
             )
     return found
 

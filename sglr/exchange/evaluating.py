@@ -1,4 +1,4 @@
-"""The suite on one model from elsewhere; what comes out has the form of any evaluation."""
+"""The suite on one model from elsewhere; the result has the form of any evaluation."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from sglr.exchange.foreign import Foreign, load_foreign
 from sglr.models.checkpoint import SPEC, WEIGHTS, saved_as
 
 FOLDER = Path("artifacts/foreign")
-# Options of the command itself, which may be taken for the architecture's.
+# Options of the command itself, which may be mistaken for the architecture's.
 _OWN_OPTIONS = ("key", "normalization", "num_classes")
 
 
@@ -41,7 +41,7 @@ def default_folder(weights: Path) -> Path:
 
 
 def lock_of(folder: Path) -> Path:
-    """The lock held while somebody evaluates into ``folder``: beside it, since all that lies in there are results."""
+    """The lock held while a process evaluates into ``folder``: next to it, since all files inside are results."""
     folder = folder.resolve()
     return folder.parent / f".{folder.name}.lock"
 
@@ -90,11 +90,11 @@ def load_weights(
 
 
 def _require_known(name: str, options: dict[str, Any]) -> None:
-    """ConfigError for what is no option of the architecture, and may be an argument of ``load_foreign``."""
+    """ConfigError for anything that is not an option of the architecture but may be one of ``load_foreign``."""
     known = models.REGISTRY.type_of(name).model_fields.keys() - {"name", "normalization"}
     for option in options:
         if option not in known:
-            own = f"; say it with --{option.replace('_', '-')}" if option in _OWN_OPTIONS else ""
+            own = f"; use --{option.replace('_', '-')}" if option in _OWN_OPTIONS else ""
             raise ConfigError(f"model {name!r} has no option {option!r}{own}. It has: {', '.join(sorted(known))}.")
 
 
@@ -110,13 +110,13 @@ def evaluate_foreign(
 ) -> dict[str, Any]:
     """Attack one model with every attack of ``config.evaluate``, under ``config.threat``; return the metrics.
 
-    Whoever calls holds ``lock_of(folder)``. The model counts as ``last``. ``folder`` receives metrics.json,
+    The caller holds ``lock_of(folder)``. The model counts as ``last``. ``folder`` receives metrics.json,
     outcomes.npz and worst.npz as an evaluate item has them, source.json (what was evaluated on what, with checksums)
     and ``model/last``, the model in this project's form, which can be exported like one trained here. The kept
     worst-case images are scored again in a new process. Interrupted and run again, finished chunks are not repeated;
     results of the same weights are replaced. Raises FileError for a folder with results or a model of other weights or
     of another kind, an empty test split, images or classes that are not the model's, and logits that are not finite;
-    ConfigError for an attack that such data does not suit.
+    ConfigError for an attack that does not suit the data.
     """
     spec, folder = foreign.spec, Path(folder)
     sha256 = files.sha256(saved_as(weights)[0])
@@ -147,7 +147,7 @@ def evaluate_foreign(
     inputs = hashlib.sha256(json.dumps([source, spec, code, str(device)]).encode()).hexdigest()
     journal = folder / ".unfinished" / inputs[:32]
     result = evaluate(config, data, trained, device=device, journal=journal, nproc=nproc)
-    # If what follows is cut short, new numbers must not stand beside the record of earlier ones.
+    # If what follows is interrupted, new numbers must not appear with the record of earlier ones.
     (folder / "source.json").unlink(missing_ok=True)
     write(result, folder)
     ball = threat.of(config.threat)
@@ -185,7 +185,7 @@ def table(metrics: dict[str, Any]) -> str:
 
 
 def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: str) -> None:
-    """FileError when what was evaluated into ``folder`` are other weights, or its results are of another kind."""
+    """FileError when ``folder`` holds the results of other weights, or results of another kind."""
     path = folder / "source.json"
     if not path.is_file():
         if (folder / ".unfinished").is_dir():
@@ -218,7 +218,7 @@ def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: st
 
 
 def _network_sha256(model: nn.Module, spec: dict[str, Any]) -> str:
-    """Of the network as it was read: how it is built, and every tensor."""
+    """Of the network as it was read: its construction and every tensor."""
     total = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
     for name, value in sorted(model.state_dict().items()):
         total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

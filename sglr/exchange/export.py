@@ -33,7 +33,7 @@ def export(
 
     The same model under the same name may be exported into ``output`` again. FileError when there is no model, the name
     cannot name a Python file, or ``output`` holds another model, this one under another name, or a file by one of these
-    names that no export left there.
+    names that no export wrote.
     """
     found, output = gather(path, checkpoint), Path(output)
     trained, evaluated = found.folder.resolve().parents[:2]
@@ -43,8 +43,8 @@ def export(
     taken = name in _TAKEN or name in sys.stdlib_module_names or keyword.iskeyword(name)
     if taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,79}", name):
         raise files.FileError(
-            f"the name {name!r} cannot name the Python file: use letters, digits and underscores, and no name that"
-            " Python or a library has already."
+            f"the name {name!r} cannot name the Python file: use letters, digits and underscores, and a name not"
+            " already used by Python or a library."
         )
     if output.resolve() == found.folder.resolve():
         raise files.FileError(f"{output} is the folder of the checkpoint itself: name another one.")
@@ -55,7 +55,7 @@ def export(
     text = source(spec, name, title=title, dataset=model_card.dataset(found), threat=model_card.threat(found))
     state = model.state_dict()
     if not same_logits(text, spec, state):
-        raise files.FileError(f"{name}.py would not give the logits of {found.folder}; nothing was written.")
+        raise files.FileError(f"{name}.py would not reproduce the logits of {found.folder}; nothing was written.")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     made = _made(found.folder)
     written = {
@@ -73,7 +73,7 @@ def export(
 
 
 def _refuse_another(output: Path, name: str, weights: bytes) -> None:
-    """FileError when a folder holds other weights, or an export under another name: files of both would lie there."""
+    """FileError when a folder holds other weights, or an export under another name: it would then hold both."""
     others = sorted(path.stem for path in output.glob("*.pt") if path.with_suffix(".py").is_file())
     there = output / WEIGHTS
     if there.is_file() and there.read_bytes() != weights:
@@ -89,9 +89,9 @@ def _refuse_another(output: Path, name: str, weights: bytes) -> None:
 
 
 def _refuse_others_files(output: Path, name: str, written: dict[str, bytes]) -> None:
-    """FileError when a file would be lost that neither holds the same bytes nor is of an earlier export.
+    """FileError when a file would be lost that neither has the same bytes nor is from an earlier export.
 
-    An export leaves its files in the order written, however far it came, and says in ``<name>.py`` what it is.
+    An interrupted export leaves the files written so far, in order, and ``<name>.py`` says what it is.
     """
     there = [file for file in written if (output / file).exists()]
     changed = [file for file in there if not (output / file).is_file() or (output / file).read_bytes() != written[file]]
@@ -100,7 +100,7 @@ def _refuse_others_files(output: Path, name: str, written: dict[str, bytes]) -> 
     earlier = exported and there == list(written)[: len(there)] and SPEC not in changed
     if changed and not earlier:
         raise files.FileError(
-            f"{output / changed[0]} would be written over, and is not of an earlier export of this model by the name"
+            f"{output / changed[0]} would be overwritten, and is not from an earlier export of this model by the name"
             f" {name}: name another folder with --output, or remove that file."
         )
 

@@ -41,7 +41,7 @@ def load_foreign(
     """The architecture ``name`` with ``options`` and the weights in a file, whose names may be those of published code.
 
     shape: (C, H, W) of an image; key: where in the file the state dict is (see ``read_tensors``); normalization: mean
-    and std per channel when the file does not hold them. Prefixes of wrappers are taken off when every name has them.
+    and std per channel when the file does not hold them. Prefixes of wrappers are removed when every name has them.
 
     Raises FileError naming the keys that are missing, left over, of another shape or type, or not finite; ConfigError
     for an unknown architecture, options that do not fit it, or a normalisation that contradicts the file's.
@@ -83,7 +83,7 @@ def load_foreign(
 
 
 def _without_wrappers(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Prefixes off, as long as every name has one; a normalisation around the network may stand beside ``model.``."""
+    """Prefixes off, as long as every name has one; a normalisation around the network may be next to ``model.``."""
     removed = []
     while True:
         rest = {key: value for key, value in state.items() if key not in COUNTERS}
@@ -124,7 +124,7 @@ def _best_layout(name: str, wanted: dict[str, Tensor], state: dict[str, Tensor])
 
 
 def _problems(layout: Layout, wanted: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """What does not fit, in the file's names; '' when everything does."""
+    """The mismatches, in the file's names; '' when everything fits."""
     theirs = {layout.theirs(key): value for key, value in wanted.items()}
     unused = layout.unused(wanted)
     counters_optional = {key for key in theirs if key.endswith(BATCH_COUNTER)}

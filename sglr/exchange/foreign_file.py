@@ -1,4 +1,4 @@
-"""Reading a file of weights from elsewhere: nothing in it is executed, and it unfolds to no more than its size."""
+"""Reading a file of weights from elsewhere: nothing in it is executed, and it expands to no more than its size."""
 
 import pickle
 import re
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sglr.files import FileError
 
-# In this order; a file that holds several of them is asked about, not guessed at.
+# In this order; for a file with several of them the user must choose.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 # The largest networks of the field take 1 GB, with their optimiser's state three times that.
 MAX_BYTES = 8 * 2**30
@@ -23,7 +23,7 @@ def read_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
 
     A torch file holds the tensors themselves or a mapping with them under ``key`` (None: state_dict, model_state_dict,
     model or net, whichever is there). Only tensors and plain values are unpickled. Raises FileError for a file that is
-    missing, damaged, larger than 8 GiB or packed to unfold to more than its size, that holds code, other objects, or
+    missing, damaged, larger than 8 GiB or compressed to less than its content, that holds code, other objects, or
     sparse or meta tensors, or in which no weights are found.
     """
     path = Path(path)
@@ -59,7 +59,7 @@ def _refuse_hollow(path: Path, found: dict[str, Tensor]) -> None:
 
 
 def _refuse_unbacked(path: Path, size: int, found: dict[str, Tensor]) -> None:
-    """torch 2.6 believes what a file says of its tensors' sizes: what lies behind the file's own is not its."""
+    """torch 2.6 trusts the tensor sizes that a file states: data beyond the file's end is not its own."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in found.values()}
     if sum(storages.values()) > size:
         raise FileError(f"{path} is refused: its tensors claim {sum(storages.values()):,} bytes, it has {size:,}.")
@@ -94,13 +94,13 @@ def _refuse_packed(path: Path, size: int) -> None:
     compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if compressed or len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > size:
         raise FileError(
-            f"{path} is refused: it is a packed archive that unfolds to more than its size, not a file of torch.save."
+            f"{path} is refused: it is a packed archive that expands to more than its size, not a file of torch.save."
         )
 
 
 def _unpickled(path: Path) -> Any:
     try:
-        # Stated, since the default can be turned round by an environment variable.
+        # Stated, since an environment variable can reverse the default.
         return torch.load(path, map_location="cpu", weights_only=True)
     # Whatever a damaged file breaks in the reader: KeyError, EOFError, UnicodeDecodeError, RuntimeError, ...
     except Exception as error:
@@ -127,10 +127,10 @@ def _tensors(path: Path, content: Any, key: str | None) -> dict[str, Tensor]:
         return dict(content)
     found = [name for name in CONTAINERS if _is_state(content.get(name))]
     if len(found) > 1:
-        raise FileError(f"{path} holds several state dicts ({', '.join(found)}): say which with --key.")
+        raise FileError(f"{path} holds several state dicts ({', '.join(found)}): choose one with --key.")
     if not found:
         others = [str(name) for name, value in content.items() if _is_state(value)]
-        hint = f" Weights may be under {', '.join(others)}: say which with --key." if others else ""
+        hint = f" Weights may be under {', '.join(others)}: choose one with --key." if others else ""
         raise FileError(f"{path} holds no state dict under {', '.join(CONTAINERS)}; it holds: {_held(content)}.{hint}")
     return dict(content[found[0]])
 

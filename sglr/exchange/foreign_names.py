@@ -57,13 +57,13 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "wrn": (OWN, _TRADES, _TRADES_ONCE),
 }
 
-# Published forward passes that differ under equal names cannot be told apart by a file: said with every such model.
+# Published forward passes that differ under equal names cannot be told apart by a file: noted for every such model.
 CAVEATS = {
     "preact_resnet18": "code whose shortcut sees the input before batch norm and ReLU uses the same names; here it"
     " sees it after them, as in Rice et al. (2020): compare the natural accuracy with the published one",
 }
 
-# Scale and shift of the images as buffers, beside the weights or around the whole network: (mean, std).
+# Scale and shift of the images as buffers, next to the weights or around the whole network: (mean, std).
 NORMALIZATIONS = (("normalize.mean", "normalize.std"), ("mu", "sigma"), ("mean", "std"))
 # What torch's wrappers put around every name. AveragedModel also counts its updates.
 PREFIXES = ("module.", "model.", "_orig_mod.")

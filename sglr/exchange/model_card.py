@@ -1,4 +1,4 @@
-"""The model card and RobustBench's model_info of an exported model, from what is on record and nothing else."""
+"""The model card and RobustBench's model_info of an exported model, from recorded facts only."""
 
 import json
 from collections.abc import Iterator
@@ -176,7 +176,7 @@ def _caveats(found: Provenance) -> Iterator[str]:
     method: Any = next((value for key, value in (found.params or {}).items() if key.startswith("methods.")), {})
     labels = method.get("labels", {}) if isinstance(method, dict) else {}
     if isinstance(labels, dict) and labels.get("name") == "refinement":
-        yield "Self-guided label refinement is written afresh from the paper's formulas, not the authors' program."
+        yield "Self-guided label refinement is reimplemented from the paper's formulas, not the authors' code."
         if labels.get("refinement_ratio", 1.0) < 1 or labels.get("ratio_schedule", "constant") != "constant":
             yield "Reconstruction: the published code has no refinement ratio below 1; it follows the paper's formula."
 

@@ -1,4 +1,4 @@
-"""`sglr evaluate` from its options, which are texts, to the metrics."""
+"""`sglr evaluate`, from its text options to the metrics."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def run(
     device: str = "auto",
     nproc: str = "1",
 ) -> dict[str, Any]:
-    """What ``sglr evaluate`` does with its options, as texts; returns the metrics.
+    """Run ``sglr evaluate`` with its options, as texts; returns the metrics.
 
     Raises ConfigError and FileError with a message for the user.
     """
@@ -41,9 +41,7 @@ def run(
     torch.set_num_threads(settings.experiment.threads)
     data = open_folder(folder) if npz is None else read_test(npz, num_classes)
     if num_classes not in (None, data.num_classes):
-        raise ConfigError(
-            f"--num-classes {num_classes} does not go with {folder}, which has {data.num_classes} classes."
-        )
+        raise ConfigError(f"--num-classes {num_classes} does not match {folder}, which has {data.num_classes} classes.")
     model = load_weights(
         weights, name, data, key=key, normalization=parse_normalization(normalization), options=parse_options(options)
     )

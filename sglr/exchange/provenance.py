@@ -1,4 +1,4 @@
-"""What is known about a trained model from the files around it: its params, its data, its results."""
+"""The records of a trained model in the files around it: its params, its data, its results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What dvc.lock has of an item: values by key of params.yaml, the digests of its inputs and outputs by path."""
+    """The dvc.lock entry of an item: values by key of params.yaml, the digests of its inputs and outputs by path."""
 
     params: dict[str, Any]
     deps: dict[str, str]
@@ -106,7 +106,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _locked(path: Path) -> dict[str, _Entry]:
-    """What dvc.lock has of every item by name; empty where there is no dvc.lock that can be read."""
+    """The dvc.lock entries of all items by name; empty without a readable dvc.lock."""
     try:
         stages = config.recorded(path.read_text(encoding="utf-8"))["stages"]
         return {

@@ -18,8 +18,8 @@ THREATS = {"linf": "Linf", "l2": "L2"}
 
 _TEMPLATE = '''"""{title}
 
-build() makes the untrained network, load() the trained one with the weights in {name}.pt beside this file.
-It takes images in [0, 1], N x {shape}, and gives logits; it normalises images itself where that is needed.
+build() makes the untrained network, load() the trained one with the weights in {name}.pt next to this file.
+It takes images in [0, 1], N x {shape}, and returns logits; it normalises images itself where needed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def register() -> None:
     from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 
     models = model_dicts[BenchmarkDataset("{dataset}")][ThreatModel("{threat}")]
-    # The id of a download, which is not asked for when the file is there.
+    # The id of a download, which is not used when the file exists.
     models["{name}"] = {{"model": build, "gdrive_id": "{name}"}}
 '''
 
@@ -105,7 +105,7 @@ def source(spec: dict[str, Any], name: str, *, title: str, dataset: str | None, 
 
 
 def same_logits(text: str, spec: dict[str, Any], state: dict[str, torch.Tensor]) -> bool:
-    """Whether the network of a ``source`` text takes these weights and gives the logits of the original."""
+    """Whether the network of a ``source`` text takes these weights and returns the logits of the original."""
     namespace: dict[str, Any] = {"__name__": "standalone", "__file__": "standalone.py"}
     exec(compile(text, "standalone.py", "exec"), namespace)
     with torch.random.fork_rng(devices=[]):
@@ -120,7 +120,7 @@ def same_logits(text: str, spec: dict[str, Any], state: dict[str, torch.Tensor])
 
 
 def _architecture(module: Any) -> tuple[str, str]:
-    """Import lines, and classes, functions and constants, of a model's file without what belongs to this project."""
+    """Import lines, and classes, functions and constants, of a model's file without parts of this project."""
     text = inspect.getsource(module)
     imports, kept = {"import torch", "from torch import Tensor, nn"}, []
     for node in ast.parse(text).body:

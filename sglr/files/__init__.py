@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, checksums, arrays, nested state, locks."""
+"""Files that are complete or absent: atomic writes, checksums, arrays, nested state, locks."""
 
 from sglr.files.arrays import read_arrays, require_honest, write_arrays
 from sglr.files.atomic_writes import PARTIAL, DamagedError, FileError, atomic, write_bytes, write_text

@@ -1,4 +1,4 @@
-"""NumPy archives: the same bytes for the same arrays, and nothing unpickled or unfolded without end."""
+"""NumPy archives: the same bytes for the same arrays, and nothing unpickled or expanded without limit."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from sglr.files.atomic_writes import FileError, atomic
 if TYPE_CHECKING:
     import numpy as np
 
-# Compressed images shrink to a half, labels to a twentieth; what unfolds to more than this is made to fill memory.
+# Compressed images shrink to a half, labels to a twentieth; what expands to more than this is made to fill memory.
 _MOST_UNFOLDING = 100
 _NEVER_TOO_MUCH = 2**28
 
@@ -30,7 +30,7 @@ def write_arrays(path: str | Path, arrays: "dict[str, np.ndarray]") -> None:
 
 
 def require_honest(path: str | Path) -> None:
-    """FileError for an .npz that would fill the memory: one that unfolds to far more than its size, or in which an
+    """FileError for an .npz that would fill the memory: one that expands to far more than its size, or in which an
     array's header claims more bytes than there are. Only its directory and headers are read; the rest is not judged.
     """
     import zipfile
@@ -44,7 +44,7 @@ def require_honest(path: str | Path) -> None:
             members = archive.infolist()
             unfolded = sum(member.file_size for member in members)
             if unfolded > max(_MOST_UNFOLDING * size, _NEVER_TOO_MUCH):
-                raise FileError(f"cannot read {path}: its {size:,} bytes unfold to {unfolded:,}; it is refused.")
+                raise FileError(f"cannot read {path}: its {size:,} bytes expand to {unfolded:,}; it is refused.")
             for member in members:
                 with archive.open(member) as file:
                     version = npy.read_magic(file)
@@ -60,7 +60,7 @@ def require_honest(path: str | Path) -> None:
     except FileError:
         raise
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        return  # damaged, or no archive at all: whoever reads it says so
+        return  # damaged, or no archive at all: reported when it is read
 
 
 def read_arrays(path: str | Path) -> "dict[str, np.ndarray]":
@@ -74,7 +74,7 @@ def read_arrays(path: str | Path) -> "dict[str, np.ndarray]":
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    # Of an archive that is compressed in another way or encrypted, zipfile says NotImplementedError or RuntimeError.
+    # For an archive that is compressed in another way or encrypted, zipfile raises NotImplementedError or RuntimeError.
     except (
         OSError,
         ValueError,

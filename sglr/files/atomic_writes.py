@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what is said of those that are not."""
+"""Files that are complete or absent, and the errors of those that are not."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from sglr.config.errors import UserError
 
 PARTIAL = ".partial"
-"""How the hidden names of files under way end; what a kill leaves of one is nobody's (.dvcignore names them too)."""
+"""How the hidden names of files under way end; leftovers of a kill belong to nobody (.dvcignore names them too)."""
 # Read once, here: reading the mask means setting it for a moment, which would meet the writes of another thread.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -20,12 +20,12 @@ class FileError(UserError, RuntimeError):
 
 
 class DamagedError(FileError):
-    """A file that was read and is not what was written."""
+    """A file whose content is not what was written."""
 
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
+    """Yield a temporary path next to ``path`` that takes its place when the block ends without an error.
 
     The bytes are on disk before the name is. On any error the temporary file goes and ``path`` stays as it was; an
     OSError (full disk, no permission) becomes a FileError.
@@ -44,7 +44,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
         temporary = None
     except OSError as error:
-        # NumPy counts what a full disk took and does not say why it was not more.
+        # NumPy counts what a full disk accepted and does not say why it was not more.
         reason = error.strerror or f"{error}; the disk is probably full"
         raise FileError(f"cannot write {path}: {reason}. What was there before is unchanged.") from error
     finally:

@@ -39,8 +39,8 @@ def md5(path: str | Path) -> str:
 def dvc_digest(path: str | Path, md5: Callable[[Path], str] = md5) -> str | None:
     """What DVC records for a file (its MD5) or a folder (the MD5 of a listing of its files); None for neither.
 
-    What .dvcignore leaves out of folders (bytecode, .gitignore, files under way) is left out. ``md5`` is asked for each
-    file, by default the function of this name: whoever looks at many folders may give one that remembers.
+    What .dvcignore leaves out of folders (bytecode, .gitignore, files under way) is left out. ``md5`` is called on
+    each file, by default the function of this name: callers that look at many folders may give one that caches.
     """
     path = Path(path)
     if path.is_file():

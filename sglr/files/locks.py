@@ -32,7 +32,7 @@ def lock(
             on_wait()
             guard.acquire(timeout=timeout)
     except Timeout:
-        raise FileError(f"{holder} holds {path}; wait for it to end, or end it, then run this again.") from None
+        raise FileError(f"{holder} holds {path}; wait for it to finish, or stop it, then run this again.") from None
     except OSError as error:
         raise FileError(f"cannot lock {path}: {error}") from None
     try:

@@ -26,7 +26,7 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
-    """Read what ``save_state`` wrote; FileError when it cannot be read, DamagedError when it is another."""
+    """Read what ``save_state`` wrote; FileError when it cannot be read, DamagedError when it is something else."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -36,16 +36,16 @@ def load_state(path: str | Path) -> dict[str, Any]:
         raise FileError(f"cannot read {path}: {error}") from None
     payload = content[32:]
     if hashlib.sha256(payload).digest() != content[:32]:
-        raise DamagedError(f"{path} is damaged (its checksum does not match); delete it to go on without it.")
+        raise DamagedError(f"{path} is damaged (its checksum does not match); delete it to continue.")
     try:
         tensors = load(payload)
         header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
         state = _unpack(json.loads(header["__metadata__"]["state"]), tensors)
     # The checksum is right, and yet save_state did not write it.
     except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
-        raise DamagedError(f"{path} is damaged (it is no state: {error}); delete it to go on without it.") from None
+        raise DamagedError(f"{path} is damaged (not a state file: {error}); delete it to continue.") from None
     if not isinstance(state, dict):
-        raise DamagedError(f"{path} is damaged (it is no state); delete it to go on without it.")
+        raise DamagedError(f"{path} is damaged (not a state file); delete it to continue.")
     return state
 
 

@@ -1,7 +1,7 @@
 """Information-theoretic analysis of trained networks: entropies, calibration, memorisation, gradients, a probe bound.
 
 The estimators are pure functions of arrays, one idea a file; ``analyze`` applies them to a training folder and
-``write`` writes what it found. All are reconstructions: the paper's own estimators are not published.
+``write`` writes the results. All are reconstructions: the paper's own estimators are not published.
 """
 
 from sglr.information.analyze import analyze, write

@@ -1,4 +1,4 @@
-"""What a trained network makes of images, natural and attacked: penultimate features and class probabilities."""
+"""Outputs of a trained network for natural and attacked images: penultimate features and class probabilities."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ INPUTS = ("natural", "adversarial")
 @dataclass(frozen=True)
 class Activations:
     """features: float64 (N, D), the last layer's input; log_probs: float64 (N, C), log softmax of its output; images:
-    the first ``keep`` of what was shown, on the model's device."""
+    the first ``keep`` of those shown, on the model's device."""
 
     features: Floats
     log_probs: Floats
@@ -37,7 +37,7 @@ def observe(
 ) -> dict[str, Activations]:
     """Activations for the chosen images as they are and attacked, keys as in INPUTS.
 
-    index: int64 (n,) into the split; labels: int64 (n,), what the attack leads away from; model: in eval mode on the
+    index: int64 (n,) into the split; labels: int64 (n,), those the attack leads away from; model: in eval mode on the
     split's device, so that an example's row depends on that example alone. The attack is PGD with the settings of
     ``config.analyze.attack``; its random starts depend on ``config.analyze.seed``, ``purpose`` and the batch only, so
     that methods and checkpoints see the same.

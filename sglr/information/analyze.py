@@ -1,4 +1,4 @@
-"""The analysis of one training run: reads its folder, gives numbers and tables."""
+"""The analysis of one training run: reads its folder, returns numbers and tables."""
 
 import time
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def analyze(
     what was assumed, and why something is absent; ``tables``, the rows of the csv files that ``write`` makes, among
     them ``quantities``: all numbers of all checkpoints (start, the kept epochs, best, last), interval and sample size.
 
-    warmup: the model training began with, which the information in the weights is measured from; on_cost: told the
+    warmup: the model training began with, which the information in the weights is measured from; on_cost: gets the
     seconds each part took. Test images are the first ``analyze.n_examples`` of the test split, training images as
     many drawn with ``analyze.seed``. Raises FileError when a file is missing, damaged, or belongs to other data.
     """
@@ -80,7 +80,7 @@ def analyze(
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    """Write what ``analyze`` gave: ``metrics.json`` and one csv per table."""
+    """Write the result of ``analyze``: ``metrics.json`` and one csv per table."""
     for name in TABLES:
         files.write_rows(folder / f"{name}.csv", result["tables"][name] or [{"checkpoint": None, "epoch": None}])
     files.write_json(folder / "metrics.json", {key: value for key, value in result.items() if key != "tables"})

@@ -16,7 +16,7 @@ def mean_interval(
 ) -> dict[str, float]:
     """``low`` and ``high`` of the mean of values (N,), N >= 1; the values themselves are taken as given.
 
-    It shows which examples happened to be drawn, nothing of what another training run would have given.
+    It reflects which examples were drawn, not what another training run would have given.
     """
     column = np.asarray(values, dtype=np.float64)
     return _percentiles(_replicates(column[:, None], generator, resamples)[:, 0], confidence)

@@ -1,4 +1,4 @@
-"""What the estimators of this room accept: rows of probabilities, and labels that go with them."""
+"""Checks of the estimators' inputs: rows of probabilities, and labels that match them."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

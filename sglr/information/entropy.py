@@ -59,7 +59,7 @@ def mutual_information_bias(table: ArrayLike) -> float:
     """First-order bias (A - 1)(B - 1) / 2N of the plug-in estimate, A and B the rows and columns that occur.
 
     Miller (1955). It is exact to first order for independent variables and an upper guide for strongly dependent ones,
-    whose cells are mostly impossible: hence a caution beside the estimate, and no correction of it.
+    whose cells are mostly impossible: hence a caution with the estimate, and no correction of it.
     """
     joint = _joint(table)
     rows, columns = int((joint.sum(1) > 0).sum()), int((joint.sum(0) > 0).sum())

@@ -64,7 +64,7 @@ def example_gradients(
     loss: function of a forward and one example's tensors, each with a batch axis of 1, such as ``cross_entropy_loss``;
     inputs: the examples' tensors, (N, ...) each. The model must be in eval mode: in train mode batch norm makes an
     example's gradient depend on the others (ValueError), and a direction must fit the weights it names (ValueError).
-    Memory: ``chunk`` times the number of weights, and what vectorised convolutions need beside it, about as much again.
+    Memory: ``chunk`` times the number of weights, plus about as much again for vectorised convolutions.
     """
     if any(module.training for module in model.modules()):
         raise ValueError("gradients per example need a model in eval mode")

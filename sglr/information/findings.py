@@ -15,7 +15,7 @@ from sglr.random import numpy_stream
 
 @dataclass
 class Findings:
-    """What was found about one checkpoint or run. The resampling of a name depends on ``seed`` and that name only."""
+    """The results for one checkpoint or run. The resampling of a name depends on ``seed`` and that name only."""
 
     seed: int
     numbers: dict[str, float] = field(default_factory=dict)

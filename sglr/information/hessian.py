@@ -42,11 +42,11 @@ def largest_eigenvalue(
     """For the mean cross-entropy of x (N, C, H, W) against targets (N, C), with respect to all weights.
 
     The algebraically largest one, by Lanczos' method (1950) with Hessian-vector products (Pearlmutter 1994) from a
-    random vector. Power iteration, with the same products, would end between the two ends of a spectrum whose ends are
-    about as far from 0, as near initialisation, and a value that no longer moves does not show it: hence the residual
-    as the criterion. The value is never above the largest eigenvalue, but for rounding; the error of a converged one is
-    of the order of the residual squared over the gap to the next. A start that is by chance almost orthogonal to the
-    eigenvector can still miss it; with as few as tens of weights that happens, with thousands hardly.
+    random vector. Power iteration, with the same products, can stall between extreme eigenvalues of equal magnitude and
+    opposite sign, as near initialisation, without the value showing it: hence the residual as the criterion. The value
+    is never above the largest eigenvalue, but for rounding; the error of a converged one is of the order of the
+    residual squared over the gap to the next. A start that is by chance almost orthogonal to the eigenvector can still
+    miss it; with as few as tens of weights that happens, with thousands hardly.
 
     Model in eval mode, iterations at least 1 (ValueError otherwise); chunk: examples at once. Memory: ``iterations``
     times the number of weights. Batch norm makes the loss invariant to the scale of the weights before it, but not the

@@ -1,4 +1,4 @@
-"""What n samples can show of I(X; T): bounds on the information between a sample's index and its noisy features.
+"""What n samples reveal of I(X; T): bounds on the information between a sample's index and its noisy features.
 
 T = h + N(0, s^2 I) with the index drawn uniformly is a mixture of N Gaussians. Kolchinsky & Tracey (2017) bound the
 mixture's entropy by pairwise divergences; with d the distance of two feature vectors,
@@ -6,7 +6,7 @@ mixture's entropy by pairwise divergences; with d the distance of two feature ve
     lower: kernel exp(-d^2 / 8 s^2) (Chernoff),   upper: kernel exp(-d^2 / 2 s^2) (Kullback-Leibler),
     bound = -(1/N) sum_i log (1/N) sum_j kernel_ij.
 
-Both saturate at log N, where they say nothing but that the samples can be told apart, and both depend on s, which is
+Both saturate at log N, where they say only that the samples can be told apart, and both depend on s, which is
 therefore swept and given relative to the layer's own spread. A network without noise has infinite I(X; T); the noise is
 part of the question. **Reconstruction**: the paper's own estimator is not published.
 """

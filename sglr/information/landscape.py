@@ -30,7 +30,7 @@ def direction(model: nn.Module, generator: torch.Generator) -> dict[str, Tensor]
 def walk(
     model: nn.Module, along: dict[str, Tensor], radii: Sequence[float], losses: Callable[[nn.Module], Floats]
 ) -> list[Floats]:
-    """What ``losses`` gives for the model at w + r d, for each r; called with a copy, the model never changes."""
+    """The result of ``losses`` for the model at w + r d, for each r; called with a copy, the model never changes."""
     found = []
     for radius in radii:
         moved = copy.deepcopy(model)

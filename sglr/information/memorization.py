@@ -48,7 +48,7 @@ def at_epoch(history: list[Row], epoch: int) -> dict[str, float]:
 
 
 def recovery(targets: ArrayLike, given: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """What refinement did to the labels: ``recovered``, bool per noisy example, and ``corrupted``, bool per clean one.
+    """Effect of refinement on the labels: ``recovered``, bool per noisy example, and ``corrupted``, bool per clean one.
 
     targets: (N, C) probabilities; given, true: int (N,). A noisy example is recovered when its most probable class is
     the true one, a clean example corrupted when it is not. Raises ValueError for input of another form.

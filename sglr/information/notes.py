@@ -1,4 +1,4 @@
-"""What stands beside the numbers: assumptions, and why a quantity is absent."""
+"""Notes on the numbers: assumptions, and why a quantity is absent."""
 
 SOURCE = (
     "Reconstruction: the paper's estimators are not published. Entropies, likelihoods and information are in nats;"

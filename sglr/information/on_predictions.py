@@ -1,4 +1,4 @@
-"""What a checkpoint makes of test images: entropies, scores, calibration, and information in its features."""
+"""Analysis of a checkpoint on test images: entropies, scores, calibration, and information in its features."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""What a checkpoint makes of its training images: memorisation, gradients, label information, curvature."""
+"""Analysis of a checkpoint on its training images: memorisation, gradients, label information, curvature."""
 
 import math
 from functools import partial

@@ -1,6 +1,6 @@
 """Trained models as files: ``model.safetensors`` (weights, plain names) and ``model.json`` (how to build the model).
 
-Nothing is unpickled, and nothing is allocated for weights before names, shapes and types were found to fit.
+Nothing is unpickled, and nothing is allocated for weights before names, shapes and types are known to fit.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def save(model: nn.Module, folder: str | Path, spec: dict[str, Any]) -> None:
     """Write ``model`` into ``folder`` (made when absent) as model.safetensors and model.json, each atomically.
 
     ``spec`` is what ``sglr.models.spec`` returns. Wrappers (torch.compile, DistributedDataParallel, AveragedModel) are
-    taken off. Raises ValueError when the weights are not those of the model that ``spec`` describes.
+    removed. Raises ValueError when the weights are not those of the model that ``spec`` describes.
     """
     from safetensors.torch import save as serialize
 
@@ -37,7 +37,7 @@ def save(model: nn.Module, folder: str | Path, spec: dict[str, Any]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Take a saved model out of a folder, and the folder too if nothing else is in it."""
+    """Remove a saved model from a folder, and the folder too if nothing else is in it."""
     for name in (WEIGHTS, SPEC):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -51,9 +51,9 @@ def saved_as(path: str | Path) -> tuple[Path, Path]:
 
 
 def load_model(path: str | Path) -> Classifier:
-    """The model saved in a folder, or in a .safetensors file with its .json beside it, in eval mode on the CPU.
+    """The model saved in a folder, or in a .safetensors file with its .json next to it, in eval mode on the CPU.
 
-    It takes images in [0, 1] (N, C, H, W) and gives logits. Raises FileError, naming the file and the keys, when a
+    It takes images in [0, 1] (N, C, H, W) and returns logits. Raises FileError, naming the file and the keys, when a
     file is missing or damaged or the weights do not fit the model.
     """
     weights_path, spec_path = saved_as(path)
@@ -123,7 +123,7 @@ def _dtype(code: str) -> str:
 
 
 def _misfits(wanted: dict[str, tuple[str, tuple[int, ...]]], found: dict[str, tuple[str, tuple[int, ...]]]) -> str:
-    """What is wrong with the found weights, in words; '' when they fit."""
+    """The problems of the found weights, in words; '' when they fit."""
     wrong = [
         f"{name} is {found[name][0]} {list(found[name][1])}, must be {wanted[name][0]} {list(wanted[name][1])}"
         for name in wanted

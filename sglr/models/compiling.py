@@ -1,4 +1,4 @@
-"""Networks compiled by torch.compile, where that pays."""
+"""Networks compiled by torch.compile, where it is worthwhile."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def compiled(
 ) -> nn.Module:  # fmt: skip
     """``network`` or, with ``always``, or ``auto`` on a GPU, a compiled one that shares its weights and modes.
 
-    It is compiled anew for every batch size, mode (train, eval) and kind of gradient, at the first call of each, and on
+    It is recompiled for every batch size, mode (train, eval) and kind of gradient, at the first call of each, and on
     a GPU replayed as CUDA graphs; with ``batch`` for that size alone, and others, such as an epoch's last, go through
     ``network`` as it is; with ``any_size`` once for all batch sizes, without graphs, and its backward pass may be made
     more than once. Of one network torch compiles eight variants and runs further ones as they are. The backward
@@ -27,7 +27,7 @@ def compiled(
         return network
     torch.compiler.reset()  # what was compiled of an earlier network of the same class counts among the eight
     if any_size:
-        # FAB asks for several gradients of one forward pass, whose memory may not be given away at the first. Torch
+        # FAB asks for several gradients of one forward pass, whose memory may not be released at the first. Torch
         # looks at this when it compiles and at every backward pass, so that it stays set.
         torch._functorch.config.donated_buffer = False
     made = graphs(_Called(network), device, any_size=any_size, channels_last=channels_last)
@@ -51,7 +51,7 @@ def graphs(
 
 
 class _Called(nn.Module):
-    """Calls a network, whose own hooks torch would otherwise leave out of the compiled whole."""
+    """Calls a network, whose own hooks torch would otherwise leave out of the compiled graph."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class _Called(nn.Module):
 
 
 class _Compiled(nn.Module):
-    """Gives copies of what the compiled network returns: a CUDA graph writes its next outputs into the same memory."""
+    """Returns copies of the compiled network's outputs: a CUDA graph writes its next outputs into the same memory."""
 
     def __init__(self, module: nn.Module, plain: nn.Module, batch: int | None, any_size: bool) -> None:
         super().__init__()

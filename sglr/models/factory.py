@@ -1,4 +1,4 @@
-"""Building models by name, and the plain description from which a saved one is built again."""
+"""Building models by name, and the plain description from which a saved one is rebuilt."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def build(
 
 
 def spec(model: str | ModelOptions, *, num_classes: int, shape: Shape, **options: Any) -> dict[str, Any]:
-    """What model.json holds: everything ``build`` needs to make the same architecture again, as plain values."""
+    """The content of model.json: everything ``build`` needs to rebuild the same architecture, as plain values."""
     chosen = _options(model, options)
     num_classes, shape = _checked(num_classes, shape)
     return {
@@ -63,7 +63,7 @@ def initial(values: Any, seed: int) -> Classifier:
 def from_spec(values: Any, device: str = "cpu", *, generator_seed: int | None = None) -> Classifier:
     """The untrained model that a ``spec`` describes, on ``device`` ('meta' allocates nothing).
 
-    ``generator_seed`` as for ``build``. Raises ConfigError (a ValueError) when it describes none.
+    ``generator_seed`` as for ``build``. Raises ConfigError (a ValueError) when it does not describe one.
     """
     wanted = {"format", "name", "num_classes", "shape", "options"}
     if not isinstance(values, dict) or set(values) != wanted:
@@ -71,7 +71,7 @@ def from_spec(values: Any, device: str = "cpu", *, generator_seed: int | None = 
     if values["format"] != FORMAT:
         raise ConfigError(f"format {values['format']!r} is not known; this version reads format {FORMAT}")
     if not isinstance(values["name"], str) or not isinstance(values["options"], dict) or "name" in values["options"]:
-        raise ConfigError("name must be a text and options a mapping of options")
+        raise ConfigError("name must be text and options a mapping of options")
     with torch.device(device):
         return build(
             _options(values["name"], values["options"]), num_classes=values["num_classes"], shape=values["shape"],
@@ -80,16 +80,16 @@ def from_spec(values: Any, device: str = "cpu", *, generator_seed: int | None = 
 
 
 def _unsavable(model: nn.Module) -> str | None:
-    """Why weights of this network would not come back from a file; None where they would."""
+    """Why weights of this network could not be restored from a file; None where they could."""
     for path, module in model.named_modules():
         for name in sorted(module._non_persistent_buffers_set):
             return f"its buffer {f'{path}.{name}'.lstrip('.')} is not persistent"
     owners: dict[int, str] = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, torch.Tensor):
-            return f"{name} is no tensor"
+            return f"{name} is not a tensor"
         if value.dtype not in DTYPES.values():
-            return f"{name} is {str(value.dtype).removeprefix('torch.')}; float32 and int64 are known"
+            return f"{name} is {str(value.dtype).removeprefix('torch.')}; float32 and int64 are supported"
         if value.numel() and (other := owners.setdefault(value.untyped_storage()._cdata, name)) != name:
             return f"{name} and {other} share their memory"
     return None

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 @dataclass(frozen=True)
 class _Pair:
-    """A convolution and the batch norm after it, and the one convolution that stands for both."""
+    """A convolution and the batch norm after it, and the one convolution that replaces both."""
 
     convolution: nn.Conv2d
     norm: nn.BatchNorm2d | nn.SyncBatchNorm
@@ -20,7 +20,7 @@ class _Pair:
 
 @dataclass(frozen=True)
 class _Shared:
-    """A weight or buffer of the model, and what stands for it in the traced copy: the same memory, unless the model was
+    """A weight or buffer of the model, and its stand-in in the traced copy: the same memory, unless the model was
     given another tensor since (as ``vector_to_parameters`` and an assignment in a forward do)."""
 
     owner: dict[str, Any]
@@ -29,7 +29,7 @@ class _Shared:
 
 
 class Folded(nn.Module):
-    """A network that gives the logits ``model`` gives in eval mode, up to rounding, with fewer operations.
+    """A network with the logits of ``model`` in eval mode, up to rounding, with fewer operations.
 
     For gradients with respect to images only: nothing in it takes a gradient. Layers that cannot be folded use the
     model's weights and statistics where they lie in memory. After these changed call ``refresh``. A model that torch.fx
@@ -51,7 +51,7 @@ class Folded(nn.Module):
             stand_ins = {id(each.owner[each.name]): each.stand_in for each in shared}
             traced = copy.deepcopy(_traced(model), stand_ins)
         except Exception:
-            # Whatever a model does that cannot be traced or copied: it still works as it is.
+            # A model that cannot be traced or copied still works as it is.
             self.network, self.traced = model, False
         else:
             self._fold(traced, precision)
@@ -73,7 +73,7 @@ class Folded(nn.Module):
             now = each.owner[each.name]
             if now.data_ptr() != each.stand_in.data_ptr():
                 each.stand_in.copy_(now)
-        # Statistics, weights and biases are there, which torch's types leave open.
+        # Statistics, weights and biases exist, which torch's types leave open.
         pairs: list[Any] = self._pairs
         if not pairs:
             return

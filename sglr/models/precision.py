@@ -1,4 +1,4 @@
-"""What float32 is computed in: exactly that to evaluate and analyse models, TF32 where training asks for it."""
+"""Precision of float32 operations: float32 to evaluate and analyse models, TF32 where training asks for it."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What every model shares: its options, its registry, and the form ``head(features(x))``."""
+"""What all models share: options, registry, and the form ``head(features(x))``."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Writing a preset over the params.yaml that is there, without losing somebody's own changes."""
+"""Writing a preset over the params.yaml that is there, without losing the user's own changes."""
 
 import difflib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sglr.presets.rendering import render
 
 @dataclass(frozen=True)
 class Change:
-    """What applying a preset would do to a params file."""
+    """The effect of applying a preset to a params file."""
 
     path: Path
     before: str | None
@@ -37,12 +37,12 @@ class Change:
 
     @property
     def objection(self) -> str | None:
-        """Why a person should be asked first, if they should."""
+        """Why the user should be asked first; None where there is no need."""
         if self.before is None:
             return f"There is no {self.path} here; is this the project's folder?"
         if _is_preset(self.before):
             return None
-        return f"{self.path} is not as a preset makes it: the changes in it would be lost."
+        return f"{self.path} differs from every preset: its changes would be lost."
 
     def diff(self) -> list[str]:
         """The change as lines of a unified diff."""

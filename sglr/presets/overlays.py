@@ -1,4 +1,4 @@
-"""The preset files beside this one: what they reproduce, what they cost, what they lie on."""
+"""The preset files in this folder: what they reproduce, what they cost, what they extend."""
 
 import textwrap
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def names() -> list[str]:
 
 
 def listing() -> str:
-    """All presets for a person to read: name, what it reproduces, cost."""
+    """All presets as readable text: name, what it reproduces, cost."""
     wrap = partial(textwrap.fill, width=110, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
     presets = map(read, names())
     return "\n".join(f"{preset.name}\n{wrap(preset.about)}\n{wrap(preset.cost)}" for preset in presets)
@@ -61,7 +61,7 @@ def _read(name: str, above: tuple[str, ...]) -> Preset:
         raise PresetError(str(error)) from None
     for key in ("about", "cost"):
         if not isinstance(values.get(key), str):
-            raise PresetError(f"preset {name}: {key} must be a text, found {values.get(key)!r}.")
+            raise PresetError(f"preset {name}: {key} must be text, found {values.get(key)!r}.")
     below = values.get("extends")
     if not isinstance(below, str | None):
         raise PresetError(f"preset {name}: extends must be the name of a preset, found {below!r}.")

@@ -16,8 +16,8 @@ def render(name: str) -> str:
     """The params.yaml of a preset, valid and with the comments of the shipped one.
 
     An overlay's mappings are merged into those below, everything else replaces what is there. A component of another
-    name (data source, model, schedule, policy ...) drops the options of the one it replaces. Of a preset that lists
-    methods the others are left out, so that none stays behind with the settings of another study.
+    name (data source, model, schedule, policy ...) drops the options of the one it replaces. If a preset lists
+    methods the others are left out, so that none keeps the settings of another study.
 
     Raises PresetError for an unknown or unusable preset, and without ruamel.yaml.
     """

@@ -1,4 +1,4 @@
-"""What a study showed: ``write(config, artifacts, folder)`` makes the page, tables, figures and results.json."""
+"""The results of a study: ``write(config, artifacts, folder)`` makes the page, tables, figures and results.json."""
 
 from sglr.report.writer import write
 

@@ -1,4 +1,4 @@
-"""The analyses' numbers, whatever they are: every scalar in the analyze stage's metrics.json, by run and over seeds."""
+"""The analyses' numbers, of any kind: every scalar in the analyze stage's metrics.json, by run and over seeds."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ def summarise(study: Study) -> list[dict[str, Any]]:
 
 
 def notes(study: Study) -> dict[str, str]:
-    """What the analyses say beside their numbers; a note that is not the same for all runs is named after its run."""
+    """The notes of the analyses; a note that is not the same for all runs is named after its run."""
     said: dict[str, dict[str, str]] = {}
     for item in study.items:
         for key, note in (item.analysis.get("notes") or {}).items():

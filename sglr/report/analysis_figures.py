@@ -71,7 +71,7 @@ def _every_epoch(study: Study, name: str, quantity: str, title: str, unit: str) 
 
 def _every_checkpoint(study: Study, name: str, quantity: str, title: str, unit: str) -> list[Plot]:
     """One quantity of the checkpoints, all methods. Best epochs differ between seeds: the mean over seeds of a
-    checkpoint stands at the mean of its epochs."""
+    checkpoint is at the mean of its epochs."""
     found = {method: points for method in study.methods if len(points := _points(study, method, quantity)) > 1}
     if not found:
         return []

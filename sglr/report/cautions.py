@@ -1,4 +1,4 @@
-"""What a reader should hold against the results: sentences made from the facts of this study."""
+"""Cautions about the results, made from the facts of this study."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,8 +25,8 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
         yield "One seed: no deviation can be given, and another training run may differ by more than any interval here."
     elif seeds < FEW_SEEDS:
         yield (
-            f"Only {counted(seeds, 'seed')}: how much seeds differ is poorly known from so few. Intervals are wide for"
-            " that, and right only as far as seeds scatter like a normal distribution."
+            f"Only {counted(seeds, 'seed')}: the variance between seeds is poorly estimated. Intervals are"
+            " therefore wide, and assume normally distributed seed effects."
         )
     if len({row["method"] for row in results["comparisons"]}) > 1:
         yield "Several methods are compared with the baseline; the intervals are not corrected for that."
@@ -51,20 +51,20 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
         )
         if study.wrong_labels:
             yield (
-                "Validation labels are true: best epochs, and with them the baseline stopped early,"
-                " were chosen by clean labels that one may not have where labels are noisy."
+                "Validation labels are clean: best epochs, including the early-stopped baseline's, rely on"
+                " labels that may not exist in practice."
             )
 
 
 def _early_best(study: Study) -> Iterator[str]:
-    """Of methods whose best epoch lies before the one from which their labels are theirs."""
+    """For methods whose best epoch comes before their labels change."""
     for method, start in label_starts(study).items():
         items = study.of(method)
         early = [item for item in items if item.training["best_epoch"] < start]
         if early:
             yield (
                 f"The best epoch of {quoted(method)} comes before its labels change (epoch {start}) with"
-                f" {len(early)} of {counted(len(items), 'seed')}: it is one of training with the given labels."
+                f" {len(early)} of {counted(len(items), 'seed')}: it is an epoch of training with the given labels."
             )
 
 
@@ -95,23 +95,23 @@ def _attacks(study: Study, results: dict[str, Any]) -> Iterator[str]:
     if not auto:
         yield f"AutoAttack was not run: accuracy under {main} may overstate robustness."
     elif main not in auto:
-        yield f"The headline is about {main}, one attack with one loss: hold it against {' and '.join(auto)}."
+        yield f"The headline is about {main}, one attack with one loss: compare it with {' and '.join(auto)}."
 
 
 def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
     config = study.config
     if config.data.noise.kind != "none":
-        # Of every method the same.
+        # The same for every method.
         wrong = percent(results["labels"][0]["wrong_before"]["mean"])
         yield (
             f"{percent(config.data.noise.rate)}% {config.data.noise.kind} label noise was injected into the training"
-            f" labels, of which {wrong}% are wrong: what helps here is partly robustness to that noise."
+            f" labels, of which {wrong}% are wrong: gains may partly reflect robustness to that noise."
         )
     elif study.wrong_labels:
         share = percent(study.wrong_labels / study.meta["sizes"]["train"])
         yield (
-            f"{share}% of the training labels are wrong, as the data gives them: what helps here is partly robustness"
-            " to that."
+            f"{share}% of the training labels are wrong, as the data gives them: gains may partly reflect"
+            " robustness to that."
         )
     for row in results["labels"]:
         share = row["corrupted_share"]["mean"]

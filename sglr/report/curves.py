@@ -70,7 +70,7 @@ def warmup(study: Study) -> tuple[int, int] | None:
 
 
 def label_starts(study: Study) -> dict[str, int]:
-    """Method -> first epoch in which its label policy departs from the given labels, for those that name one."""
+    """Method -> first epoch in which its label policy departs from the given labels, for those that have one."""
     starts = {method: getattr(study.config.methods[method].labels, "start_epoch", None) for method in study.methods}
     return {method: start for method, start in starts.items() if start is not None}
 

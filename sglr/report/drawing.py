@@ -50,7 +50,7 @@ class Plot:
     wide: bool = False
 
     def file(self) -> str:
-        """The figure as the address of a file, for a link that saves it even where the page stands alone."""
+        """The figure as a data URL, for a link that saves it even where the page is alone."""
         return f"data:image/svg+xml;base64,{base64.b64encode(self.svg.encode()).decode()}"
 
     def inline(self) -> str:
@@ -87,7 +87,7 @@ def hatch(position: int) -> str:
 
 @contextmanager
 def canvas(title: str, height: float = 3.4) -> Iterator[tuple["Figure", "Axes"]]:
-    """A figure with one axes in the report's style. What matplotlib was told elsewhere neither enters nor changes."""
+    """A figure with one axes in the report's style. Matplotlib settings made elsewhere are neither used nor changed."""
     from matplotlib import style
     from matplotlib.figure import Figure
 

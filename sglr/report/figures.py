@@ -76,7 +76,7 @@ def _method(study: Study, method: str) -> list[Plot]:
     if not found:
         return []
     title = f"{quoted(method)}: training against validation"
-    # A method's name may be long: alone it has room.
+    # A method's name may be long: alone there is space for it.
     with canvas(quoted(method)) as (figure, axes):
         for position, (quantity, line) in enumerate(found.items()):
             _lines(axes, line, METHOD_LINES[quantity], position)

@@ -1,4 +1,4 @@
-"""The answer in words: does a method close the baseline's robust overfitting gap, by how much, with which certainty."""
+"""The answer in words: does a method close the baseline's robust overfitting gap, by how much, how certainly."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ def headline(study: Study, results: Row) -> Row:
     """The attack it is about, one verdict per method (a sentence on the gap, one on accuracy), and what qualifies them.
 
     Verdicts: narrows, unchanged, widens, no_gap (the baseline does not overfit), no_best (no validation split, so no
-    best epoch). That a gap is closed is no verdict: what is left is given with its interval, and where that holds 0,
-    too few seeds or examples may be why.
+    best epoch). A closed gap is not a verdict: the remainder is given with its interval, and where that contains 0,
+    too few seeds or examples may be the reason.
     """
     attack = headline_attack(study)
     baseline = study.config.report.baseline
@@ -50,13 +50,13 @@ def headline_attack(study: Study) -> str:
 
 
 def headline_attacks(study: Study) -> list[str]:
-    """The headline's attack, and any AutoAttack beside it, in the order of params.yaml."""
+    """The headline's attack, and any AutoAttack as well, in the order of params.yaml."""
     main = headline_attack(study)
     return [name for name in study.attacks if name == main or _is_autoattack(study, name)]
 
 
 def gap_name(attack: str) -> str:
-    """What best minus last is called under an attack: without one it has nothing to do with robustness."""
+    """The name of best minus last under an attack: without one it has nothing to do with robustness."""
     return "overfitting gap" if attack == "natural" else "robust overfitting gap"
 
 
@@ -89,8 +89,8 @@ def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
         "verdict": verdict,
         "sentence": f"{sentence} {_left(ours)}" if verdict == "narrows" else sentence,
         "accuracy": (
-            f"At the last epoch {quoted(method)} is {_against(last, quoted(baseline))}; set against {quoted(baseline)}"
-            f" stopped at its best epoch, which costs no more than going on, it is {_against(stopped, 'that')}."
+            f"At the last epoch {quoted(method)} is {_against(last, quoted(baseline))}; compared with"
+            f" {quoted(baseline)} with early stopping, which costs nothing extra, it is {_against(stopped, 'that')}."
         ),
     }
 
@@ -104,7 +104,7 @@ def _judge(ours: Row, theirs: Row, change: Row) -> str:
 
 
 def _left(ours: Row) -> str:
-    """What is left of a gap that was narrowed."""
+    """The remainder of a narrowed gap."""
     if ours["high"] < 0:
         above = f"{percent(-ours['mean'])} points above its best {bounds(_turned(ours))}"
         return f"No gap is left: its last epoch is {above}."
@@ -155,7 +155,7 @@ def _alone(study: Study, results: Row, attack: str, method: str) -> str:
 
 
 def _more(results: Row, attack: str, method: str, baseline: str) -> str:
-    """What a further attack, usually on fewer examples, says of the same differences."""
+    """The same differences under a further attack, usually on fewer examples."""
     parts = [
         f"{name} {percent(row['estimate'])} {bounds(row)}"
         for quantity, name in (

@@ -10,7 +10,7 @@ SHOWN = ("comparison", "differences", "seeds", "labels", "memorisation", "analys
 
 
 def markdown(results: dict[str, Any], tables: dict[str, Table]) -> str:
-    """The whole file; anything that came from outside is escaped."""
+    """The complete file; anything that came from outside is escaped."""
     parts = _parts(results, tables, SHOWN)
     if results["notes"]:
         parts += ["## Notes on the analyses", bullets([f"{key}: {note}" for key, note in results["notes"].items()])]

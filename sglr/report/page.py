@@ -1,4 +1,4 @@
-"""index.html: which sections there are and what stands in them; how they look is the templates' affair."""
+"""index.html: its sections and their contents; the templates decide how they look."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ class PageSection:
 
 
 def page(results: dict[str, Any], tables: dict[str, Table], plots: dict[str, list[Plot]]) -> str:
-    """The whole page as one HTML text that loads nothing; everything that came from outside is escaped."""
+    """The complete page as one HTML text that loads nothing; everything that came from outside is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -71,7 +71,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         ),
         PageSection(
             "curves", "Learning curves",
-            text=["Robust overfitting is training accuracy under attack that goes on rising while validation accuracy"
+            text=["Robust overfitting is training accuracy under attack that keeps rising while validation accuracy"
                   " under attack falls. Training batches are attacked as the method trains, at the weights of the step"
                   " (averaging and AWP keep others); validation images by PGD on the cross-entropy. Thin lines are"
                   " seeds, thick ones their mean; the band is the warm-up, a dotted line where a label policy begins."],
@@ -90,18 +90,18 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         PageSection(
             "classes", "Class by class",
             text=["On the worst-case images of the first test examples, all seeds together: which classes hold, and"
-                  " what the others are taken for. Rows of a matrix are true classes, columns predicted ones."],
+                  " what the others are mistaken for. Rows of a matrix are true classes, columns predicted ones."],
             plots=plots["classes"],
         ),
         PageSection(
             "examples", "What the attacks do",
             text=["The first test examples, and the worst case that any attack found for the last model of the first"
-                  " seed: the image, the class it is taken for, and the change, magnified."],
+                  " seed: the image, the predicted class, and the change, magnified."],
             plots=plots["examples"],
         ),
         PageSection(
             "transfer", "Images made for another model",
-            text=["A model whose gradients lead attacks astray is broken by what was made for another one. Where that"
+            text=["A model with masked gradients can be broken by images crafted for another. Where that"
                   " happens more often than by its own attacks, a flag says so. Every image was scored again in a new"
                   " process, its range and distance measured."],
             tables=_some(tables, "transfer"),
@@ -113,13 +113,13 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         ),
         PageSection(
             "memorisation", "Memorisation of wrong labels",
-            text=["Training examples whose given label is wrong (noisy): a network that memorises answers with the"
-                  " given label, one that generalises with the true one."],
+            text=["Training examples whose given label is wrong (noisy): a network that memorises predicts the"
+                  " given label, one that generalises the true one."],
             plots=plots["memorisation"], tables=_some(tables, "memorisation"),
         ),
         PageSection(
             "gradients", "Gradient norms",
-            text=["Norms of the gradient of the method's whole loss in all weights, example by example, with that"
+            text=["Norms of the gradient of the method's full loss in all weights, example by example, with that"
                   " epoch's targets, on images attacked away from the given label: large ones on noisy examples pull"
                   " towards their wrong labels. Softer targets alone make norms smaller: compare shares too."
                   f" {_CHECKPOINTS}"],
@@ -144,7 +144,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
             "analysis", "All analyses in numbers",
             folded=_folded(tables, "analysis", "Means over seeds")
             | _folded(tables, "analysis-seeds", "Every run, with intervals")
-            | ({"What was assumed, and what is absent": notes} if notes else {}),
+            | ({"Assumptions and omissions": notes} if notes else {}),
         ),
         PageSection(
             "cost", "Cost",
@@ -160,7 +160,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
 
 
 def _controls(results: dict[str, Any]) -> str:
-    """What a method is to be held against; the baseline stopped early where there are rows of that."""
+    """What a method should be compared with; the early-stopped baseline where there are rows for it."""
     baseline = quoted(results["experiment"]["baseline"])
     others = (
         f"Controls such as label smoothing, or {baseline} with the extra natural forward pass, become rows here when"
@@ -169,7 +169,7 @@ def _controls(results: dict[str, Any]) -> str:
     if not any(row["quantity"] == "last_over_best" for row in results["comparisons"]):
         return others
     return (
-        f"{baseline} can also be stopped at its best epoch, which costs no more than going on: “last − best of"
+        f"{baseline} can also be stopped at its best epoch, which costs nothing extra: “last − best of"
         f" {baseline}” is that control; “best − best” stops both. {others}"
     )
 

@@ -1,4 +1,4 @@
-"""What made the results: the params that had a say in them, and the versions in use."""
+"""What produced the results: the params that affect them, and the versions in use."""
 
 import platform
 from typing import Any

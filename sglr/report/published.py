@@ -1,4 +1,4 @@
-"""Figures of other people's publications beside ours, where data set, model and norm are the same."""
+"""Published figures next to ours, where data set, model and norm are the same."""
 
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from sglr.report.study import Study
 _FILE = Path(__file__).with_name("published.yaml")
 # What a publication may state: key there, what it is called here.
 _METRICS = ("natural", "robust", "pgd10", "autoattack", "train_robust")
-# Names of methods that are called otherwise there.
+# Names of methods that have other names there.
 _METHODS = {"at_label_smoothing": "at_smoothing"}
 
 
@@ -26,7 +26,7 @@ def _known() -> dict[str, Any]:
 def published(study: Study, accuracy: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per published figure of this setting: ours (mean, deviation) where the same thing was measured.
 
-    accuracy: the rows of results.json. Accuracies are fractions. ``mismatch`` says in words what differs from ours;
+    accuracy: the rows of results.json. Accuracies are fractions. ``mismatch`` says what differs from ours;
     figures of methods that are not listed are left out, those of a leaderboard, there for orientation, are not.
     """
     config, found = study.config, _known()
@@ -90,7 +90,7 @@ def _training_accuracy(study: Study, method: str) -> dict[str, Any] | None:
 
 
 def _training(study: Study, method: str, entry: dict[str, Any], foreign: bool) -> list[str]:
-    """What differs in how the model was trained."""
+    """Differences in training."""
     fitting = [
         setting
         for setting in _known()["settings"]
@@ -105,7 +105,7 @@ def _training(study: Study, method: str, entry: dict[str, Any], foreign: bool) -
 
 
 def _attack(study: Study, metric: str) -> str | None:
-    """Our attack that is the published metric, or stands nearest to it."""
+    """Our attack that is the published metric, or is nearest to it."""
     options = study.config.evaluate.attacks
     if metric == "natural":
         return "natural"
@@ -119,5 +119,5 @@ def _attack(study: Study, metric: str) -> str | None:
 
 
 def _pgd10(attack: Any) -> bool:
-    """Whether a PGD is theirs: ten steps on the cross-entropy from one start."""
+    """Whether a PGD matches theirs: ten steps on the cross-entropy from one start."""
     return (attack.steps, attack.restarts, attack.loss) == (10, 1, "ce")

@@ -8,7 +8,7 @@ one seed; nothing in it is a time):
 - ``accuracy``: per attack and method: best, last, gap as {mean, deviation} (gap also low, high), seeds, examples
 - ``same_examples``: where an attack saw fewer examples than the headline's: rows as in ``accuracy`` of the headline's
   attack (``reference``) on those examples
-- ``published``: figures of other publications of this setting beside ours (``published.published``)
+- ``published``: figures of other publications of this setting next to ours (``published.published``)
 - ``comparisons``: per attack, method and quantity (``comparisons.QUANTITIES``): estimate, low, high, seeds, examples
 - ``paired``: per attack, method, seed and checkpoint McNemar's test against the baseline (``comparisons.paired``)
 - ``transfer``: per checkpoint, model's method and method that its images were made for: accuracy {mean, deviation},
@@ -17,7 +17,7 @@ one seed; nothing in it is a time):
 - ``labels``: per method: what became of the training labels;  ``memorisation``: per method: last values of the history
 - ``analysis``: per checkpoint, quantity and method: mean, deviation, runs [{seed, value, low, high}]
 - ``notes`` (of the analyses, by name), ``flags``, ``cautions``: sentences
-- ``checks``: what was looked at for the flags, by name: sentences
+- ``checks``: what was checked for the flags, by name: sentences
 - ``cost``: per method: passes through the network per training example and epoch, relative to the baseline's
 - ``provenance``: params, versions, data_sha256, weights (MD5 by item and checkpoint)
 """
@@ -134,7 +134,7 @@ def _flags(study: Study, item: RunResult) -> list[str]:
 
 
 def _checks(study: Study) -> list[str]:
-    """What would have raised a flag."""
+    """The checks that could have raised a flag."""
     sanity = study.config.evaluate.sanity
     looked = [
         "Attacks: every adversarial image's range and distance.",

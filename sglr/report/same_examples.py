@@ -1,4 +1,4 @@
-"""The headline's attack on the examples of an attack that saw only some of them: like set beside like."""
+"""The headline's attack on the examples of an attack that saw only some of them: a like-for-like comparison."""
 
 from typing import Any
 

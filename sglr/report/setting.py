@@ -1,10 +1,10 @@
-"""What differs between the setting of a publication, as far as its sources state it, and a study's."""
+"""Differences between the setting of a publication, as far as its sources state it, and a study's."""
 
 from typing import Any
 
 from sglr.config import Config
 
-# What goes without saying in the name of a key.
+# The redundant parts of a key's name.
 _SECTIONS = ("train.optimizer.", "train.", "data.augment.", "model.", "threat.", "method.labels.", "method.")
 
 
@@ -25,7 +25,7 @@ def differences(config: Config, method: str, stated: dict[str, Any]) -> str:
 
 
 def beyond_keys(config: Config, method: str) -> list[str]:
-    """What no single key tells, against publications that train all images from scratch in single precision."""
+    """Differences beyond single keys, from publications that train all images from scratch in single precision."""
     found, warmup = [], config.warmup
     whole, examples = config.data.source.training_examples(), config.data.training_examples
     if examples is not None and examples != whole:

@@ -12,6 +12,6 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
-    """{mean, deviation, seeds}, the last so many as were measured (not None); None where nothing was."""
+    """{mean, deviation, seeds}, seeds counting those measured (not None); None where none was."""
     known = [float(value) for value in values if value is not None]
     return {**(spread(known) if known else {"mean": None, "deviation": None}), "seeds": len(known)}

@@ -52,7 +52,7 @@ class Table:
         return text.getvalue()
 
     def file(self, kind: str) -> str:
-        """The table as the address of a csv or tex file, for a link that saves it even where the page stands alone."""
+        """The table as a data URL of a csv or tex file, for a link that saves it even where the page is alone."""
         text = self.latex() if kind == "tex" else self.csv()
         return f"data:text/{'x-tex' if kind == 'tex' else 'csv'};base64,{base64.b64encode(text.encode()).decode()}"
 
@@ -63,7 +63,7 @@ class Table:
         return [list(rows) for _, rows in groupby(self.rows, key=lambda row: row[0])]
 
 
-# What LaTeX's usual fonts and packages do not have.
+# Characters that LaTeX's usual fonts and packages lack.
 _LATEX = {"−": "$-$", "±": r"$\pm$", "–": "--", "‘": "`", "’": "'", "λ": r"$\lambda$", "×": r"$\times$"}
 
 

@@ -47,7 +47,7 @@ def _accuracy(results: Row) -> Table:
         records.append(_flat(row))
     measured = ("best", "last", "gap", "95% of gap") if has_best else ("last",)
     definition = "; gap = best − last, in points" if has_best else "; no best epoch without a validation split"
-    few = " Same N: on those examples alone that the attack below it saw." if results["same_examples"] else ""
+    few = " Same N: only on the examples that the attack below it saw." if results["same_examples"] else ""
     return Table(
         "comparison", f"Test accuracy in percent{_deviations(results)}{definition}.{few}",
         ("attack", "method", *measured, "seeds", "examples"), tuple(rows), records, labels=2, grouped=True,
@@ -111,8 +111,8 @@ def _published(results: Row) -> Table:
     )  # fmt: skip
     return Table(
         "published",
-        "Published accuracies of this data set, model and norm beside ours, in percent; training seeds and splits"
-        " differ in any case. What differs: of what their sources state, ours and in brackets theirs.",
+        "Published accuracies of this data set, model and norm next to ours, in percent; training seeds and splits"
+        " differ in any case. What differs: settings the sources state, ours (theirs).",
         ("method", "checkpoint", "metric", "source", "what differs", "published", "ours"),
         rows, [_flat({**row, "ours": row["ours"] or {}}) for row in results["published"]], labels=5, grouped=True,
     )  # fmt: skip
@@ -238,7 +238,7 @@ def _analysis(results: Row) -> Table:
     methods = results["experiment"]["methods"]
     rows = tuple((*key, *_by_method(entry, methods)) for key, entry in _by_quantity(results).items())
     return Table(
-        "analysis", f"What the analyses measured, per checkpoint (run: the whole run){_deviations(results)}.",
+        "analysis", f"Results of the analyses, per checkpoint (run: the whole run){_deviations(results)}.",
         ("checkpoint", "quantity", *methods),
         rows, [{key: row[key] for key in row if key != "runs"} for row in results["analysis"]], labels=2, grouped=True,
     )  # fmt: skip
@@ -255,7 +255,7 @@ def _analysis_seeds(results: Row) -> Table:
         for row in results["analysis"] for run in row["runs"]
     ]  # fmt: skip
     return Table(
-        "analysis-seeds", "What the analyses measured in every run, with 95% intervals over examples where known.",
+        "analysis-seeds", "Results of the analyses in every run, with 95% intervals over examples where known.",
         ("checkpoint", "quantity", *(f"{method}-{seed}" for method, seed in runs)), tuple(rows), records,
         labels=2, grouped=True,
     )  # fmt: skip

@@ -53,7 +53,7 @@ def interval(low: float | None, high: float | None, write: Write = percent) -> s
 
 def bounds(row: dict[str, Any]) -> str:
     """The interval of a difference, '[17.3, 23.6]'. Where no example differs, or every one in the same way, it has no
-    width, which says too much."""
+    width, which would claim too much."""
     low, high = row["low"], row["high"]
     if low == high:
         return "[no example differs]" if low == 0 else "[every example differs]"

@@ -1,4 +1,4 @@
-"""Writing the report: read, work everything out, then write, so that bad input leaves the old report whole."""
+"""Writing the report: read, work everything out, then write, so that bad input leaves the old report intact."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def write(config: Config, artifacts: Path, folder: Path) -> str:
     """Make the report of the methods and seeds listed in ``config.experiment``; return its headline and main tables.
 
     Reads ``artifacts/{data,train,evaluate,audit,analyze}``; writes into ``folder``: ``index.html`` (loads nothing),
-    ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``metrics.json`` (the few numbers of it that
+    ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``metrics.json`` (its main numbers, which
     DVC shows and compares), ``curves/*.csv`` (one history column
     each: mean over seeds per epoch and method), ``figures/*.svg``, ``tables/*.csv`` and ``tables/*.tex``. Equal inputs
     and versions give equal bytes. Figures and tables of an earlier report that are not among the new ones are removed.

@@ -1,4 +1,4 @@
-"""A journal on its way to a server: in order, nothing missing, nothing double, whatever fails or is killed."""
+"""Sending a journal to a server: in order, nothing missing or duplicated, whatever fails or is killed."""
 
 import contextlib
 import dataclasses
@@ -54,7 +54,7 @@ class Delivery:
 
     Before a batch leaves, its end is noted; after the server has confirmed it, its end becomes the new beginning. When
     a batch may have arrived without our hearing of it, the next attempt first asks the server which points it has.
-    A run that is not on the server (another server, a new database, deleted) is made anew from the whole journal.
+    A run that is not on the server (another server, a new database, deleted) is recreated from the whole journal.
     """
 
     def __init__(self, folder: Path, server: Server, parent_of: Callable[[dict[str, Any]], str]) -> None:
@@ -71,8 +71,8 @@ class Delivery:
     def step(self) -> bool:
         """Send the next batch; False when everything in the journal has been sent, or put off.
 
-        Raises whatever MLflow raises when the server fails; calling it again goes on where it failed. A file that alone
-        cannot be stored (its place in MLflow is another machine's, or needs a package that is missing) is put off.
+        Raises whatever MLflow raises when the server fails; calling it again continues where it failed. A file that
+        alone cannot be stored (its location in MLflow is on another machine, or needs a missing package) is put off.
         """
         if not self._checked:
             self._find_run()
@@ -87,7 +87,7 @@ class Delivery:
                 if reason := self._store(batch[0]):
                     put_off = [*put_off, end]
                     LOG.warning(
-                        "%s: MLflow cannot store %s (%s). The rest is sent; this is tried again at the run's end and by"
+                        "%s: MLflow cannot store %s (%s). The rest is sent; this is retried at the run's end and by"
                         " `sglr sync`.",
                         self.header["item"], batch[0]["source"], reason,
                     )  # fmt: skip
@@ -104,7 +104,7 @@ class Delivery:
         return True
 
     def drain(self) -> str:
-        """Send everything there is, what was put off at the end; why some of that could not be stored, or ""."""
+        """Send everything, files that were put off last; returns why some of those could not be stored, or ""."""
         while True:
             while self.step():
                 pass
@@ -246,7 +246,7 @@ def survey(folder: Path) -> journal.Survey | None:
 
 
 def remove_if_done(folder: Path) -> bool:
-    """Remove the journal of a FINISHED run that has been sent whole. Only for the holder of both its locks."""
+    """Remove the journal of a FINISHED run that has been sent completely. Only for the holder of both its locks."""
     seen = survey(folder)
     done = seen is not None and seen.status == "FINISHED" and seen.lines == 0
     if done:

@@ -5,10 +5,10 @@ A journal is a folder ``.sglr/journal/<item>-<hash of experiment and key>/``:
 - ``journal.jsonl``: lines ``{"t": milliseconds, "kind": ...}``. Kinds: ``header`` (the first line: what the run is),
   ``open`` (a process begins or resumes it), ``params``, ``tags``, ``metrics``, ``headline``, ``artifact``, ``end``;
 - ``artifacts/``: copies of files still to be sent, so that DVC may remove the originals;
-- ``sent.json``: how far it has been sent (written by whoever sends); ``owner.lock``, ``sender.lock``.
+- ``sent.json``: how far it has been sent (written by the sender); ``owner.lock``, ``sender.lock``.
 
 It stays until the run has FINISHED and everything is sent. A run that failed or was killed keeps its journal, because
-the next run of the same item and key goes on with it.
+the next run of the same item and key continues it.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ _FIELDS: dict[str, set[str]] = {
     "artifact": {"copy", "source", "folder"},
     "end": {"status"},
 }
-# So many journals of one item, all unsent or held by others, are not credible; then something else is wrong.
+# This many journals of one item, all unsent or held by others, mean that something else is wrong.
 _MOST = 20
 
 
@@ -100,7 +100,7 @@ class Journal:
         except OSError as error:
             self.lost += 1
             if self.lost == 1:
-                LOG.warning("cannot write %s: %s. Tracking loses what follows; the run goes on.", self.folder, error)
+                LOG.warning("cannot write %s: %s. Tracking loses what follows; the run continues.", self.folder, error)
         self.changed()
 
     def metrics(self, measured: Mapping[str, Any], step: int = 0) -> None:
@@ -147,7 +147,7 @@ class Journal:
         return self.seconds + (now() - self._last) / 1000
 
     def close(self) -> None:
-        """Give the file back; the journal stays."""
+        """Close the file; the journal stays."""
         self._file.close()
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -195,9 +195,9 @@ class Survey:
 
 
 def survey(folder: Path, sent: int, put_off: Collection[int] = ()) -> Survey | None:
-    """What the journal holds, and how much of that lies behind byte ``sent`` or in the lines that end at ``put_off``.
+    """The journal's contents, and how much lies behind byte ``sent`` or in the lines that end at ``put_off``.
 
-    None when it does not say whose it is.
+    None when it does not say which run it belongs to.
     """
     first: dict[str, Any] | None = None
     status = None
@@ -235,7 +235,7 @@ def read(folder: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """A line of a journal; None when it is none that a Journal writes."""
+    """A line of a journal; None when it is not one that a Journal writes."""
     try:
         record = json.loads(line)
         whole = type(record["t"]) is int and _FIELDS[record["kind"]] <= record.keys()

@@ -1,4 +1,4 @@
-"""Evaluations and analyses are children of the training run whose weights they used; here it is found, or made."""
+"""Evaluations and analyses are children of the training run whose weights they used; found or made here."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ _RESTORE_WAIT = 60.0
 
 @dataclass(frozen=True)
 class ParentQuery:
-    """The training run a child belongs to, and what is needed to make it anew.
+    """The training run a child belongs to, and what is needed to recreate it.
 
     ``params_hash`` and ``weights_md5`` are the training's own. ``history``: rows of its history.csv; ``params``: its
     flat params.
@@ -37,7 +37,7 @@ class ParentQuery:
 
 
 def delivery(root: Path, folder: Path, server: Server) -> Delivery:
-    """What sends the journal in ``folder``, finding or making its parent on the way."""
+    """The delivery of the journal in ``folder``, finding or making its parent on the way."""
 
     def parent_of(header: dict[str, Any]) -> str:
         return find_or_restore(root, server, header["experiment"], ParentQuery(**header["parent"]))
@@ -83,7 +83,7 @@ def find_or_restore(root: Path, server: Server, experiment: str, query: ParentQu
 
 
 def _send_waiting(root: Path, server: Server, experiment: str, query: ParentQuery) -> None:
-    """Send the journals of such training runs that wait here, after whoever is sending them."""
+    """Send the journals of such training runs that wait here, after any other sender of them."""
     same = {key: value for key, value in query.tags.items() if key != "weights_md5"}
     for folder in journal.folders(root):
         seen = survey(folder)

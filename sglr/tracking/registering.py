@@ -21,7 +21,7 @@ class RegistryError(UserError, RuntimeError):
 
 
 def register(root: Path, experiment: str, item: str, checkpoint: str | None = None, name: str | None = None) -> str:
-    """Register ``artifacts/train/<item>/<checkpoint>`` as a new version of the model ``name``; says which.
+    """Register ``artifacts/train/<item>/<checkpoint>`` as a new version of the model ``name``; returns which.
 
     ``item``: method-seed, or the path of that folder. ``checkpoint`` None: best, or last where there is no best.
     ``name`` None: <experiment>-<method>.
@@ -34,7 +34,7 @@ def register(root: Path, experiment: str, item: str, checkpoint: str | None = No
     if given.resolve().parent == trainings.resolve():
         item = given.name
     elif len(given.parts) != 1:
-        raise files.FileError(f"{item} is no training folder of this project (artifacts/train/<method>-<seed>).")
+        raise files.FileError(f"{item} is not a training folder of this project (artifacts/train/<method>-<seed>).")
     folders = [trainings / item / one for one in ([checkpoint] if checkpoint else CHECKPOINTS)]
     folder = next((one for one in folders if (one / "model.safetensors").is_file()), None)
     if folder is None:
@@ -102,7 +102,7 @@ def tags_of(folder: Path, experiment: str, item: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """MLflow's remarks on model logging, which name its own defaults, are not for the user of one command."""
+    """Hide MLflow's remarks on model logging, which name its own defaults, from the user of one command."""
     logger = logging.getLogger("mlflow")
     before = logger.level
     logger.setLevel(logging.ERROR)

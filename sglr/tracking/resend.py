@@ -11,32 +11,32 @@ from sglr.tracking.server import Server, connect
 
 @dataclass
 class SyncReport:
-    """What ``sync`` did. Items are given by name; ``sent`` and ``missing`` count points and files."""
+    """The results of ``sync``. Items are given by name; ``sent`` and ``missing`` count points and files."""
 
     sent: int = 0
     missing: int = 0
     items: list[str] = field(default_factory=list)
-    """Sent whole."""
+    """Sent completely."""
     running: list[str] = field(default_factory=list)
-    """Left alone, because a process is at work on them."""
+    """Skipped, because a process is working on them."""
     interrupted: list[str] = field(default_factory=list)
-    """Killed without a word; still RUNNING on the server until resumed, or ended with ``end_interrupted``."""
+    """Killed; still RUNNING on the server until resumed, or ended with ``end_interrupted``."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Not wholly sent, and why."""
+    """Not completely sent, and why."""
 
     def __str__(self) -> str:
         lines = [f"{self.sent} points and files sent, {self.missing} missing."]
-        lines += [f"{item}: sent whole" for item in self.items]
-        lines += [f"{item}: left alone, a process is at work on it" for item in self.running]
+        lines += [f"{item}: sent completely" for item in self.items]
+        lines += [f"{item}: skipped, a process is working on it" for item in self.running]
         lines += [f"{item}: interrupted; running it again resumes it" for item in self.interrupted]
-        lines += [f"{item}: not wholly sent: {reason}" for item, reason in self.failed.items()]
+        lines += [f"{item}: not completely sent: {reason}" for item, reason in self.failed.items()]
         return "\n".join(lines)
 
 
 def sync(root: str | Path, *, end_interrupted: bool = False) -> SyncReport:
     """Send everything in the journals under ``root`` that the server does not have.
 
-    With ``end_interrupted``, runs whose process was killed without a word are marked KILLED (running them again still
+    With ``end_interrupted``, runs whose process was killed are marked KILLED (running them again still
     reopens them); without it they are sent and stay RUNNING. When nothing is missing, MLflow is not even imported.
     Failures are in the report.
     """
@@ -61,7 +61,7 @@ class _Sync:
         self._down = ""
 
     def visit(self, folder: Path, end_interrupted: bool) -> None:
-        """Send one journal, if there is something to send and nobody is at work on it."""
+        """Send one journal, if there is something to send and no process is working on it."""
         if (seen := survey(folder)) is None:
             return
         item = seen.header["item"]
@@ -109,7 +109,7 @@ class _Sync:
         return self._server
 
     def _check_answer(self, error: Exception) -> None:
-        """Without a server that answers, the other journals need not be tried: each would wait for it again."""
+        """Without a server that answers, skip the other journals: each would wait for it again."""
         try:
             self._connected().check()
         except Exception:

@@ -1,4 +1,4 @@
-"""The thread that sends a run's journal while the run goes on. Nothing it meets ever reaches the run."""
+"""The thread that sends a run's journal during the run. No error in it ever reaches the run."""
 
 import contextlib
 import importlib.util
@@ -35,7 +35,7 @@ class Sender(threading.Thread):
         self._failures = 0
 
     def wake(self) -> None:
-        """There is something new in the journal."""
+        """Signal that there is something new in the journal."""
         self._news.set()
 
     def finish(self, limit: float) -> bool:
@@ -53,7 +53,7 @@ class Sender(threading.Thread):
         return True
 
     def run(self) -> None:
-        """Connect and send, again and again after failures, with growing pauses."""
+        """Connect and send, retrying after failures with growing pauses."""
         while not self._abandoned.is_set():
             try:
                 self._work()
@@ -91,7 +91,7 @@ class Sender(threading.Thread):
         self.reason = shown(error)
         if self._failures == 1 and not self._closing.is_set():
             LOG.warning(
-                "tracking at %s fails (%s). The run goes on; its points wait in %s.",
+                "tracking at %s fails (%s). The run continues; its points wait in %s.",
                 shown(address(self._root)),
                 self.reason,
                 self._folder,
@@ -108,7 +108,7 @@ class Sender(threading.Thread):
 def _system_metrics(run_id: str, uri: str) -> Iterator[None]:
     """CPU, memory and GPU use as metrics of the run while the block lasts; whatever fails in it is ignored.
 
-    Needs psutil. These points are not journalled: those of a time without a server are lost.
+    Needs psutil. These points are not journalled: those measured without a server are lost.
     """
     monitor = None
     if importlib.util.find_spec("psutil"):

@@ -22,7 +22,7 @@ JOURNAL_TAG = "sglr.journal"
 PARENT_TAG = "mlflow.parentRunId"
 _METRICS_A_CALL = 1000
 _OTHERS_A_CALL = 100
-# What a server says of a request that will never succeed; everything else is worth another attempt.
+# Error codes of a request that will never succeed; everything else is worth another attempt.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _CREATION_WAIT = 60.0
 
@@ -47,7 +47,7 @@ class Server:
         self.uri = uri
 
     def check(self) -> None:
-        """One cheap question; a local database that does not exist comes into being by it."""
+        """One cheap request; it creates a local database that does not exist."""
         self._client.search_experiments(max_results=1)
 
     def experiment(self, name: str) -> str:
@@ -61,7 +61,7 @@ class Server:
                 if found.lifecycle_stage == "deleted":
                     raise RuntimeError(
                         f"the experiment {name} was deleted in MLflow: `mlflow experiments restore -x"
-                        f" {found.experiment_id}` brings it back, or take another experiment.name"
+                        f" {found.experiment_id}` restores it, or use another experiment.name"
                     )
                 self._say_if_moved(found, location)
                 return str(found.experiment_id)
@@ -74,13 +74,13 @@ class Server:
                 return str(found.experiment_id)
 
     def _say_if_moved(self, experiment: Any, location: str | None) -> None:
-        """Warn where files go beside a database that this one is a copy of; a place the user chose is none of ours."""
+        """Warn where files go next to a database that this one is a copy of; one the user chose is left alone."""
         kept = str(experiment.artifact_location)
         ours = f"/mlartifacts/{safe(experiment.name)}"
         if location and kept != location and kept.startswith("file:") and kept.endswith(ours):
             LOG.warning(
-                "files of the experiment %s go to %s, because %s was copied or moved and MLflow keeps the place."
-                " Another experiment.name, or a new database, gets a place of its own.",
+                "files of the experiment %s go to %s, because %s was copied or moved and MLflow keeps the location."
+                " Another experiment.name, or a new database, gets its own location.",
                 experiment.name, shown(kept), sqlite_file(self.uri),
             )  # fmt: skip
 
@@ -176,7 +176,7 @@ def connect(root: Path) -> Server:
     prepare_environment()
     from mlflow.tracking import MlflowClient
 
-    # What they say of a failing server is said once, by the sender.
+    # The sender reports a failing server once.
     for name in ("mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = address(root)
@@ -190,7 +190,7 @@ def connect(root: Path) -> Server:
 
 
 def _create(database: Path) -> None:
-    """A new SQLite database, whole or not at all: MLflow cannot go on with what a full disk or a kill leaves of one."""
+    """A new SQLite database, complete or not at all: MLflow cannot use what a full disk or a kill leaves of one."""
     from mlflow.tracking import MlflowClient
 
     # Another name at every attempt: MLflow remembers the one before, whatever became of its file.

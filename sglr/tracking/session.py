@@ -1,4 +1,4 @@
-"""``run``: what a stage sees of tracking."""
+"""``run``: the tracking interface of a stage."""
 
 import contextlib
 import dataclasses
@@ -17,18 +17,18 @@ from sglr.tracking.settings import LOG
 from sglr.tracking.values import TAG_LENGTH, texts
 
 _WITH_SYSTEM_METRICS = ("warmup", "train")
-# Whoever ends a run by a signal does not wait for a server; what is missing goes when the run is resumed.
+# A run ended by a signal does not wait for a server; what is missing is sent when the run is resumed.
 _WAIT_WHEN_KILLED = 5.0
 
 
 class Tracker(Protocol):
-    """What a run can log. No call waits for a server, and none fails because of one."""
+    """The logging interface of a run. No call waits for a server, and none fails because of one."""
 
     def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
         """Numbers measured at ``step`` (an epoch); None means not measured.
 
         A name and step that the run already has are skipped, so a resumed run may repeat epochs. Raises TypeError for
-        what is not a number.
+        anything but numbers.
         """
         ...
 
@@ -41,7 +41,7 @@ class Tracker(Protocol):
         ...
 
     def headline(self, values: Mapping[str, Any]) -> None:
-        """Numbers that sum the run up (step 0); they go onto its parent too, where later runs override earlier ones."""
+        """Numbers that summarise the run (step 0); also set on its parent, where later runs override earlier ones."""
         ...
 
 
@@ -100,13 +100,13 @@ def run(
     ``sync(root, end_interrupted=True)``.
 
     Leaving waits for what is still to be sent, ``SGLR_TRACKING_WAIT`` seconds (30) at most, 3 when the server has
-    failed, 5 when KILLED; what is missing then is said in one warning and sent by ``sync``. ``record`` (device, library
-    versions), time and peak memory are added to ``.sglr/records/<item>.json``; a finished run has them as metrics too.
-    With ``SGLR_TRACKING=off`` or without MLflow only that record is written. With ``SGLR_TRACKING=required`` a server
-    that does not answer at the start is a ConfigError, as is a value of ``SGLR_TRACKING``, ``SGLR_TRACKING_WAIT`` or
-    ``SGLR_SYSTEM_METRICS`` that means nothing. Apart from that, tracking problems are warnings, never exceptions.
-    ``copy`` names the DVC experiment whose copy of the project this is: it becomes a tag, and the record lies in a
-    folder of that name.
+    failed, 5 when KILLED; what is missing then is reported in one warning and sent by ``sync``. ``record`` (device,
+    library versions), time and peak memory are added to ``.sglr/records/<item>.json``; a finished run has them as
+    metrics too. With ``SGLR_TRACKING=off`` or without MLflow only that record is written. With
+    ``SGLR_TRACKING=required`` a server that does not answer at the start is a ConfigError, as is a value of
+    ``SGLR_TRACKING``, ``SGLR_TRACKING_WAIT`` or ``SGLR_SYSTEM_METRICS`` that is invalid. Apart from that, tracking
+    problems are warnings, never exceptions. ``copy`` names the DVC experiment whose copy of the project this is: it
+    becomes a tag, and the record lies in a folder of that name.
     """
     root = Path(root).absolute()
     if settings.required():
@@ -184,7 +184,7 @@ def _status(error: BaseException) -> str:
 def _end(
     root: Path, header: dict[str, Any], journal: Journal, sender: Sender, facts: dict[str, Any], limit: float
 ) -> None:
-    """Close the journal, leave the record, wait ``limit`` seconds for the sender, say what is missing."""
+    """Close the journal, write the record, wait ``limit`` seconds for the sender, report what is missing."""
     if facts["status"] == "FINISHED":
         peaks = {f"memory/{name}": facts[name] for name in ("peak_mib", "peak_gpu_mib") if name in facts}
         journal.metrics({"seconds/total": round(journal.worked(), 3), **peaks})

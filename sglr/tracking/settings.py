@@ -1,4 +1,4 @@
-"""What the environment says about tracking: whether, where to, how long to wait. Never part of what is logged."""
+"""Tracking settings from the environment: whether, where to, how long to wait. They are never logged."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ _ENVIRONMENT = {
 
 
 def asked() -> str:
-    """What ``SGLR_TRACKING`` asks for: on (when empty or unset too), off or required; ConfigError for anything else."""
+    """The setting of ``SGLR_TRACKING``: on (when empty or unset too), off or required; ConfigError otherwise."""
     found = os.environ.get("SGLR_TRACKING") or "on"
     if found.lower() not in _ASKED:
         raise ConfigError(f"SGLR_TRACKING={found!r} is not known; use on, off or required.")
@@ -31,7 +31,7 @@ def asked() -> str:
 
 
 def enabled() -> bool:
-    """Whether runs are tracked: not with ``SGLR_TRACKING=off``, and not (said once) where MLflow is missing."""
+    """Whether runs are tracked: not with ``SGLR_TRACKING=off``, and not (warned once) where MLflow is missing."""
     if asked() == "off":
         return False
     if not installed():
@@ -80,7 +80,7 @@ def shown(text: object) -> str:
     for key in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         if secret := os.environ.get(key):
             line = line.replace(secret, "***")
-    # Of a long message the end says most.
+    # The end of a long message is the most informative part.
     return line if len(line) <= 300 else f"{line[:97]}...{line[-200:]}"
 
 
@@ -103,5 +103,5 @@ def system_metrics() -> bool:
 
 @functools.cache
 def _warn_not_installed() -> None:
-    """Say once that nothing is tracked."""
+    """Warn once that nothing is tracked."""
     LOG.warning("MLflow is not installed: runs are not tracked. Install mlflow, or set SGLR_TRACKING=off.")

@@ -1,4 +1,4 @@
-"""What is valid and probably not meant."""
+"""Valid params that are probably mistakes."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from sglr.config.reader import validate
         (
             "train",
             {"selection": {"steps": 10, "every": 20}},
-            "train.selection.every 20 measures 3 of 60 epochs: the best of so few",
+            "train.selection.every 20 measures 3 of 60 epochs: so few candidates make",
         ),
     ],
 )

@@ -130,7 +130,7 @@ def test_labels_that_the_data_gives_are_trained_on_as_they_are(tmp_path, per_see
     assert data.meta["noise"]["flipped"] == int(train.noisy.sum()) > 0
     assert data.meta["noise"]["convention"] == "labels as the data gives them"
     assert np.array_equal(validation.given, y[validation.x[:, 0, 0, 0].long().numpy()])
-    with pytest.raises(ConfigError, match=r"data\.noise\.kind: 'symmetric-other' does not go with data that has wrong"):
+    with pytest.raises(ConfigError, match=r"data\.noise\.kind: 'symmetric-other' does not fit data that has wrong"):
         prepared(tmp_path / "more", source=source, train_size=24, validation_size=8)
 
 

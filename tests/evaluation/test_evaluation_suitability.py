@@ -25,7 +25,7 @@ SORTED = torch.arange(10).repeat_interleave(80)
 
 def test_the_first_of_sorted_examples_are_no_fair_sample():
     (flag,) = skewed(SORTED, {"natural": 800, "pgd20": 800, "autoattack": 50, "few": 50})
-    assert flag.startswith("autoattack, few: the first 50 test examples are no fair sample of the classes (one class")
+    assert flag.startswith("autoattack, few: the first 50 test examples are not a representative sample of the classes")
     assert "makes up 100% of them" in flag
     assert len(skewed(SORTED, {"a": 100, "b": 300})) == 2
 
@@ -139,7 +139,9 @@ def test_the_suite_refuses_before_it_attacks_and_flags_once(params, tmp_path):
     params["evaluate"]["batch_size"] = 5
     attacks = {"few": {"name": "pgd", "steps": 1, "n_examples": 20}}
     config, prepared, trained = make(params, tmp_path, attacks=attacks)
-    assert not [flag for flag in evaluate(config, prepared, trained, device=CPU).flags if "fair sample" in flag]
+    assert not [
+        flag for flag in evaluate(config, prepared, trained, device=CPU).flags if "representative sample" in flag
+    ]
     order = prepared.test().true.argsort()
 
     class Sorted:
@@ -150,7 +152,7 @@ def test_the_suite_refuses_before_it_attacks_and_flags_once(params, tmp_path):
             return Split(test.x[order], test.given[order], test.true[order])
 
     result = evaluate(config, Sorted(), trained, device=CPU)  # type: ignore[arg-type]
-    flags = [flag for flag in result.metrics()["flags"] if "fair sample" in flag]
+    flags = [flag for flag in result.metrics()["flags"] if "representative sample" in flag]
     assert len(flags) == 1
     assert flags[0].startswith("few: the first 20 test examples")
     Sorted.num_classes = 2

@@ -96,7 +96,7 @@ DAMAGE = {
     "json is a list": (lambda f: (f / "model.json").write_text("[]"), "expected a mapping"),
     "a later format": (lambda f: edit_spec(f, format=2), "format 2"),
     "unknown architecture": (lambda f: edit_spec(f, name="resnet99"), "unknown model 'resnet99'"),
-    "name is no text": (lambda f: edit_spec(f, name=["small_cnn"]), "name must be a text"),
+    "name is no text": (lambda f: edit_spec(f, name=["small_cnn"]), "name must be text"),
     "unknown option": (lambda f: edit_spec(f, options={"depth": 3}), "depth: unknown key"),
     "classes are text": (lambda f: edit_spec(f, num_classes="3"), "num_classes"),
     "another class count": (lambda f: edit_spec(f, num_classes=4), "head.weight is float32 \\[3, 6\\]"),

@@ -117,7 +117,7 @@ def test_at_a_terminal_it_asks(params, answer):
     )  # fmt: skip
     os.close(ours)
     os.close(theirs)
-    assert "Write it all the same? [y/N]" in done.stdout
+    assert "Write it anyway? [y/N]" in done.stdout
     assert "-  epochs: 61" in done.stdout
     assert (done.returncode == 0) == (answer == "y")
     assert params.read_text() == (presets.render("smoke") if answer == "y" else mine)

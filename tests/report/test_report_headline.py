@@ -50,7 +50,7 @@ def test_sentences_carry_the_numbers(make: Make) -> None:
     )
     assert "‘sglr’ is 20.0 points above ‘at’ [" in verdict["accuracy"]
     same = "it is not significantly different from that (0.0 points [no example differs])"
-    assert f"which costs no more than going on, {same}" in verdict["accuracy"]
+    assert f"which costs nothing extra, {same}" in verdict["accuracy"]
     assert "Under autoattack (20 test examples), ‘sglr’" in text
     assert "2 seeds × 200 test examples" in text
 
@@ -224,7 +224,7 @@ def test_injected_noise_is_said_with_the_labels_it_made_wrong(make: Make) -> Non
         values["data"]["noise"] = {"kind": "asymmetric", "rate": 0.9, "seed": 0, "map": {0: 1}}
 
     said = " ".join(results_of(make(change=one_class))["cautions"])
-    noise = "90.0% asymmetric label noise was injected into the training labels, of which 40.0% are wrong: what helps"
+    noise = "90.0% asymmetric label noise was injected into the training labels, of which 40.0% are wrong: gains"
     assert noise in said
 
 
@@ -269,7 +269,7 @@ def test_what_seeds_share_is_cautioned_about_only_where_it_is_so(make: Make) -> 
 def test_best_epochs_by_clean_labels_are_cautioned_about_under_noise(make: Make) -> None:
     def cautioned(best: bool = True, **data: Any) -> bool:
         made = make(best=best, change=lambda values: values["data"].update(data))
-        return any("Validation labels are true" in caution for caution in results_of(made)["cautions"])
+        return any("Validation labels are clean" in caution for caution in results_of(made)["cautions"])
 
     assert cautioned()
     assert not cautioned(noise={"kind": "none", "rate": 0.0, "seed": 0})
@@ -286,7 +286,7 @@ def test_wrong_labels_of_the_data_itself_are_said(make: Make) -> None:
     said = results_of((config, artifacts))["cautions"]
     assert any(caution.startswith("25.0% of the training labels are wrong, as the data gives them") for caution in said)
     assert any("training and validation and the wrong labels" in caution for caution in said)
-    assert any("Validation labels are true" in caution for caution in said)
+    assert any("Validation labels are clean" in caution for caution in said)
 
 
 def test_images_that_were_trained_on_are_said(make: Make) -> None:

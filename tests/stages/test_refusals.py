@@ -163,7 +163,7 @@ def test_a_stage_called_by_hand_where_nothing_is(blank: Project, tmp_path: Path,
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("SGLR_DEVICE", "gpu", "SGLR_DEVICE='gpu' is no device; use auto, cpu, cuda or cuda:<number>."),
+        ("SGLR_DEVICE", "gpu", "SGLR_DEVICE='gpu' is not a device; use auto, cpu, cuda or cuda:<number>."),
         ("SGLR_DEVICE", "meta", "SGLR_DEVICE='meta' is not supported; use auto, cpu, cuda or cuda:<number>."),
         ("SGLR_SNAPSHOT_SECONDS", "often", "SGLR_SNAPSHOT_SECONDS='often' is not a number of seconds."),
         ("SGLR_TRACKING", "false", "SGLR_TRACKING='false' is not known; use on, off or required."),

@@ -62,5 +62,5 @@ def test_code_edited_while_a_stage_runs(tmp_path, monkeypatch):
     (tmp_path / "artifacts/train/file.py").write_text("2")  # what other items made is theirs
     definition.require_unchanged(given)
     (tmp_path / "code/file.py").write_text("2")
-    with pytest.raises(ConfigError, match=r"^code changed while audit was running.* it goes on from its snapshots\.$"):
+    with pytest.raises(ConfigError, match=r"^code changed while audit was running.* to continue from its snapshots\.$"):
         definition.require_unchanged(given)

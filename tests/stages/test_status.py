@@ -64,7 +64,7 @@ def test_an_output_that_is_missing_or_changed(finished: Project):
     (finished.path / "artifacts/analyze/at-0/metrics.json").write_text("{}")
     found = states(finished)
     assert found["evaluate@at-0"].reasons == ["artifacts/evaluate/at-0/outcomes.npz is missing"]
-    assert found["analyze@at-0"].reasons == ["artifacts/analyze/at-0/metrics.json is not what was made"]
+    assert found["analyze@at-0"].reasons == ["artifacts/analyze/at-0/metrics.json was modified"]
     assert found["audit"].state == found["report"].state == "waiting"
 
 
@@ -95,7 +95,7 @@ def test_a_value_where_a_list_is_wanted(blank: Project, tmp_path, monkeypatch):
     project.change(lambda p: p["experiment"].update(seeds=0))
     assert "'Value' object is not iterable" in project.call("dvc", "repro").output
     monkeypatch.chdir(project.path)
-    said = "params.yaml: experiment.seeds must be a list (found 0); `sglr check` lists what is wrong."
+    said = "params.yaml: experiment.seeds must be a list (found 0); `sglr check` lists the errors."
     assert said in call("status").output
     assert "params.yaml: experiment.seeds: " in call("check").output
 
@@ -105,7 +105,7 @@ def test_params_that_cannot_be_used_are_mended_first(blank: Project, tmp_path, m
     monkeypatch.chdir(project.path)
     assert call("status").output.endswith("; `dvc repro` runs the rest.\n")
     project.change(lambda p: p["threat"].update(eps_255=-8))
-    assert "params.yaml has to be mended first: `sglr check` lists" in call("status").output
+    assert "fix params.yaml first: `sglr check` lists" in call("status").output
 
 
 def test_before_anything_ran(blank: Project):

@@ -521,7 +521,7 @@ def test_a_place_for_files_that_is_not_there_holds_up_no_points(
     assert unsent(root) == 1
     place.unlink()
     (root / "a.txt").unlink()  # a copy is kept
-    assert str(tracking.sync(root)) == "2 points and files sent, 0 missing.\ntrain@sglr-0: sent whole"
+    assert str(tracking.sync(root)) == "2 points and files sent, 0 missing.\ntrain@sglr-0: sent completely"
     assert database.artifacts(database.run(), "notes") == {"notes/a.txt", "notes/b.txt"}
     assert database.points(database.run(), "loss") == [(1, 1.0), (2, 0.5)]
     assert not journal.folders(root)
