@@ -134,7 +134,7 @@ def build(norm: str, eps: float) -> Threat:
 
 
 def of(asked: "sections.ThreatSettings") -> Threat:
-    """The threat model that a params file asks for (``config.threat``)."""
+    """The threat model of a params file (``config.threat``)."""
     return build(asked.norm, asked.eps_255 / 255)
 
 

@@ -100,9 +100,9 @@ def test_runs_that_ended_in_an_error_and_were_sent_are_not_waited_for(project, m
     header = {"experiment": "digits", "stage": "prepare", "item": "prepare", "tags": {}, "parent": None}
     with journal.claim(project, header, "k1") as written:
         written.append("end", status="FAILED")
-    assert any("1 runs not wholly sent" in text for _, text in about("tracking", project))
+    assert any("1 runs not completely sent" in text for _, text in about("tracking", project))
     DeliveryState(offset=(written.folder / "journal.jsonl").stat().st_size).write(written.folder)
-    assert not any("not wholly sent" in text for _, text in about("tracking", project))
+    assert not any("not completely sent" in text for _, text in about("tracking", project))
 
 
 def test_doctor_says_where_nothing_can_be_compiled(project, params, monkeypatch):

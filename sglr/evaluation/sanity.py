@@ -1,7 +1,7 @@
 """Signs that an attack fails where a stronger one would not: checks that the field asks for.
 
 Athalye et al. 2018 (obfuscated gradients), Carlini et al. 2019 (on evaluating robustness), Tramer et al. 2020. A flag
-means that accuracy under gradient attacks is not to be trusted; no flag proves nothing.
+means that accuracy under gradient attacks is not to be trusted; the absence of flags proves nothing.
 """
 
 import math

@@ -109,7 +109,7 @@ def _introduce(run: AnalyzedRun) -> None:
 
 
 def _labels(run: AnalyzedRun) -> Findings:
-    """What the targets after the last epoch, over all training examples, say of the true labels."""
+    """How the targets after the last epoch, over all training examples, relate to the true labels."""
     findings, trained = Findings(run.config.analyze.seed), run.trained
     bins = run.config.analyze.ece_bins
     recovered, corrupted = memorization.recovery(trained.targets, trained.given, trained.true)

@@ -19,7 +19,7 @@ from sglr.random import numpy_stream
 def predictions(
     run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, findings: Findings
 ) -> dict[str, NDArray[np.bool_]]:
-    """Test images, natural and attacked away from their true label; which of them were right (N,), by input."""
+    """Test images, natural and attacked away from their true label; which of them are correct (N,), by input."""
     settings = run.config.analyze
     y = run.test.true[run.test_index]
     labels = y.cpu().numpy()

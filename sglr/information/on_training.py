@@ -30,7 +30,7 @@ def training(
     run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, findings: Findings,
     test_correct: dict[str, NDArray[np.bool_]],
 ) -> None:  # fmt: skip
-    """Training images, natural and attacked away from their given label; test_correct: as ``predictions`` gives."""
+    """Training images, natural and attacked away from their given label; test_correct: as ``predictions`` returns."""
     trained, index = run.trained, run.train_index
     # Without a warm-up nothing was measured at the start.
     measured = any(row.get("epoch") == checkpoint.epoch for row in trained.history)
@@ -39,7 +39,7 @@ def training(
         findings.number(name, value, int(group.sum()))
     _label_information(run, model, findings)
     settings = run.config.analyze
-    # Those after the first so many of `index` are looked at through the last layer only.
+    # Those beyond the first of `index` are analysed through the last layer only.
     keep = max(settings.gradients.n_examples, settings.sharpness.n_examples if settings.sharpness else 0)
     chosen = torch.from_numpy(index).to(run.train.given.device)
     labels = run.train.given[chosen]

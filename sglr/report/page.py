@@ -14,8 +14,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class PageSection:
-    """One part of the page. ``lead``: what must not be missed, and what adds to it; ``facts``: names and values;
-    ``folded`` opens on request: text or a table; ``calm``: flags that are none."""
+    """One part of the page. ``lead``: key sentences, each with what adds to it; ``facts``: names and values;
+    ``folded`` opens on request: text or a table; ``calm``: there are no flags."""
 
     id: str
     title: str
@@ -107,8 +107,8 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
             tables=_some(tables, "transfer"),
         ),
         PageSection(
-            "labels", "What became of the labels",
-            text=["Methods that change labels put wrong ones right, and may corrupt right ones: that is their price."],
+            "labels", "Effect on the labels",
+            text=["Methods that change labels correct wrong ones, and may corrupt right ones: that is their cost."],
             plots=plots["targets"], tables=_some(tables, "labels"),
         ),
         PageSection(
@@ -181,14 +181,14 @@ _CHECKPOINTS = (
 
 
 def _flags(results: dict[str, Any]) -> PageSection:
-    """The flags, or that there are none; what was looked at either way."""
+    """The flags, or that there are none; what was checked in either case."""
     raised = [f"{row['method']}-{row['seed']}: {row['flag']}" for row in results["flags"]]
     looked = "\n".join(results["checks"])
     if raised:
-        title = "Sanity flags: read before believing a number"
-        return PageSection("flags", title, bullets=raised, folded={"What was looked at": looked})
-    text = ["No check raised a flag. That no sign of masked gradients was found does not prove that there are none."]
-    return PageSection("flags", "Sanity flags: none", text=text, folded={"What was looked at": looked}, calm=True)
+        title = "Sanity flags: read before trusting a number"
+        return PageSection("flags", title, bullets=raised, folded={"What was checked": looked})
+    text = ["No check raised a flag. The absence of signs of masked gradients does not prove that there are none."]
+    return PageSection("flags", "Sanity flags: none", text=text, folded={"What was checked": looked}, calm=True)
 
 
 def _data(meta: dict[str, Any]) -> PageSection:

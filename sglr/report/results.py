@@ -167,7 +167,7 @@ def _transfer(study: Study) -> list[dict[str, Any]]:
 
 
 def _labels(items: list[RunResult]) -> dict[str, Any]:
-    """Targets after the last epoch, by their largest entry: wrong given labels put right, right ones corrupted."""
+    """Targets after the last epoch, by their largest entry: wrong given labels corrected, right ones corrupted."""
     noisy, clean, recovered, corrupted = [], [], [], []
     for item in items:
         given, true, found = item.labels["given"], item.labels["true"], item.labels["p"].argmax(1)

@@ -35,7 +35,7 @@ class DeliveryState:
 
     @classmethod
     def read(cls, folder: Path) -> "DeliveryState":
-        """What is noted in a journal's folder; the beginning when nothing is, or nothing readable."""
+        """The progress noted in a journal's folder; the beginning when there is no readable note."""
         try:
             return cls(**files.read_json(folder / PROGRESS))
         except (files.FileError, TypeError):

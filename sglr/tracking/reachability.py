@@ -37,7 +37,7 @@ def examine(root: Path) -> Iterator[Found]:
         yield _asked(root, uri)
     left = unsent(root)
     if left:
-        yield "warning", f"{left} runs not wholly sent, or still going on: `sglr sync` sends them"
+        yield "warning", f"{left} runs not completely sent, or still running: `sglr sync` sends them"
 
 
 def _server(root: Path, uri: str) -> Found:

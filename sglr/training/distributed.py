@@ -25,7 +25,7 @@ from sglr.data import batches
 
 @dataclass(frozen=True)
 class Team:
-    """The processes that train together, seen from one of them; one alone, as it stands here."""
+    """The processes that train one model together, seen from one of them; by default one alone."""
 
     rank: int = 0
     size: int = 1
@@ -152,7 +152,7 @@ def _require_gpus(size: int, device: torch.device) -> None:
         return
     gpus = 1 if device.index is not None else torch.cuda.device_count()
     if size > gpus:
-        raise ConfigError(f"{size} processes that train together need a GPU each, there is {gpus}: lower SGLR_NPROC.")
+        raise ConfigError(f"{size} training processes need one GPU each, there are {gpus}: lower SGLR_NPROC.")
 
 
 def _require_own_gpu(launch: processes.Launch, device: torch.device) -> None:
@@ -163,13 +163,12 @@ def _require_own_gpu(launch: processes.Launch, device: torch.device) -> None:
     gpus = torch.cuda.device_count()
     if device.index is not None and gpus > 1:
         raise ConfigError(
-            f"{launch.local_size} processes that train together need a GPU each: SGLR_DEVICE={device} is one for all of"
+            f"{launch.local_size} training processes need one GPU each: SGLR_DEVICE={device} is one for all of"
             " them; set SGLR_DEVICE=cuda"
         )
     if 1 < gpus < launch.local_size:
         raise ConfigError(
-            f"{launch.local_size} processes that train together on this machine need a GPU each, there are {gpus}:"
-            " start fewer"
+            f"{launch.local_size} training processes on this machine need one GPU each, there are {gpus}: start fewer"
         )
 
 

@@ -173,7 +173,7 @@ def test_batch_norm_on_gpus_is_that_of_all_and_folds():
 def test_more_processes_than_gpus_are_refused(monkeypatch, device, size, found):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with (
-        pytest.raises(ConfigError, match=f"{size} processes .* need a GPU each, there is {found}"),
+        pytest.raises(ConfigError, match=f"{size} training processes need one GPU each, there are {found}"),
         together(size, torch.device(device), work),
     ):
         pass
@@ -202,8 +202,8 @@ def test_a_launcher_is_recognised(monkeypatch, rank, size, local, found):
 @pytest.mark.parametrize(
     ("device", "gpus", "beside", "message"),
     [
-        ("cuda:0", 2, 2, "2 processes that train together need a GPU each: SGLR_DEVICE=cuda:0 is one for all of them"),
-        ("cuda", 2, 4, "4 processes that train together on this machine need a GPU each, there are 2: start fewer"),
+        ("cuda:0", 2, 2, "2 training processes need one GPU each: SGLR_DEVICE=cuda:0 is one for all of them"),
+        ("cuda", 2, 4, "4 training processes on this machine need one GPU each, there are 2: start fewer"),
         ("cuda", 4, 4, None),
         ("cuda", 1, 4, None),  # each process is shown one of its own
         ("cuda:0", 1, 4, None),
