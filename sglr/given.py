@@ -36,8 +36,8 @@ def with_threat(
 ) -> None:
     """Put the threat model into the params; ConfigError where a caller gives none, or gives it twice.
 
-    The shipped file's radius is no default: results depend on it more than on anything else. What that file gives in
-    proportion to it follows the one that is given, here or among the changes: step size, radii of the sweep.
+    The shipped file's radius is no default: results depend on it more than on anything else. The radii of its sweep
+    are in proportion to it, and follow the one that is given, here or among the changes.
     """
     radius = _radius(changes)
     # Left to the config to refuse.
@@ -52,7 +52,6 @@ def with_threat(
     elif path is None and radius is None and not misspelt:
         raise ConfigError(f"{what}: give the threat model, such as threat=sglr.threat.Linf(8 / 255), or params=")
     if path is None and isinstance(radius, int | float):
-        put(values, "train.attack.step_size_255", None)  # a quarter of the radius, as in the shipped file
         sweep, shipped = values["evaluate"]["sweep"], values["threat"]["eps_255"]
         put(values, "evaluate.sweep.eps_255", [eps / shipped * radius for eps in sweep["eps_255"]])
     if threat is not None:

@@ -211,6 +211,7 @@ def test_the_threat_model_that_is_given_is_trained_against(params: dict, tmp_pat
     """Of the shipped params what depends on the radius follows it; of a file of one's own nothing does."""
     found = fitting._config("at", sglr.threat.L2(0.5), None, {}, False)[0]
     assert (found.threat.norm, found.threat.eps_255, found.train.attack.step_size(0.5)) == ("l2", 127.5, 0.125)
+    params["train"]["attack"]["step_size_255"] = 6.375
     write_text(tmp_path / "params.yaml", yaml.safe_dump(params))
     own = fitting._config("at", sglr.threat.Linf(8 / 255), tmp_path / "params.yaml", {}, False)[0]
     assert (own.threat.eps_255 / 255, own.train.attack.step_size_255) == (8 / 255, 6.375)

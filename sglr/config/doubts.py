@@ -1,15 +1,23 @@
 """Warnings about valid settings that are probably mistakes; never errors."""
 
+import math
+from collections.abc import Iterator
+
 from sglr.config.sections import StepSchedule
 from sglr.config.study import Config
 
 # With fewer validations than these, choosing a best epoch is unreliable.
 _CHOICES = 5
+# Attacks of so few steps may take longer ones: fast adversarial training does.
+_FEW_STEPS = 2
 
 
 def doubts(config: Config) -> list[str]:
     """Warnings about params that do less than they seem to, each beginning with its key."""
-    return [*_radius(config), *_schedule(config), *_selection(config)]
+    return [
+        *_radius(config), *_steps(config), *_sweep(config), *_examples(config), *_schedule(config),
+        *_selection(config),
+    ]  # fmt: skip
 
 
 def _radius(config: Config) -> list[str]:
@@ -20,6 +28,39 @@ def _radius(config: Config) -> list[str]:
             " radii are given in 255ths (8 for 8/255)."
         ]
     return []
+
+
+def _steps(config: Config) -> Iterator[str]:
+    """Of attacks whose steps are long or short beside the radius, as when only the radius was changed."""
+    eps = config.threat.eps_255
+    attacks = {"train.attack": config.train.attack, "analyze.attack": config.analyze.attack}
+    attacks |= {f"evaluate.attacks.{name}": options for name, options in config.evaluate.attacks.items()}
+    for key, attack in attacks.items():
+        steps, size = getattr(attack, "steps", 1), getattr(attack, "step_size_255", None)
+        if size is None or steps <= _FEW_STEPS:
+            continue
+        advice = f"threat.eps_255 is {eps:g}; null takes a quarter of it."
+        if size > eps / 2:
+            yield f"{key}.step_size_255 {size:g} is more than half of the radius: {advice}"
+        elif steps * size < eps:
+            yield f"{key}.step_size_255 {size:g} times {steps} steps is less than the radius: {advice}"
+
+
+def _sweep(config: Config) -> Iterator[str]:
+    eps, sweep = config.threat.eps_255, config.evaluate.sweep
+    if sweep is not None and not any(math.isclose(radius, eps) for radius in sweep.eps_255):
+        radii = ", ".join(f"{radius:g}" for radius in sweep.eps_255)
+        yield f"evaluate.sweep.eps_255 {radii} does not include the radius trained for, threat.eps_255 {eps:g}."
+
+
+def _examples(config: Config) -> Iterator[str]:
+    most = config.evaluate.n_examples
+    for name, options in config.evaluate.attacks.items():
+        if most is not None and options.n_examples is not None and options.n_examples > most:
+            yield (
+                f"evaluate.attacks.{name}.n_examples {options.n_examples} is more than evaluate.n_examples {most},"
+                " which bounds it."
+            )
 
 
 def _schedule(config: Config) -> list[str]:

@@ -15,6 +15,8 @@ def differences(config: Config, method: str, stated: dict[str, Any]) -> str:
     since the component's name differs then.
     """
     params = config.model_dump(mode="json")
+    if config.train.attack.step_size_255 is None:
+        params["train"]["attack"]["step_size_255"] = config.threat.eps_255 / 4
     params["method"] = params["methods"].get(method)
     found = []
     for key, value in stated.items():
