@@ -86,7 +86,7 @@ class Run:
             return
         metrics = files.read_json(folder / "metrics.json")
         if headline:
-            parts = {name: metrics[name] for name in ("best", "last", "gap") if name in metrics}
+            parts = {name: metrics[name] for name in ("best", "last", "gap", "n_examples") if name in metrics}
             self.tracker.headline(
                 {f"{headline}/{part}/{name}": value for part, row in parts.items() for name, value in row.items()}
             )
@@ -227,11 +227,13 @@ def _git_commit() -> str:
 
 
 def remove_unlisted_items(settings: config.Config) -> None:
-    """Remove the folders of methods and seeds no longer listed; DVC's cache still has them. Others' stay."""
+    """Remove the folders of methods and seeds no longer listed; DVC's cache keeps those that ran here. Others' stay."""
     listed = {f"{method}-{seed}" for method in settings.experiment.methods for seed in settings.experiment.seeds}
     known = {folder for outs in recorded_outs().values() for out in outs for folder in Path(out["path"]).parents}
     for name in ("train", "evaluate", "analyze"):
         for folder in (ARTIFACTS / name).glob("*"):
             if folder.is_dir() and folder.name not in listed and folder in known:
                 shutil.rmtree(folder)
-                click.echo(f"removed {folder}, which params.yaml no longer lists (DVC's cache has it)", err=True)
+                click.echo(
+                    f"removed {folder}, which params.yaml no longer lists (DVC's cache keeps what ran here)", err=True
+                )

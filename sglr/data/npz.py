@@ -19,6 +19,7 @@ from sglr.files import FileError, require_honest
 _PIECE = 2**20
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 GIVEN = "given_train"
+CLASSES = "classes"
 
 
 @REGISTRY.register("npz")
@@ -28,14 +29,15 @@ class NpzOptions(SourceOptions):
     It holds ``x_train``, ``y_train``, ``x_test`` and ``y_test``. Images are uint8, or floating point in [0, 1], with
     axes (N, C, H, W) or (N, H, W, C): channels are last when the last axis has length 1 or 3 and the second has not.
     Labels are whole numbers from 0 to C - 1, each of which occurs in y_train. Where some of the labels to train on are
-    wrong and the right ones are known, ``given_train`` holds the former and ``y_train`` the latter.
+    wrong and the right ones are known, ``given_train`` holds the former and ``y_train`` the latter. ``classes`` may
+    hold the C names of the classes.
     """
 
     path: Annotated[str, Field(min_length=1)]
 
     def read(self, root: Path | None) -> Arrays:
         path = self._find(root)
-        found = read_npz(path, NAMES, optional=(GIVEN,))
+        found = read_npz(path, NAMES, optional=(GIVEN, CLASSES))
         check_labels(found["y_train"], f"{path}: y_train")
         labels = np.unique(found["y_train"])
         if len(labels) < 2 or labels[-1] != len(labels) - 1:
@@ -44,8 +46,9 @@ class NpzOptions(SourceOptions):
                 f"{path}: y_train holds the labels {shown}; at least two, numbered from 0 without gaps, are needed."
             )
         x_train, y_train, x_test, y_test = (found[name] for name in NAMES)
-        given = found.get(GIVEN)
-        return Arrays(x_train, y_train, x_test, y_test, num_classes=len(labels), given_train=given).checked(str(path))
+        classes = _class_names(found[CLASSES], path) if CLASSES in found else None
+        arrays = Arrays(x_train, y_train, x_test, y_test, len(labels), classes, given_train=found.get(GIVEN))
+        return arrays.checked(str(path))
 
     def look(self, root: Path | None) -> tuple[bool, str]:
         return True, f"npz {self._find(root)}"
@@ -61,6 +64,14 @@ class NpzOptions(SourceOptions):
             f"data.source.path: there is no file {' or '.join(str(place.absolute()) for place in places)}."
             + ("" if root else " SGLR_DATA_ROOT, which may name a folder to look in, is not set.")
         )
+
+
+def _class_names(names: Array, path: Path) -> tuple[str, ...]:
+    """The names as text; FileError unless they are different texts in one row."""
+    found = tuple(map(str, names.tolist())) if names.ndim == 1 else ()
+    if names.dtype.kind != "U" or not all(found) or len(set(found)) != names.size:
+        raise FileError(f"{path}: {CLASSES} must hold one name per class, each another text, found {names!r}.")
+    return found
 
 
 def read_npz(path: Path, needed: Sequence[str], optional: Sequence[str] | None = None) -> dict[str, Array]:

@@ -18,18 +18,22 @@ from sglr.data.registry import SourceOptions
 from sglr.data.repeats import repeated
 from sglr.data.split import in_fair_order, split
 
-FORMAT = 1
+FORMAT = 2
 # Bytes that are selected and written at a time.
 _PIECE = 2**24
-ARRAYS = ("x_train", "true_train", "given_train", "x_val", "y_val", "x_test", "y_test")
+ARRAYS = (
+    "x_train", "true_train", "given_train", "source_train", "x_val", "y_val", "source_val", "x_test", "y_test",
+    "source_test",
+)  # fmt: skip
 
 
 def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
     """Read the source, cut the splits, draw the label noise; write ``<array>.npy`` for ARRAYS and ``meta.json``.
 
     Returns what is in ``meta.json``. The same params give the same bytes. Examples keep the source's order, except
-    parts that are sorted by class. Raises FileError when the source cannot be read, ConfigError when sizes or noise
-    do not fit it; nothing is written then.
+    parts that are sorted by class; ``source_train``, ``source_val`` and ``source_test`` are the positions they have
+    there: the first two among the source's training images, the last among its test images. Raises FileError when the
+    source cannot be read, ConfigError when sizes or noise do not fit it; nothing is written then.
     """
     root = os.environ.get("SGLR_DATA_ROOT")
     source: SourceOptions = data.source
@@ -51,10 +55,13 @@ def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
         "x_train": (read.x_train, train),
         "true_train": (true, None),
         "given_train": (given, None),
+        "source_train": (train, None),
         "x_val": (read.x_train, validation),
         "y_val": (read.y_train, validation),
+        "source_val": (validation, None),
         "x_test": (read.x_test, test),
         "y_test": (read.y_test, test),
+        "source_test": (test, None),
     }
     folder = Path(folder)
     meta = {

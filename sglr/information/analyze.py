@@ -80,10 +80,12 @@ def analyze(
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    """Write the result of ``analyze``: ``metrics.json`` and one csv per table."""
+    """Write the result of ``analyze``: ``metrics.json``, ``notes.json`` and one csv per table."""
     for name in TABLES:
         files.write_rows(folder / f"{name}.csv", result["tables"][name] or [{"checkpoint": None, "epoch": None}])
-    files.write_json(folder / "metrics.json", {key: value for key, value in result.items() if key != "tables"})
+    files.write_json(folder / "notes.json", result["notes"])
+    numbers = {key: value for key, value in result.items() if key not in ("tables", "notes")}
+    files.write_json(folder / "metrics.json", numbers)
 
 
 def _introduce(run: AnalyzedRun) -> None:

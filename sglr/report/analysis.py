@@ -35,7 +35,7 @@ def notes(study: Study) -> dict[str, str]:
     """The notes of the analyses; a note that is not the same for all runs is named after its run."""
     said: dict[str, dict[str, str]] = {}
     for item in study.items:
-        for key, note in (item.analysis.get("notes") or {}).items():
+        for key, note in item.notes.items():
             said.setdefault(str(key), {})[f"{item.method}-{item.seed}"] = str(note)
     found: dict[str, str] = {}
     for key, texts in said.items():

@@ -21,8 +21,8 @@ class RunResult:
     training, evaluation, analysis: the three metrics.json; history: rows of history.csv; outcomes: "last/pgd20" ->
     float64 (n,), 1 where the example was classified correctly; index: attack -> int64 (n,) test indices of those
     examples; labels: p (N, C), given (N,) and true (N,) after the last epoch; trace: index (t,) of the examples whose
-    labels were traced and their p (epochs, t, C); tables: the analysis' csv files by name; weights: MD5 of the weights
-    by checkpoint, of those that are there.
+    labels were traced and their p (epochs, t, C); notes, tables: the analysis' notes.json, and its csv files by name;
+    weights: MD5 of the weights by checkpoint, of those that are there.
     """
 
     method: str
@@ -35,6 +35,7 @@ class RunResult:
     outcomes: dict[str, np.ndarray]
     index: dict[str, np.ndarray]
     analysis: dict[str, Any]
+    notes: dict[str, str]
     tables: dict[str, list[dict[str, Any]]]
     weights: dict[str, str]
 
@@ -116,6 +117,7 @@ def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]
         outcomes={name: values.astype(np.float64) for name, values in arrays.items() if not name.startswith("index/")},
         index=index,
         analysis=files.read_json(_present(analyze / "metrics.json")),
+        notes=files.read_json(_present(analyze / "notes.json")),
         tables={
             name: files.read_rows(analyze / f"{name}.csv") for name in TABLES if (analyze / f"{name}.csv").is_file()
         },

@@ -55,6 +55,18 @@ def test_labels_to_train_on_may_be_others_than_the_true_ones(tmp_path):
             read(tmp_path, good(given_train=wrong))
 
 
+def test_classes_may_have_names(tmp_path):
+    names = np.array(["cat", "dog", "Bär"])
+    assert read(tmp_path, good(classes=names)).classes == ("cat", "dog", "Bär")
+    for wrong, message in (
+        (names[:2], "2 class names for 3 classes"), (np.array([1, 2, 3]), "classes must hold one name per class"),
+        (np.array(["cat", "cat", "dog"]), "one name per class, each another text"), (names[None], "one name per"),
+        (np.array(["cat", "", "dog"]), "one name per class"),
+    ):  # fmt: skip
+        with pytest.raises(FileError, match=message):
+            read(tmp_path, good(classes=wrong))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_last_are_moved_first(tmp_path, channels):
     last = {part: RNG.integers(0, 256, (n, 5, 4, channels), dtype=np.uint8) for part, n in (("train", 12), ("test", 6))}

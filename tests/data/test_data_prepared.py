@@ -9,6 +9,7 @@ import torch
 from sglr.config import ConfigError
 from sglr.config.sections import Data
 from sglr.data import open_folder, prepare, seen_before
+from sglr.data.prepared import ARRAYS
 from sglr.files import FileError
 
 PARAMS = {
@@ -61,6 +62,27 @@ def test_the_test_split_is_the_same_whatever_the_seeds(digits, tmp_path):
     assert other.validation().images().shape == (0, 1, 8, 8)
 
 
+@pytest.mark.parametrize("sort", [False, True])
+def test_every_example_is_where_it_was_in_the_source(tmp_path, sort):
+    """Of parts in a new order, too."""
+    rng = np.random.default_rng(0)
+    y = {"train": np.arange(60) % 3, "test": np.arange(30) % 3}
+    y = {part: np.sort(labels) if sort else labels for part, labels in y.items()}
+    x = {part: rng.integers(0, 256, (len(labels), 1, 4, 4), dtype=np.uint8) for part, labels in y.items()}
+    arrays = {f"x_{part}": x[part] for part in x} | {f"y_{part}": y[part] for part in y}
+    np.savez(tmp_path / "own.npz", **arrays)
+    source = {"name": "npz", "path": str(tmp_path / "own.npz")}
+    noise = {"kind": "none", "rate": 0.0, "seed": 0}
+    folder = tmp_path / "data"
+    data = prepared(folder, source=source, train_size=30, validation_size=12, noise=noise, noise_per_seed=False)
+    for name, part, split in (("train", "train", data.train(0)), ("val", "train", data.validation()),
+                              ("test", "test", data.test())):  # fmt: skip
+        source_index = np.load(folder / f"source_{name}.npy")
+        assert source_index.dtype == np.int64
+        assert np.array_equal(split.x.numpy(), x[part][source_index])
+        assert np.array_equal(split.true.numpy(), y[part][source_index])
+
+
 def test_validation_and_test_labels_are_true_and_training_has_its_noise(digits):
     assert not digits.validation().noisy.any()
     assert not digits.test().noisy.any()
@@ -96,8 +118,7 @@ def test_asymmetric_noise_per_run_uses_the_map_of_params(tmp_path):
 def test_the_same_params_give_the_same_bytes(digits, tmp_path):
     prepared(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
-    expected = ["given_train", "meta", "true_train", "x_test", "x_train", "x_val", "y_test", "y_val"]
-    assert [name.split(".")[0] for name in names] == expected
+    assert [name.split(".")[0] for name in names] == sorted([*ARRAYS, "meta"])
     assert all((tmp_path / name).read_bytes() == (digits.folder / name).read_bytes() for name in names)
 
 

@@ -194,12 +194,13 @@ def test_files_are_the_same_bytes_again(made, tmp_path):
     write(result, tmp_path / "one")
     write(analyze(config, prepared, folder, METHOD, SEED, CPU), tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == sorted([*(f"{table}.csv" for table in TABLES), "metrics.json"])
+    assert names == sorted([*(f"{table}.csv" for table in TABLES), "metrics.json", "notes.json"])
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert metrics["last"] == result["last"]
-    assert set(metrics) == {"best", "last", "run", "interval", "n_examples", "notes"}
+    assert json.loads((tmp_path / "one" / "notes.json").read_text()) == result["notes"]
+    assert set(metrics) == {"best", "last", "run", "interval", "n_examples"}
     with (tmp_path / "one" / "gradients.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["checkpoint", "epoch", "index", "noisy", "natural", "adversarial"]

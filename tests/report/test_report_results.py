@@ -122,6 +122,7 @@ def test_only_listed_methods_and_seeds_count(make: Make) -> None:
     [
         "data/meta.json", "train/sglr-1/metrics.json", "train/sglr-1/history.csv", "train/sglr-1/labels.npz",
         "evaluate/sglr-1/metrics.json", "evaluate/sglr-1/outcomes.npz", "analyze/sglr-1/metrics.json",
+        "analyze/sglr-1/notes.json",
     ],
 )  # fmt: skip
 def test_missing_item_is_named(make: Make, missing: str) -> None:

@@ -157,7 +157,7 @@ def test_names_from_outside_are_escaped(make: Make, tmp_path: Path) -> None:
     evil = "<script>alert('x')</script> | [a](b)"
     for path, key, value in (
         ("evaluate/sglr-0/metrics.json", "flags", [evil]),
-        ("analyze/at-0/metrics.json", "notes", {evil: evil}),
+        ("analyze/at-0/notes.json", evil, evil),
         ("analyze/at-1/metrics.json", "last", {evil: 1.0}),
         ("data/meta.json", "classes", [evil, "</style>", "c"]),
     ):
