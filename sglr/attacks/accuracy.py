@@ -52,8 +52,12 @@ def finite_logits(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
 
 
 def require_allowed(x_adv: Tensor, x: Tensor, threat: Threat | None) -> None:
-    """RuntimeError unless every x_adv (N, ...) is finite, in [0, 1] and (eps + 1e-6 + 1e-5 eps) within its ball."""
-    if x_adv.shape != x.shape or not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
+    """RuntimeError unless x_adv has the shape and type of x (N, ...), and each is finite, in [0, 1] and within its ball
+    (and 1e-6 + 1e-5 eps)."""
+    if x_adv.shape != x.shape or x_adv.dtype != x.dtype:
+        found, wanted = (f"{images.dtype} {tuple(images.shape)}" for images in (x_adv, x))
+        raise RuntimeError(f"the attack returned {found} for images {wanted}; its outcome does not count")
+    if not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
         raise RuntimeError("the attack returned values outside [0, 1] or NaN; its outcome does not count")
     if threat is None:
         return

@@ -121,8 +121,8 @@ def in_room(room: str) -> BeforeValidator:
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise PydanticCustomError(
                 "component",
-                "expected the name of a {kind}, or a mapping with a 'name'; known: {known}",
-                {"kind": registry.kind, "known": ", ".join(registry.names())},
+                "expected the name of {kind}, or a mapping with a 'name'; known: {known}",
+                {"kind": _with_article(registry.kind), "known": ", ".join(registry.names())},
             )
         try:
             options = registry.type_of(value["name"])
@@ -131,3 +131,7 @@ def in_room(room: str) -> BeforeValidator:
         return options.model_validate(value)
 
     return BeforeValidator(resolve)
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -12,6 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from sglr import files
+from sglr.config.names import CHECKPOINTS
 from sglr.models.compiling import WRAPPERS
 from sglr.models.factory import DTYPES, from_spec
 from sglr.models.registry import Classifier
@@ -58,7 +59,8 @@ def load_model(path: str | Path) -> Classifier:
     """
     weights_path, spec_path = saved_as(path)
     if not weights_path.is_file():
-        raise files.FileError(f"there is no model at {weights_path}.")
+        inside = " or ".join(str(Path(path, name)) for name in CHECKPOINTS if Path(path, name, WEIGHTS).is_file())
+        raise files.FileError(f"there is no model at {weights_path}{f': name {inside}' if inside else ''}.")
     spec = files.read_json(spec_path)
     try:
         model = from_spec(spec, device="meta")

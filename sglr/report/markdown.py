@@ -3,6 +3,7 @@
 import html
 from typing import Any
 
+from sglr.report.flags import raised
 from sglr.report.table import Table
 from sglr.report.wording import plain
 
@@ -34,8 +35,7 @@ def _parts(results: dict[str, Any], tables: dict[str, Table], shown: tuple[str, 
         parts += [f"**{escape(verdict['sentence'])}** {escape(verdict['accuracy'])}".strip()]
     parts += [escape(" ".join(headline["details"]))]
     if results["flags"]:
-        flags = [f"{row['method']}-{row['seed']}: {row['flag']}" for row in results["flags"]]
-        parts += ["## Sanity flags", bullets(flags)]
+        parts += ["## Sanity flags", bullets(raised(results["flags"]))]
     return parts + [table(tables[name]) for name in shown if name in tables]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sglr.report.drawing import Plot
+from sglr.report.flags import raised
 from sglr.report.headline import gap_name
 from sglr.report.table import Table
 from sglr.report.wording import plain, quoted
@@ -182,11 +183,10 @@ _CHECKPOINTS = (
 
 def _flags(results: dict[str, Any]) -> PageSection:
     """The flags, or that there are none; what was checked in either case."""
-    raised = [f"{row['method']}-{row['seed']}: {row['flag']}" for row in results["flags"]]
     looked = "\n".join(results["checks"])
-    if raised:
+    if results["flags"]:
         title = "Sanity flags: read before trusting a number"
-        return PageSection("flags", title, bullets=raised, folded={"What was checked": looked})
+        return PageSection("flags", title, bullets=raised(results["flags"]), folded={"What was checked": looked})
     text = ["No check raised a flag. The absence of signs of masked gradients does not prove that there are none."]
     return PageSection("flags", "Sanity flags: none", text=text, folded={"What was checked": looked}, calm=True)
 

@@ -294,6 +294,13 @@ def test_an_attack_that_leaves_its_ball_does_not_count():
         correct_under(model, x, torch.arange(4), lambda *_, seed: x, **options)
 
 
+@pytest.mark.parametrize("wrong", [lambda x: x[:, :, 1:], lambda x: x.float()])
+def test_an_attack_that_returns_other_images_does_not_count(wrong):
+    x, y = images(2), torch.zeros(2, dtype=torch.long)
+    with pytest.raises(RuntimeError, match=r"returned torch\.float(64|32) \(2, 1, [34], 4\) for images torch"):
+        correct_under(Linear(), x, y, lambda model, x, y, seed: wrong(x), seed=0, batch_size=2)
+
+
 @pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf")])
 def test_a_ball_needs_a_radius(eps):
     with pytest.raises(ValueError, match="eps must be"):

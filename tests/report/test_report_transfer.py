@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sglr import files, report
+from sglr.report.flags import raised
 
 
 def test_transfer_is_averaged_over_seeds(written: Path):
@@ -38,4 +39,16 @@ def test_flags_of_the_audit_stand_with_those_of_the_item(make: Callable, tmp_pat
     report.write(config, artifacts, tmp_path / "report")
     results = json.loads((tmp_path / "report/results.json").read_text())
     assert results["flags"] == [{"method": "sglr", "seed": 1, "flag": flag}]
-    assert f"sglr-1: {flag}" in (tmp_path / "report/index.html").read_text()
+    assert f"sglr-1/{flag}" in (tmp_path / "report/index.html").read_text()
+
+
+def test_what_many_models_raise_is_said_once():
+    few = "autoattack: 3 targets instead of 9"
+    rows = [{"method": "at", "seed": seed, "flag": f"{name}: {few}"} for seed in (0, 1) for name in ("best", "last")]
+    rows.insert(1, {"method": "sglr", "seed": 0, "flag": "the first 50 test examples are not representative"})
+    rows.append({"method": "sglr", "seed": 1, "flag": "last: square: breaks more"})
+    assert raised(rows) == [
+        f"4 models (at-0/best, at-0/last, at-1/best ...): {few}",
+        "sglr-0: the first 50 test examples are not representative",
+        "sglr-1/last: square: breaks more",
+    ]
