@@ -9,6 +9,7 @@ one seed; nothing in it is a time):
 - ``same_examples``: where an attack saw fewer examples than the headline's: rows as in ``accuracy`` of the headline's
   attack (``reference``) on those examples
 - ``published``: figures of other publications of this setting next to ours (``published.published``)
+- ``validation``: per method and input (natural, pgd): best and last as {mean, deviation, seeds}; for choosing settings
 - ``comparisons``: per attack, method and quantity (``comparisons.QUANTITIES``): estimate, low, high, seeds, examples
 - ``paired``: per attack, method, seed and checkpoint McNemar's test against the baseline (``comparisons.paired``)
 - ``transfer``: per checkpoint, model's method and method that its images were made for: accuracy {mean, deviation},
@@ -58,6 +59,7 @@ def collect(study: Study) -> dict[str, Any]:
         "attacks": list(study.attacks),
         "accuracy": [_accuracy(study, attack, method) for attack in study.attacks for method in study.methods],
         "same_examples": same_examples(study),
+        "validation": [_validation(study, method, key) for method in study.methods for key in ("natural", "pgd")],
         "comparisons": compare(study),
         "paired": paired(study),
         "transfer": _transfer(study),
@@ -84,7 +86,7 @@ def collect(study: Study) -> dict[str, Any]:
 
 def headline_numbers(results: dict[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
     """The means that the headline rests on: by method, natural and under ``attacks``, of best and last, and the gap;
-    and how much smaller than the baseline's the gap is."""
+    how much smaller than the baseline's the gap is; and, to choose settings by, the means on the validation split."""
     shown = ("natural", *attacks)
     numbers: dict[str, Any] = {method: {} for method in results["experiment"]["methods"]}
     for row in results["accuracy"]:
@@ -94,6 +96,10 @@ def headline_numbers(results: dict[str, Any], attacks: Sequence[str]) -> dict[st
     for row in results["comparisons"]:
         if row["attack"] in attacks and row["quantity"] == "gap_reduction":
             numbers[row["method"]][row["attack"]]["gap_reduction"] = row["estimate"]
+    for row in results["validation"]:
+        means = {key: row[key]["mean"] for key in CHECKPOINTS if row[key]["seeds"]}
+        if means:
+            numbers[row["method"]].setdefault("validation", {})[row["input"]] = means
     return numbers
 
 
@@ -107,6 +113,16 @@ def _accuracy(study: Study, attack: str, method: str) -> dict[str, Any]:
         differences = [item.evaluation["best"][attack] - item.evaluation["last"][attack] for item in items]
         row["gap"] = {**spread(differences), "low": bounds["low"], "high": bounds["high"]}
     return {**row, "seeds": len(items), "examples": min(len(item.index[attack]) for item in items)}
+
+
+def _validation(study: Study, method: str, key: str) -> dict[str, Any]:
+    """Accuracies on the validation split, as training measured them."""
+    values: dict[str, list[float | None]] = {"best": [], "last": []}
+    for item in study.of(method):
+        by_epoch = {row["epoch"]: row.get(f"val/{key}") for row in item.history}
+        values["best"].append(by_epoch.get(item.training.get("best_epoch")))
+        values["last"].append(by_epoch[max(by_epoch)] if by_epoch else None)
+    return {"method": method, "input": key, **{name: over_seeds(found) for name, found in values.items()}}
 
 
 def _item(item: RunResult, attack: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from scipy import stats
 from sglr import config
 from sglr.files import FileError
 from sglr.report.curves import curve
-from sglr.report.results import collect
+from sglr.report.results import collect, headline_numbers
 from sglr.report.study import read
 
 Make = Callable[..., tuple[config.Config, Path]]
@@ -60,6 +60,19 @@ def test_differences_from_the_baseline(make: Make, quantity: str, estimate: floa
     assert row["low"] <= estimate + 1e-12
     assert row["high"] >= estimate - 1e-12
     assert (row["seeds"], row["examples"]) == (2, 200)
+
+
+def test_validation_means_are_there_to_choose_by(make: Make) -> None:
+    """at: 66% in epoch 3, its best, and 60% in epoch 6."""
+    results = results_of(make())
+    row = one(results["validation"], method="at", input="pgd")
+    assert {name: (row[name]["mean"], row[name]["seeds"]) for name in ("best", "last")} == {
+        "best": (pytest.approx(0.66), 2), "last": (pytest.approx(0.6), 2),
+    }  # fmt: skip
+    numbers = headline_numbers(results, ["pgd20"])
+    assert numbers["at"]["validation"]["pgd"] == {"best": pytest.approx(0.66), "last": pytest.approx(0.6)}
+    without = headline_numbers(results_of(make(best=False)), ["pgd20"])
+    assert "validation" not in without["at"]
 
 
 def test_difference_keeps_examples_paired(make: Make) -> None:
