@@ -109,7 +109,7 @@ def rescore(
     with full_precision():
         model = models.load_model(path).to(device)
         right = [(predictions(model, images, _BATCH) == y).cpu().numpy() for images in (x, own.images)]
-    files.write_json(to, _doubts(own, x, ball, right[0] & right[1]))
+    files.write_json(to, _flags(own, x, ball, right[0] & right[1]))
 
 
 def _model(
@@ -136,7 +136,7 @@ def _model(
         "natural": x[:_SHOWN].cpu().numpy(),
         f"{item}/{checkpoint}": own.images[:_SHOWN].cpu().numpy(),
     }
-    signs = _doubts(own, x, ball, found[method])
+    flags = _flags(own, x, ball, found[method])
     for source, correct in found.items():
         paired = mcnemar(own.correct, correct)
         low, high = wilson(int(correct.sum()), n)
@@ -148,8 +148,8 @@ def _model(
             }
         )  # fmt: skip
         if source != method:
-            signs += stronger(f"what was made for {source}", correct, own.correct, "what was made for this model")
-    result.flags += [f"{item}/{checkpoint}: {sign}" for sign in signs]
+            flags += stronger(f"what was made for {source}", correct, own.correct, "what was made for this model")
+    result.flags += [f"{item}/{checkpoint}: {flag}" for flag in flags]
     result.items.setdefault(item, {})[checkpoint] = {
         "examples": n,
         "differing": int((found[method] != own.correct).sum()),
@@ -158,17 +158,17 @@ def _model(
     }
 
 
-def _doubts(own: Kept, x: torch.Tensor, ball: threat.Threat, again: np.ndarray) -> list[str]:
+def _flags(own: Kept, x: torch.Tensor, ball: threat.Threat, again: np.ndarray) -> list[str]:
     """What is wrong with kept images, from the examples x (k, C, H, W) and how they are scored now (k,)."""
-    signs = []
+    flags = []
     try:
         require_allowed(own.images, x, ball)
     except RuntimeError as error:
-        signs.append(f"worst-case images: {error}")
+        flags.append(f"worst-case images: {error}")
     clear = int(((again != own.correct) & (np.abs(own.margin) > _TIE)).sum())
     if clear:
-        signs.append(f"{clear} of {len(x)} worst-case images are scored otherwise in a new process")
-    return signs
+        flags.append(f"{clear} of {len(x)} worst-case images are scored otherwise in a new process")
+    return flags
 
 
 def _read(path: Path, checkpoint: str, shape: tuple[int, ...], examples: int, device: torch.device) -> Kept:

@@ -57,12 +57,12 @@ def evaluate(
     if len(kept):
         on_resume(len(kept))
     checkpoints = trained_models(trained)
-    doubts = {}
+    flags = {}
     # Of all of them before any is attacked.
     with full_precision():
         for path in checkpoints:
             with _evaluable(path, device) as model:
-                doubts[path.name] = _doubts(config, model, test, data.num_classes, path.name, model_at(path))
+                flags[path.name] = _model_flags(config, model, test, data.num_classes, path.name, model_at(path))
     if nproc > 1:
         share = (nproc, config, data.test(), checkpoints, device, kept, torch.get_num_threads())
         with processes.alongside(nproc - 1, _take_chunks, *share):
@@ -70,7 +70,7 @@ def evaluate(
     result = Evaluation(flags=skewed(test.true, _sizes(config, test)))
     with _progress(config, test, len(checkpoints)) as bar, full_precision():
         for path in checkpoints:
-            result.flags += doubts[path.name]
+            result.flags += flags[path.name]
             with _evaluable(path, device) as model:
                 _checkpoint(config, test, model, path.name, kept.below(path.name), result, bar)
     return result
@@ -84,7 +84,7 @@ def evaluate_model(
     require_attackable(config, num_classes, (channels, height, width))
     result, called = Evaluation(flags=skewed(test.true, _sizes(config, test))), "the model"
     with _progress(config, test, 1) as bar, full_precision(), _counting(model, called):
-        result.flags += _doubts(config, model, test, num_classes, "last", called)
+        result.flags += _model_flags(config, model, test, num_classes, "last", called)
         _checkpoint(config, test, model, "last", Journal(journal).below("last"), result, bar)
     return result
 
@@ -107,12 +107,12 @@ def _counting(model: nn.Module, called: str) -> Iterator[None]:
         raise files.FileError(f"{called} cannot be evaluated: {error}.") from error
 
 
-def _doubts(config: Config, model: nn.Module, test: Split, num_classes: int, name: str, called: str) -> list[str]:
+def _model_flags(config: Config, model: nn.Module, test: Split, num_classes: int, name: str, called: str) -> list[str]:
     """Flags of what makes outcomes of a model doubtful before it is attacked."""
     section, natural = config.evaluate, Images(test, _size(config, test, "natural"))
     with drawn_anew(section.seed, test.true.device):
-        doubts = inspect(model, natural, num_classes, section.batch_size, called)
-    return [f"{name}: {doubt}" for doubt in doubts]
+        flags = inspect(model, natural, num_classes, section.batch_size, called)
+    return [f"{name}: {flag}" for flag in flags]
 
 
 def _progress(config: Config, test: Split, checkpoints: int) -> "tqdm[NoReturn]":
@@ -212,7 +212,7 @@ def _checkpoint(
             chunk=section.batch_size, journal=journal.below("sanity"),
         )  # fmt: skip
         with drawn_anew(section.seed, test.true.device):
-            result.flags += [f"{name}: {sign}" for sign in sanity(inputs)]
+            result.flags += [f"{name}: {flag}" for flag in sanity(inputs)]
 
 
 def _network(config: Config, model: nn.Module, device: torch.device) -> nn.Module:

@@ -151,11 +151,11 @@ def evaluate_foreign(
     (folder / "source.json").unlink(missing_ok=True)
     write(result, folder)
     ball = threat.of(config.threat)
-    doubts, threads = journal / "doubts.json", torch.get_num_threads()
+    flags, threads = journal / "flags.json", torch.get_num_threads()
     first = test.first(KEPT)
-    with processes.alongside(1, rescore, folder / "worst.npz", trained / "last", first, ball, device, threads, doubts):
+    with processes.alongside(1, rescore, folder / "worst.npz", trained / "last", first, ball, device, threads, flags):
         pass
-    result.flags += [f"last: {doubt}" for doubt in files.read_json(doubts)]
+    result.flags += [f"last: {flag}" for flag in files.read_json(flags)]
     write(result, folder)
     files.write_json(folder / "source.json", source)
     shutil.rmtree(journal.parent, ignore_errors=True)
