@@ -13,7 +13,7 @@ import sglr
 from sglr import files, models, processes, threat
 from sglr.config import Config, ConfigError
 from sglr.config.names import CHECKPOINTS
-from sglr.data import Prepared
+from sglr.data import Prepared, Split
 from sglr.evaluation.auditing import rescore
 from sglr.evaluation.result import write
 from sglr.evaluation.suitability import require_attackable
@@ -150,16 +150,20 @@ def evaluate_foreign(
     # If what follows is interrupted, new numbers must not appear with the record of earlier ones.
     (folder / "source.json").unlink(missing_ok=True)
     write(result, folder)
-    ball = threat.of(config.threat)
-    flags, threads = journal / "flags.json", torch.get_num_threads()
-    first = test.first(KEPT)
-    with processes.alongside(1, rescore, folder / "worst.npz", trained / "last", first, ball, device, threads, flags):
-        pass
-    result.flags += [f"last: {flag}" for flag in files.read_json(flags)]
+    result.flags += _rescored(config, test, folder, device, journal / "flags.json")
     write(result, folder)
     files.write_json(folder / "source.json", source)
     shutil.rmtree(journal.parent, ignore_errors=True)
     return result.metrics()
+
+
+def _rescored(config: Config, test: Split, folder: Path, device: torch.device, to: Path) -> list[str]:
+    """Flags of the kept worst-case images, scored again in a new process, which writes into ``to``."""
+    ball, threads = threat.of(config.threat), torch.get_num_threads()
+    last, first = folder / "model" / "last", test.first(KEPT)
+    with processes.alongside(1, rescore, folder / "worst.npz", last, first, ball, device, threads, to):
+        pass
+    return [f"last: {flag}" for flag in files.read_json(to)]
 
 
 def table(metrics: dict[str, Any]) -> str:
