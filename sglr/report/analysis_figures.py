@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sglr.report.curves import Curve, from_rows
-from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, marker, svg
+from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, marker, plot
 from sglr.report.study import Study
 from sglr.report.wording import quoted
 
@@ -66,7 +66,7 @@ def _every_epoch(study: Study, name: str, quantity: str, title: str, unit: str) 
                     axes.plot(line.epochs, values, linewidth=0.7, alpha=0.45, color=colour(position))
                 axes.plot(line.epochs, line.mean, label=method, color=colour(position), linestyle=dashes(position))
         _label(figure, axes, unit)
-        return [Plot(name, title, " ".join(_path(*pair, unit) for pair in found.items()), svg(figure))]
+        return [plot(name, title, " ".join(_path(*pair, unit) for pair in found.items()), figure)]
 
 
 def _every_checkpoint(study: Study, name: str, quantity: str, title: str, unit: str) -> list[Plot]:
@@ -93,7 +93,7 @@ def _every_checkpoint(study: Study, name: str, quantity: str, title: str, unit: 
             told = ", ".join(f"{mean[1]:.3g} {unit} at {_place(checkpoint, mean[0])}" for checkpoint, mean in ordered)
             described.append(f"{quoted(method)}: {told}.")
         _label(figure, axes, unit)
-        return [Plot(name, title, " ".join(described), svg(figure))]
+        return [plot(name, title, " ".join(described), figure)]
 
 
 def _points(study: Study, method: str, quantity: str) -> Points:
@@ -152,7 +152,7 @@ def _reliability(study: Study, kind: str) -> list[Plot]:
             f"{quoted(method)}{', scaled' if scaled else ''}: mean confidence minus accuracy {_excess(points):+.2f}."
             for (method, scaled), (_, points) in found.items()
         )
-        return [Plot(f"reliability-{kind}", title, " ".join(words), svg(figure))]
+        return [plot(f"reliability-{kind}", title, " ".join(words), figure)]
 
 
 def _pooled(study: Study, method: str, kind: str, scaled: int) -> np.ndarray:
@@ -198,4 +198,4 @@ def _landscape(study: Study, kind: str) -> list[Plot]:
             f" {points[-1][1]:.3g} at the ends."
             for method, (_, points) in found.items()
         )
-        return [Plot(f"landscape-{kind}", title, " ".join(words), svg(figure))]
+        return [plot(f"landscape-{kind}", title, " ".join(words), figure)]

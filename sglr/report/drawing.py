@@ -28,7 +28,7 @@ _THEMED = {
     **{colour: f"var(--series-{position})" for position, colour in enumerate(PALETTE)},
 }  # fmt: skip
 _STYLE = {
-    "svg.hashsalt": "sglr", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11,
+    "svg.hashsalt": "sglr", "svg.fonttype": "none", "pdf.fonttype": 42, "font.family": "sans-serif", "font.size": 11,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.facecolor": PAPER, "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
@@ -41,12 +41,14 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure as SVG text, with its title and a description for those who cannot see it; ``wide``: needs a row."""
+    """A figure as SVG text and PDF, with its title and a description for those who cannot see it; ``wide``: needs a
+    row."""
 
     name: str
     title: str
     description: str
     svg: str
+    pdf: bytes
     wide: bool = False
 
     def file(self) -> str:
@@ -116,8 +118,20 @@ def panels(title: str, rows: int, columns: int, width: float, height: float) -> 
         yield figure, axes
 
 
-def svg(figure: "Figure") -> str:
-    """The figure as SVG text without date or creator; call it inside ``canvas``."""
+def plot(name: str, title: str, description: str, figure: "Figure", *, wide: bool = False) -> Plot:
+    """The figure as it is now; call it inside ``canvas``."""
+    return Plot(name, title, description, _svg(figure), _pdf(figure), wide)
+
+
+def _pdf(figure: "Figure") -> bytes:
+    """Without date or creator, its text as text."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return stream.getvalue()
+
+
+def _svg(figure: "Figure") -> str:
+    """Without date or creator."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     # Equal images would get equal ids.

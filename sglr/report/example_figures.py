@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sglr.report.drawing import INK, Plot, canvas, colour, dashes, hatch, marker, panels, svg
+from sglr.report.drawing import INK, Plot, canvas, colour, dashes, hatch, marker, panels, plot
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
 
@@ -67,7 +67,7 @@ def _radii(study: Study, checkpoint: str) -> list[Plot]:
             + ", ".join(f"{percent(value)}% at {radius:g}" for radius, value in zip(radii, values.mean(0), strict=True))
             for method, (radii, values) in found.items()
         )
-        return [Plot(f"radii-{checkpoint}", title, "; ".join(described) + ".", svg(figure))]
+        return [plot(f"radii-{checkpoint}", title, "; ".join(described) + ".", figure)]
 
 
 def _classes(study: Study, method: str, kind: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -118,7 +118,7 @@ def _by_class(study: Study) -> list[Plot]:
         axes.set_ylabel("percent")
         figure.legend(loc="outside lower center", ncols=2)
         described = (f"{quoted(method)}, {kind}: " + _shares(names, values) for (method, kind), values in found.items())
-        return [Plot("by-class", title, "; ".join(described) + ".", svg(figure))]
+        return [plot("by-class", title, "; ".join(described) + ".", figure)]
 
 
 def _shares(names: list[str], values: np.ndarray) -> str:
@@ -158,7 +158,7 @@ def _confusion(study: Study, method: str) -> list[Plot]:
             f"Most often {names[row]} is taken for {names[column]} ({percent(wrong[row, column])}%). On the diagonal: "
             + _shares(names, np.where(per_class > 0, np.diag(shares), np.nan))
         )
-        return [Plot(f"confusion-{method}", title, described + ".", svg(figure))]
+        return [plot(f"confusion-{method}", title, described + ".", figure)]
 
 
 def _examples(study: Study) -> list[Plot]:
@@ -190,7 +190,7 @@ def _examples(study: Study) -> list[Plot]:
             described.append(f"{quoted(method)} misclassifies {wrong} of {columns}")
         size = f"{threat.eps_255:g}/255 in {threat.norm.capitalize()}"
         text = f"{columns} test images, changed by at most {size}: {'; '.join(described)}."
-        return [Plot("worst-case-images", title, text, svg(figure), wide=True)]
+        return [plot("worst-case-images", title, text, figure, wide=True)]
 
 
 def _show(axes: "Axes", image: np.ndarray, title: str) -> None:
@@ -227,4 +227,4 @@ def _labels(study: Study, method: str) -> list[Plot]:
             f"{len(noisy)} examples of seed {item.seed}, their mean thick. After the last epoch the given class has"
             f" {wrong}% and the true one {right}%."
         )
-        return [Plot(f"label-course-{method}", title, described, svg(figure))]
+        return [plot(f"label-course-{method}", title, described, figure)]

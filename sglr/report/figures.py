@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from sglr.report.analysis_figures import draw_analyses
 from sglr.report.curves import Curve, curve, label_starts, warmup
-from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, svg
+from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, plot
 from sglr.report.example_figures import draw_examples
 from sglr.report.intervals import draw_differences, draw_gaps
 from sglr.report.study import Study
@@ -67,7 +67,7 @@ def _overlay(study: Study, name: str, quantity: str, title: str) -> list[Plot]:
         if not name.startswith(("validation", "train")):
             axes.set_ylim(bottom=0, top=100 if name.startswith("noisy") else None)
         parts = (f"{quoted(method)} {_path(line, quantity)}." for method, line in found.items())
-        return [Plot(name, title, " ".join(parts), svg(figure))]
+        return [plot(name, title, " ".join(parts), figure)]
 
 
 def _method(study: Study, method: str) -> list[Plot]:
@@ -84,7 +84,7 @@ def _method(study: Study, method: str) -> list[Plot]:
         _context(axes, study, (method,))
         _finish(figure, axes, "percent")
         parts = (f"{METHOD_LINES[quantity]} {_path(line, quantity)}." for quantity, line in found.items())
-        return [Plot(f"curves-{method}", title, " ".join(parts) + marked, svg(figure))]
+        return [plot(f"curves-{method}", title, " ".join(parts) + marked, figure)]
 
 
 def _lines(axes: "Axes", line: Curve, label: str, position: int, scale: float = 100) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from sglr.report.drawing import INK, Plot, canvas, colour, marker, svg
+from sglr.report.drawing import INK, Plot, canvas, colour, marker, plot
 from sglr.report.headline import gap_name, headline_attack, headline_attacks
 from sglr.report.study import Study
 from sglr.report.tables import DIFFERENCES
@@ -66,4 +66,4 @@ def _draw(study: Study, name: str, title: str, rows: list[Row], lane_name: Calla
             f"{quoted(row['method'])}, {lane_name(row['lane'])}: {percent(row['estimate'])} {bounds(row)}"
             for row in rows
         )
-        return [Plot(name, title, "; ".join(described) + ".", svg(figure))]
+        return [plot(name, title, "; ".join(described) + ".", figure)]

@@ -19,9 +19,9 @@ def write(config: Config, artifacts: Path, folder: Path) -> str:
 
     Reads ``artifacts/{data,train,evaluate,audit,analyze}``; writes into ``folder``: ``index.html`` (loads nothing),
     ``results.md``, ``results.json`` (keys: see ``sglr.report.results``), ``metrics.json`` (its main numbers, which
-    DVC shows and compares), ``curves/*.csv`` (one history column
-    each: mean over seeds per epoch and method), ``figures/*.svg``, ``tables/*.csv`` and ``tables/*.tex``. Equal inputs
-    and versions give equal bytes. Figures and tables of an earlier report that are not among the new ones are removed.
+    DVC shows and compares), ``curves/*.csv`` (one history column each: mean over seeds per epoch and method), figures
+    as ``figures/*.svg`` and ``*.pdf``, tables as ``tables/*.csv`` and ``*.tex``. Equal inputs and versions give equal
+    bytes. Figures and tables of an earlier report that are not among the new ones are removed.
 
     Raises FileError that names the missing, damaged or unfitting file.
     """
@@ -34,10 +34,12 @@ def write(config: Config, artifacts: Path, folder: Path) -> str:
 
     for plot in drawn:
         files.write_text(folder / "figures" / f"{plot.name}.svg", plot.svg)
+        files.write_bytes(folder / "figures" / f"{plot.name}.pdf", plot.pdf)
     for table in shown.values():
         files.write_text(folder / "tables" / f"{table.name}.csv", table.csv())
         files.write_text(folder / "tables" / f"{table.name}.tex", table.latex())
-    _keep_only(folder / "figures", {f"{plot.name}.svg" for plot in drawn}, "*.svg")
+    for kind in ("svg", "pdf"):
+        _keep_only(folder / "figures", {f"{plot.name}.{kind}" for plot in drawn}, f"*.{kind}")
     for kind in ("csv", "tex"):
         _keep_only(folder / "tables", {f"{name}.{kind}" for name in shown}, f"*.{kind}")
     names = {f"{quantity.replace('/', '-')}.csv": quantity for quantity in quantities(study)}

@@ -63,7 +63,10 @@ def test_removed_method_is_gone(make: Make, written: Path, tmp_path: Path) -> No
     assert (folder / "tables/differences.csv").is_file()
     report.write(*make(methods=("at",)), folder)
     left = contents(folder)
-    assert not {"figures/curves-sglr.svg", "figures/differences.svg", "tables/differences.csv"} & left.keys()
+    assert (
+        not {"figures/curves-sglr.svg", "figures/curves-sglr.pdf", "figures/differences.svg", "tables/differences.csv"}
+        & left.keys()
+    )
     named = re.compile(rb"\| sglr|>sglr</th>|sglr,|-sglr|\xe2\x80\x98sglr")
     assert [name for name, content in left.items() if named.search(content)] == []
     assert list(json.loads(left["results.json"])["provenance"]["params"]["methods"]) == ["at"]
@@ -149,6 +152,12 @@ def test_figures_are_well_formed_and_undated(written: Path) -> None:
     for path in (written / "figures").glob("*.svg"):
         assert ET.fromstring(path.read_text()).tag.endswith("svg")
         assert "date" not in path.read_text()
+    pdfs = {path.stem: path.read_bytes() for path in (written / "figures").glob("*.pdf")}
+    assert set(pdfs) == {path.stem for path in (written / "figures").glob("*.svg")}
+    for content in pdfs.values():
+        assert content.startswith(b"%PDF-")
+        assert b"Date" not in content
+        assert b"/Type3" not in content  # fonts that publishers refuse
 
 
 @pytest.mark.usefixtures("undrawn")
