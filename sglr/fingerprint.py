@@ -25,6 +25,8 @@ _PLAIN = (
     bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, enum.Enum, Path, range, slice,
     torch.dtype, torch.device, torch.layout, torch.memory_format,
 )  # fmt: skip
+# Of these Python makes equal ones the same object, or not.
+_SHARED = (tuple, frozenset, types.CodeType)
 # What torch keeps in every module by numbers that differ from run to run: hooks, of which the values count.
 _HOOKS = frozenset(name for name in vars(nn.Module()) if "hooks" in name)
 
@@ -56,7 +58,8 @@ def _parts(value: Any, seen: dict[int, tuple[int, Any]]) -> Iterator[bytes]:
     if id(value) in seen:
         yield f"seen {seen[id(value)][0]}".encode()
         return
-    seen[id(value)] = len(seen), value
+    if not isinstance(value, _SHARED):
+        seen[id(value)] = len(seen), value
     yield _name(type(value))
     if isinstance(value, Tensor) and value.layout == torch.strided:
         value = value.detach().cpu().contiguous()

@@ -122,6 +122,13 @@ def test_wrappers_change_nothing_and_cycles_end():
     assert fingerprint(torch.compile(lstm)) == fingerprint(torch.compile(lstm))
 
 
+def test_whether_equal_constants_are_one_object_does_not_matter():
+    pair = (1, 2.5)
+    other = tuple([1, 2.5])  # noqa: C409 (another object)
+    assert pair is not other
+    assert fingerprint([pair, pair]) == fingerprint([pair, other])
+
+
 def test_equal_texts_in_another_split_are_others():
     assert len({fingerprint("ab", "c"), fingerprint("a", "bc"), fingerprint(["ab", "c"]), fingerprint("abc")}) == 4
     assert fingerprint(1) != fingerprint(True) != fingerprint("1")
