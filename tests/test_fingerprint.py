@@ -5,6 +5,7 @@ import dataclasses
 import enum
 import functools
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -104,11 +105,10 @@ def test_equal_models_are_alike_and_others_are_not(make):
 
 def test_it_is_the_same_in_another_process():
     """Where sets of texts have another order, and objects other addresses."""
-    code = (
-        "from test_fingerprint import MAKERS, fingerprint; print(*[fingerprint(make(1.0)) for make in MAKERS.values()])"
-    )
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    made = "*[fingerprint(make(1.0)) for make in MAKERS.values()]"
+    run = [sys.executable, "-c", f"from test_fingerprint import MAKERS, fingerprint; print({made})"]
+    where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(run, cwd=Path(__file__).parent, env=where, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [fingerprint(make(1.0)) for make in MAKERS.values()]
 
 
