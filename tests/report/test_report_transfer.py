@@ -44,7 +44,7 @@ def test_flags_of_the_audit_stand_with_those_of_the_item(make: Callable, tmp_pat
 
 def test_what_many_models_raise_is_said_once():
     few = "autoattack: 3 targets instead of 9"
-    rows = [{"method": "at", "seed": seed, "flag": f"{name}: {few}"} for seed in (0, 1) for name in ("best", "last")]
+    rows = [{"method": "at", "seed": seed, "flag": f"{name}/{few}"} for seed in (0, 1) for name in ("best", "last")]
     rows.insert(1, {"method": "sglr", "seed": 0, "flag": "the first 50 test examples are not representative"})
     rows.append({"method": "sglr", "seed": 1, "flag": "last: square: breaks more"})
     assert raised(rows) == [
