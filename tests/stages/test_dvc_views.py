@@ -102,6 +102,8 @@ def test_an_experiment_is_set_beside_the_study(finished: Project):
     assert shown[0].keys() - {"Experiment", "rev", "typ", "Created", "parent", "State", "Executor"} < {
         "train.epochs", *(f"{m}.{attack}.{part}" for m in ("at", "sglr") for attack in ("natural", "pgd2")
                           for part in ("best", "last", "gap", "gap_reduction")),
+        *(f"{m}.validation.{kind}.{part}" for m in ("at", "sglr") for kind in ("natural", "pgd")
+          for part in ("best", "last")),
     }  # fmt: skip
     row = next(row for row in shown if row["Experiment"] == "shorter")
     assert row["train.epochs"] == "20"
