@@ -20,19 +20,25 @@ ADDITIONS = {
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a project's after a run, as far as pages read it: params, prepared data, a trained model."""
+    """A folder like a project's after a run, as far as pages read it: params, prepared data, a model, outcomes."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copy(pages.ROOT / "params.yaml", folder)
     (folder / "data").mkdir()
     config = sglr.config.load(folder / "params.yaml")
     sglr.data.prepare(config.data, folder / "artifacts/data")
-    split = sglr.data.open_folder(folder / "artifacts/data").train(0)
-    sglr.train(
+    prepared = sglr.data.open_folder(folder / "artifacts/data")
+    split, test = prepared.train(0), prepared.test()
+    fitted = sglr.train(
         split.x,
         split.given,
         params=folder / "params.yaml",
         changes={"train.epochs": 6, "train.schedule.milestones": [4]},
-    ).save(folder / "artifacts/train/sglr-0")
+    )
+    fitted.save(folder / "artifacts/train/sglr-0")
+    attacks = {"pgd20": {"name": "pgd", "steps": 2}, "autoattack": {"name": "autoattack", "n_examples": 2}}
+    changes = {"evaluate.attacks": attacks, "evaluate.n_examples": 20, "evaluate.sanity": None}
+    found = sglr.robustness(fitted.last, test.x, test.true, params=folder / "params.yaml", changes=changes)
+    sglr.evaluation.write(found, folder / "artifacts/evaluate/sglr-0")
     return folder
 
 
