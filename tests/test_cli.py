@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from typing import get_args
 
 import click
@@ -153,3 +155,8 @@ def test_json_for_scripts(monkeypatch, tmp_path):
     assert result.exit_code == 0
     said = "Cannot tell whether this report is up to date: dvc.lock holds conflicts of a merge"
     assert said in result.stderr
+
+
+def test_it_is_a_module_too():
+    done = subprocess.run([sys.executable, "-m", "sglr", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("sglr")

@@ -211,7 +211,7 @@ def _provenance(results: dict[str, Any]) -> PageSection:
         "provenance", "Provenance",
         text=["The commit is not in this page, which is part of what is committed: “git log dvc.lock” names it, and the"
               " tag git_commit of the MLflow runs, whose tag weights_md5 is that of the last weights below."],
-        facts={**found["versions"], "SHA-256 of the data's description": found["data_sha256"]}, folded=folded,
+        facts={**found["versions"], "SHA-256 of artifacts/data/meta.json": found["data_sha256"]}, folded=folded,
     )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def read(config: Config, artifacts: Path) -> Study:
     flags = tuple(map(str, files.read_json(audit)["flags"]))
     rows = tuple(files.read_rows(transfer, text=("checkpoint", "model", "images_of")))
     looked_at = files.read_arrays(_present(artifacts / "audit" / "images.npz"))
-    return Study(config, files.read_json(_present(meta)), files.digest(meta), attacks, items, flags, rows, looked_at)
+    return Study(config, files.read_json(_present(meta)), files.sha256(meta), attacks, items, flags, rows, looked_at)
 
 
 def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]) -> RunResult:

@@ -204,6 +204,9 @@ def test_provenance_has_the_weights(make: Make, tmp_path: Path) -> None:
     (artifacts / "train/at-1/last/model.safetensors").write_bytes(b"weights")
     report.write(study, artifacts, tmp_path / "report")
     results = json.loads((tmp_path / "report/results.json").read_text())
+    assert (
+        results["provenance"]["data_sha256"] == hashlib.sha256((artifacts / "data/meta.json").read_bytes()).hexdigest()
+    )
     assert results["provenance"]["weights"] == {"at-1/last": hashlib.md5(b"weights").hexdigest()}
     assert hashlib.md5(b"weights").hexdigest() in (tmp_path / "report/index.html").read_text()
 

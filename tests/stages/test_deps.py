@@ -21,7 +21,7 @@ ORDER = (
     "config", "files", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights",
     "training", "evaluation", "information", "report", "exchange", "tracking", "presets", "space", "duration",
     "running", "status", "doctor", "image_files", "predicting", "fingerprint", "given", "fitting", "measuring",
-    "terminal", "cli",
+    "terminal", "cli", "__main__",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch")
