@@ -228,7 +228,7 @@ def evaluation(
 
     def package() -> np.ndarray:
         attacks = runner(model, few, threat=ball, seed=0, version="standard")
-        x_adv = run(attacks, few, labels, autoattacked)
+        x_adv = run(attacks, few, labels, autoattacked, ball)
         with torch.no_grad():
             return (model(x_adv).argmax(1) == labels).cpu().numpy()
 

@@ -58,12 +58,12 @@ class Watch:
             self.check()
 
     def _follow(self, alive: Callable[[], bool]) -> None:
-        while not self._end.wait(0.5):
-            if not alive():
-                self.reason = "the pipeline that started this stage is gone; stopping. Run it again to continue"
-                self._status = 128 + signal.SIGTERM
-                os.kill(os.getpid(), signal.SIGTERM)
+        while alive():
+            if self._end.wait(0.5):
                 return
+        self.reason = "the pipeline that started this stage is gone; stopping. Run it again to continue"
+        self._status = 128 + signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _pipeline_alive() -> Callable[[], bool] | None:
@@ -72,14 +72,28 @@ def _pipeline_alive() -> Callable[[], bool] | None:
         return None
     import psutil
 
-    watched = []
+    watched, pipeline = [], None
     for process in psutil.Process().parents():
         watched.append(process)
         with contextlib.suppress(psutil.Error):
             if process.name() not in ("sh", "bash", "dash", "zsh", "fish"):
+                pipeline = process
                 break
+    if pipeline is None or _takes_orphans(pipeline):
+        return lambda: False  # DVC was gone before this could look
     own_parent = os.getppid()
     return lambda: os.getppid() == own_parent and all(_runs(process) for process in watched)
+
+
+def _takes_orphans(process: Any) -> bool:
+    """Whether a process is the system's first, which takes over orphans. In a container, DVC itself may be that."""
+    import psutil
+
+    try:
+        first = process.pid == 1 or process.name() in ("systemd", "launchd")
+        return first and not any(name in " ".join(process.cmdline()) for name in ("dvc", "python"))
+    except psutil.Error:
+        return False
 
 
 def _runs(process: Any) -> bool:

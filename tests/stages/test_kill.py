@@ -17,6 +17,8 @@ import pytest
 import yaml
 from study_project import EPOCHS, Ended, Project
 
+from stages import watch
+
 ITEM = "train@sglr-0"
 # Refinement starts with epoch 2.
 REFINING = 4
@@ -131,6 +133,42 @@ def test_only_dvc_is_killed(study: Killable):
     assert again.wait(120) == 0, study.said()
     assert "the pipeline that started this stage is gone" in study.said(before=True)
     study.check_continued(Ended(0, study.said()), epoch=REFINING)
+
+
+def test_dvc_is_gone_before_its_stage_looks_for_it(study: Killable):
+    """A stage takes a second to start; it must not begin to work for nobody, over what the next run has made."""
+    if any(name in " ".join(psutil.Process(1).cmdline()) for name in ("dvc", "python")):
+        pytest.skip("orphans go to a process that could be DVC")
+    command = "DVC_STAGE=train@sglr-0 exec python -m stages.train sglr 0"
+    assert study.start("sh", "-c", f"(sleep 0.5; {command}) &").wait(10) == 0
+    wait_until(lambda: "the pipeline that started this stage is gone" in study.said(), "the stage to notice")
+    assert study.snapshots() == []
+    assert not (study.path / "artifacts/train/sglr-0").exists()
+
+
+@pytest.mark.parametrize(
+    ("pid", "name", "command", "takes"),
+    [
+        (1, "init", "/sbin/init splash", True),
+        (880, "systemd", "/lib/systemd/systemd --user", True),
+        (1, "tini", "/usr/bin/tini -- make repro", True),
+        (1, "dvc", "/usr/bin/python /usr/bin/dvc repro", False),
+        (1, "python3", "python3 -m dvc repro", False),
+        (31, "make", "make repro", False),
+    ],
+)
+def test_who_takes_orphans_is_no_pipeline(pid, name, command, takes):
+    class Process:
+        def __init__(self) -> None:
+            self.pid = pid
+
+        def name(self) -> str:
+            return name
+
+        def cmdline(self) -> list[str]:
+            return command.split()
+
+    assert watch._takes_orphans(Process()) is takes
 
 
 def test_a_polite_end_leaves_a_snapshot_and_no_results(study: Killable):
