@@ -61,7 +61,7 @@ def test_short_trainings_are_timed_and_attacked(tmp_path):
 def test_what_does_not_fit_into_the_minutes_is_cut_off_and_said(tmp_path):
     call = [sys.executable, "gpu.py", str(tmp_path), "--device", "cpu", "--tasks", "forms", "step", "others"]
     done = subprocess.run(
-        [*call, "--minutes", "0.3"], cwd=FOLDER, capture_output=True, text=True, check=True, timeout=500
+        [*call, "--minutes", "0.8"], cwd=FOLDER, capture_output=True, text=True, check=True, timeout=500
     )
     ends = dict(line.split(": ", 1) for line in (tmp_path / "summary.txt").read_text().splitlines())
     assert list(ends) == ["forms", "step", "others"]

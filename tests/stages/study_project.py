@@ -37,7 +37,7 @@ def shrink(params: Params) -> None:
     params["methods"] = {name: params["methods"][name] for name in ("at", "sglr", "at_smoothing", "at_awp")}
     params["methods"]["sglr"]["labels"]["start_epoch"] = 2
     params["evaluate"] |= {"n_examples": 40, "attacks": {"fgsm": "fgsm", "pgd2": {"name": "pgd", "steps": 2}}}
-    params["evaluate"]["sweep"] = {"eps_255": [10.0], "steps": 2}
+    params["evaluate"]["sweep"] = {"eps_255": [25.5], "steps": 2}
     params["analyze"] |= {"n_examples": 60, "probe": {"folds": 2, "l2": 1.0}}
     params["analyze"]["attack"]["steps"] = 2
     params["analyze"] |= {"gradients": {"n_examples": 20, "chunk": 20}}
