@@ -35,9 +35,9 @@ def curve(study: Study, method: str, quantity: str) -> Curve:
     Nothing of a quantity that is not of the saved model (``of_saved_model``).
     """
     found = from_rows([item.history for item in study.of(method)], quantity)
-    return (
-        found if of_saved_model(study, method, quantity) else replace(found, values=np.full_like(found.values, np.nan))
-    )
+    if of_saved_model(study, method, quantity):
+        return found
+    return replace(found, values=np.full_like(found.values, np.nan))
 
 
 def of_saved_model(study: Study, method: str, quantity: str) -> bool:
