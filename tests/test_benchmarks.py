@@ -20,6 +20,14 @@ def rows(*call: str) -> list[list[str]]:
     return [cells for cells in lines if cells[0] != "what"]
 
 
+def test_what_other_packages_find_is_found():
+    """Those that are installed here: SciPy at least."""
+    found = {
+        (what, package): float(difference) for what, package, difference, _ in rows("others.py") if difference != "–"
+    }
+    assert any("scipy" in package for _, package in found)
+
+
 @pytest.mark.parametrize("part", ["processes", "augmentation", "forms", "attack", "analysis", "evaluation"])
 def test_a_part_compares_with_a_plain_form(part):
     found = rows("bench.py", part, "--rounds", "1", "--device", "cpu")

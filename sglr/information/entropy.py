@@ -26,7 +26,7 @@ def cross_entropy(targets: ArrayLike, log_probs: ArrayLike) -> Floats:
     weights, logs = distributions(targets, "targets"), log_distributions(log_probs)
     if weights.shape != logs.shape:
         raise ValueError(f"targets {weights.shape} and log_probs {logs.shape} must have the same shape")
-    values: Floats = -np.where(weights > 0, weights * np.where(weights > 0, logs, 0), 0).sum(1)
+    values: Floats = -(weights * np.where(weights > 0, logs, 0)).sum(1)
     return values + 0.0
 
 

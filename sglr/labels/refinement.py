@@ -135,8 +135,8 @@ class RefinementPolicy(LabelPolicy):
         assert step.outputs.adversarial is not None
         # After the adversarial forward: the order matters to batch norm's running statistics.
         natural = step.natural(self._options.natural_bn)
-        adversarial = step.outputs.adversarial.detach()
-        return self._refined.update(step.index, adversarial.softmax(1), natural.softmax(1), self._ratio(step.epoch))
+        adversarial, natural = step.outputs.adversarial.softmax(1), natural.softmax(1)
+        return self._refined.update(step.index, adversarial, natural, self._ratio(step.epoch))
 
     def _ratio(self, epoch: int) -> float:
         """r of an epoch: 0 before the start; then constant, or rising linearly from r / k in the first of k refining

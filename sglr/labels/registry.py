@@ -25,7 +25,7 @@ class Step:
     index: Tensor
     """int64 (N,): positions of the batch's examples in the training set."""
     outputs: Outputs
-    """The forwards the objective made."""
+    """The forwards the objective made, detached."""
     natural: Callable[[BatchNormMode], Tensor]
     """Natural logits (N, C) without gradient: the objective's if it made some, else a forward in the mode asked for."""
 

@@ -60,6 +60,3 @@ class SelfAdaptiveOptions(LabelOptions):
 
     def natural_forward(self) -> NaturalForward:
         return NaturalForward(self.start_epoch, "train")
-
-    def same_until(self, epoch: int) -> bool:
-        return self.start_epoch > epoch

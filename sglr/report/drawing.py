@@ -134,5 +134,7 @@ def _svg(figure: "Figure") -> str:
     """Without date or creator."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    # The PDF keeps the places that were found: finding them again takes longer than drawing.
+    figure.set_layout_engine("none")
     # Equal images would get equal ids.
     return re.sub(r'(<image[^>]*?) id="[^"]*"', r"\1", stream.getvalue())

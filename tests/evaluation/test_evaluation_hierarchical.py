@@ -136,6 +136,35 @@ def test_what_seeds_and_examples_add_is_added_in_squares():
     assert (found.high - found.low) / 2 == pytest.approx(half)
 
 
+def test_a_test_set_per_seed_leaves_the_larger_of_what_seeds_and_examples_leave():
+    """Three seeds with 4, 5 and 6 examples, wide within a seed and then wide between seeds; worked out by hand."""
+    for spread, offset in ((1.0, 0.1), (0.1, 1.0)):
+        values = [spread * np.arange(n) * (-1.0) ** np.arange(n) + offset * n for n in (4, 5, 6)]
+        found = hierarchical_bootstrap(values, shared_examples=False)
+        own = stats.t.ppf(0.975, 12) * math.sqrt(sum(v.var(ddof=1) / len(v) for v in values) / 9)
+        seeds = stats.t.ppf(0.975, 2) * stats.sem([v.mean() for v in values])
+        narrowest = (found.high - found.low) / (2 * found.stretch)
+        assert found.stretch == pytest.approx(max(1.0, max(own, seeds) / narrowest))  # never narrower: 15 contrasts
+        assert (own > seeds) == (spread > offset)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_one_example_a_seed_is_students_t_over_seeds(shared):
+    values = numpy_stream(0, "one example").normal(0, 1, 25)
+    found = hierarchical_bootstrap(list(values[:, None]), shared_examples=shared)
+    low, high = stats.t.interval(0.95, 24, values.mean(), stats.sem(values))
+    assert found.high - found.low == pytest.approx(high - low)
+
+
+@pytest.mark.parametrize(("differing", "narrower"), [(19, False), (20, True)])
+def test_few_contrasts_that_differ_never_narrow_it(differing, narrower):
+    """Ten seeds, each differing with other examples: all is the pairs' own, which percentiles count three times."""
+    values = np.zeros((10, 200))
+    values[np.arange(differing) % 10, np.arange(differing)] = 1
+    found = hierarchical_bootstrap(list(values))
+    assert found.stretch < 1 if narrower else found.stretch == 1
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_between_seeds_alone_it_is_students_t(shared):
     """Seeds differ and examples do not: the width is t's, with the percentiles' shape, near 1 when seeds are many."""

@@ -112,5 +112,7 @@ def test_labels_that_do_not_fit_are_refused():
         contingency([0, 1], [0, 1, 2], 3)
     with pytest.raises(ValueError, match="not all 0"):
         mutual_information(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="has two dimensions and counts"):
+        mutual_information([[2, -1], [1, 2]])
     with pytest.raises(ValueError, match="same shape"):
         cross_entropy([[0.5, 0.5]], [[0.0, -math.inf, -math.inf]])

@@ -46,6 +46,8 @@ def test_a_ratio_given_for_one_update_mixes_outside_the_average():
     [
         ({"adversarial_probs": torch.randn(2, 3)}, "adversarial_probs are no probabilities.* forget softmax"),
         ({"natural_probs": torch.full((2, 3), torch.nan)}, "natural_probs are no probabilities"),
+        ({"natural_probs": torch.tensor([[1.0, 0, 0], [1.5, -0.5, 0]])}, "natural_probs are no probabilities"),
+        ({"natural_probs": torch.tensor([[1.0, 0, 0], [1.0, 0.1, 0]])}, "natural_probs are no probabilities"),
         ({"natural_probs": torch.ones(2, 1)}, r"natural_probs must be \(2, 3\), found \(2, 1\)"),
         ({"adversarial_probs": torch.ones(3) / 3}, r"adversarial_probs must be \(2, 3\), found \(3,\)"),
         ({"index": torch.tensor([1, 1])}, "index must hold positions from 0 to 2, each once"),

@@ -91,6 +91,12 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sglr.report.writer.draw", lambda study, results: defaultdict(list))
 
 
+@pytest.fixture
+def without_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports whose PDF figures are empty, for tests that look at the page: embedding fonts takes seconds."""
+    monkeypatch.setattr("sglr.report.drawing._pdf", lambda figure: b"")
+
+
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the plain study, for tests that only look at it."""

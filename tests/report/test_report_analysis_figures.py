@@ -2,8 +2,12 @@
 
 import csv
 
+import pytest
+
 from sglr.report.analysis_figures import draw_analyses
 from sglr.report.study import read
+
+pytestmark = pytest.mark.usefixtures("without_pdf")
 
 
 def table(path, *rows):

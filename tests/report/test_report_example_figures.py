@@ -11,6 +11,8 @@ from sglr import files
 from sglr.report.example_figures import draw_examples
 from sglr.report.study import Study, read
 
+pytestmark = pytest.mark.usefixtures("without_pdf")
+
 
 @pytest.fixture
 def study(make: Callable) -> Study:

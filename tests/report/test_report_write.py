@@ -56,6 +56,7 @@ def test_same_inputs_same_bytes_whatever_matplotlib_was_told(make: Make, written
     assert {"index.html", "results.md", "results.json", "curves/val-pgd.csv"} <= contents(written).keys()
 
 
+@pytest.mark.usefixtures("without_pdf")
 def test_removed_method_is_gone(make: Make, written: Path, tmp_path: Path) -> None:
     folder = tmp_path / "report"
     shutil.copytree(written, folder)
@@ -86,6 +87,7 @@ def test_page_loads_nothing(written: Path) -> None:
     assert_whole(written)
 
 
+@pytest.mark.usefixtures("without_pdf")
 def test_page_without_best_and_with_one_seed(make: Make, tmp_path: Path) -> None:
     report.write(*make(best=False, seeds=(0,)), tmp_path)
     assert_whole(tmp_path)

@@ -135,6 +135,7 @@ def listed(stage: str, settings: Config) -> set[str]:
 @pytest.mark.parametrize("stage", CALLS)
 def test_a_stage_lists_what_it_reads(finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str):
     monkeypatch.chdir(finished.path)
+    monkeypatch.setattr("sglr.report.drawing._pdf", lambda figure: b"")  # which reads no key, and takes seconds
     finished.change(lambda p: p["data"]["noise"].update(kind="asymmetric", map={0: 1}))
     settings, read = read_by(stage, tmp_path / "out")
     expected = listed(stage, settings)
