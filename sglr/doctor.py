@@ -19,7 +19,7 @@ PACKAGES = {
     "training": ("safetensors", "filelock", "tqdm"),
     "the pipeline": ("dvc", "mlflow", "psutil", "matplotlib", "jinja2", "pandas", "ruamel.yaml"),
     "AutoAttack and Square Attack": ("pyautoattack",),
-    "intervals over seeds": ("scipy",),
+    "intervals over seeds and temperatures": ("scipy",),
     "`sglr predict`": ("pillow",),
     "data sets": ("scikit-learn", "torchvision"),
 }
@@ -158,19 +158,28 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
 
     try:
         device = processes.device(os.environ.get("SGLR_DEVICE", "auto"))
-        seconds = duration.of_study(settings, root / "artifacts" / "data", device)
+        trainings = duration.of_trainings(settings, root / "artifacts" / "data", device)
+        evaluations = duration.of_evaluations(settings, root / "artifacts" / "data", device)
     except (files.FileError, config.ConfigError):  # said where device, data and params are looked at
         return
     except torch.OutOfMemoryError as error:
         yield Finding("problem", "time", f"an attack step of {settings.model.name} does not fit the GPU: {error}")
         return
-    trainings = len(settings.experiment.methods) * len(settings.experiment.seeds)
-    text = (
-        f"about {in_words(seconds)} for all {trainings} trainings, evaluation and analysis not among them, by an attack"
-        f" step of {settings.model.name} here"
-    )
-    if seconds > _LONG and device.type == "cpu":
+    items = len(settings.experiment.methods) * len(settings.experiment.seeds)
+    by = f"by an attack step of {settings.model.name} here"
+    text = f"about {in_words(trainings)} for all {items} trainings, {by}"
+    if trainings > _LONG and device.type == "cpu":
         yield Finding("warning", "time", f"{text}: a GPU, a smaller model or fewer seeds take less")
+    else:
+        yield Finding("ok", "time", text)
+    if evaluations is None:
+        yield Finding("ok", "time", "of evaluation nothing is known: an attack does not tell its passes")
+        return
+    text = (
+        f"at most about {in_words(evaluations)} for all {items} evaluations, {by}: less, the more examples are broken"
+    )
+    if evaluations > _LONG and device.type == "cpu":
+        yield Finding("warning", "time", f"{text}; evaluate.attacks.*.n_examples limits it")
     else:
         yield Finding("ok", "time", text)
 

@@ -1,16 +1,21 @@
-"""How long the trainings of a study take here, estimated before they start."""
+"""How long the trainings and evaluations of a study take here, estimated before they start."""
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from sglr import config, space
-from sglr.attacks import attack_mode
+from sglr.attacks import REGISTRY, attack_mode
 from sglr.attacks.losses import named
 from sglr.attacks.pgd import input_gradient
+from sglr.evaluation.sanity import sanity_passes
 from sglr.models import build
+from sglr.models.precision import full_precision
 from sglr.training import Plan
 from sglr.training.distributed import ALONE
 from sglr.training.precision import computing, memory_format
@@ -23,20 +28,62 @@ _LEARNING = 2.0
 _FEW, _LONG_ENOUGH = 8, 0.2
 
 
-def of_study(settings: config.Config, data: Path, device: torch.device) -> float:
+def of_trainings(settings: config.Config, data: Path, device: torch.device) -> float:
     """Seconds that all trainings, warm-ups among them, take one after another in one process.
 
     data: the folder of the prepared data, or where it will be. Times an attack step of the network, in the precision
-    and with the threads of the settings but not compiled; evaluation and analysis are not counted.
+    and with the threads of the settings but not compiled.
 
     FileError when the data is damaged, ConfigError when the model does not fit its images.
     """
     images = space.expected(settings, data)
-    gradients = len(settings.experiment.seeds) * _gradients(settings)
+    plan = Plan.training(settings, settings.methods[settings.experiment.methods[0]], 0)
+    plan = dataclasses.replace(plan, compile="never")
+    layout = memory_format(plan.precision, device)
+    with _threads(settings), computing(plan.precision, device):
+        model = _model(settings, images, device).to(memory_format=layout)
+        networks = Networks.of(plan, model, device, ALONE)
+        with attack_mode(model, plan.attack_bn):
+            gradient = _gradient(networks.attacked, images, min(plan.batch_size, images.examples), device, layout)
+    return len(settings.experiment.seeds) * images.examples * _gradients(settings) * gradient
+
+
+def of_evaluations(settings: config.Config, data: Path, device: torch.device) -> float | None:
+    """Seconds that all evaluations take at most, as ``of_trainings``: were no example ever broken, and not compiled.
+
+    None where an attack does not tell its passes. Errors as there.
+    """
+    images, section = space.expected(settings, data), settings.evaluate
+    total = 0.0
+    for options in section.attacks.values():
+        passes = options.passes(images.classes)
+        if passes is None:
+            return None
+        total += section.examples(images.test_examples, options) * sum(passes)
+    if section.sweep is not None:
+        radius = REGISTRY.options("pgd", steps=section.sweep.steps)
+        total += (
+            section.examples(images.test_examples) * len(section.sweep.eps_255) * sum(radius.passes(images.classes))
+        )
+    if section.sanity is not None:
+        total += section.examples(images.test_examples, section.sanity) * sum(sanity_passes(section.sanity.steps))
+    with _threads(settings), full_precision():
+        model = _model(settings, images, device).eval()
+        size = min(section.batch_size, section.examples(images.test_examples))
+        gradient = _gradient(model, images, size, device, torch.contiguous_format)
+    models = (
+        len(settings.experiment.methods) * len(settings.experiment.seeds) * (2 if settings.data.validation_size else 1)
+    )
+    return models * total * gradient / 2
+
+
+@contextlib.contextmanager
+def _threads(settings: config.Config) -> Iterator[None]:
+    """Within the block torch has the settings' threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.experiment.threads)
     try:
-        return images.examples * gradients * _gradient(settings, images, device)
+        yield
     finally:
         torch.set_num_threads(threads)
 
@@ -54,25 +101,25 @@ def _gradients(settings: config.Config) -> float:
     return total
 
 
-def _gradient(settings: config.Config, images: space.TrainingSet, device: torch.device) -> float:
-    """Seconds of one attack step per image."""
-    method = settings.methods[settings.experiment.methods[0]]
-    plan = dataclasses.replace(Plan.training(settings, method, 0), compile="never")
-    model = build(settings.model, num_classes=images.classes, shape=images.shape, generator_seed=0).to(device)
-    layout = memory_format(plan.precision, device)
-    networks = Networks.of(plan, model.to(memory_format=layout), device, ALONE)
-    loss, batch = named("ce"), min(plan.batch_size, images.examples)
+def _model(settings: config.Config, images: space.ExpectedData, device: torch.device) -> nn.Module:
+    return build(settings.model, num_classes=images.classes, shape=images.shape, generator_seed=0).to(device)
+
+
+def _gradient(
+    network: nn.Module, images: space.ExpectedData, batch: int, device: torch.device, layout: torch.memory_format
+) -> float:
+    """Seconds of one attack step per image, in batches of at most ``batch``."""
+    loss = named("ce")
 
     def seconds(size: int) -> float:
         x = torch.rand(size, *images.shape, device=device).contiguous(memory_format=layout)
         y = torch.zeros(size, dtype=torch.long, device=device)
         begun = time.perf_counter()
-        float(input_gradient(networks.attacked, x, y, loss).sum())  # waits for the device
+        float(input_gradient(network, x, y, loss).sum())  # waits for the device
         return time.perf_counter() - begun
 
-    with computing(plan.precision, device), attack_mode(model, plan.attack_bn):
-        size = min(_FEW, batch)
-        seconds(size)
-        while (taken := min(seconds(size) for _ in range(2))) < _LONG_ENOUGH and size < batch:
-            size = min(2 * size, batch)
+    size = min(_FEW, batch)
+    seconds(size)
+    while (taken := min(seconds(size) for _ in range(2))) < _LONG_ENOUGH and size < batch:
+        size = min(2 * size, batch)
     return taken / size

@@ -23,14 +23,15 @@ _SMALL_FILES = 2**21
 _TABLES = 2
 # Of sources that only reading tells of: classes, shape and number of images, as CIFAR-10 has them.
 _USUAL: tuple[int, Shape] = (10, (3, 32, 32))
-_EXAMPLES = 50_000
+_EXAMPLES, _TEST_EXAMPLES = 50_000, 10_000
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """How many training examples, of how many classes, of which shape."""
+class ExpectedData:
+    """How many examples to train and to test on, of how many classes, of which shape."""
 
     examples: int
+    test_examples: int
     classes: int
     shape: Shape
 
@@ -54,7 +55,7 @@ class Need:
         return self.own + self.outputs
 
 
-def expected(settings: config.Config, data: Path) -> TrainingSet:
+def expected(settings: config.Config, data: Path) -> ExpectedData:
     """The prepared data in a folder where it is of the settings' source; else what that source is known to hold, or
     taken for.
 
@@ -65,10 +66,11 @@ def expected(settings: config.Config, data: Path) -> TrainingSet:
         meta = files.read_json(data / "meta.json")
         if meta["source"] == asked.source.model_dump(mode="json"):
             channels, height, width = map(int, meta["shape"])
-            examples = asked.training_examples or int(meta["sizes"]["train"])
-            return TrainingSet(examples, int(meta["num_classes"]), (channels, height, width))
+            examples, tested = asked.training_examples or int(meta["sizes"]["train"]), int(meta["sizes"]["test"])
+            return ExpectedData(examples, tested, int(meta["num_classes"]), (channels, height, width))
     classes, shape = asked.source.classes_and_shape() or _USUAL
-    return TrainingSet(asked.training_examples or _EXAMPLES, classes, shape)
+    tested = asked.source.test_examples() or _TEST_EXAMPLES
+    return ExpectedData(asked.training_examples or _EXAMPLES, tested, classes, shape)
 
 
 def needed(settings: config.Config, data: Path) -> Need:

@@ -12,6 +12,8 @@ import yaml
 from command import call
 
 from sglr import data, doctor, duration, space, tracking
+from sglr.attacks import AttackOptions
+from sglr.attacks.fgsm import FgsmOptions
 from sglr.config import ConfigError
 from sglr.config.reader import validate
 from sglr.data.registry import SourceOptions
@@ -86,8 +88,11 @@ def test_doctor_names_packages_and_params(project, monkeypatch):
     found = {finding.text: finding.level for finding in doctor.examine(project)}
     assert found["data.source needs scikit-learn: pip install scikit-learn"] == "problem"
     assert found["evaluate.sanity needs pyautoattack: pip install pyautoattack"] == "problem"
-    for lack in ("mlflow missing, needed for the pipeline", "scipy missing, needed for intervals over seeds",
-                 "pillow missing, needed for `sglr predict`"):  # fmt: skip
+    for lack in (
+        "mlflow missing, needed for the pipeline",
+        "scipy missing, needed for intervals over seeds and temperatures",
+        "pillow missing, needed for `sglr predict`",
+    ):
         assert [level for text, level in found.items() if text.startswith(f"{lack}: pip install")] == ["warning"]
     (project / "params.yaml").write_text("experiment: {}\n")
     found = {finding.about: finding.level for finding in doctor.examine(project) if finding.level == "problem"}
@@ -114,7 +119,8 @@ def test_doctor_says_where_nothing_can_be_compiled(project, params, monkeypatch)
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(doctor.processes, "device", lambda asked: torch.device(asked))
-    monkeypatch.setattr("sglr.duration.of_study", lambda *_: 1.0)
+    for name in ("of_trainings", "of_evaluations"):
+        monkeypatch.setattr(duration, name, lambda *_: 1.0)
     monkeypatch.setenv("SGLR_DEVICE", "cuda")
     assert about("device", project) == [("ok", "cuda:0 H200, 139 GiB")]
     params["train"]["compile"], params["evaluate"]["compile"] = "auto", "always"
@@ -264,7 +270,7 @@ def test_a_source_of_ones_own_is_forecast_too(params, tmp_path):
     settings = validate(params)
     own = settings.data.model_copy(update={"source": OwnOptions(name="own"), "train_size": None})
     found = space.expected(settings.model_copy(update={"data": own}), tmp_path)
-    assert found == space.TrainingSet(50_000, 10, (3, 32, 32))
+    assert found == space.ExpectedData(50_000, 10_000, 10, (3, 32, 32))
 
 
 def test_data_prepared_for_other_params_are_no_forecast(params, tmp_path):
@@ -273,18 +279,19 @@ def test_data_prepared_for_other_params_are_no_forecast(params, tmp_path):
     params["train"]["batch_size"] = 60
     params["data"] |= {"source": digits, "train_size": 60, "validation_size": 20}
     data.prepare(validate(params).data, tmp_path)
-    assert space.expected(validate(params), tmp_path) == space.TrainingSet(60, 10, (1, 8, 8))
+    assert space.expected(validate(params), tmp_path) == space.ExpectedData(60, 40, 10, (1, 8, 8))
     params["data"]["train_size"] = 80
     assert space.expected(validate(params), tmp_path).examples == 80
     params["data"] |= {"source": {"name": "cifar10"}, "train_size": None, "validation_size": 1000}
-    assert space.expected(validate(params), tmp_path) == space.TrainingSet(49_000, 10, (3, 32, 32))
+    assert space.expected(validate(params), tmp_path) == space.ExpectedData(49_000, 10_000, 10, (3, 32, 32))
 
 
 def test_doctor_forecasts_the_time(project):
-    ((level, text),) = about("time", project)
-    assert level == "ok"
-    said = "for all 6 trainings, evaluation and analysis not among them, by an attack step of small_cnn here"
-    assert re.fullmatch(rf"about [\d.]+ (s|min) {said}", text)
+    (trainings, evaluations) = about("time", project)
+    by, time = "by an attack step of small_cnn here", r"[\d.]+ (s|min)"
+    assert trainings[0] == evaluations[0] == "ok"
+    assert re.fullmatch(rf"about {time} for all 6 trainings, {by}", trainings[1])
+    assert re.fullmatch(rf"at most about {time} for all 6 evaluations, {by}: less, .*", evaluations[1])
 
 
 def test_the_time_is_that_of_the_epochs_and_steps_asked_for(params, tmp_path, monkeypatch):
@@ -295,7 +302,7 @@ def test_the_time_is_that_of_the_epochs_and_steps_asked_for(params, tmp_path, mo
     params["train"] |= {"epochs": 20, "attack": {"steps": 10, "step_size_255": 2, "random_start": True}}
 
     def seconds() -> float:
-        return duration.of_study(validate(params), tmp_path, torch.device("cpu"))
+        return duration.of_trainings(validate(params), tmp_path, torch.device("cpu"))
 
     assert seconds() == pytest.approx(1e-3 * 500 * 2 * (3 * 2 + 20 * 12 + 20 * 2))
     params["experiment"]["methods"] = ["at", "sglr"]
@@ -304,8 +311,40 @@ def test_the_time_is_that_of_the_epochs_and_steps_asked_for(params, tmp_path, mo
     assert seconds() == pytest.approx(1e-3 * 500 * 2 * 12 * (5 + 15 + 15))
 
 
+def test_the_time_of_evaluations_is_that_of_attacks_that_break_nothing(params, tmp_path, monkeypatch):
+    monkeypatch.setattr(duration, "_gradient", lambda *_: 1e-3)
+    params["experiment"] |= {"methods": ["at", "sglr"], "seeds": [0, 1, 2]}
+    params["data"] |= {"source": {"name": "digits", "test_size": 800}, "train_size": 500, "validation_size": 0}
+    pgd20 = {"name": "pgd", "steps": 20}
+    params["evaluate"] |= {"n_examples": 600, "attacks": {"pgd20": pgd20}, "sweep": None, "sanity": None}
+
+    def seconds() -> float | None:
+        return duration.of_evaluations(validate(params), tmp_path, torch.device("cpu"))
+
+    assert seconds() == pytest.approx(6 * 1e-3 * 600 * 20)
+    params["data"]["validation_size"] = 100  # there is a best
+    assert seconds() == pytest.approx(12 * 1e-3 * 600 * 20)
+    params["evaluate"]["sweep"] = {"eps_255": [12.75, 25.5], "steps": 10}
+    assert seconds() == pytest.approx(12 * 1e-3 * 600 * (20 + 2 * 10))
+    params["evaluate"]["sanity"] = {"n_examples": 50, "steps": 20}
+    # FGSM, three radii, no radius, a quarter of the steps and all of them; 200 forward passes of Square Attack.
+    sanity = 1 + 3 * 20 + 20 + 5 + 20 + 200 / 2
+    assert seconds() == pytest.approx(12 * 1e-3 * (600 * 40 + 50 * sanity))
+    params["evaluate"]["attacks"]["autoattack"] = {"name": "autoattack", "n_examples": 8}
+    assert seconds() == pytest.approx(12 * 1e-3 * (600 * 40 + 50 * sanity + 8 * (7800 + 1900) / 2))
+
+
+def test_of_an_attack_that_does_not_tell_its_passes_nothing_is_said(project, monkeypatch):
+    monkeypatch.setattr(AttackOptions, "passes", lambda self, num_classes: None)
+    monkeypatch.setattr(FgsmOptions, "passes", AttackOptions.passes)
+    ((_, text),) = about("time", project)[1:]
+    assert text == "of evaluation nothing is known: an attack does not tell its passes"
+
+
 def test_a_long_study_on_a_cpu_is_warned_of(project, monkeypatch):
-    monkeypatch.setattr(duration, "of_study", lambda *_: 40 * 3600.0)
-    ((level, text),) = about("time", project)
-    assert level == "warning"
-    assert text.startswith("about 40.0 h for all 6 trainings")
+    monkeypatch.setattr(duration, "of_trainings", lambda *_: 40 * 3600.0)
+    monkeypatch.setattr(duration, "of_evaluations", lambda *_: 50 * 3600.0)
+    (trainings, evaluations) = about("time", project)
+    assert trainings[0] == evaluations[0] == "warning"
+    assert trainings[1].startswith("about 40.0 h for all 6 trainings")
+    assert evaluations[1].startswith("at most about 50.0 h for all 6 evaluations")

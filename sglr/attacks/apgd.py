@@ -142,6 +142,9 @@ class ApgdOptions(AttackOptions):
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
         return losses.misfit(self.loss, num_classes)
 
+    def passes(self, num_classes: int) -> tuple[float, float]:
+        return self.restarts * self.steps, self.restarts * self.steps
+
     def build(self, threat: Threat) -> Attack:
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
             return apgd(

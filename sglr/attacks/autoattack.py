@@ -23,6 +23,10 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
 }
+# Restarts of its attacks, and gradients averaged for one step.
+_RESTARTS = {"standard": 1, "plus": 5, "rand": 1}
+_AVERAGED = {"standard": 1, "plus": 1, "rand": 20}
+_STEPS, _QUERIES, _TARGETS = 100, 5000, 9
 # Classes that the DLR losses need: the targeted one, which the others have, one more.
 FEWEST_CLASSES: dict[str, int] = {"standard": FEWEST_FOR_DLR + 1, "plus": FEWEST_FOR_DLR + 1, "rand": FEWEST_FOR_DLR}
 
@@ -215,6 +219,21 @@ class AutoAttackOptions(AttackOptions):
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
         few = _few_classes(self.version, num_classes)
         return few if few or "square" not in MEMBERS[self.version] else square_misfit(shape, norm)
+
+    def passes(self, num_classes: int) -> tuple[float, float]:
+        targets = min(_TARGETS, num_classes - 1)
+        steps = _STEPS * _RESTARTS[self.version] * _AVERAGED[self.version]
+        of: dict[str, tuple[float, float]] = {
+            "apgd-ce": (steps, steps),
+            "apgd-dlr": (steps, steps),
+            "apgd-t": (_STEPS * targets, _STEPS * targets),
+            # A point's gradients, of all classes where none is the target, and the logits of the next one.
+            "fab": (2 * steps, num_classes * steps),
+            "fab-t": (2 * _STEPS * targets, _STEPS * targets),
+            "square": (_QUERIES, 0),
+        }
+        forwards, backwards = zip(*(of[member] for member in MEMBERS[self.version]), strict=True)
+        return sum(forwards), sum(backwards)
 
     def build(self, threat: Threat) -> Attack:
         return self._attack(threat, None)

@@ -20,6 +20,9 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat) -> Tensor:
 class FgsmOptions(AttackOptions):
     """FGSM has no options."""
 
+    def passes(self, num_classes: int) -> tuple[float, float]:
+        return 1, 1
+
     def build(self, threat: Threat) -> Attack:
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
             return fgsm(model, x, y, threat=threat)

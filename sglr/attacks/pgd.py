@@ -122,6 +122,9 @@ class PgdOptions(AttackOptions):
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
         return losses.misfit(self.loss, num_classes)
 
+    def passes(self, num_classes: int) -> tuple[float, float]:
+        return self.restarts * self.steps, self.restarts * self.steps
+
     def build(self, threat: Threat) -> Attack:
         step_size = threat.eps / 4 if self.step_size_255 is None else self.step_size_255 / 255
 

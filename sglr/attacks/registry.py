@@ -31,6 +31,10 @@ class AttackOptions(Options):
         """Why it cannot attack models of ``num_classes`` and images (C, H, W) under this norm; None where it can."""
         return None
 
+    def passes(self, num_classes: int) -> tuple[float, float] | None:
+        """Forward and backward passes for an example that the attack never breaks; None where it does not say."""
+        return None
+
     def build(self, threat: Threat) -> Attack:
         """The attack for a threat model."""
         raise NotImplementedError

@@ -39,6 +39,9 @@ class SquareOptions(AttackOptions):
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
         return square_misfit(shape, norm)
 
+    def passes(self, num_classes: int) -> tuple[float, float]:
+        return self.restarts * self.queries, 0
+
     def build(self, threat: Threat) -> Attack:
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
             return square(model, x, y, threat=threat, seed=seed, queries=self.queries, restarts=self.restarts)

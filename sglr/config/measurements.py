@@ -1,6 +1,6 @@
 """The sections of params.yaml on what is measured: evaluation, analysis, report."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
@@ -41,6 +41,10 @@ class Evaluate(Section):
             if taken in self.attacks:
                 raise ValueError(f"{taken!r} {what} and cannot name an attack")
         return self
+
+    def examples(self, there: int, own: Any = None) -> int:
+        """How many of so many test examples are used: by an attack or the sanity checks, else by the whole suite."""
+        return min(n for n in (there, self.n_examples, None if own is None else own.n_examples) if n is not None)
 
 
 class Probe(Section):

@@ -25,6 +25,9 @@ class DigitsOptions(SourceOptions):
     def training_examples(self) -> int:
         return 1797 - self.test_size
 
+    def test_examples(self) -> int:
+        return self.test_size
+
     def classes_and_shape(self) -> tuple[int, tuple[int, int, int]]:
         return 10, (1, 8, 8)
 

@@ -35,6 +35,10 @@ class SourceOptions(Options):
         """How many training examples the source has, before any are cut; None where only reading it tells."""
         return None
 
+    def test_examples(self) -> int | None:
+        """How many test examples the source has; None where only reading it tells."""
+        return None
+
     def classes_and_shape(self) -> tuple[int, tuple[int, int, int]] | None:
         """How many classes and which images (C, H, W) the source has; None where only reading it tells."""
         return None

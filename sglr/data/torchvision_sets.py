@@ -49,6 +49,9 @@ class TorchvisionOptions(SourceOptions):
     def training_examples(self) -> int:
         return 73257 if self.name == "svhn" else 50000
 
+    def test_examples(self) -> int:
+        return 26032 if self.name == "svhn" else 10000
+
     def classes_and_shape(self) -> tuple[int, tuple[int, int, int]]:
         return 100 if self.name == "cifar100" else 10, (3, 32, 32)
 

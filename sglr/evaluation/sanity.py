@@ -81,6 +81,12 @@ def sanity(inputs: SanityInputs) -> list[str]:
     ]  # fmt: skip
 
 
+def sanity_passes(steps: int) -> tuple[float, float]:
+    """Forward and backward passes of all checks for an example that nothing breaks."""
+    gradients = 1 + 3 * steps + max(steps, 20) + steps // 4 + steps
+    return gradients + _QUERIES, gradients
+
+
 def stronger(name: str, weak: np.ndarray, white: np.ndarray, reference: str = "PGD") -> list[str]:
     """Whether what should be weaker breaks more: exact binomial test on the examples where outcomes (n,) differ."""
     test = mcnemar(white, weak)

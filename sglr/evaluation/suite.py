@@ -109,7 +109,8 @@ def _counting(model: nn.Module, called: str) -> Iterator[None]:
 
 def _model_flags(config: Config, model: nn.Module, test: Split, num_classes: int, name: str, called: str) -> list[str]:
     """Flags of what makes outcomes of a model doubtful before it is attacked."""
-    section, natural = config.evaluate, Images(test, _size(config, test, "natural"))
+    section = config.evaluate
+    natural = Images(test, section.examples(len(test)))
     with drawn_anew(section.seed, test.true.device):
         flags = inspect(model, natural, num_classes, section.batch_size, called)
     return [f"{name}: {flag}" for flag in flags]
@@ -160,7 +161,8 @@ def _planned(
     The smaller balls lie within the larger: an example that is broken at one radius counts as broken at every larger
     one, so that the curve never rises.
     """
-    section, size = config.evaluate, _size(config, test, "natural")
+    section = config.evaluate
+    size = section.examples(len(test))
 
     def measurement(name: tuple[str, ...], n: int, eps_255: float, **more: Any) -> Measurement:
         return Measurement(
@@ -171,7 +173,7 @@ def _planned(
     natural = measurement(("natural",), size, 0, options=None, keep=KEPT)
     yield ("natural",), natural
     for attack, options in section.attacks.items():
-        n, eps_255 = _size(config, test, attack), config.threat.eps_255
+        n, eps_255 = section.examples(len(test), options), config.threat.eps_255
         yield (attack,), measurement((attack,), n, eps_255, options=options, keep=KEPT, before=natural)
     if section.sweep is None:
         return
@@ -188,7 +190,8 @@ def _checkpoint(
     bar: "tqdm[NoReturn]",
 ) -> None:  # fmt: skip
     """Measure one checkpoint, called ``name``, and add what was found to ``result``."""
-    section, size = config.evaluate, _size(config, test, "natural")
+    section = config.evaluate
+    size = section.examples(len(test))
     attacks: dict[str, Outcome] = {}
     swept: dict[str, Outcome] = {}
     network = _network(config, model, test.true.device)
@@ -205,7 +208,7 @@ def _checkpoint(
     if swept:
         result.sweep[name] = {eps: outcome.correct for eps, outcome in swept.items()}
     if section.sanity:
-        n = min(size, section.sanity.n_examples)
+        n = section.examples(len(test), section.sanity)
         inputs = SanityInputs(
             model, test.images(slice(0, n)), test.true[:n], eps=config.threat.eps_255 / 255,
             steps=section.sanity.steps, ball=lambda eps: threat.build(config.threat.norm, eps), seed=section.seed,
@@ -231,16 +234,8 @@ def _worst(attacks: dict[str, Outcome]) -> Outcome:
     return found
 
 
-def _size(config: Config, test: Split, attack: str) -> int:
-    """How many test examples an attack is run on."""
-    options = config.evaluate.attacks.get(attack)
-    wanted = (config.evaluate.n_examples, getattr(options, "n_examples", None))
-    return min([len(test), *(n for n in wanted if n is not None)])
-
-
 def _sizes(config: Config, test: Split) -> dict[str, int]:
     """How many test examples everything that looks at the first of them is run on, by name."""
-    sizes = {name: _size(config, test, name) for name in ("natural", *config.evaluate.attacks)}
-    if config.evaluate.sanity:
-        sizes["sanity"] = min(sizes["natural"], config.evaluate.sanity.n_examples)
-    return sizes
+    section = config.evaluate
+    looking = {"natural": None, **section.attacks} | ({"sanity": section.sanity} if section.sanity else {})
+    return {name: section.examples(len(test), own) for name, own in looking.items()}

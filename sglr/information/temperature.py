@@ -11,7 +11,6 @@ from sglr.information.checks import Floats, classes, log_distributions
 # The likelihood has no minimum where all predictions are right, or no better than chance: T is looked for in here.
 RANGE = (0.01, 100.0)
 _PRECISION = 1e-9
-_STEPS = 100
 _EQUAL = 1e-12
 
 
@@ -39,42 +38,34 @@ def scaled(log_probs: ArrayLike, temperature: float) -> Floats:
 def fit(log_probs: ArrayLike, labels: ArrayLike) -> Temperature:
     """The temperature of least mean negative log-likelihood of labels (N,), to a relative 1e-9.
 
-    The likelihood is convex in b = 1/T, and its slope, the mean of E_b[z_c] - z_y, increases with b: a bracketed Newton
-    iteration finds where it is 0. Predictors of equal probabilities, for which every T is the same, get T = 1. Fit it
-    on examples other than those it is judged on. Raises ValueError for rows that are not log-probabilities, labels that
-    do not fit, and labels of probability 0, which no temperature can mend.
+    The likelihood is convex in b = 1/T, and its slope, the mean of E_b[z_c] - z_y, increases with b: Brent's method (by
+    SciPy) finds where it is 0. Predictors of equal probabilities, for which every T is the same, get T = 1. Fit it on
+    examples other than those it is judged on. Raises ValueError for rows that are not log-probabilities, labels that do
+    not fit, and labels of probability 0, which no temperature can mend.
     """
+    from scipy.optimize import brentq
+
     rows = log_distributions(log_probs)
     chosen = rows[np.arange(len(rows)), classes(labels, *rows.shape)]
     if not np.isfinite(chosen).all():
         raise ValueError(f"{int((~np.isfinite(chosen)).sum())} labels have probability 0: no temperature changes that")
     # Relative to the label, so that the slope of a sure and right prediction keeps its sign however small it is.
     ahead = rows - chosen[:, None]
-    low, high = 1 / RANGE[1], 1 / RANGE[0]
     if np.abs(ahead).max() <= _EQUAL:
         return Temperature(1.0, False)
-    if _slope(ahead, high)[0] <= 0:
+    low, high = (math.log(1 / end) for end in reversed(RANGE))
+    if _slope(ahead, high) <= 0:
         return Temperature(RANGE[0], True)
-    if _slope(ahead, low)[0] >= 0:
+    if _slope(ahead, low) >= 0:
         return Temperature(RANGE[1], True)
-    b = 1.0
-    for _ in range(_STEPS):
-        slope, curvature = _slope(ahead, b)
-        low, high = (low, b) if slope > 0 else (b, high)
-        newton = b - slope / curvature if curvature > 0 else math.inf
-        # Halved in the logarithm where Newton leaves the bracket: it spans orders of magnitude.
-        before, b = b, newton if low < newton < high else math.sqrt(low * high)
-        if abs(b - before) <= _PRECISION * b:
-            break
-    return Temperature(1 / b, False)
+    # In the logarithm: the range spans orders of magnitude, and the precision is relative.
+    return Temperature(math.exp(-brentq(lambda log_b: _slope(ahead, log_b), low, high, xtol=_PRECISION)), False)
 
 
-def _slope(ahead: Floats, b: float) -> tuple[float, float]:
-    """First and second derivative of the mean negative log-likelihood with respect to b = 1/T; ahead: z_c - z_y."""
-    z = b * ahead
+def _slope(ahead: Floats, log_b: float) -> float:
+    """Derivative of the mean negative log-likelihood with respect to b = 1/T; ahead: z_c - z_y."""
+    z = math.exp(log_b) * ahead
     p = np.exp(z - z.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     # 0 times minus infinity: a class of probability 0 adds nothing.
-    known = np.where(p > 0, ahead, 0)
-    mean = (p * known).sum(1)
-    return float(mean.mean()), float((p * np.square(known - mean[:, None])).sum(1).mean())
+    return float((p * np.where(p > 0, ahead, 0)).sum(1).mean())

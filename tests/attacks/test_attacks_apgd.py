@@ -173,6 +173,11 @@ def test_a_tiny_gradient_still_gives_a_step_of_full_length():
     torch.testing.assert_close(L2(1.0).step(gradient * 1e30 * 3e38, 0.5), torch.full((1, 1, 4, 4), 0.125))
 
 
+def test_a_step_under_l2_follows_gradients_of_either_sign_and_leaves_pixels_without_one():
+    gradient = torch.tensor([[-3.0, -4.0], [0.0, 2.0], [0.0, 0.0]])
+    torch.testing.assert_close(L2(1.0).step(gradient, 0.5), torch.tensor([[-0.3, -0.4], [0.0, 0.5], [0.0, 0.0]]))
+
+
 def test_a_gradient_that_is_nan_is_no_direction():
     x = torch.zeros(2, 1, 1, 1)
     gradient = input_gradient(nn.Flatten(), x, LABELS[:1].expand(2), lambda logits, y: logits[:, 0].sqrt() * 0)

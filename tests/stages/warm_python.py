@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 LIBRARIES = (
     # Of stages.
     "torch", "torch._dynamo", "torch._decomp.decompositions_for_jvp", "numpy", "pydantic", "yaml", "click", "tqdm",
-    "filelock", "safetensors.torch", "psutil", "jinja2", "sklearn.datasets", "matplotlib.figure",
+    "filelock", "safetensors.torch", "psutil", "jinja2", "scipy.optimize", "sklearn.datasets", "matplotlib.figure",
     "matplotlib.backends.backend_svg", "mlflow.tracking", "sqlalchemy",
     # Of dvc.
     "ruamel.yaml", "networkx", "pygtrie", "flufl.lock", "zc.lockfile", "scmrepo.git", "dvc.cli", "dvc.cli.parser",
