@@ -164,6 +164,13 @@ def test_a_folders_digest_is_dvcs(tmp_path):
     assert files.dvc_digest(tmp_path / "absent") is None
 
 
+def test_streams_are_those_that_results_were_made_with():
+    """Another hash, or another default, and every published number would come from other noise."""
+    assert derive(0, "data/noise") == derive(0, "data/noise", 0, 0) == 5752994098900332422
+    assert numpy_stream(0, "data/noise").integers(0, 100, 4).tolist() == [15, 35, 15, 43]
+    assert torch.randint(0, 100, (4,), generator=torch_stream(3, "train/attack", 2, 5)).tolist() == [66, 76, 89, 40]
+
+
 def test_streams_depend_on_every_coordinate_and_on_nothing_else():
     names = [
         (0, "a", 0, 0),

@@ -86,6 +86,12 @@ def test_terms_of_the_decomposition_add_up():
         assert terms.cross_entropy == pytest.approx(entropy - information + terms.divergence[place])
 
 
+@pytest.mark.parametrize(("nll", "entropy"), [([], 1.0), ([[1.0]], 1.0), ([1.0, float("nan")], 1.0), ([1.0], -0.1)])
+def test_what_is_no_cross_entropy_is_refused(nll, entropy):
+    with pytest.raises(ValueError, match="n >= 1 cross-entropies and an entropy >= 0"):
+        density(nll, entropy)
+
+
 def test_a_bound_below_zero_is_reported_as_it_is():
     assert density([5.0], 1.0).mean() == -4
 
