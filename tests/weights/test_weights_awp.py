@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from by_hand import LR, N, Pair, ce, kl
-from tiny_training import assert_resumes, net, plan, splits
+from tiny_training import assert_resumes, assert_same, net, plan, splits
 from torch import nn
 
 from sglr.training import fit
@@ -167,6 +167,11 @@ def test_a_weight_that_is_not_used_stays(params):
     chosen = plan(params, awp, optimizer={"lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0})
     fit(chosen, model, *splits(torch.float64))
     assert torch.equal(model.spare.weight, spare)
+
+
+def test_the_mode_that_a_model_comes_in_makes_no_difference(params):
+    chosen = plan(params, {"objective": "at", "labels": "hard", "weights": AWP | {"start_epoch": 1}})
+    assert_same(fit(chosen, net().eval(), *splits()), fit(chosen, net().train(), *splits()))
 
 
 def test_before_its_start_nothing_is_computed():
