@@ -53,28 +53,34 @@ def of_evaluations(settings: config.Config, data: Path, device: torch.device) ->
 
     None where an attack does not tell its passes. Errors as there.
     """
-    images, section = space.expected(settings, data), settings.evaluate
+    images = space.expected(settings, data)
+    passes = _passes(settings, images)
+    if passes is None:
+        return None
+    with _threads(settings), full_precision():
+        model = _model(settings, images, device).eval()
+        size = min(settings.evaluate.batch_size, images.test_examples)
+        gradient = _gradient(model, images, size, device, torch.contiguous_format)
+    checkpoints = 2 if settings.data.validation_size else 1  # without validation there is no best
+    models = len(settings.experiment.methods) * len(settings.experiment.seeds) * checkpoints
+    return models * passes * gradient / 2
+
+
+def _passes(settings: config.Config, images: space.ExpectedData) -> float | None:
+    """Forward and backward passes of all attacks, the sweep and the checks on one model, if nothing is ever broken."""
+    section, there = settings.evaluate, images.test_examples
     total = 0.0
     for options in section.attacks.values():
         passes = options.passes(images.classes)
         if passes is None:
             return None
-        total += section.examples(images.test_examples, options) * sum(passes)
+        total += section.examples(there, options) * sum(passes)
     if section.sweep is not None:
         radius = REGISTRY.options("pgd", steps=section.sweep.steps)
-        total += (
-            section.examples(images.test_examples) * len(section.sweep.eps_255) * sum(radius.passes(images.classes))
-        )
+        total += section.examples(there) * len(section.sweep.eps_255) * sum(radius.passes(images.classes))
     if section.sanity is not None:
-        total += section.examples(images.test_examples, section.sanity) * sum(sanity_passes(section.sanity.steps))
-    with _threads(settings), full_precision():
-        model = _model(settings, images, device).eval()
-        size = min(section.batch_size, section.examples(images.test_examples))
-        gradient = _gradient(model, images, size, device, torch.contiguous_format)
-    models = (
-        len(settings.experiment.methods) * len(settings.experiment.seeds) * (2 if settings.data.validation_size else 1)
-    )
-    return models * total * gradient / 2
+        total += section.examples(there, section.sanity) * sum(sanity_passes(section.sanity.steps))
+    return total
 
 
 @contextlib.contextmanager
