@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sglr import given, models, processes
+from sglr.attacks.inputs import outside_inference_mode
 from sglr.config import Config
 from sglr.given import AnyArray
 from sglr.threat import Threat
@@ -51,6 +52,7 @@ class Fitted:
                 models.remove(Path(folder) / name)
 
 
+@outside_inference_mode
 def train(
     x: AnyArray,
     y: AnyArray,
@@ -150,4 +152,4 @@ def _config(
     given.put(values, "train.keep_epochs", [])
     given.put(values, "experiment.methods", [name])
     given.put(values, "data.validation_size", int(validated))
-    return given.validated(values, path, used, "sglr.train", stacklevel=4), name
+    return given.validated(values, path, used, "sglr.train", stacklevel=5), name

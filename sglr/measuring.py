@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import sglr
 from sglr import files, given, processes
+from sglr.attacks.inputs import outside_inference_mode
 from sglr.config import Config, packages
 from sglr.data import Split
 from sglr.evaluation import Evaluation
@@ -22,6 +23,7 @@ from sglr.threat import Threat
 _USED = ("threat", "evaluate")
 
 
+@outside_inference_mode
 def robustness(
     model: nn.Module,
     x: given.AnyArray,
@@ -75,7 +77,7 @@ def robustness(
     given.with_threat(values, threat, params, changes, "sglr.robustness")
     for key, value in changes.items():
         given.put(values, key, value)
-    config = given.validated(values, params, _USED, "sglr.robustness", stacklevel=3)
+    config = given.validated(values, params, _USED, "sglr.robustness", stacklevel=4)
     attacked = _copy(model).to(device).float().eval()
     image = test.images(slice(0, 1)).clone()
     untouched = image._version

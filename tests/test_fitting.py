@@ -28,6 +28,14 @@ def images(n: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return random.integers(0, 256, (n, 1, 6, 6), dtype=np.uint8), np.arange(n) % 4
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_taken_whatever_mode_the_caller_is_in(mode):
+    expected = sglr.train(*images(), changes=SMALL)
+    with mode():
+        found = sglr.train(*map(torch.tensor, images()), changes=SMALL)
+    assert found.history == expected.history
+
+
 def small(params: dict) -> dict:
     """The params with SMALL in them, as somebody would edit the file."""
     for key, value in SMALL.items():

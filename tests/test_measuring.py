@@ -51,6 +51,18 @@ class Uncopied(Theirs):
         self.lock = threading.Lock()
 
 
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_the_mode_of_the_caller_makes_no_difference(mode):
+    torch.manual_seed(0)
+    model = Theirs()
+    expected = sglr.robustness(model, X, Y, changes=QUICK)
+    with mode():
+        found = sglr.robustness(model, torch.tensor(X), torch.tensor(Y), changes=QUICK)
+    for attack, correct in expected.correct["last"].items():
+        assert np.array_equal(found.correct["last"][attack], correct), attack
+    assert np.array_equal(found.worst["last"].margin, expected.worst["last"].margin)
+
+
 def test_it_is_what_the_pipeline_finds(params, tmp_path):
     kind = {"num_classes": 10, "shape": (1, 8, 8)}
     params["evaluate"] |= {"attacks": QUICK["evaluate.attacks"], "sanity": None}

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks import losses
-from sglr.attacks.inputs import require_inputs
+from sglr.attacks.inputs import outside_inference_mode, require_inputs
 from sglr.attacks.losses import Loss, misclassified, named, per_example
 from sglr.attacks.pgd import gradient_of
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
@@ -21,6 +21,7 @@ _MOMENTUM, _RISING = 0.75, 0.75
 _FIRST, _SHRINK, _LEAST = 0.22, 0.03, 0.06
 
 
+@outside_inference_mode
 def apgd(
     model: nn.Module,
     x: Tensor,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sglr.attacks.inputs import require_inputs
+from sglr.attacks.inputs import outside_inference_mode, require_inputs
 from sglr.attacks.losses import FEWEST_FOR_DLR
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import L2, Linf, Threat, per_image
@@ -31,6 +31,7 @@ _STEPS, _QUERIES, _TARGETS = 100, 5000, 9
 FEWEST_CLASSES: dict[str, int] = {"standard": FEWEST_FOR_DLR + 1, "plus": FEWEST_FOR_DLR + 1, "rand": FEWEST_FOR_DLR}
 
 
+@outside_inference_mode
 def autoattack(
     model: nn.Module,
     x: Tensor,

@@ -2,13 +2,14 @@
 
 from torch import Tensor, nn
 
-from sglr.attacks.inputs import require_inputs
+from sglr.attacks.inputs import outside_inference_mode, require_inputs
 from sglr.attacks.losses import cross_entropy
 from sglr.attacks.pgd import input_gradient
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
 
 
+@outside_inference_mode
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat) -> Tensor:
     """One steepest step of length eps on the cross-entropy. Shapes, ranges and ValueError as in ``pgd``."""
     require_inputs(x, y, threat)

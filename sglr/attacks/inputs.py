@@ -1,6 +1,9 @@
-"""Checks of attack inputs."""
+"""Inputs of attacks: checked, and fit to take gradients."""
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -8,6 +11,25 @@ from torch import Tensor
 from sglr.threat import Threat
 
 _ROUNDED = 1e-5
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, which needs gradients, as it is without ``torch.inference_mode``; tensors made in it are copied.
+
+    Torch takes no gradient in that mode, nor, later, at its tensors: an attack would follow zeros.
+    """
+
+    def usable(value: Any) -> Any:
+        return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+    @functools.wraps(function)
+    def called(*given: P.args, **named: P.kwargs) -> R:
+        with torch.inference_mode(False):
+            return function(*map(usable, given), **{key: usable(value) for key, value in named.items()})
+
+    return called
 
 
 def require_inputs(x: Tensor, y: Tensor, threat: Threat) -> None:

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks import losses
-from sglr.attacks.inputs import require_inputs
+from sglr.attacks.inputs import outside_inference_mode, require_inputs
 from sglr.attacks.losses import Loss, misclassified, named, per_example
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.attacks.restarts import worst_case
@@ -15,6 +15,7 @@ from sglr.random import torch_stream
 from sglr.threat import Threat
 
 
+@outside_inference_mode
 def pgd(
     model: nn.Module,
     x: Tensor,

@@ -6,11 +6,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks.autoattack import run, runner, square_misfit
-from sglr.attacks.inputs import require_inputs
+from sglr.attacks.inputs import outside_inference_mode, require_inputs
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
 
 
+@outside_inference_mode
 def square(
     model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, seed: int, queries: int = 5000, restarts: int = 1
 ) -> Tensor:

@@ -25,7 +25,8 @@ def split(y: Array, *, train_size: int | None, validation_size: int, seed: int) 
     """Sorted, disjoint indices (training, validation) into labels y (N,).
 
     Validation is cut first, so that it does not depend on ``train_size``; the training subset is cut from the rest, of
-    which None means all. Raises ConfigError naming the key when there are too few examples.
+    which None means all. Raises ConfigError naming the key when there are too few examples, or none of a class is left
+    to train on.
     """
     classes = len(np.unique(y))
     _check("validation_size", validation_size, classes)
@@ -44,9 +45,16 @@ def split(y: Array, *, train_size: int | None, validation_size: int, seed: int) 
             )
     validation = cut(y, validation_size, numpy_stream(seed, "validation split"))
     rest = np.setdiff1d(np.arange(len(y)), validation, assume_unique=True)
-    if train_size is None:
-        return rest, validation
-    return rest[cut(y[rest], train_size, numpy_stream(seed, "training subset"))], validation
+    if train_size is not None:
+        rest = rest[cut(y[rest], train_size, numpy_stream(seed, "training subset"))]
+    lost = np.setdiff1d(y, y[rest])
+    if len(lost):
+        key = "validation_size" if train_size is None else "train_size"
+        raise ConfigError(
+            f"data.{key}: with {len(rest)} of {len(y)} examples to train on, none is of class {lost[0]}, of which there"
+            f" are {np.count_nonzero(y == lost[0])}; take more, or another data.split_seed"
+        )
+    return rest, validation
 
 
 def in_fair_order(index: Array, y: Array, *, seed: int, part: str) -> Array:

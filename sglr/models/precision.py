@@ -9,11 +9,17 @@ import torch
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Within the block float32 is float32 on CUDA: no TF32, no reduced-precision sums; afterwards all is as it was."""
+    """Within the block float32 is float32: no autocast of the caller's, on CUDA no TF32 and no reduced-precision sums.
+
+    Afterwards all is as it was.
+    """
     matmul = torch.backends.cuda.matmul
     names = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
     before = {name: getattr(matmul, name) for name in names}
-    with float32_products():
+    with float32_products(), contextlib.ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         try:
             for name in names:
                 setattr(matmul, name, False)

@@ -57,13 +57,13 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
 
 
 def _early_best(study: Study) -> Iterator[str]:
-    """For methods whose best epoch comes before their labels change."""
+    """For methods whose best epoch comes before their label policy acts."""
     for method, start in label_starts(study).items():
         items = study.of(method)
         early = [item for item in items if item.training["best_epoch"] < start]
         if early:
             yield (
-                f"The best epoch of {quoted(method)} comes before its labels change (epoch {start}) with"
+                f"The best epoch of {quoted(method)} comes before its label policy acts (epoch {start}) with"
                 f" {len(early)} of {counted(len(items), 'seed')}: it is an epoch of training with the given labels."
             )
 
@@ -135,10 +135,12 @@ def _sources(study: Study) -> Iterator[str]:
     for method in study.methods:
         chosen = study.config.methods[method]
         labels = chosen.labels
-        if getattr(labels, "refinement_ratio", 1.0) < 1:
+        ratio = getattr(labels, "refinement_ratio", 1.0)
+        rises = getattr(labels, "ratio_schedule", "constant") == "linear"
+        if ratio < 1 or rises:
             yield (
-                f"{quoted(method)} mixes refined and given labels with ratio {labels.refinement_ratio}: a"
-                " reconstruction of the paper's formula; the authors' published code has no such ratio."
+                f"{quoted(method)} mixes refined and given labels with {'a ratio that rises to' if rises else 'ratio'}"
+                f" {ratio}: a reconstruction of the paper's formula; the authors' published code has no such ratio."
             )
         if batch_norm and _feeds_batch_norm(chosen):
             published = ", as the published code does," if labels.name == "refinement" else ""

@@ -1,5 +1,6 @@
 """Histories side by side: one quantity per epoch, method and seed; and the wide tables that DVC plots."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,24 +64,28 @@ def quantities(study: Study) -> list[str]:
     return [key for key in columns if key not in ("phase", "epoch")]
 
 
-def warmup(study: Study) -> tuple[int, int] | None:
-    """First and last epoch of the warm-up, or None when there was none."""
-    epochs = [row["epoch"] for item in study.items for row in item.history if row.get("phase") == "warmup"]
+def warmup(study: Study, methods: Collection[str]) -> tuple[int, int] | None:
+    """First and last epoch of the warm-up that any of the methods begins with, or None when none does."""
+    items = [item for item in study.items if item.method in methods]
+    epochs = [row["epoch"] for item in items for row in item.history if row.get("phase") == "warmup"]
     return (min(epochs), max(epochs)) if epochs else None
 
 
 def label_starts(study: Study) -> dict[str, int]:
-    """Method -> first epoch in which its label policy departs from the given labels, for those that have one."""
+    """Method -> first epoch in which its label policy does more than hand out the given labels, where it has one."""
     starts = {method: getattr(study.config.methods[method].labels, "start_epoch", None) for method in study.methods}
     return {method: start for method, start in starts.items() if start is not None}
 
 
 def wide(study: Study, quantity: str) -> list[dict[str, Any]]:
-    """One row per epoch in which it was measured, one column per method: the mean over seeds of a quantity."""
+    """One row per epoch in which it was measured, one column per method: the mean over seeds of a quantity.
+
+    None where it was not measured: DVC draws no plot at all when a method has no column.
+    """
     rows: dict[int, dict[str, Any]] = {}
     for method in study.methods:
         found = curve(study, method, quantity)
         for epoch, mean in zip(found.epochs.tolist(), found.mean.tolist(), strict=True):
             if not np.isnan(mean):
-                rows.setdefault(epoch, {"epoch": epoch})[method] = mean
+                rows.setdefault(epoch, {"epoch": epoch, **dict.fromkeys(study.methods)})[method] = mean
     return [rows[epoch] for epoch in sorted(rows)]

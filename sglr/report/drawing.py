@@ -83,8 +83,8 @@ def marker(position: int) -> str:
 
 
 def hatch(position: int) -> str:
-    """The pattern on filled shapes of the n-th thing shown."""
-    return HATCHES[position % len(HATCHES)]
+    """The pattern on filled shapes of the n-th thing shown; it tells apart those that share a colour."""
+    return HATCHES[(position + position // len(PALETTE)) % len(HATCHES)]
 
 
 @contextmanager

@@ -116,8 +116,8 @@ def _mark_epochs(axes: "Axes", study: Study, method: str, line: Curve | None) ->
 
 
 def _context(axes: "Axes", study: Study, methods: tuple[str, ...]) -> None:
-    """Warm-up as a band, the epochs from which label policies act as lines."""
-    span = warmup(study)
+    """The methods' warm-up as a band, the epochs from which label policies act as lines."""
+    span = warmup(study, methods)
     if span:
         axes.axvspan(span[0] - 0.5, span[1] + 0.5, color=GRID, zorder=0, linewidth=0, label="warm-up")
     policies: dict[int, set[str]] = {}

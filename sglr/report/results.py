@@ -158,10 +158,11 @@ def _checks(study: Study) -> list[str]:
     ]
     if sanity is None:
         return [*looked, "Signs of masked gradients were not looked for (evaluate.sanity is null)."]
+    tested = len(study.items[0].outcomes["last/natural"])
     return [
         *looked,
         "Signs of masked gradients, such as attacks weaker than those they should beat, on"
-        f" {sanity.n_examples:,} test examples of every model.",
+        f" {study.config.evaluate.examples(tested, sanity):,} test examples of every model.",
     ]
 
 

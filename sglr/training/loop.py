@@ -85,7 +85,8 @@ def fit(
         Interrupted: ``should_stop`` said so.
     """
     on_gpu = train.given.device.type == "cuda"
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
+    # Gradients are taken whatever mode the caller is in.
+    with torch.inference_mode(False), torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
         require_trainable(plan, model, train, team)
         loop = _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title, team)
         try:

@@ -190,6 +190,32 @@ def test_attack_in_train_mode_normalises_by_the_batch():
     torch.testing.assert_close(logits, model[4](normal.flatten(1)))
 
 
+@pytest.mark.parametrize(
+    "attack",
+    [
+        fgsm, partial(pgd, step_size=0.05, steps=3), partial(apgd, steps=5), partial(square, seed=0, queries=20),
+        partial(autoattack, seed=0, version="rand"),
+    ],
+)  # fmt: skip
+def test_inference_mode_makes_no_difference(attack):
+    """Torch takes no gradients in it: an attack would follow zeros and find nothing."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).eval(), images(6).float()
+    y, threat = model(x).argmax(1), Linf(0.1)
+
+    def found(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)
+        return attack(model, x, y, threat=threat)
+
+    expected = found(x, y)
+    with torch.inference_mode():
+        assert torch.equal(found(x, y), expected)
+        made = x.clone(), y.clone()
+        assert torch.equal(found(*made), expected)
+    assert torch.equal(found(*made), expected)
+    assert not found(*made).is_inference()
+
+
 def test_the_loss_may_be_a_function():
     model, x = Linear(), images(4)
     y = torch.zeros(4, dtype=torch.long)

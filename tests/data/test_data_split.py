@@ -35,6 +35,18 @@ def test_validation_depends_on_the_seed_and_not_on_the_training_size():
     assert not np.array_equal(split(Y, train_size=50, validation_size=100, seed=1)[1], validation)
 
 
+@pytest.mark.parametrize(
+    ("train_size", "validation_size", "key", "found"),
+    [(300, 100, "train_size", "300 of 2003"), (None, 2002, "validation_size", "1 of 2003")],
+)
+def test_a_class_that_would_not_be_trained_on_is_an_error(train_size, validation_size, key, found):
+    y = np.repeat(np.arange(3), [1000, 1000, 3])
+    with pytest.raises(ConfigError, match=rf"data\.{key}: with {found} examples to train on, none is of class"):
+        split(y, train_size=train_size, validation_size=validation_size, seed=0)
+    train, _ = split(y, train_size=800, validation_size=100, seed=0)
+    assert len(np.unique(y[train])) == 3
+
+
 @pytest.mark.parametrize("y", [[0, 0, 1, 1, 2, 2, 2], [2, 1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 2, 2]])
 def test_what_comes_class_by_class_is_shuffled_and_nothing_else(y):
     found = in_fair_order(np.arange(7), np.array(y), seed=3, part="test")

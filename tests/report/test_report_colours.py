@@ -82,6 +82,13 @@ def test_series_differ_for_every_kind_of_eye(scheme, vision):
     assert {pair: distance for pair, distance in near.items() if distance < APART} == {}
 
 
+def test_many_series_differ_too():
+    """A large study has more methods than there are colours."""
+    for style, there in ((drawing.dashes, 24), (drawing.hatch, 36)):
+        styles = {(drawing.colour(n), str(style(n))) for n in range(there)}
+        assert len(styles) == there, style
+
+
 def test_series_differ_without_colours():
     styles = [(str(drawing.dashes(n)), drawing.marker(n), drawing.hatch(n)) for n in range(len(drawing.PALETTE))]
     assert len(set(styles)) == len(styles)

@@ -216,6 +216,19 @@ def test_cautions_follow_from_the_facts(make: Make) -> None:
     assert "train mode" not in said
     assert "ratio 0.7: a reconstruction" in said
 
+    def rising(values: dict[str, Any]) -> None:
+        values["methods"]["sglr"]["labels"]["ratio_schedule"] = "linear"
+
+    said = " ".join(results_of(make(change=rising))["cautions"])
+    assert "‘sglr’ mixes refined and given labels with a ratio that rises to 1.0: a reconstruction" in said
+
+
+def test_the_checks_say_on_how_many_examples_they_were_made(make: Make) -> None:
+    def more_than_there_are(values: dict[str, Any]) -> None:
+        values["evaluate"]["sanity"] = {"n_examples": 5000, "steps": 20}
+
+    assert results_of(make(change=more_than_there_are))["checks"][-1].endswith(" on 200 test examples of every model.")
+
 
 def test_injected_noise_is_said_with_the_labels_it_made_wrong(make: Make) -> None:
     """Of one class in ten; the labels of the made-up study, four of ten wrong, are not drawn from it."""
@@ -230,7 +243,7 @@ def test_injected_noise_is_said_with_the_labels_it_made_wrong(make: Make) -> Non
 
 def test_a_best_epoch_before_refinement_is_cautioned_about(make: Make) -> None:
     """The third of six epochs is the best one, labels are refined from the fourth on."""
-    sentence = "The best epoch of ‘sglr’ comes before its labels change (epoch 4) with 2 of 2 seeds"
+    sentence = "The best epoch of ‘sglr’ comes before its label policy acts (epoch 4) with 2 of 2 seeds"
 
     def earlier(values: dict[str, Any]) -> None:
         values["methods"]["sglr"]["labels"]["start_epoch"] = 3
@@ -238,7 +251,7 @@ def test_a_best_epoch_before_refinement_is_cautioned_about(make: Make) -> None:
 
     assert any(sentence in caution for caution in results_of(make())["cautions"])
     said = results_of(make(change=earlier))["cautions"]
-    assert not any("before its labels change" in caution for caution in said)
+    assert not any("before its label policy acts" in caution for caution in said)
     assert any(caution.startswith("train.selection.every 3 measures 2 of 6 epochs") for caution in said)
 
 

@@ -19,6 +19,7 @@ from sglr.files import FileError
 from sglr.report.curves import wide
 from sglr.report.drawing import INK
 from sglr.report.study import read
+from sglr.weights import REGISTRY
 
 Make = Callable[..., tuple[config.Config, Path]]
 
@@ -150,6 +151,19 @@ def test_learning_curves_say_where_things_happen(written: Path) -> None:
     assert any("‘at’ goes from 62.0% to 60.0%, highest 66.0% at epoch 3." in (label or "") for label in labels)
 
 
+@pytest.mark.usefixtures("without_pdf")
+def test_a_method_that_begins_without_the_warm_up_is_drawn_without_it(make: Make, tmp_path: Path) -> None:
+    study, artifacts = make()
+    for seed in (0, 1):
+        path = artifacts / f"train/sglr-{seed}/history.csv"
+        path.write_text("".join(line for line in path.open() if not line.startswith("warmup,")))
+    report.write(study, artifacts, tmp_path / "report")
+    figures = tmp_path / "report/figures"
+    assert "warm-up" not in (figures / "curves-sglr.svg").read_text()
+    assert "warm-up" in (figures / "curves-at.svg").read_text()
+    assert "warm-up" in (figures / "validation-natural.svg").read_text()
+
+
 def test_figures_are_well_formed_and_undated(written: Path) -> None:
     for path in (written / "figures").glob("*.svg"):
         assert ET.fromstring(path.read_text()).tag.endswith("svg")
@@ -252,4 +266,8 @@ def test_curves_are_wide_means_over_seeds(make: Make, written: Path) -> None:
     assert [row["epoch"] for row in robust] == [1, 2, 3, 4, 5, 6]
     assert robust[0] == {"epoch": 1, "at": pytest.approx(0.57), "sglr": pytest.approx(0.62)}
     assert wide(read(study, artifacts), "val/natural")[0]["at"] == 0.3
+    # A method of which it was not measured has an empty column: without one DVC draws no plot of any.
+    averaged = study.methods["sglr"].model_copy(update={"weights": REGISTRY.options("ema")})
+    study = study.model_copy(update={"methods": study.methods | {"sglr": averaged}})
+    assert wide(read(study, artifacts), "train/pgd")[0] == {"epoch": 1, "at": pytest.approx(0.1), "sglr": None}
     assert rows(written / "curves" / "val-pgd.csv")[0]["at"] == "0.62"
