@@ -39,7 +39,7 @@ def with_threat(
     The shipped file's radius is no default: results depend on it more than on anything else. The radii of its sweep
     are in proportion to it, and follow the one that is given, here or among the changes.
     """
-    radius = _radius(changes)
+    radius = _plain(_radius(changes))
     # Left to the config to refuse.
     misspelt = {key for key in changes if key.startswith("threat.")} - {"threat.norm", "threat.eps_255"}
     if threat is not None:
@@ -48,7 +48,7 @@ def with_threat(
         norms = {Linf: "linf", L2: "l2"}
         if type(threat) not in norms:
             raise ConfigError(f"{what}: threat must be sglr.threat.Linf or sglr.threat.L2, found {threat!r}")
-        radius = threat.eps * 255
+        radius = float(threat.eps) * 255
     elif path is None and radius is None and not misspelt:
         raise ConfigError(f"{what}: give the threat model, such as threat=sglr.threat.Linf(8 / 255), or params=")
     if path is None and isinstance(radius, int | float):
@@ -100,7 +100,18 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ConfigError(f"{key}: {section} is not a section")
-    values[last] = copy.deepcopy(value)  # later changes may go into it
+    values[last] = _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A copy, into which later changes may go, with Python's numbers for NumPy's and torch's."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        return value.tolist()
+    return copy.deepcopy(value)
 
 
 def split(x: AnyArray, given: AnyArray, true: AnyArray, device: str | torch.device, images: str, labels: str) -> Split:

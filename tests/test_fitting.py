@@ -36,6 +36,23 @@ def test_gradients_are_taken_whatever_mode_the_caller_is_in(mode):
     assert found.history == expected.history
 
 
+def test_numbers_may_be_of_numpy():
+    x, y = images()
+    found = sglr.train(x, y, num_classes=y.max() + 1, changes=SMALL | {"train.epochs": np.int64(3)})
+    assert found.history == sglr.train(x, y, changes=SMALL).history
+
+
+def test_the_default_type_of_the_caller_makes_no_difference():
+    expected = sglr.train(*images(), changes=SMALL)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert sglr.train(*images(), changes=SMALL).history == expected.history
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(before)
+
+
 def small(params: dict) -> dict:
     """The params with SMALL in them, as somebody would edit the file."""
     for key, value in SMALL.items():

@@ -63,6 +63,16 @@ def test_the_mode_of_the_caller_makes_no_difference(mode):
     assert np.array_equal(found.worst["last"].margin, expected.worst["last"].margin)
 
 
+@pytest.mark.parametrize("number", [np.float32, np.float64, torch.tensor])
+def test_a_radius_may_be_of_any_kind_of_number(number):
+    radius = {"evaluate.sanity": None, "evaluate.attacks": {}}
+    for found in (
+        sglr.robustness(Theirs(), X, Y, threat=sglr.threat.Linf(number(0.1)), changes=radius),
+        sglr.robustness(Theirs(), X, Y, changes=radius | {"threat.eps_255": number(25.5)}),
+    ):
+        assert list(map(float, found.sweep["last"])) == pytest.approx([0, 6.375, 12.75, 25.5, 38.25, 51], rel=1e-6)
+
+
 def test_it_is_what_the_pipeline_finds(params, tmp_path):
     kind = {"num_classes": 10, "shape": (1, 8, 8)}
     params["evaluate"] |= {"attacks": QUICK["evaluate.attacks"], "sanity": None}

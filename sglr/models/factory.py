@@ -1,11 +1,13 @@
 """Building models by name, and the plain description from which a saved one is rebuilt."""
 
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import nn
 
 from sglr.config import ConfigError
+from sglr.models.precision import float32_by_default
 from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape
 from sglr.random import derive
 
@@ -35,7 +37,8 @@ def build(
         if generator_seed is not None:
             # Not torch.manual_seed: that would seed the CUDA generators too, which are not restored here.
             torch.default_generator.manual_seed(generator_seed)
-        built = chosen.build(num_classes, shape)
+        with float32_by_default():
+            built = chosen.build(num_classes, shape)
     problem = _unsavable(built)
     if problem:
         raise ConfigError(f"model {chosen.name!r} could not be saved and loaded again: {problem}")
@@ -111,8 +114,8 @@ def _checked(num_classes: Any, shape: Any) -> tuple[int, Shape]:
         raise ConfigError(f"num_classes must be a whole number of at least 2, found {num_classes!r}")
     if not isinstance(shape, tuple | list) or len(shape) != 3 or not all(map(_is_count, shape)):
         raise ConfigError(f"shape must be (channels, height, width), three positive whole numbers, found {shape!r}")
-    return num_classes, (shape[0], shape[1], shape[2])
+    return int(num_classes), (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 2**20
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= 2**20

@@ -60,6 +60,17 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
                 place.fp32_precision = value
 
 
+@contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Within the block new tensors are float32 where nothing else is asked for, whatever the caller's default is."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def _read(setting: Callable[[], Any], otherwise: Any) -> Any:
     try:
         return setting()

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sglr.attacks.accuracy import LogitsError
 from sglr.data import Split, batches, order
 from sglr.models.checkpoint import unwrap
-from sglr.models.precision import full_precision
+from sglr.models.precision import float32_by_default, full_precision
 from sglr.random import torch_stream
 from sglr.training.distributed import ALONE, Team
 from sglr.training.errors import Interrupted, TrainingError
@@ -85,8 +85,11 @@ def fit(
         Interrupted: ``should_stop`` said so.
     """
     on_gpu = train.given.device.type == "cuda"
-    # Gradients are taken whatever mode the caller is in.
-    with torch.inference_mode(False), torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
+    with (
+        torch.inference_mode(False),  # gradients are taken whatever mode the caller is in
+        float32_by_default(),
+        torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []),
+    ):
         require_trainable(plan, model, train, team)
         loop = _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title, team)
         try:
