@@ -167,6 +167,8 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
         return
     items = len(settings.experiment.methods) * len(settings.experiment.seeds)
     by = f"by an attack step of {settings.model.name} here"
+    if space.expected(settings, root / "artifacts" / "data").assumed:
+        by += ", if the data are as many and as large as CIFAR-10 (known once they are prepared)"
     text = f"about {in_words(trainings)} for all {items} trainings, {by}"
     if trainings > _LONG and device.type == "cpu":
         yield Finding("warning", "time", f"{text}: a GPU, a smaller model or fewer seeds take less")

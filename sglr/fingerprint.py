@@ -4,11 +4,13 @@ They are the same in every process, so that what one measured of a model is foun
 """
 
 import contextlib
+import dis
 import enum
 import functools
 import hashlib
 import logging
 import re
+import sysconfig
 import types
 import weakref
 from collections.abc import Collection, Iterator, Mapping, MappingView, Sequence
@@ -38,8 +40,9 @@ class OpaqueError(TypeError):
 def fingerprint(*values: Any) -> str:
     """SHA-256 of tensors, arrays, numbers, texts, modules, functions, containers and objects, however nested.
 
-    Of functions it is their bytecode, defaults and closures that count, of classes the name. Raises OpaqueError for
-    values that hide what they hold, such as those of extension modules.
+    Of functions it is their bytecode, defaults and closures that count, and the globals they look up; of those of
+    installed packages, and of classes, the name. Raises OpaqueError for values that hide what they hold, such as those
+    of extension modules.
     """
     total = hashlib.sha256()
     for part in _parts(values, {}):
@@ -83,12 +86,16 @@ def _held(value: Any) -> list[Any]:
         return list(value)
     if isinstance(value, Sequence):
         return [len(value), *value]
-    if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
+    if isinstance(value, type | types.ModuleType):
         return [_name(value)]
     if isinstance(value, types.MethodType):
         return [value.__func__, value.__self__]
+    if isinstance(value, types.BuiltinFunctionType):
+        owner = value.__self__
+        return [_name(value), None if isinstance(owner, types.ModuleType) else owner]
     if isinstance(value, types.FunctionType):
-        return [_name(value), value.__code__, value.__defaults__, value.__kwdefaults__, value.__closure__]
+        own = [value.__code__, value.__defaults__, value.__kwdefaults__, value.__closure__]
+        return [_name(value), *own, [] if _is_installed(value) else _globals(value)]
     if isinstance(value, types.CellType):
         with contextlib.suppress(ValueError):  # empty
             return [value.cell_contents]
@@ -116,6 +123,28 @@ def _held(value: Any) -> list[Any]:
     if hasattr(value, "__dict__") or slots:
         return [getattr(value, "__dict__", {}), [(name, getattr(value, name)) for name in slots]]
     raise OpaqueError(f"{type(value).__module__}.{type(value).__qualname__}")
+
+
+def _is_installed(function: types.FunctionType) -> bool:
+    """Whether a function is of Python's library or an installed package: its name then tells what it looks up."""
+    folders = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    return Path(function.__code__.co_filename).is_absolute() and function.__code__.co_filename.startswith(
+        tuple(folders)
+    )
+
+
+def _globals(function: types.FunctionType) -> list[Any]:
+    """The names that a function's code looks up in its module, and their values now: a script's network is one."""
+    looked_up = set(_looked_up(function.__code__)) & function.__globals__.keys()
+    return [(name, function.__globals__[name]) for name in sorted(looked_up)]
+
+
+def _looked_up(code: types.CodeType) -> Iterator[str]:
+    """The names of globals in code, and in the functions that are made in it."""
+    yield from (found.argval for found in dis.get_instructions(code) if found.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _looked_up(inner)
 
 
 def _name(value: Any) -> bytes:

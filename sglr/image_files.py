@@ -60,10 +60,15 @@ def _as_shown(found: "Image.Image", path: Path) -> "tuple[Image.Image, list[str]
     from PIL import ExifTags, Image
 
     done = []
+    # Pillow scales grey of 2 and 4 bits to 8, and not the level that is transparent. Known until it is loaded.
+    packed = [part.args for part in getattr(found, "tile", ())]
+    scale = 85 if "L;2" in packed else 17 if "L;4" in packed else 1
     # Not by ImageOps.exif_transpose, which ends in a TypeError and the like where other EXIF data are odd.
     orientation = found.getexif().get(ExifTags.Base.Orientation)
     turn = next((name for number, name in enumerate(_TURNS, 2) if number == orientation), None)
     found.load()
+    if isinstance(found.info.get("transparency"), int):
+        found.info["transparency"] *= scale
     image = found
     if turn is not None:
         done.append("oriented by its EXIF data")

@@ -37,8 +37,9 @@ def robustness(
 ) -> Evaluation:
     """Attack any module with a suite of attacks, as the pipeline attacks its models.
 
-    A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32: the model stays as it is. Not for
-    several threads of one process at a time: torch's global generators and AutoAttack's warnings are shared.
+    A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32: the model stays as it is. What it
+    only refers to, such as a network in a function's globals, is neither copied nor put into eval mode. Not for several
+    threads of one process at a time: torch's global generators and AutoAttack's warnings are shared.
 
     Args:
         model: Images (n, C, H, W) in [0, 1] in, logits (n, classes) out.
@@ -52,8 +53,8 @@ def robustness(
             ``{"evaluate.attacks": {"autoattack": "autoattack"}}``.
         device: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
         journal: Folder in which finished pieces are kept, so that an interrupted run continues. It may hold those of
-            several models and suites; models are told apart by everything that they hold, not by the code of their
-            classes: take another folder when that changes.
+            several models and suites; models are told apart by everything that they hold, the globals of functions
+            among it, not by the code of their classes: take another folder when that changes.
 
     Returns:
         The evaluation, in which the model is called ``last``: ``found.metrics()["last"]["autoattack"]`` is an

@@ -34,6 +34,8 @@ class ExpectedData:
     test_examples: int
     classes: int
     shape: Shape
+    assumed: bool = False
+    """Whether nothing tells of them, and they are taken for CIFAR-10's."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,20 @@ def expected(settings: config.Config, data: Path) -> ExpectedData:
     asked = settings.data
     if (data / "meta.json").exists():
         meta = files.read_json(data / "meta.json")
-        if meta["source"] == asked.source.model_dump(mode="json"):
-            channels, height, width = map(int, meta["shape"])
-            examples, tested = asked.training_examples or int(meta["sizes"]["train"]), int(meta["sizes"]["test"])
-            return ExpectedData(examples, tested, int(meta["num_classes"]), (channels, height, width))
-    classes, shape = asked.source.classes_and_shape() or _USUAL
+        try:
+            if meta["source"] == asked.source.model_dump(mode="json"):
+                channels, height, width = map(int, meta["shape"])
+                examples, tested = asked.training_examples or int(meta["sizes"]["train"]), int(meta["sizes"]["test"])
+                return ExpectedData(examples, tested, int(meta["num_classes"]), (channels, height, width))
+        except (LookupError, TypeError, ValueError) as error:
+            raise files.FileError(
+                f"{data / 'meta.json'} is not what `prepare` writes ({error!r}): `dvc checkout`, or remove it and run"
+                " `dvc repro`."
+            ) from None
+    told = asked.source.classes_and_shape()
+    classes, shape = told or _USUAL
     tested = asked.source.test_examples() or _TEST_EXAMPLES
-    return ExpectedData(asked.training_examples or _EXAMPLES, tested, classes, shape)
+    return ExpectedData(asked.training_examples or _EXAMPLES, tested, classes, shape, assumed=told is None)
 
 
 def needed(settings: config.Config, data: Path) -> Need:

@@ -112,7 +112,7 @@ def read_items(root: Path) -> list[Item]:
         return [item for name, entry in pipeline["stages"].items() for item in _expanded(name, entry, params)]
     except OSError as error:
         raise files.FileError(f"{error.filename} cannot be read; run this in the project's root folder.") from None
-    except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, AttributeError) as error:
         raise files.FileError(f"dvc.yaml does not describe a pipeline: {error!r}") from None
 
 
@@ -142,7 +142,11 @@ def _listed(params: dict[str, Any], key: str) -> list[Any]:
 
 
 def _params(root: Path) -> dict[str, Any]:
-    return config.parse((root / "params.yaml").read_text(encoding="utf-8"))
+    try:
+        text = (root / "params.yaml").read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise config.ConfigError(f"cannot read {root / 'params.yaml'}: {error}") from None
+    return config.parse(text)
 
 
 def _outs(entry: dict[str, Any]) -> list[Any]:
@@ -163,7 +167,7 @@ def _locked(root: Path) -> dict[str, Any]:
         return {}
     # DVC may be writing it at this moment.
     for _ in range(_ATTEMPTS):
-        with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+        with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
             found: dict[str, Any] = config.recorded(path.read_text(encoding="utf-8"))["stages"]
             return found
         time.sleep(0.1)

@@ -117,6 +117,10 @@ def test_a_model_of_this_project_needs_no_name(project):
     assert result.exit_code == 0, result.output
     one, other = (files.read_arrays(project / name / "outcomes.npz") for name in ("out", "again"))
     assert all(np.array_equal(one[name], other[name]) for name in one)
+    with contextlib.chdir(project / "out/model/last"):
+        here = ("--params", project / "params.yaml", "--data", project / "artifacts/data")
+        assert call("--weights", ".", "--output", project / "there", *here).exit_code == 0
+    assert files.read_json(project / "there/source.json")["weights"]["file"] == "last"
     result = call("--weights", "out/model/last", "--option", "hidden=16")
     assert "leave out --key, --normalization and --option" in result.output
 
@@ -167,6 +171,9 @@ def test_a_folder_with_results_of_another_kind_is_refused(project):
     result = call("--weights", "author.tar", *OPTIONS, "--n-examples", 4, "--output", "out")
     assert (result.exit_code, "out/model/last is another model: name another folder" in result.output) == (1, True)
     assert files.digest(project / "out") == before
+    models.save(model, project / "both/model/best", models.spec("small_cnn", **KIND))
+    result = call("--weights", "author.tar", *OPTIONS, "--n-examples", 4, "--output", "both")
+    assert (result.exit_code, "both/model/best is a model of something else" in result.output) == (1, True)
     result = call("--weights", "author.tar", *OPTIONS, "--nproc", "two")
     assert "--nproc='two' is not a number of processes" in result.output
 
@@ -262,6 +269,7 @@ REFUSED = {
     "deviation of 0": (lambda p: ("--weights", "author.tar", *OPTIONS, "--normalization", "0.5/0"),
                        r"^Error: model 'small_cnn': normalization\.std\.0: Input should be greater than 0\n$"),
     "no file": (lambda p: ("--weights", "absent.pt", *OPTIONS), "absent.pt: No such file"),
+    "no file and no name": (lambda p: ("--weights", "absent.pt"), "absent.pt: No such file"),
     "no params": (lambda p: ("--weights", "author.tar", *OPTIONS, "--params", "no.yaml"), "cannot read no.yaml"),
     "device": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "tpu"), "--device='tpu' is not a device"),
     "no such GPU": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "cuda:9"), "but torch sees"),

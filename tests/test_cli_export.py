@@ -1,5 +1,6 @@
 """`sglr export`: files that load without this project, RobustBench's description and call, the model card."""
 
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -98,8 +99,11 @@ def imported(path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[path.stem]
     return module
 
 
@@ -152,6 +156,77 @@ def test_the_python_file_needs_nothing_of_this_project(tmp_path):
         assert torch.equal(torch.load(tmp_path / "out" / f"{name}.logits"), logits), name
 
 
+OWN_FILE = """
+import math
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape
+
+
+@dataclass(frozen=True)
+class Stage:
+    width: int
+
+
+class Plan(NamedTuple):
+    stages: list[Stage]
+
+
+@torch.no_grad()
+def halved(layer: nn.Linear) -> nn.Linear:
+    layer.weight.div_(2)
+    return layer
+
+
+class Mine(Classifier):
+    def __init__(self, options: "MineOptions", num_classes: int, shape: Shape) -> None:
+        super().__init__(options.normalization, shape[0])
+        plan = Plan([Stage(options.width)])
+        self.hidden = halved(nn.Linear(math.prod(shape), plan.stages[0].width))
+        self.head = nn.Linear(plan.stages[0].width, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.hidden(self.normalize(x).flatten(1)).relu()
+
+
+@REGISTRY.register("mine")
+class MineOptions(ModelOptions):
+    width: Annotated[int, Field(ge=1)] = 3
+
+    def build(self, num_classes: int, shape: Shape) -> Mine:
+        return Mine(self, num_classes, shape)
+"""
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_model_of_ones_own_is_exported_with_what_its_file_uses(tmp_path, monkeypatch, works):
+    monkeypatch.setattr(models.REGISTRY, "_types", dict(models.REGISTRY._types))
+    path = tmp_path / "mine_alone.py"
+    # What is in another file of this project is not taken along.
+    path.write_text(OWN_FILE if works else OWN_FILE.replace("math.prod(shape)", "Shape and math.prod(shape)"))
+    spec = importlib.util.spec_from_file_location("mine_alone", path)
+    assert spec is not None
+    assert spec.loader is not None
+    monkeypatch.setitem(sys.modules, "mine_alone", module := importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(module)
+    kind = {"num_classes": 4, "shape": (1, 4, 4)}
+    models.save(original := models.build("mine", **kind).eval(), tmp_path / "last", models.spec("mine", **kind))
+    result = call(tmp_path / "last", "--output", tmp_path / "out", "--name", "alone")
+    if works:
+        assert result.exit_code == 0, result.output
+        x = torch.rand(3, 1, 4, 4)
+        assert torch.equal(imported(tmp_path / "out" / "alone.py").load()(x), original(x))
+    else:
+        assert result.exit_code == 1
+        assert "alone.py, the source of the model's own file, does not work alone (NameError:" in result.output
+        assert not (tmp_path / "out").exists()
+
+
 def test_model_info_has_robustbenchs_fields_and_claims_nothing_that_was_not_measured(study):
     assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
     info = json.loads((study / "out" / "model_info.json").read_text())
@@ -192,6 +267,31 @@ def test_the_model_card_says_what_is_on_record(study):
     ):  # fmt: skip
         assert text in card
     assert str(study) not in card
+
+
+@pytest.mark.parametrize(
+    ("where", "path", "checkpoint"),
+    [
+        ("artifacts/train/sglr-0", ".", "best"), ("artifacts/train/sglr-0", "last", "last"),
+        ("artifacts/train/sglr-0/last", ".", "last"), ("artifacts/train/sglr-0/last", "model.safetensors", "last"),
+        ("artifacts/train/sglr-0/checkpoints", "10", "10"), (".", "latest", "last"), (".", "newest", "best"),
+    ],
+)  # fmt: skip
+def test_records_are_found_whatever_a_checkpoint_is_called(study, where, path, checkpoint):
+    (study / "latest").symlink_to("artifacts/train/sglr-0/last")
+    (study / "newest").symlink_to("artifacts/train/sglr-0")
+    with contextlib.chdir(study / where):
+        found = gather(path)
+    assert (found.item, found.checkpoint) == ("sglr-0", checkpoint)
+    assert found.params is not None
+    assert (found.results is not None) == (checkpoint != "10")
+
+
+def test_a_file_of_another_kind_beside_a_model_is_no_record(study):
+    shutil.copytree(study / "artifacts/train/sglr-0/last", study / "mine/model/last")
+    files.write_json(study / "mine/source.json", {"url": "https://example.org"})
+    found = gather(study / "mine/model/last")
+    assert (found.source, found.results, found.checkpoint) == (None, None, "last")
 
 
 def test_records_of_other_weights_are_not_taken_for_these(study):

@@ -142,6 +142,24 @@ def test_a_transparent_level_of_16_bits_is_that_level_alone(project):
     assert ((255 * x).round().flatten().tolist(), done) == ([10, 255], "transparent parts over white")
 
 
+@pytest.mark.parametrize(("bits", "white"), [(1, 1), (2, 3), (4, 15)])
+def test_a_transparent_level_of_fewer_bits_is_that_level(project, bits, white):
+    """A row of black, which is seen through, and white."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    row = zlib.compress(bytes([0, white << (8 - 2 * bits)]))
+    header = struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0)
+    for clear, seen in ((0, [255, 255]), (white, [0, 255])):
+        (project / "a.png").write_bytes(
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"tRNS", struct.pack(">H", clear))
+            + chunk(b"IDAT", row) + chunk(b"IEND", b"")
+        )  # fmt: skip
+        x, done = image_files.read_image(project / "a.png", (1, 1, 2))
+        assert ((255 * x).flatten().tolist(), done) == (seen, "transparent parts over white")
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_turned_as_their_exif_data_say(project, name, orientation):

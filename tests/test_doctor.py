@@ -2,6 +2,7 @@
 
 import http.server
 import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import torch
 import yaml
 from command import call
 
-from sglr import data, doctor, duration, space, tracking
+from sglr import data, doctor, duration, space, status, tracking
 from sglr.attacks import AttackOptions
 from sglr.attacks.fgsm import FgsmOptions
-from sglr.config import ConfigError
+from sglr.config import ConfigError, load
 from sglr.config.reader import validate
 from sglr.data.registry import SourceOptions
+from sglr.files import FileError
 from sglr.tracking import journal
 from sglr.tracking.delivery import DeliveryState
 
@@ -270,7 +272,7 @@ def test_a_source_of_ones_own_is_forecast_too(params, tmp_path):
     settings = validate(params)
     own = settings.data.model_copy(update={"source": OwnOptions(name="own"), "train_size": None})
     found = space.expected(settings.model_copy(update={"data": own}), tmp_path)
-    assert found == space.ExpectedData(50_000, 10_000, 10, (3, 32, 32))
+    assert found == space.ExpectedData(50_000, 10_000, 10, (3, 32, 32), assumed=True)
 
 
 def test_data_prepared_for_other_params_are_no_forecast(params, tmp_path):
@@ -339,6 +341,35 @@ def test_of_an_attack_that_does_not_tell_its_passes_nothing_is_said(project, mon
     monkeypatch.setattr(FgsmOptions, "passes", AttackOptions.passes)
     ((_, text),) = about("time", project)[1:]
     assert text == "of evaluation nothing is known: an attack does not tell its passes"
+
+
+def test_what_is_only_assumed_of_the_data_is_said(project, params):
+    params["data"] |= {"source": {"name": "npz", "path": "mine.npz"}, "train_size": None}
+    params["model"]["channels"] = [2, 2]
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    assert all("if the data are as many and as large as CIFAR-10" in text for _, text in about("time", project))
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"source": 1}', '{"source": {"name": "digits", "test_size": 40}}'])
+def test_a_folder_of_data_that_nothing_tells_of_is_an_error(project, content):
+    (project / "artifacts/data").mkdir(parents=True)
+    (project / "artifacts/data/meta.json").write_text(content)
+    asked = load(project / "params.yaml")
+    if content == '{"source": 1}':  # of other data
+        assert space.expected(asked, project / "artifacts/data").examples == 60
+    else:
+        with pytest.raises(FileError, match=r"meta\.json is not what `prepare` writes"):
+            space.expected(asked, project / "artifacts/data")
+    assert doctor.examine(project)
+
+
+@pytest.mark.parametrize("file", ["params.yaml", "dvc.yaml", "dvc.lock"])
+def test_what_is_not_utf8_is_one_error(project, file):
+    shutil.copy(Path(__file__).parents[1] / "dvc.yaml", project)
+    (project / file).write_bytes(b"# f\xfcr mich\nstages: {}\nexperiment: {}\n")
+    with pytest.raises((ConfigError, FileError), match=file):
+        status.status(project)
+    assert doctor.examine(project)
 
 
 def test_a_long_study_on_a_cpu_is_warned_of(project, monkeypatch):

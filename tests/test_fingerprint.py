@@ -39,6 +39,13 @@ class Mode(enum.Enum):
     TWO = 2
 
 
+def through_a_global(value: Any) -> Any:
+    """A function as scripts and notebooks write it; what it calls is looked up when it runs."""
+    names: dict[str, Any] = {"network": value, "torch": torch, "unused": threading.Lock()}
+    exec("def called(x):\n    return torch.relu(next(f(x) for f in [network]))", names)
+    return names["called"]
+
+
 def scaled_by(scale: float) -> Any:
     return lambda x: scale * x
 
@@ -90,6 +97,10 @@ MAKERS = {
     "enumeration": lambda value: holding(Mode.ONE if value == 1 else Mode.TWO),
     "closure": lambda value: holding(scaled_by(value)),
     "default": lambda value: holding(functools.partial(max, value)),
+    "network in a global": lambda value: holding(through_a_global(linear(value))),
+    "number in a global": lambda value: holding(through_a_global(value)),
+    "method of a tensor": lambda value: holding(torch.full((2,), value).add),
+    "function of a package": lambda value: holding([torch.nn.functional.interpolate, functools.reduce, value]),
     "hook": hooked,
     "logger": lambda value: holding((logging.getLogger("sglr.test"), value)),
     "generator": lambda value: holding(torch.Generator().manual_seed(int(value))),

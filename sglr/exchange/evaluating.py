@@ -61,6 +61,8 @@ def load_weights(
     Raises FileError or ConfigError as ``load_foreign`` and ``models.load_model`` do.
     """
     path = Path(path)
+    if not path.exists():
+        raise files.FileError(f"cannot read {path}: No such file or directory")
     if name is not None:
         if path.is_dir():
             raise files.FileError(
@@ -136,7 +138,7 @@ def evaluate_foreign(
     # The form of a training without validation split: no best model.
     (trained / "best").mkdir(exist_ok=True)
     source = {
-        "weights": {"file": weights.name, "sha256": sha256, "network_sha256": network},
+        "weights": {"file": weights.absolute().name, "sha256": sha256, "network_sha256": network},
         "notes": list(foreign.notes),
         "threat": config.threat.model_dump(mode="json"),
         "evaluate": config.evaluate.model_dump(mode="json"),
@@ -196,7 +198,9 @@ def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: st
             return
         if (folder / "metrics.json").exists():
             raise files.FileError(f"{folder} holds results of another kind: name another folder with --output.")
-        last = folder / "model" / "last"
+        last, best = (folder / "model" / checkpoint for checkpoint in ("last", "best"))
+        if best.is_dir() and any(best.iterdir()):
+            raise files.FileError(f"{best} is a model of something else: name another folder with --output.")
         if (last / SPEC).is_file():
             held = _network_sha256(models.load_model(last), files.read_json(last / SPEC))
             if held != network:

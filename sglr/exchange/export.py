@@ -54,7 +54,14 @@ def export(
     title = f"{name}: {model_card.architecture(spec)}, exported by sglr {sglr.__version__}."
     text = source(spec, name, title=title, dataset=model_card.dataset(found), threat=model_card.threat(found))
     state = model.state_dict()
-    if not same_logits(text, spec, state):
+    try:
+        same = same_logits(text, spec, state)
+    except Exception as error:  # whatever a model's own file does when it stands alone
+        raise files.FileError(
+            f"{name}.py, the source of the model's own file, does not work alone ({type(error).__name__}: {error});"
+            " nothing was written."
+        ) from error
+    if not same:
         raise files.FileError(f"{name}.py would not reproduce the logits of {found.folder}; nothing was written.")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     made = _made(found.folder)

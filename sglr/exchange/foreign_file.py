@@ -126,10 +126,13 @@ def _tensors(path: Path, content: Any, key: str | None) -> dict[str, Tensor]:
     if _is_state(content):
         return dict(content)
     found = [name for name in CONTAINERS if _is_state(content.get(name))]
+    others = [str(name) for name, value in content.items() if name not in found and _is_state(value)]
+    if found:
+        # Such as averaged weights, which may be the published ones.
+        found += [name for name in others if _shapes(content[name]) == _shapes(content[found[0]])]
     if len(found) > 1:
         raise FileError(f"{path} holds several state dicts ({', '.join(found)}): choose one with --key.")
     if not found:
-        others = [str(name) for name, value in content.items() if _is_state(value)]
         hint = f" Weights may be under {', '.join(others)}: choose one with --key." if others else ""
         raise FileError(f"{path} holds no state dict under {', '.join(CONTAINERS)}; it holds: {_held(content)}.{hint}")
     return dict(content[found[0]])
@@ -141,6 +144,11 @@ def _is_state(value: Any) -> bool:
         and bool(value)
         and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
     )
+
+
+def _shapes(state: dict[str, Tensor]) -> list[tuple[int, ...]]:
+    """Of the matrices and convolutions of a network."""
+    return sorted(tuple(value.shape) for value in state.values() if value.dim() > 1)
 
 
 def _held(content: dict[Any, Any]) -> str:

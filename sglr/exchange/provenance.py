@@ -48,10 +48,11 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
     path: a training folder with best/ and last/ (``checkpoint`` chooses; None: best, or last where there is no best),
     the folder of a checkpoint, its model.safetensors, or what ``sglr evaluate`` wrote. FileError when there is none.
     """
-    folder = _checkpoint_folder(Path(path), checkpoint)
+    # Whatever it is called from here: ".", a link, a name within the training's folder.
+    folder = _checkpoint_folder(Path(path), checkpoint).resolve()
     trained, name = folder.parent, folder.name
-    if trained.name == "model" and (trained.parent / "source.json").is_file():
-        source = files.read_json(trained.parent / "source.json")
+    source = _json(trained.parent / "source.json") if trained.name == "model" else None
+    if source is not None and {"weights", "data"} <= source.keys():
         return Provenance(
             folder,
             name,
@@ -62,15 +63,15 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
         )
     # The weights of a kept epoch lie one folder deeper, in an out of their own, and are not evaluated.
     kept = trained.name == "checkpoints"
-    training_folder = (trained.parent if kept else trained).resolve()
+    training_folder = trained.parent if kept else trained
     if training_folder.parent.name != "train":
         return Provenance(folder, name)
     artifacts, item = training_folder.parents[1], training_folder.name
     project = artifacts.parent
     known = _locked(project / "dvc.lock")
-    mine = _gave(known.get(f"train@{item}"), (trained if kept else folder).resolve(), project)
+    mine = _gave(known.get(f"train@{item}"), trained if kept else folder, project)
     training, evaluation = known.get(f"train@{item}") if mine else None, known.get(f"evaluate@{item}")
-    evaluated = not kept and (evaluation is None or _took(evaluation, folder.resolve(), project))
+    evaluated = not kept and (evaluation is None or _took(evaluation, folder, project))
     return Provenance(
         folder,
         name,

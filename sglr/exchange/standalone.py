@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+import re
 import sys
 import textwrap
+import types
 from pprint import pformat
 from typing import Any
 
@@ -106,10 +108,15 @@ def source(spec: dict[str, Any], name: str, *, title: str, dataset: str | None, 
 
 def same_logits(text: str, spec: dict[str, Any], state: dict[str, torch.Tensor]) -> bool:
     """Whether the network of a ``source`` text takes these weights and returns the logits of the original."""
-    namespace: dict[str, Any] = {"__name__": "standalone", "__file__": "standalone.py"}
-    exec(compile(text, "standalone.py", "exec"), namespace)
-    with torch.random.fork_rng(devices=[]):
-        copies: list[nn.Module] = [namespace["build"](), from_spec(spec)]
+    alone = types.ModuleType("sglr standalone")
+    alone.__file__ = "standalone.py"
+    sys.modules[alone.__name__] = alone  # where dataclasses look
+    try:
+        exec(compile(text, "standalone.py", "exec"), vars(alone))
+        with torch.random.fork_rng(devices=[]):
+            copies: list[nn.Module] = [alone.build(), from_spec(spec)]
+    finally:
+        del sys.modules[alone.__name__]
     x = torch.rand(2, *spec["shape"], generator=torch.Generator().manual_seed(0))
     logits = []
     for copy in copies:
@@ -122,22 +129,30 @@ def same_logits(text: str, spec: dict[str, Any], state: dict[str, torch.Tensor])
 def _architecture(module: Any) -> tuple[str, str]:
     """Import lines, and classes, functions and constants, of a model's file without parts of this project."""
     text = inspect.getsource(module)
-    imports, kept = {"import torch", "from torch import Tensor, nn"}, []
+    imports, typed, kept = {"import torch", "from torch import Tensor, nn"}, [], []
     for node in ast.parse(text).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom) and node.module == "typing":
+            typed += node.names
+        elif isinstance(node, ast.Import | ast.ImportFrom):
             roots = (
                 {alias.name.split(".")[0] for alias in node.names}
                 if isinstance(node, ast.Import)
                 else {str(node.module).split(".")[0]}
             )
-            if not roots & {"sglr", "pydantic", "typing"}:
+            if not roots & {"sglr", "pydantic"}:
                 imports.add(ast.unparse(node))
         elif isinstance(node, ast.ClassDef) and any("register" in ast.unparse(line) for line in node.decorator_list):
             continue
         elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
-            kept.append(ast.get_source_segment(text, node) or "")
+            decorators = [f"@{ast.unparse(line)}" for line in getattr(node, "decorator_list", ())]
+            kept.append("\n".join([*decorators, ast.get_source_segment(text, node) or ""]))
+    body = "\n\n\n".join(kept)
+    # Those that the options alone use would be of no use.
+    used = [alias for alias in typed if re.search(rf"\b{alias.asname or alias.name}\b", body)]
+    if used:
+        imports.add(ast.unparse(ast.ImportFrom("typing", used, 0)))
     plain = sorted(line for line in imports if line.startswith("import "))
-    return "\n".join([*plain, *sorted(imports - set(plain))]), "\n\n\n".join(kept)
+    return "\n".join([*plain, *sorted(imports - set(plain))]), body
 
 
 def _literal(value: Any) -> str:

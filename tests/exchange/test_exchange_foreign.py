@@ -101,11 +101,14 @@ def test_safetensors_and_old_torch_files(wrn, tmp_path):
 def test_several_state_dicts_are_asked_about_not_guessed_at(wrn, tmp_path):
     other = trained("wrn", **WRN | {"num_classes": 5}).state_dict()
     path = save(tmp_path / "x.pt", {"model": wrn.state_dict(), "state_dict": other, "ema": other})
-    with pytest.raises(FileError, match=r"several state dicts \(state_dict, model\)"):
+    with pytest.raises(FileError, match=r"several state dicts \(state_dict, model, ema\)"):
         exchange.load_foreign(path, "wrn", **WRN)
     assert torch.equal(exchange.load_foreign(path, "wrn", key="model", **WRN).model(X), wrn(X))
     with pytest.raises(FileError, match="no state dict under 'optimizer'; it holds: model, state_dict, ema"):
         exchange.load_foreign(path, "wrn", key="optimizer", **WRN)
+    averaged = {"state_dict": wrn.state_dict(), "state_dict_ema": wrn.state_dict(), "scale": {"s": torch.ones(1)}}
+    with pytest.raises(FileError, match=r"several state dicts \(state_dict, state_dict_ema\): choose one with --key"):
+        exchange.load_foreign(save(tmp_path / "averaged.pt", averaged), "wrn", **WRN)
     only = save(tmp_path / "y.pt", {"last": other, "epoch": 1})
     with pytest.raises(FileError, match="Weights may be under last"):
         exchange.load_foreign(only, "wrn", **WRN)
