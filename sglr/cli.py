@@ -245,12 +245,15 @@ def evaluate(context: click.Context, weights: str, name: str | None, output: str
     """
     from pathlib import Path
 
+    from sglr import files
     from sglr.exchange import evaluating, options
 
     if given["npz"] is not None and _was_given(context, "folder"):
         raise click.UsageError("--data and --npz: use only one of them for the test images.")
     target = Path(output) if output else evaluating.default_folder(Path(weights))
     metrics = options.run(Path(weights), name, target, **given)
+    for note in files.read_json(target / "source.json")["notes"]:
+        click.echo(f"weights: {note}", err=True)
     click.echo(f"{evaluating.table(metrics)}\nwritten to {target}")
 
 

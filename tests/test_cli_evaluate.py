@@ -100,13 +100,15 @@ def test_outcomes_are_those_of_the_same_weights_trained_here(project):
 
 
 def test_what_was_evaluated_is_on_record(project):
-    assert call("--weights", "author.tar", *OPTIONS, "--output", "out", "--n-examples", 8).exit_code == 0
+    said = call("--weights", "author.tar", *OPTIONS, "--output", "out", "--n-examples", 8)
+    assert said.exit_code == 0
     source = json.loads((project / "out" / "source.json").read_text())
     digest = hashlib.sha256((project / "author.tar").read_bytes()).hexdigest()
     assert source["weights"].items() > {"file": "author.tar", "sha256": digest}.items()
     assert source["evaluate"]["n_examples"] == 8
     assert source["threat"] == {"norm": "linf", "eps_255": 25.5}
     assert "prefix module. taken off every key" in source["notes"]
+    assert all(f"weights: {note}\n" in said.output for note in source["notes"])
     assert str(project) not in (project / "out" / "source.json").read_text()
     assert files.read_json(project / "out" / "metrics.json")["n_examples"]["natural"] == 8
 
