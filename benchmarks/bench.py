@@ -1,9 +1,10 @@
 """All benchmarks, one after another, as text ready for RESULTS.md: `python benchmarks/bench.py [PART...]`.
 
-Parts: commands, step, processes, augmentation, forms, attack, evaluation, analysis, cost. Each compares with a stated
-reference in the same process, in turns, after both were found to give the same. On a GPU (`--device cuda`) the step is
-timed at several batch sizes and precisions, eager and compiled, and AutoAttack on 10,000 images; without one those
-rows are not there. On a GPU that is lent for minutes, `--quick`: fewer sizes and rounds, one form of the reference.
+Parts: commands, step, processes, augmentation, forms, attack, evaluation, autoattack, analysis, cost. Each but
+autoattack compares with a stated reference in the same process, in turns, after both were found to give the same. On a
+GPU (`--device cuda`) the step is timed at several batch sizes and precisions, eager and compiled; without one those
+rows are not there. On a GPU that is lent for minutes, `--quick`: fewer sizes and rounds, one form of the reference, the
+ResNet alone; `throughput.py` has all sizes and precisions without a reference.
 """
 
 import argparse
@@ -18,9 +19,13 @@ import team
 import torch
 from layout import CLOCKS, head, use_clock
 
+from sglr.models.precision import full_precision
+
 SMALL = ("small_cnn", (1, 8, 8))
 LARGE = ("resnet18", (3, 32, 32))
-PARTS = ("commands", "step", "processes", "augmentation", "forms", "attack", "evaluation", "analysis", "cost")
+PARTS = (
+    "commands", "step", "processes", "augmentation", "forms", "attack", "evaluation", "autoattack", "analysis", "cost",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -49,7 +54,7 @@ def main() -> None:
             cost.counted()
             cost.growth(device, asked.rounds)
         else:
-            others(part, asked.rounds, device)
+            others(part, asked, device)
 
 
 def steps(asked: argparse.Namespace, device: torch.device) -> None:
@@ -77,21 +82,24 @@ def steps(asked: argparse.Namespace, device: torch.device) -> None:
     step.section(argparse.Namespace(**common | case | large), device)
 
 
-def others(part: str, rounds: int, device: torch.device) -> None:
-    """Forms, attack, evaluation or analysis, of the small network and, on a GPU, of the ResNet."""
-    gpu = device.type == "cuda"
-    for model, shape in (SMALL, LARGE) if gpu else (SMALL,):
+def others(part: str, asked: argparse.Namespace, device: torch.device) -> None:
+    """Forms, attack, evaluation, AutoAttack or analysis, of the small network and, on a GPU, of the ResNet."""
+    gpu, rounds = device.type == "cuda", asked.rounds
+    for model, shape in ((LARGE,) if asked.quick else (LARGE, SMALL)) if gpu else (SMALL,):
         if part == "forms":
             parts.forms(rounds, device, model, shape, 128)
             parts.compiled_attack(rounds, device, model, shape, 128)
-        elif part == "attack":
-            parts.attack(rounds, device, model, shape, 100)
-        elif part == "evaluation":
-            parts.evaluation(min(rounds, 3), device, model, shape, 5000 if gpu else 500, 20)
-        else:
-            parts.analysis(rounds, device, model, shape, 64)
-    if gpu and part == "evaluation":
-        parts.autoattack_time(device)
+            continue
+        # As evaluation and analysis are: torch's defaults let a GPU's convolutions use TF32.
+        with full_precision():
+            if part == "attack":
+                parts.attack(rounds, device, model, shape, 100)
+            elif part == "evaluation":
+                parts.evaluation(min(rounds, 3), device, model, shape, 5000 if gpu else 500, 0 if asked.quick else 20)
+            elif part == "autoattack":
+                parts.autoattack_time(device, model, shape, 256 if gpu else 8)
+            else:
+                parts.analysis(rounds, device, model, shape, 64)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What all benchmarks share: the head of a report, timing in turns, and one layout of tables."""
 
 import datetime
+import gc
 import math
 import os
 import platform
@@ -18,7 +19,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 COLUMNS = (
     "what", "against", "reference, s", "ours, s", "ratio", "of single rounds", "a second", "GFLOP each",
-    "share of matrix rate", "peak memory, GB",
+    "share of matrix rate", "reserved memory, GB",
 )  # fmt: skip
 _NOTHING = "–"
 # "wall", or "cpu" on a machine that others use: seconds of this process, which leave out those of a loader's workers.
@@ -88,6 +89,20 @@ def seconds(work: Callable[[], object], device: torch.device | None = None) -> f
     work()
     _wait(device)
     return now() - started
+
+
+def reserved(work: Callable[[], object], device: torch.device) -> float | None:
+    """GB that torch's allocator holds at most while this runs; None on a CPU.
+
+    Not what is allocated: a CUDA graph that is replayed allocates nothing, and its memory would not be seen.
+    """
+    if device.type != "cuda":
+        return None
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    return torch.cuda.max_memory_reserved(device) / 1e9
 
 
 def _wait(device: torch.device | None) -> None:

@@ -4,8 +4,8 @@
     python benchmarks/step.py --model resnet18 --batch 16 --threads 2
 
 One row per method, precision and form of the reference. On a GPU float32 is float32 in the reference, too; forms that
-end in "-tf32" have torch's defaults instead, which let convolutions use TF32. `--profile FILE` writes torch's profile
-of ours as text.
+end in "-tf32" have torch's defaults instead, which let convolutions use TF32. `--profile FILE` (or -) writes torch's
+profile of ours as text.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
-from layout import CLOCKS, ROOT, Table, head, in_turns, require, use_clock
+from layout import CLOCKS, ROOT, Table, head, in_turns, require, reserved, use_clock
 from matrix import Counted, rate
 from reference_step import Augmented, Reference, loader
 
@@ -35,7 +35,7 @@ AUGMENT = {"small_cnn": (0, False)}
 # With 0.1 networks diverge on random images until gradients are denormal numbers, on which a CPU takes twice as long.
 LR = 0.01
 TF32 = "-tf32"
-_REPLAYED = 3
+REPLAYED = 3
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--references", default="grad,backward", help="forms of the reference's attack")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--profile", type=Path)
+    parser.add_argument("--profile", help="file to add a profile to, or - to print it")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a machine that others use")
     return parser.parse_args()
 
@@ -137,6 +137,13 @@ class Case:
         loss, _ = take(self.plan, self.learner, split.images(index), split.given[index], index, self.epoch, number)
         return loss
 
+    def reserved(self) -> float | None:
+        """GB of a step of ours, once everything is compiled and recorded; None on a CPU."""
+        if self.device.type == "cuda":
+            for _ in range(REPLAYED):
+                self.ours()
+        return reserved(self.ours, self.device)
+
     def plain(self) -> float:
         """One step of the reference."""
         try:
@@ -147,9 +154,14 @@ class Case:
         return self.exactly(x.to(self.device), y.to(self.device), index.to(self.device))
 
     def exactly(self, x: torch.Tensor, y: torch.Tensor, index: torch.Tensor) -> float:
-        """One step of the reference on this batch, in its precision."""
-        with contextlib.nullcontext() if self.tf32 else full_precision():
-            return self.reference.step(x, y, index)
+        """One step of the reference on this batch, in its precision; cuDNN tries its algorithms, as for ours."""
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        try:
+            with contextlib.nullcontext() if self.tf32 else full_precision():
+                return self.reference.step(x, y, index)
+        finally:
+            torch.backends.cudnn.benchmark = before
 
 
 def parity(asked, device, method: str) -> None:
@@ -184,7 +196,7 @@ def both(asked, device, method: str, form: str, compiled: str, dtype: torch.dtyp
     if precision == "fp32":
         x, case.reference.table = x.double(), case.reference.table.double()
     # What is compiled is warmed up by the first call, recorded as a CUDA graph by the second, replayed by the third.
-    for _ in range(1 if compiled == "never" else _REPLAYED):
+    for _ in range(1 if compiled == "never" else REPLAYED):
         plain = case.exactly(x, y, index)
         ours, _ = take(case.plan, case.learner, x, y, index, case.epoch, 0)
     other = case.reference.model.state_dict()
@@ -195,13 +207,7 @@ def both(asked, device, method: str, form: str, compiled: str, dtype: torch.dtyp
 def row(table: Table, asked, device, method: str, precision: str, compiled: str, matrix: float) -> None:
     """One row for each form of the reference."""
     case = Case(asked, device, method, precision, compiled=compiled)
-    flops, memory = operations(asked, method), None
-    if device.type == "cuda":
-        for _ in range(_REPLAYED):
-            case.ours()
-        torch.cuda.reset_peak_memory_stats(device)
-        case.ours()
-        memory = torch.cuda.max_memory_allocated(device) / 1e9
+    flops, memory = operations(asked, method), case.reserved()
     for form in asked.references.split(","):
         reference = Case(asked, device, method, precision, form=form)
         times = in_turns(
@@ -222,8 +228,12 @@ def row(table: Table, asked, device, method: str, precision: str, compiled: str,
             case.ours()
         order = f"self_{device.type}_time_total"
         listing = found.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=40)
-        with asked.profile.open("a") as file:
-            file.write(f"{asked.model}, batch {asked.batch}, {method}, {precision}\n{listing}\n")
+        text = f"{asked.model}, batch {asked.batch}, {method}, {precision}\n{listing}\n"
+        if asked.profile == "-":
+            print(f"\n{text}", flush=True)
+        else:
+            with Path(asked.profile).open("a") as file:
+                file.write(text)
 
 
 def extra(table: Table, asked, device, precision: str, compiled: str) -> None:

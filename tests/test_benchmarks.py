@@ -52,6 +52,35 @@ def test_the_step_is_compared_with_both_forms_of_the_reference():
     assert {cells[-1] for cells in found} == {"–"}
 
 
+def test_throughput_is_of_every_form_that_is_asked_for():
+    call = [
+        "throughput.py",
+        "--model",
+        "small_cnn",
+        "--batches",
+        "20,40",
+        "--precisions",
+        "bf16,fp32",
+        "--seconds",
+        "0.05",
+    ]
+    found = rows(*call, "--compile", "never", "--device", "cpu")
+    forms = [
+        (method, precision, batch) for batch in (20, 40) for precision in ("bf16", "fp32") for method in ("sglr", "at")
+    ]
+    assert [cells[0] for cells in found] == [
+        f"{method}, {precision}, batch {batch}" for method, precision, batch in forms
+    ]
+    for (_, _, batch), (_, _, _, taken, _, _, rate, *_) in zip(forms, found, strict=True):
+        assert float(rate.replace(",", "")) == pytest.approx(batch / float(taken), rel=0.05)
+
+
+def test_autoattack_is_timed_on_images_that_it_never_breaks():
+    call = [sys.executable, "bench.py", "autoattack", "--device", "cpu"]
+    done = subprocess.run(call, cwd=FOLDER, capture_output=True, text=True, check=True, timeout=500)
+    assert re.search(r"8 images that stay correct: [\d.]+ s an image \(7800 forward and 1900 backward", done.stdout)
+
+
 def test_short_trainings_are_timed_and_attacked(tmp_path):
     """On a file whose test images come sorted by class, channels last, in floating point."""
     random = np.random.default_rng(0)

@@ -95,6 +95,8 @@ def fit(
         try:
             return loop.run(continue_from)
         finally:
+            # Gradients of a CUDA graph lie in its memory, which goes with the compiled network.
+            loop.learner.optimizer.zero_grad(set_to_none=True)
             loop.learner.release()
 
 
