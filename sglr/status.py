@@ -169,7 +169,8 @@ def _locked(root: Path) -> dict[str, Any]:
     for _ in range(_ATTEMPTS):
         with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
             found: dict[str, Any] = config.recorded(path.read_text(encoding="utf-8"))["stages"]
-            return found
+            if all(isinstance(entry, dict) for entry in found.values()):
+                return found
         time.sleep(0.1)
     if "\n<<<<<<< " in path.read_text(encoding="utf-8", errors="replace"):
         raise files.FileError(

@@ -58,8 +58,12 @@ class Definition:
 
     def clear_partial(self) -> None:
         """Remove files that were under way when an earlier run of it was killed; the caller holds its lock."""
-        folder = _ARTIFACTS / self.stage / self.item.partition("@")[2]
-        for left in folder.rglob(f".*{files.PARTIAL}"):
+        if self.stage == "check":  # its one file lies beside the folders of others
+            found = _ARTIFACTS.glob(f".check.txt*{files.PARTIAL}")
+        else:
+            folder = "data" if self.stage == "prepare" else self.stage
+            found = (_ARTIFACTS / folder / self.item.partition("@")[2]).rglob(f".*{files.PARTIAL}")
+        for left in list(found):
             left.unlink(missing_ok=True)
 
     @property
@@ -138,8 +142,9 @@ class Definition:
         )
 
     @staticmethod
-    def prune_snapshots() -> None:
-        """Remove the snapshots of items whose outs DVC has committed, and those abandoned for weeks."""
+    def prune_snapshots(keep: Path | None = None) -> None:
+        """Remove the snapshots of items whose outs DVC has committed, and those abandoned for weeks but for ``keep``,
+        from which an item is about to go on."""
         finished = list(_snapshots().glob(f"*/*/{_FINISHED}"))
         outs = recorded_outs() if finished else {}
         for path in finished:
@@ -149,7 +154,7 @@ class Definition:
                 if any((out["path"], out.get("md5")) == (done["path"], done["md5"]) for out in outs[done["item"]]):
                     _remove(path.parent)
         oldest = time.time() - _ABANDONED_DAYS * 86400
-        for folder in _snapshots().glob("*/*"):
+        for folder in set(_snapshots().glob("*/*")) - {keep}:
             with contextlib.suppress(OSError):
                 if max(path.stat().st_mtime for path in [folder, *folder.rglob("*")]) < oldest:
                     _remove(folder)

@@ -123,7 +123,7 @@ def stage(
             definition.require_inputs()
             given = definition.given()
             if leads:
-                definition.prune_snapshots()
+                definition.prune_snapshots(definition.snapshots if name in _RESUMED else None)
             if experiment() is not None:  # downloads outlive its copy
                 os.environ.setdefault("SGLR_DATA_ROOT", str(home() / ".sglr" / "data"))
             watch.check()

@@ -60,13 +60,15 @@ def autoattack(
             they find what the version finds. None: all.
 
     Raises:
-        ValueError: Images lie outside [0, 1]; version or member are unknown; there are fewer than 4 classes, for "rand"
-            than 3, which the DLR losses need.
+        ValueError: Images lie outside [0, 1]; version or member are unknown; the batch size is below 1; there are fewer
+            than 4 classes, for "rand" than 3, which the DLR losses need.
         TypeError: As for ``pgd``.
         ImportError: pyautoattack is not installed.
     """
     if version not in MEMBERS:
         raise ValueError(f"unknown version {version!r}; known: {', '.join(MEMBERS)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, found {batch_size}")
     if member is not None and member not in MEMBERS[version]:
         raise ValueError(f"{version} has no member {member!r}; it has: {', '.join(MEMBERS[version])}")
     require_inputs(x, y, threat)

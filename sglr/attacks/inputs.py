@@ -45,6 +45,8 @@ def require_inputs(x: Tensor, y: Tensor, threat: Threat) -> None:
         raise TypeError(f"threat must be a threat model such as sglr.threat.Linf(8 / 255), found {threat!r}")
     if y.dim() == 1 and y.dtype != torch.int64:
         raise TypeError(f"labels (N,) must be int64 class numbers, found {y.dtype}")
+    if y.dim() == 1 and bool((y < 0).any()):
+        raise ValueError(f"labels must be class numbers from 0 on, found {int(y.min())}")
     if not x.is_floating_point() or x.dim() < 2:
         raise ValueError(f"images must be floating point, (N, C, H, W), found {x.dtype} {tuple(x.shape)}")
     if len(x) != len(y):

@@ -1,5 +1,6 @@
 """Projected gradient descent (Madry et al. 2018)."""
 
+import math
 from typing import Literal
 
 import torch
@@ -58,13 +59,15 @@ def pgd(
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
-    if not step_size >= 0:
-        raise ValueError(f"step_size must be at least 0, found {step_size}")
+    if not 0 <= step_size < math.inf:
+        raise ValueError(f"step_size must be a finite number of at least 0, found {step_size}")
     if restarts > 1 and (start is not None or not random_start):
         raise ValueError(f"restarts={restarts} needs a random start and no `start`: all would be the same attack")
     require_inputs(x, y, threat)
-    criterion = named(loss)
-    x = x.detach()
+    asked, x = named(loss), x.detach()
+
+    def criterion(logits: Tensor, y: Tensor) -> Tensor:
+        return per_example(asked(logits, y), y)
 
     def attempt(x: Tensor, y: Tensor) -> Tensor:
         first = start.detach() if start is not None else threat.random_start(x, generator) if random_start else x
@@ -74,8 +77,7 @@ def pgd(
         x_adv = attempt(x, y)
         with torch.no_grad():
             logits = model(x_adv)
-            score = per_example(criterion(logits, y), y)
-            return x_adv, score.masked_fill(misclassified(logits, y), torch.inf)
+            return x_adv, criterion(logits, y).masked_fill(misclassified(logits, y), torch.inf)
 
     return attempt(x, y) if restarts == 1 else worst_case(scored, x, y, restarts)
 

@@ -15,6 +15,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     successes: how many of n examples counted. Raises ValueError for n below 1, successes outside 0..n, or a confidence
     outside (0, 1).
     """
+    successes, n = int(successes), int(n)  # NumPy's would overflow
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"an interval needs n >= 1 and 0 <= successes <= n, found {successes} of {n}")
     z = statistics.NormalDist().inv_cdf(0.5 + checked(confidence) / 2)
@@ -41,9 +42,12 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> Paired:
 
     Where both are right, or both wrong, nothing tells them apart; of the m others each falls to either with probability
     1/2 if they are equally accurate: p is that of a binomial count at least as far from m/2 as the one found, 1 for
-    m = 0. ValueError for arrays of unequal or no length.
+    m = 0. ValueError for arrays of unequal or no length, and for other values than True and False, or 1 and 0.
     """
-    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    given = [np.asarray(correct) for correct in (correct_a, correct_b)]
+    if not all(outcomes.dtype == bool or np.isin(outcomes, (0, 1)).all() for outcomes in given):
+        raise ValueError("a paired test needs outcomes: True where a model is right, False where it is wrong")
+    a, b = (outcomes.astype(bool) for outcomes in given)
     if a.ndim != 1 or a.shape != b.shape or a.size == 0:
         raise ValueError(f"a paired test needs outcomes (n,) of the same examples, found {a.shape} and {b.shape}")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())

@@ -1,5 +1,6 @@
 """Checksums of files and folders: our own, and those that DVC records."""
 
+import fnmatch
 import hashlib
 import json
 from collections.abc import Callable
@@ -7,14 +8,18 @@ from pathlib import Path
 
 from sglr.files.atomic_writes import PARTIAL, FileError
 
+# As in .dvcignore.
+_EDITORS = (".*.sw?", "*~", ".#*", ".DS_Store")
+
 
 def digest(*paths: str | Path) -> str:
-    """SHA-256 over the contents of files and, recursively and in name order, of folders (bytecode left out)."""
+    """SHA-256 over the contents of files and, recursively and in name order, of folders, whose bytecode, and what an
+    editor keeps beside a file that is open, is left out."""
     total = hashlib.sha256()
     for path in map(Path, paths):
         members = sorted(path.rglob("*")) if path.is_dir() else [path]
         for member in members:
-            if member.is_file() and "__pycache__" not in member.parts:
+            if member.is_file() and "__pycache__" not in member.parts and not _of_an_editor(member.name):
                 total.update(str(member.relative_to(path)).encode())
                 with member.open("rb") as file:
                     total.update(hashlib.file_digest(file, "sha256").digest())
@@ -39,8 +44,9 @@ def md5(path: str | Path) -> str:
 def dvc_digest(path: str | Path, md5: Callable[[Path], str] = md5) -> str | None:
     """What DVC records for a file (its MD5) or a folder (the MD5 of a listing of its files); None for neither.
 
-    What .dvcignore leaves out of folders (bytecode, .gitignore, files under way) is left out. ``md5`` is called on
-    each file, by default the function of this name: callers that look at many folders may give one that caches.
+    What .dvcignore leaves out of folders (bytecode, .gitignore, files under way, an editor's) is left out. ``md5`` is
+    called on each file, by default the function of this name: callers that look at many folders may give one that
+    caches.
     """
     path = Path(path)
     if path.is_file():
@@ -59,4 +65,9 @@ def dvc_digest(path: str | Path, md5: Callable[[Path], str] = md5) -> str | None
 
 def _ignored_by_dvc(path: Path) -> bool:
     under_way = path.name.startswith(".") and path.suffix == PARTIAL
-    return under_way or "__pycache__" in path.parts or path.suffix == ".pyc" or path.name == ".gitignore"
+    made = "__pycache__" in path.parts or path.suffix == ".pyc" or path.name == ".gitignore"
+    return under_way or made or _of_an_editor(path.name)
+
+
+def _of_an_editor(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _EDITORS)

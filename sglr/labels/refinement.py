@@ -59,7 +59,7 @@ class SelfGuidedRefinement:
         self.adversarial_weight = adversarial_weight
         self.refinement_ratio = refinement_ratio
         self._validate = validate
-        self._given = given_labels
+        self._given = given_labels.clone()
         self._p = F.one_hot(given_labels, num_classes).float()
 
     @torch.no_grad()

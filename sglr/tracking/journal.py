@@ -144,7 +144,7 @@ class Journal:
 
     def worked(self) -> float:
         """Seconds at work up to now, without pauses between a kill and a resumption."""
-        return self.seconds + (now() - self._last) / 1000
+        return self.seconds + max(0, now() - self._last) / 1000
 
     def close(self) -> None:
         """Close the file; the journal stays."""
@@ -168,7 +168,8 @@ class Journal:
         kind, content = record["kind"], record.get("values", {})
         if kind == "open":
             self._opened = self._last = record["t"]
-        self.seconds += (record["t"] - self._last) / 1000 if self._opened else 0
+        # A clock may be set back.
+        self.seconds += max(0, record["t"] - self._last) / 1000 if self._opened else 0
         self._last = record["t"]
         if kind == "metrics":
             self._points.update((key, record["step"]) for key in content)

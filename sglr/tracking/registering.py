@@ -68,6 +68,7 @@ def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path,
     # Runs are tagged with the md5 of their last weights.
     last = files.md5(folder.parent / "last" / "model.safetensors")
     method, _, seed = item.rpartition("-")
+    told = tags_of(folder, experiment, item)  # before anything is registered: a result may be unreadable
     experiment_id = server.experiment(experiment)
     tags = {"stage": "train", "method": method, "seed": seed, "weights_md5": last}
     run = server.newest(experiment_id, tags, "FINISHED")
@@ -84,7 +85,7 @@ def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path,
         )
     version = info.registered_model_version
     client = mlflow.MlflowClient()
-    for key, value in tags_of(folder, experiment, item).items():
+    for key, value in told.items():
         client.set_model_version_tag(name, version, key, value)
     return f"{name}, version {version}: mlflow.pytorch.load_model('models:/{name}/{version}')"
 

@@ -140,7 +140,7 @@ def run(
             if journal is not None and sender is not None:
                 _end(root, header, journal, sender, facts, limit)
             else:
-                records.write(root, header, facts, started=started, ended=now(), seconds=(now() - started) / 1000)
+                records.write(root, header, facts, started=started, ended=now(), seconds=max(0, now() - started) / 1000)
 
 
 def _require_server(root: Path) -> None:

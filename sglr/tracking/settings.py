@@ -62,6 +62,11 @@ def address(root: Path) -> str:
     MLflow takes it from the working folder, which in a queued or temporary experiment is a copy that DVC removes.
     """
     asked = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if asked.startswith("sqlite:///") and re.search(r"\?|%[0-9A-Fa-f]{2}", str(root.resolve())):
+        raise ConfigError(
+            f"{root.resolve()} has a '?' or '%' in its name, which MLflow takes for a part of an address: rename the"
+            " folder, or set SGLR_TRACKING=off"
+        )
     return re.sub(r"^(sqlite:///|file:)(?![/:?]|$)", lambda found: f"{found[0]}{root.resolve()}/", asked)
 
 

@@ -21,6 +21,14 @@ class Stopped(nn.Module):
         return self.head(x.detach().flatten(1))
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_size_below_one_is_refused(size):
+    """The package would attack nothing, and all would seem robust."""
+    model, x = Stopped().eval(), torch.rand(4, 1, 4, 4)
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, found {size}"):
+        autoattack(model, x, model(x).argmax(1), threat=Linf(0.3), seed=0, batch_size=size)
+
+
 def test_logits_without_a_gradient_are_warned_of_and_attacked_all_the_same():
     model, x = Stopped().eval(), torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     y = model(x).argmax(1)

@@ -241,7 +241,7 @@ def test_targets_of_a_loss_of_ones_own(attack):
             assert (loss(model(x_adv), targets) >= loss(model(once), targets) - 0.05).all()
 
 
-@pytest.mark.parametrize("attack", [partial(pgd, step_size=0.05, restarts=2), apgd])
+@pytest.mark.parametrize("attack", [partial(pgd, step_size=0.05), partial(pgd, step_size=0.05, restarts=2), apgd])
 def test_a_mean_loss_says_nothing_of_each_example(attack):
     y = torch.zeros(4, dtype=torch.long)
     with pytest.raises(ValueError, match=r"one number per example, \(4,\), found \(\)"):
@@ -253,7 +253,8 @@ def test_a_mean_loss_says_nothing_of_each_example(attack):
     [
         ({"steps": 0}, "steps and restarts"),
         ({"restarts": 0}, "steps and restarts"),
-        ({"step_size": -0.1}, "step_size must be at least 0"),
+        ({"step_size": -0.1}, "step_size must be a finite number of at least 0"),
+        ({"step_size": float("inf")}, "step_size must be a finite number of at least 0"),
         ({"restarts": 2, "random_start": False}, "restarts=2 needs a random start and no `start`"),
         ({"loss": "mse"}, "unknown loss 'mse'"),
     ],
@@ -279,6 +280,13 @@ def test_what_is_of_another_kind_is_refused(name, change, message):
     given = {"x": images(2), "y": torch.zeros(2, dtype=torch.long), "threat": Linf(0.1)} | change
     with pytest.raises(TypeError, match=message):
         ATTACKS[name](Linear(), **given)
+
+
+@pytest.mark.parametrize("name", ["pgd", "fgsm", "apgd", "square", "autoattack"])
+def test_labels_that_are_no_classes_are_refused(name):
+    """Torch's cross-entropy leaves out those of -100: their images would not be attacked."""
+    with pytest.raises(ValueError, match="labels must be class numbers from 0 on, found -100"):
+        ATTACKS[name](Linear(), images(2), torch.tensor([0, -100]), threat=Linf(0.1))
 
 
 ATTACKS = {

@@ -52,6 +52,18 @@ def test_mcnemar_is_the_two_sided_binomial_test(only_a, only_b):
     assert found.p == pytest.approx(binomtest(only_a, total).pvalue if total else 1.0, rel=1e-9)
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int16, np.uint16])
+def test_numbers_of_numpy_do_not_overflow(kind):
+    assert wilson(kind(1), kind(30000)) == wilson(1, 30000)
+
+
+@pytest.mark.parametrize("outcomes", [[0.1, 0.9], ["0", "1"], [3, 1], [float("nan"), 1.0]])
+def test_what_is_no_outcome_is_refused(outcomes):
+    with pytest.raises(ValueError, match="True where a model is right"):
+        mcnemar(outcomes, [1, 0])
+    assert mcnemar([1.0, 0.0], [True, True]) == mcnemar([True, False], [1, 1])
+
+
 def test_mcnemar_by_hand():
     # 7 against 1: the chance of 0 or 1 of 8 is 9/256, twice that is the p.
     assert mcnemar([1] * 7 + [0], [0] * 7 + [1]).p == 18 / 256

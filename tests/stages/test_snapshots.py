@@ -31,6 +31,39 @@ def test_those_that_nobody_came_back_to_go(tmp_path, monkeypatch):
     assert recent.is_dir()
     assert resumed.is_dir()
     assert not abandoned.exists()
+    late = snapshots("late", 31)
+    Definition.prune_snapshots(late)  # somebody has come back to it just now
+    assert late.is_dir()
+
+
+def test_what_a_kill_left_of_files_under_way_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("a: 1")
+    Path("dvc.yaml").write_text("stages: {prepare: {}, check: {}, train: {}}")
+    left = {
+        "prepare": Path("artifacts/data/.x_train.npy.1a2b.partial"), "check": Path("artifacts/.check.txt.1a2b.partial"),
+        "train": Path("artifacts/train/at-0/last/.model.safetensors.1a2b.partial"),
+    }  # fmt: skip
+    for path in left.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    for stage, path in left.items():
+        assert path.exists()
+        Definition.read(stage, *(("at", 0) if stage == "train" else ())).clear_partial()
+        assert not path.exists()
+
+
+def test_an_open_editor_is_no_other_code(tmp_path, monkeypatch):
+    """A snapshot that is continued, and what DVC counts, depend on neither."""
+    monkeypatch.chdir(tmp_path)
+    Path("code").mkdir()
+    Path("code/loop.py").write_text("1")
+    before = files.digest("code"), files.dvc_digest("code")
+    for name in (".loop.py.swp", "loop.py~", ".#loop.py", ".DS_Store"):
+        (Path("code") / name).write_text("2")
+    assert (files.digest("code"), files.dvc_digest("code")) == before
+    ignored = (Path(__file__).parents[2] / ".dvcignore").read_text().split()
+    assert {".*.sw?", "*~", ".#*", ".DS_Store"} <= set(ignored)
 
 
 def test_those_of_a_finished_item_stay_until_its_outs_are_committed(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sglr.config import ConfigError
 from sglr.tracking import flatten, settings, values
 
 
@@ -77,6 +78,16 @@ def test_a_relative_address_is_one_from_the_projects_root(
 )
 def test_credentials_are_not_shown(text: str, expected: str) -> None:
     assert settings.shown(text) == expected
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b"])
+def test_a_folder_whose_name_mlflow_would_misread_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ConfigError, match="which MLflow takes for a part of an address: rename the folder"):
+        settings.address(tmp_path / name)
+    assert settings.address(tmp_path / "100%").endswith("100%/mlflow.db")
 
 
 def test_a_token_in_a_message_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
