@@ -169,21 +169,20 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
     by = f"by an attack step of {settings.model.name} here"
     if space.expected(settings, root / "artifacts" / "data").assumed:
         by += ", if the data are as many and as large as CIFAR-10 (known once they are prepared)"
+
+    def said(text: str, seconds: float, shorter: str) -> Finding:
+        long = seconds > _LONG and device.type == "cpu"
+        return Finding("warning" if long else "ok", "time", text + (shorter if long else ""))
+
     text = f"about {in_words(trainings)} for all {items} trainings, {by}"
-    if trainings > _LONG and device.type == "cpu":
-        yield Finding("warning", "time", f"{text}: a GPU, a smaller model or fewer seeds take less")
-    else:
-        yield Finding("ok", "time", text)
+    yield said(text, trainings, ": a GPU, a smaller model or fewer seeds take less")
     if evaluations is None:
         yield Finding("ok", "time", "of evaluation nothing is known: an attack does not tell its passes")
         return
     text = (
         f"at most about {in_words(evaluations)} for all {items} evaluations, {by}: less, the more examples are broken"
     )
-    if evaluations > _LONG and device.type == "cpu":
-        yield Finding("warning", "time", f"{text}; evaluate.attacks.*.n_examples limits it")
-    else:
-        yield Finding("ok", "time", text)
+    yield said(text, evaluations, "; evaluate.attacks.*.n_examples limits it")
 
 
 def _disk(root: Path, settings: config.Config | None) -> Iterator[Finding]:
@@ -201,7 +200,12 @@ def _disk(root: Path, settings: config.Config | None) -> Iterator[Finding]:
 def _tracking(root: Path) -> Iterator[Finding]:
     from sglr.tracking.reachability import examine
 
-    for level, text in examine(root):
+    try:
+        found = list(examine(root))
+    except config.ConfigError as error:
+        yield Finding("problem", "tracking", str(error))
+        return
+    for level, text in found:
         yield Finding(level, "tracking", text)
 
 

@@ -45,6 +45,17 @@ def test_doctor_finds_what_is_wrong(project, monkeypatch):
     assert "secret" not in result.output
 
 
+def test_doctor_goes_on_where_the_folders_name_is_the_problem(tmp_path, digits_project, monkeypatch):
+    monkeypatch.delenv("SGLR_TRACKING", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copytree(digits_project, tmp_path / "a?b", ignore=shutil.ignore_patterns("a?b"))
+    found = doctor.examine(tmp_path / "a?b")
+    (said,) = [finding for finding in found if finding.about == "tracking"]
+    assert said.level == "problem"
+    assert "rename the folder" in said.text
+    assert {"python", "params", "time", "disk"} <= {finding.about for finding in found}
+
+
 @pytest.mark.parametrize("required", [False, True])
 def test_doctor_asks_the_server_as_a_run_does(project, monkeypatch, required):
     """One that is there and refuses, as for a wrong password."""
