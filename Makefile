@@ -27,14 +27,14 @@ repro: $(INSTALLED)
 	dvc repro
 
 test: lint
-	python -m pytest -m "not slow" -n auto --dist loadfile
+	python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	python -m pytest -m slow
 
 test-versions:
-	tests/environments.sh lowest -n auto --dist loadfile
-	tests/environments.sh newest -n auto --dist loadfile
+	tests/environments.sh lowest -n auto --dist loadfile --no-loadscope-reorder
+	tests/environments.sh newest -n auto --dist loadfile --no-loadscope-reorder
 
 bench: $(INSTALLED)
 	python benchmarks/bench.py

@@ -80,7 +80,10 @@ def doctor(as_json: bool) -> None:
     from pathlib import Path
 
     from sglr import doctor as examination
+    from sglr import processes
 
+    # What it times is a stage's work, which is done so.
+    processes.keep_freed_memory()
     colours = {"ok": "green", "warning": "yellow", "problem": "red"}
     found = examination.examine(Path())
     if as_json:

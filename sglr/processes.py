@@ -1,6 +1,7 @@
-"""Helper processes on this machine, started and ended together; those that a launcher started; their device."""
+"""This process and its device; helper processes, started and ended together; those that a launcher started."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 
+# Of glibc's malloc.h: from what size on memory is taken from the system each time, and is given back.
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _GIBIBYTE = -3, -1, 2**30
 # How long the first process has to find out by itself that another one failed.
 _GRACE = 30.0
 # After its own error, how long it checks whether the end of another process caused it.
@@ -108,6 +111,19 @@ def device_of(rank: int, device: "torch.device") -> "torch.device":
     if device.type != "cuda" or device.index is not None:
         return device
     return torch.device("cuda", rank % torch.cuda.device_count())
+
+
+def keep_freed_memory() -> None:
+    """From now on memory that tensors leave is kept for the next ones, not given back to the system in between.
+
+    Else a step on a CPU may spend a third of its time on getting the same pages anew, and how much depends on what
+    the process allocated before. With glibc, for tensors below 1 GiB; nothing elsewhere.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, _GIBIBYTE)
+            mallopt(_M_TRIM_THRESHOLD, _GIBIBYTE)
 
 
 @contextlib.contextmanager
@@ -208,6 +224,7 @@ def _run(said: "SimpleQueue[str]", rank: int, work: Callable[..., None], argumen
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     try:
         work(rank, *arguments)
     except Exception as error:

@@ -116,7 +116,7 @@ class Definition:
     def given(self) -> dict[str, str]:
         """Digests, as they are now, of what it depends on and no other item makes: code, data."""
         own = (dep for dep in self.deps if Path(dep).parts[0] != _ARTIFACTS.name)
-        return {dep: files.digest(*_members(Path(dep))) for dep in own}
+        return {dep: files.digest(dep) for dep in own}
 
     def require_unchanged(self, given: dict[str, str]) -> None:
         """ConfigError when one of its keys, or of what was ``given`` at its start, was edited while it ran: DVC would
@@ -161,14 +161,6 @@ class Definition:
         for lock in (home() / _OWN / "locks").glob("*/*.lock"):
             if not (unused := _snapshots() / lock.parent.name / lock.stem).exists():
                 _remove(unused)
-
-
-def _members(path: Path) -> list[Path]:
-    """A file, or the files of a folder without those an editor creates next to an open one."""
-    if not path.is_dir():
-        return [path]
-    within = sorted(member for member in path.rglob("*") if member.is_file())
-    return [member for member in within if member.name[0] not in ".#" and not member.name.endswith("~")]
 
 
 def home() -> Path:

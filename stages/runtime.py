@@ -212,6 +212,7 @@ def _prepare_torch(threads: int) -> "torch.device":
     """Set the thread count, which affects the last bits, and choose the device that SGLR_DEVICE requests."""
     import torch
 
+    processes.keep_freed_memory()
     torch.set_num_threads(threads)
     return processes.device(os.environ.get("SGLR_DEVICE", "auto"))
 

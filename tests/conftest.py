@@ -12,6 +12,9 @@ os.environ["DVC_NO_ANALYTICS"] = "true"
 import pytest
 import torch
 
+from sglr import processes
+
+processes.keep_freed_memory()
 # Ignored in what a script starts in the background; tests that stop things by Ctrl-C need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

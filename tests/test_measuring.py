@@ -164,6 +164,7 @@ class Randomised(Theirs):
         return super().forward(x + 0.1 * torch.randn_like(x))
 
 
+@pytest.mark.slow
 def test_a_randomised_model_is_measured_alike_each_time(tmp_path):
     """Whatever was drawn before, and where the middle of an evaluation was already done."""
     model = Randomised()

@@ -38,6 +38,7 @@ def run(
         settings = settings.model_copy(
             update={"evaluate": settings.evaluate.model_copy(update={"n_examples": n_examples})}
         )
+    processes.keep_freed_memory()
     torch.set_num_threads(settings.experiment.threads)
     data = open_folder(folder) if npz is None else read_test(npz, num_classes)
     if num_classes not in (None, data.num_classes):

@@ -9,7 +9,7 @@ from pathlib import Path
 from sglr.files.atomic_writes import PARTIAL, FileError
 
 # As in .dvcignore.
-_EDITORS = (".*.sw?", "*~", ".#*", ".DS_Store")
+_EDITORS = (".*.sw?", "*~", ".#*", "#*#", ".DS_Store")
 
 
 def digest(*paths: str | Path) -> str:

@@ -38,7 +38,7 @@ class Counting(nn.Module):
         ({"name": "apgd", "steps": 30, "restarts": 2}, 10),
         ({"name": "square", "queries": 300, "restarts": 2}, 10),
         ({"name": "autoattack"}, 10),
-        ({"name": "autoattack"}, 4),
+        pytest.param({"name": "autoattack"}, 4, marks=pytest.mark.slow),
         pytest.param({"name": "autoattack", "version": "plus"}, 10, marks=pytest.mark.slow),
         pytest.param({"name": "autoattack", "version": "rand"}, 10, marks=pytest.mark.slow),
     ],

@@ -194,7 +194,7 @@ def test_attack_in_train_mode_normalises_by_the_batch():
     "attack",
     [
         fgsm, partial(pgd, step_size=0.05, steps=3), partial(apgd, steps=5), partial(square, seed=0, queries=20),
-        partial(autoattack, seed=0, version="rand"),
+        pytest.param(partial(autoattack, seed=0, version="rand"), marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_inference_mode_makes_no_difference(attack):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from sglr import config, report
 from sglr.config.reader import validate
@@ -99,10 +102,15 @@ def without_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the plain study, for tests that only look at it."""
-    folder = tmp_path_factory.mktemp("written")
-    report.write(*build(folder / "artifacts"), folder / "report")
-    return folder / "report"
+    """The report of the plain study, for tests that only look at it: one for all processes of a session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "written"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+                report.write(*build(Path(made) / "artifacts"), Path(made) / "report")
+                (Path(made) / "report").rename(folder)
+    return folder
 
 
 def build(

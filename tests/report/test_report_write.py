@@ -48,6 +48,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_same_inputs_same_bytes_whatever_matplotlib_was_told(make: Make, written: Path, tmp_path: Path) -> None:
     with matplotlib.rc_context({"axes.linewidth": 9, "xtick.labelsize": 30, "svg.hashsalt": None}):
         before = dict(matplotlib.rcParams)

@@ -115,6 +115,7 @@ def test_the_whole_group_is_killed_and_the_newest_snapshot_damaged(study: Killab
     assert [path.exists() for path in left] == [False, True]  # evaluate did not run; DVC looks past it
 
 
+@pytest.mark.slow
 def test_only_dvc_is_killed(study: Killable):
     """Its stage lives on for a moment; another ``dvc repro`` waits for its end, and the two never train at once."""
     dvc, orphan = train(study)
@@ -184,6 +185,7 @@ def test_a_polite_end_leaves_a_snapshot_and_no_results(study: Killable):
     study.check_continued(study.quick.repro(), epoch=3)
 
 
+@pytest.mark.slow
 def test_dvc_is_killed_while_it_commits(study: Killable):
     """The outs are written, dvc.lock does not know them: the stage runs again, from its last snapshot."""
     assert study.quick.call("python", "-m", "stages.train", "sglr", "0", SGLR_SNAPSHOT_SECONDS="0").status == 0

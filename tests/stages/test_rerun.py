@@ -80,6 +80,7 @@ def test_after_a_change_of_params(request: pytest.FixtureRequest, change: str):
     assert set(project.lock()) == before | set(expected)
 
 
+@pytest.mark.slow
 def test_a_method_taken_off_the_list(without_sglr: tuple[Project, Ended]):
     """Only what looks at all items runs, without the method, and its folders go."""
     project, ended = without_sglr
@@ -96,6 +97,7 @@ def test_a_method_taken_off_the_list(without_sglr: tuple[Project, Ended]):
     assert project.repro().ran == []
 
 
+@pytest.mark.slow
 def test_a_method_put_back_on_the_list(first_run: tuple[Project, Ended], small: Project):
     """Its results come back from DVC's cache."""
     small.change(lambda p: p["experiment"].update(methods=["at", "sglr"]))
@@ -105,7 +107,10 @@ def test_a_method_put_back_on_the_list(first_run: tuple[Project, Ended], small: 
     assert small.lock() == first_run[0].lock()
 
 
-@pytest.mark.parametrize(("room", "stages"), [("information", ["analyze"]), ("evaluation", ["evaluate"])])
+@pytest.mark.parametrize(
+    ("room", "stages"),
+    [("information", ["analyze"]), pytest.param("evaluation", ["evaluate"], marks=pytest.mark.slow)],
+)
 def test_after_an_edit_of_code_that_comes_after_training(finished: Project, room: str, stages: list[str]):
     """A comment changes no number, so that not even the report runs again."""
     for path in (finished.path / "sglr" / room).glob("*.py"):

@@ -378,6 +378,7 @@ def test_repetitions_that_nobody_sends_are_not_piled_up(root: Path, monkeypatch:
         pass
 
 
+@pytest.mark.slow
 def test_two_processes_create_the_database_at_once(root: Path, database: Any) -> None:
     new = root / "new"
     new.mkdir()
