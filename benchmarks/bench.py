@@ -10,7 +10,8 @@ ResNet alone; `throughput.py` has all sizes and precisions without a reference.
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "OMP_WAIT_POLICY" not in os.environ:  # as stages/__init__.py
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "4000")}
 import commands
 import cost
 import parts

@@ -15,7 +15,8 @@ import os
 from functools import cache
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "OMP_WAIT_POLICY" not in os.environ:  # as stages/__init__.py
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "4000")}
 import torch
 from layout import CLOCKS, ROOT, Table, head, in_turns, require, reserved, use_clock
 from matrix import Counted, rate

@@ -10,7 +10,8 @@ known, what matters most first. Before the first one an eager step is compared w
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "OMP_WAIT_POLICY" not in os.environ:  # as stages/__init__.py
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "4000")}
 import statistics
 
 import torch

@@ -1,12 +1,15 @@
 """What this project asks of the process it runs in."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from sglr import processes
 
+ROOT = Path(__file__).parents[1]
 FAULTS = """
 import resource, sys
 import torch
@@ -43,3 +46,20 @@ def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch, platform: st
 def test_without_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(processes.ctypes, "CDLL", lambda name: object())
     processes.keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("PASSIVE", "4000")),
+        ({"GOMP_SPINCOUNT": "7"}, ("PASSIVE", "7")),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ("ACTIVE", None)),
+    ],
+)
+def test_threads_of_stages_wait_as_the_user_says_or_for_a_moment(given: dict[str, str], expected: tuple):
+    ask = "import os, stages; print((os.environ['OMP_WAIT_POLICY'], os.environ.get('GOMP_SPINCOUNT')))"
+    inherited = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    said = subprocess.run(
+        [sys.executable, "-c", ask], cwd=ROOT, env=inherited | given, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == str(expected)
