@@ -29,6 +29,8 @@ VARIABLES = (
 )  # fmt: skip
 # Of all trainings on a CPU, in seconds.
 _LONG = 24 * 3600
+# Seconds of an item beside its work: it starts, logs and writes files.
+_BESIDE = 5.0
 
 
 @dataclass(frozen=True)
@@ -174,11 +176,13 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
         long = seconds > _LONG and device.type == "cpu"
         return Finding("warning" if long else "ok", "time", text + (shorter if long else ""))
 
+    trainings += items * _BESIDE
     text = f"about {in_words(trainings)} for all {items} trainings, {by}"
     yield said(text, trainings, ": a GPU, a smaller model or fewer seeds take less")
     if evaluations is None:
         yield Finding("ok", "time", "of evaluation nothing is known: an attack does not tell its passes")
         return
+    evaluations += items * _BESIDE
     text = (
         f"at most about {in_words(evaluations)} for all {items} evaluations, {by}: less, the more examples are broken"
     )

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,28 +59,29 @@ def of_evaluations(settings: config.Config, data: Path, device: torch.device) ->
     if passes is None:
         return None
     with _threads(settings), full_precision():
-        model = _model(settings, images, device).eval()
-        size = min(settings.evaluate.batch_size, images.test_examples)
-        gradient = _gradient(model, images, size, device, torch.contiguous_format)
+        model, total = _model(settings, images, device).eval(), 0.0
+        for examples, each in passes.items():
+            size = min(settings.evaluate.batch_size, examples)
+            total += examples * each * _gradient(model, images, size, device, torch.contiguous_format) / 2
     checkpoints = 2 if settings.data.validation_size else 1  # without validation there is no best
-    models = len(settings.experiment.methods) * len(settings.experiment.seeds) * checkpoints
-    return models * passes * gradient / 2
+    return len(settings.experiment.methods) * len(settings.experiment.seeds) * checkpoints * total
 
 
-def _passes(settings: config.Config, images: space.ExpectedData) -> float | None:
-    """Forward and backward passes of all attacks, the sweep and the checks on one model, if nothing is ever broken."""
+def _passes(settings: config.Config, images: space.ExpectedData) -> dict[int, float] | None:
+    """Number of test examples -> forward and backward passes on each, of all attacks, the sweep and the checks that are
+    run on so many of one model, if nothing is ever broken."""
     section, there = settings.evaluate, images.test_examples
-    total = 0.0
+    total: dict[int, float] = defaultdict(float)
     for options in section.attacks.values():
         passes = options.passes(images.classes)
         if passes is None:
             return None
-        total += section.examples(there, options) * sum(passes)
+        total[section.examples(there, options)] += sum(passes)
     if section.sweep is not None:
         radius = REGISTRY.options("pgd", steps=section.sweep.steps)
-        total += section.examples(there) * len(section.sweep.eps_255) * sum(radius.passes(images.classes))
+        total[section.examples(there)] += len(section.sweep.eps_255) * sum(radius.passes(images.classes))
     if section.sanity is not None:
-        total += section.examples(there, section.sanity) * sum(sanity_passes(section.sanity.steps))
+        total[section.examples(there, section.sanity)] += sum(sanity_passes(section.sanity.steps))
     return total
 
 

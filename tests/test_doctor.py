@@ -299,6 +299,14 @@ def test_data_prepared_for_other_params_are_no_forecast(params, tmp_path):
     assert space.expected(validate(params), tmp_path) == space.ExpectedData(49_000, 10_000, 10, (3, 32, 32))
 
 
+def test_doctor_counts_what_an_item_takes_beside_its_work(project, monkeypatch):
+    monkeypatch.setattr(duration, "of_trainings", lambda *_: 1.0)
+    monkeypatch.setattr(duration, "of_evaluations", lambda *_: 2.0)
+    trainings, evaluations = about("time", project)
+    assert trainings[1].startswith("about 31 s for all 6 trainings")
+    assert evaluations[1].startswith("at most about 32 s for all 6 evaluations")
+
+
 def test_doctor_forecasts_the_time(project):
     (trainings, evaluations) = about("time", project)
     by, time = "by an attack step of small_cnn here", r"[\d.]+ (s|min)"
