@@ -1,6 +1,7 @@
 """What this project asks of the process it runs in."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -26,19 +27,19 @@ print(min(once() for _ in range(6)))  # where it lies may change once or twice
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own")
 def test_freed_memory_serves_the_next_tensors():
-    """A step takes and leaves the same memory again and again: 16,384 pages here."""
+    """A step takes and leaves the same memory again and again: 16,384 pages here, or 32 huge ones."""
     found = {
         asked: int(subprocess.run([sys.executable, "-c", FAULTS, asked], capture_output=True, check=True).stdout)
         for asked in ("kept", "given back")
     }
-    assert found["kept"] < 1000 < 16_000 < found["given back"]
+    assert found["kept"] < 8 < 32 <= found["given back"]
 
 
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch, platform: str):
-    monkeypatch.setattr(sys, "platform", platform)
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch, system: str):
+    monkeypatch.setattr(sys, "platform", system)
     monkeypatch.delattr(processes.ctypes, "CDLL")
     processes.keep_freed_memory()
 
