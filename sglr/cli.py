@@ -97,19 +97,20 @@ def doctor(as_json: bool) -> None:
 @main.of(FOLLOW, epilog=examples("sglr status", "watch -n 5 sglr status", "sglr status --json"))
 @as_json
 def status(as_json: bool) -> None:
-    """List which items are done, running (epoch, time left), orphaned, out of date and why, waiting, or not run."""
+    """List which items are done, running (epoch, time left), orphaned, interrupted, out of date and why, waiting, or
+    not run."""
     from dataclasses import asdict
     from pathlib import Path
 
     from sglr import status as state
 
-    colours = {"done": "green", "running": "cyan", "orphaned": "red", "out of date": "yellow", "waiting": "yellow"}
+    colours = {"done": "green", "running": "cyan", "orphaned": "red", "not run": None}
     found = state.status(Path())
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], indent=2))
         return
     for name, line in state.lines(found):
-        click.secho(line, fg=colours.get(name))
+        click.secho(line, fg=colours.get(name, "yellow"))
     done = sum(one.state == "done" for one in found)
     rest = "; `dvc repro` runs the rest." if done < len(found) else "."
     if not state.can_go_on(Path(), found):

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import shutil
 import time
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from typing import Any, Self
 import yaml
 
 from sglr import config, files
+from sglr.project import FINISHED, INPUTS, Inputs, Item, item_of, read_params, readable_records, value_of
 
-_PARAMS, _PIPELINE, _LOCK = Path("params.yaml"), Path("dvc.yaml"), Path("dvc.lock")
+_PARAMS, _PIPELINE = Path("params.yaml"), Path("dvc.yaml")
 _OWN = Path(".sglr")
 _ARTIFACTS = Path("artifacts")
 # Where DVC makes the copies that queued and temporary experiments run in; they are removed afterwards.
 _COPIES = (".dvc", "tmp", "exps")
-_FINISHED = "finished.json"
 # A training whose params were changed while it was interrupted leaves its snapshots: they would fit if these came back.
 _ABANDONED_DAYS = 30
 
@@ -30,11 +29,9 @@ _ABANDONED_DAYS = 30
 class Definition:
     """One item as dvc.yaml defines it, with the values its keys have in params.yaml now."""
 
-    stage: str
     method: str | None
     seed: int | None
-    keys: tuple[str, ...]
-    deps: tuple[str, ...]
+    entry: Item
     values: dict[str, Any]
 
     @classmethod
@@ -43,18 +40,19 @@ class Definition:
         for needed in (_PIPELINE, _PARAMS):
             if not needed.is_file():
                 raise files.FileError(f"there is no {needed} in {Path.cwd()}; run this in the project's root folder.")
-        text = _PIPELINE.read_text(encoding="utf-8")
-        for name, value in (("item.method", method), ("item.seed", seed)):
-            text = text.replace(f"${{{name}}}", str(value))
-        entry = yaml.safe_load(text)["stages"][stage]
-        keys, deps = tuple(entry.get("params", ())), tuple(entry.get("deps", ()))
-        return cls(stage, method, seed, keys, deps, _values(keys))
+        given = {name: value for name, value in (("method", method), ("seed", seed)) if value is not None}
+        entry = item_of(yaml.safe_load(_PIPELINE.read_text(encoding="utf-8"))["stages"][stage], stage, given)
+        return cls(method, seed, entry, _values(entry.keys))
 
     @property
     def item(self) -> str:
         """DVC's name of it, such as train@sglr-0."""
-        parts = [str(part) for part in (self.method, self.seed) if part is not None]
-        return f"{self.stage}@{'-'.join(parts)}" if parts else self.stage
+        return self.entry.name
+
+    @property
+    def stage(self) -> str:
+        """Its stage's name, such as train."""
+        return self.entry.stage
 
     def clear_partial(self) -> None:
         """Remove files that were under way when an earlier run of it was killed; the caller holds its lock."""
@@ -82,14 +80,17 @@ class Definition:
         return _lock_of(self.snapshots)
 
     @cached_property
+    def _inputs(self) -> Inputs:
+        return Inputs.now(self.item, self.values, self.entry.deps)
+
+    @property
     def fingerprint(self) -> str:
         """Hash of everything its result depends on: values, inputs, code, versions."""
-        import torch
+        return self._inputs.hash
 
-        inputs = {dep: files.digest(dep) for dep in self.deps}
-        versions = [platform.python_version(), torch.__version__]
-        parts = json.dumps([self.item, self.values, inputs, versions], sort_keys=True)
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+    def note_inputs(self) -> None:
+        """Write beside its snapshots what they belong to, for ``sglr status``."""
+        self._inputs.write(self.snapshots / INPUTS)
 
     @property
     def snapshots(self) -> Path:
@@ -108,21 +109,21 @@ class Definition:
 
     def require_inputs(self) -> None:
         """FileError when a file or folder it depends on is missing."""
-        for dep in self.deps:
+        for dep in self.entry.deps:
             if not Path(dep).exists():
                 makes = f"`dvc repro {self.item}` runs what makes it"
                 raise files.FileError(f"{self.item} needs {dep}, which is missing; {makes}.")
 
     def given(self) -> dict[str, str]:
         """Digests, as they are now, of what it depends on and no other item makes: code, data."""
-        own = (dep for dep in self.deps if Path(dep).parts[0] != _ARTIFACTS.name)
+        own = (dep for dep in self.entry.deps if Path(dep).parts[0] != _ARTIFACTS.name)
         return {dep: files.digest(dep) for dep in own}
 
     def require_unchanged(self, given: dict[str, str]) -> None:
         """ConfigError when one of its keys, or of what was ``given`` at its start, was edited while it ran: DVC would
         record what is there now as what was used."""
-        now = _values(self.keys)
-        changed = [key for key in self.keys if now[key] != self.values[key]]
+        now = _values(self.entry.keys)
+        changed = [key for key in self.entry.keys if now[key] != self.values[key]]
         if changed:
             raise config.ConfigError(
                 f"{', '.join(changed)} changed in params.yaml while {self.item} was running; its result is discarded."
@@ -138,20 +139,20 @@ class Definition:
     def mark_finished(self, metrics: Path) -> None:
         """Note that the outs are written. The snapshots stay until DVC has committed the outs: it may yet be killed."""
         files.write_json(
-            self.snapshots / _FINISHED, {"item": self.item, "path": str(metrics), "md5": files.md5(metrics)}
+            self.snapshots / FINISHED, {"item": self.item, "path": str(metrics), "md5": files.md5(metrics)}
         )
 
     @staticmethod
     def prune_snapshots(keep: Path | None = None) -> None:
         """Remove the snapshots of items whose outs DVC has committed, and those abandoned for weeks but for ``keep``,
         from which an item is about to go on."""
-        finished = list(_snapshots().glob(f"*/*/{_FINISHED}"))
-        outs = recorded_outs() if finished else {}
+        finished = list(_snapshots().glob(f"*/*/{FINISHED}"))
+        ran = readable_records(Path()) if finished else {}
         for path in finished:
             # Damaged, or removed by another stage at this moment: these snapshots wait until they are old.
             with contextlib.suppress(files.FileError, LookupError, TypeError):
                 done = files.read_json(path)
-                if any((out["path"], out.get("md5")) == (done["path"], done["md5"]) for out in outs[done["item"]]):
+                if ran[done["item"]].outs[done["path"]] == done["md5"]:
                     _remove(path.parent)
         oldest = time.time() - _ABANDONED_DAYS * 86400
         for folder in set(_snapshots().glob("*/*")) - {keep}:
@@ -196,22 +197,6 @@ def _remove(snapshots: Path) -> None:
         _lock_of(snapshots).unlink(missing_ok=True)
 
 
-def recorded_outs() -> dict[str, list[dict[str, Any]]]:
-    """The outs of every item that DVC has recorded; none where its file is missing, or holds a merge's conflict."""
-    try:
-        recorded = config.recorded(_LOCK.read_text(encoding="utf-8"))
-        return {item: entry.get("outs", []) for item, entry in recorded["stages"].items()}
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError):
-        return {}
-
-
 def _values(keys: tuple[str, ...]) -> dict[str, Any]:
-    """The values of dotted keys in params.yaml; None for an absent one (the config reports it)."""
-    params = config.parse(_PARAMS.read_text(encoding="utf-8"))
-    values: dict[str, Any] = {}
-    for key in keys:
-        value: Any = params
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        values[key] = value
-    return values
+    params = read_params(Path())
+    return {key: value_of(params, key) for key in keys}

@@ -13,7 +13,8 @@ import click
 
 from sglr import config, files, processes, tracking
 from sglr.config.errors import for_users
-from stages.pipeline import Definition, experiment, home, recorded_outs
+from sglr.project import readable_records
+from stages.pipeline import Definition, experiment, home
 from stages.watch import Stopped, Watch
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Run:
 
         space.require(self.config, ARTIFACTS / "data", Path(), partial(click.echo, err=True))
         seconds = interval(os.environ.get("SGLR_SNAPSHOT_SECONDS", "30"))
+        if self.leads:
+            self.definition.note_inputs()
         snapshots = Snapshots(self.definition.snapshots, seconds, warn=partial(click.echo, err=True))
         self.watch.graceful = True
         return {
@@ -59,6 +62,8 @@ class Run:
 
     def pieces(self) -> dict[str, Any]:
         """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, a message on resuming."""
+        if self.leads:
+            self.definition.note_inputs()
         return {
             "journal": self.definition.snapshots,
             "nproc": processes.count(_nproc(), self.device),
@@ -230,7 +235,8 @@ def _git_commit() -> str:
 def remove_unlisted_items(settings: config.Config) -> None:
     """Remove the folders of methods and seeds no longer listed; DVC's cache keeps those that ran here. Others' stay."""
     listed = {f"{method}-{seed}" for method in settings.experiment.methods for seed in settings.experiment.seeds}
-    known = {folder for outs in recorded_outs().values() for out in outs for folder in Path(out["path"]).parents}
+    outs = [out for record in readable_records(Path()).values() for out in record.outs]
+    known = {folder for out in outs for folder in Path(out).parents}
     for name in ("train", "evaluate", "analyze"):
         for folder in (ARTIFACTS / name).glob("*"):
             if folder.is_dir() and folder.name not in listed and folder in known:

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sglr import config, files
+from sglr import files
 from sglr.config.names import CHECKPOINTS
 from sglr.models.checkpoint import SPEC, WEIGHTS
+from sglr.project import Record, readable_records
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,6 @@ class Provenance:
     results: dict[str, Any] | None = None
     suite: dict[str, Any] | None = None
     source: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """The dvc.lock entry of an item: values by key of params.yaml, the digests of its inputs and outputs by path."""
-
-    params: dict[str, Any]
-    deps: dict[str, str]
-    outs: dict[str, str]
 
 
 def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
@@ -68,7 +58,7 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
         return Provenance(folder, name)
     artifacts, item = training_folder.parents[1], training_folder.name
     project = artifacts.parent
-    known = _locked(project / "dvc.lock")
+    known = readable_records(project)
     mine = _gave(known.get(f"train@{item}"), trained if kept else folder, project)
     training, evaluation = known.get(f"train@{item}") if mine else None, known.get(f"evaluate@{item}")
     evaluated = not kept and (evaluation is None or _took(evaluation, folder, project))
@@ -77,10 +67,10 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
         name,
         item=item,
         training=_json(training_folder / "metrics.json"),
-        params=training.params if training else None,
+        params=training.values if training else None,
         data=_json(artifacts / "data" / "meta.json") if _took(training, artifacts / "data", project) else None,
         results=_json(artifacts / "evaluate" / item / "metrics.json") if evaluated else None,
-        suite=evaluation.params if evaluation and evaluated else None,
+        suite=evaluation.values if evaluation and evaluated else None,
     )
 
 
@@ -106,31 +96,16 @@ def _json(path: Path) -> dict[str, Any] | None:
     return files.read_json(path) if path.is_file() else None
 
 
-def _locked(path: Path) -> dict[str, _Entry]:
-    """The dvc.lock entries of all items by name; empty without a readable dvc.lock."""
-    try:
-        stages = config.recorded(path.read_text(encoding="utf-8"))["stages"]
-        return {
-            name: _Entry(
-                dict(stage.get("params", {}).get("params.yaml", {})),
-                *({one["path"]: one.get("md5", "") for one in stage.get(kind, [])} for kind in ("deps", "outs")),
-            )
-            for name, stage in stages.items()
-        }
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
-        return {}
-
-
-def _took(entry: _Entry | None, path: Path, project: Path) -> bool:
+def _took(entry: Record | None, path: Path, project: Path) -> bool:
     """Whether what is at ``path`` now is what an item of the project took as its input there."""
     return entry is not None and _is(entry.deps, path, project)
 
 
-def _gave(entry: _Entry | None, path: Path, project: Path) -> bool:
+def _gave(entry: Record | None, path: Path, project: Path) -> bool:
     """Whether what is at ``path`` now is what an item of the project left there."""
     return entry is not None and _is(entry.outs, path, project)
 
 
-def _is(known: dict[str, str], path: Path, project: Path) -> bool:
+def _is(known: dict[str, str | None], path: Path, project: Path) -> bool:
     digest = known.get(path.relative_to(project).as_posix())
     return digest is not None and digest == files.dvc_digest(path)

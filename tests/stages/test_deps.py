@@ -18,10 +18,10 @@ from sglr.config.fields import ROOMS
 
 STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze", "report")
 ORDER = (
-    "config", "files", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels", "weights",
-    "training", "evaluation", "information", "report", "exchange", "tracking", "presets", "space", "duration",
-    "running", "status", "doctor", "image_files", "predicting", "fingerprint", "given", "fitting", "measuring",
-    "terminal", "cli", "__main__",
+    "config", "files", "project", "processes", "random", "threat", "models", "data", "attacks", "objectives", "labels",
+    "weights", "training", "evaluation", "information", "report", "exchange", "tracking", "presets", "space",
+    "duration", "running", "interrupted", "status", "doctor", "image_files", "predicting", "fingerprint", "given",
+    "fitting", "measuring", "terminal", "cli", "__main__",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch")
@@ -197,7 +197,7 @@ def bare(finished: Project, path: Path, stage: str) -> tuple[Project, dict[str, 
     """A folder with nothing but the deps of a stage (of sglr's item), and the item's entry of dvc.lock."""
     (entry,) = (finished.lock()[item] for item in (stage, f"{stage}@0", f"{stage}@sglr-0") if item in finished.lock())
     glue = ["params.yaml", "dvc.yaml", *(f"stages/{name}.py" for name in ("__init__", *GLUE))]
-    glue += ["sglr/__init__.py", "sglr/tracking", "sglr/processes.py", "sglr/space.py"]
+    glue += ["sglr/__init__.py", "sglr/tracking", "sglr/processes.py", "sglr/space.py", "sglr/project.py"]
     # Loading params.yaml imports the rooms of components.
     glue += ["sglr/threat.py", "sglr/random.py", *(f"sglr/{room}" for room in COMPONENT_ROOMS)]
     extra = {
@@ -224,6 +224,7 @@ def bare(finished: Project, path: Path, stage: str) -> tuple[Project, dict[str, 
     return project, entry
 
 
+@pytest.mark.slow
 def test_stages_run_on_their_deps_alone(finished: Project, tmp_path: Path):
     """In a folder with nothing but its deps each stage makes the same outs: it reads no file that dvc.yaml omits.
 

@@ -46,6 +46,7 @@ def finish(project: Project, expected: Project) -> Ended:
     return ended
 
 
+@pytest.mark.slow
 def test_the_forecast_of_a_training_covers_what_it_writes(forgotten: Callable[..., Project]):
     project = forgotten()
     assert project.call("python", "-m", "stages.train", "sglr", "0", SGLR_SNAPSHOT_SECONDS="0").status == 0

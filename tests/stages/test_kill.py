@@ -17,6 +17,7 @@ import pytest
 import yaml
 from study_project import EPOCHS, Ended, Project
 
+from sglr import status
 from stages import watch
 
 ITEM = "train@sglr-0"
@@ -107,6 +108,9 @@ def test_the_whole_group_is_killed_and_the_newest_snapshot_damaged(study: Killab
     for path in left:  # as in the middle of a write
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{")
+    (said,) = (one for one in status.status(study.path) if one.item == ITEM)
+    assert said.state == "interrupted"
+    assert re.fullmatch(rf"in epoch \d of {EPOCHS}; continues there", said.reasons[0])
     ended = study.quick.repro()
     assert f"{newest.relative_to(study.path)} is damaged" in ended.output
     _, epoch, steps_done = older.name.split("-")

@@ -1,0 +1,56 @@
+"""Items that were stopped before their end: how far they came, and whether they would be continued."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sglr import files
+from sglr.project import FINISHED, INPUTS, Inputs, Item, value_of
+
+
+@dataclass(frozen=True)
+class LeftBehind:
+    """What a run left: how far it came, in words, and what has changed since, so that it would not be continued."""
+
+    reached: str
+    differences: list[str]
+
+
+def left_behind(root: Path, item: Item, params: dict[str, Any]) -> LeftBehind | None:
+    """What is left of an item's unfinished runs: of one that would be continued, else of the latest; None if nothing.
+
+    Snapshots that a queued or temporary DVC experiment left are among them: they lie in the project, too.
+    """
+    found: list[tuple[float, Inputs, str]] = []
+    for path in (root / ".sglr" / "snapshots" / item.stage).glob(f"*/{INPUTS}"):
+        # Damaged, or removed at this moment by a stage.
+        with contextlib.suppress(files.FileError, OSError, LookupError, TypeError, ValueError, AttributeError):
+            inputs = Inputs.read(path)
+            reached = _reached(path.parent, inputs)
+            if inputs.item == item.name and reached and not (path.parent / FINISHED).exists():
+                found.append((path.stat().st_mtime, inputs, reached))
+    if not found:
+        return None
+    now = Inputs.now(item.name, {key: value_of(params, key) for key in item.keys}, item.deps, root)
+    for _, inputs, reached in found:
+        if inputs.hash == now.hash:
+            return LeftBehind(reached, [])
+    _, inputs, reached = max(found, key=lambda run: run[0])
+    return LeftBehind(reached, list(inputs.differences(now)))
+
+
+def _reached(folder: Path, inputs: Inputs) -> str | None:
+    """How far a run came; None where it left nothing that could be continued."""
+    stage = inputs.item.partition("@")[0]
+    if stage == "evaluate":
+        pieces = sum(1 for _ in folder.rglob("*.npz"))
+        return f"after {pieces} pieces" if pieces else None
+    snapshots = sorted(path.name for path in folder.glob("snapshot-*"))
+    if not snapshots:
+        return None
+    epoch = int(snapshots[-1].removeprefix("snapshot-").rpartition("-")[0])
+    epochs: int = inputs.values[stage]["epochs"]
+    if stage == "warmup" and inputs.values["warmup"]["objective"] == "standard":
+        epoch += epochs  # a natural warm-up's epochs end at 0
+    return f"in epoch {epoch} of {epochs}" if epoch <= epochs else "after its last epoch"
