@@ -8,10 +8,10 @@ ResNet alone; `throughput.py` has all sizes and precisions without a reference.
 """
 
 import argparse
-import os
 
-if "OMP_WAIT_POLICY" not in os.environ:  # as stages/__init__.py
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "4000")}
+from sglr import processes
+
+processes.let_threads_sleep()
 import commands
 import cost
 import parts
@@ -98,7 +98,7 @@ def others(part: str, asked: argparse.Namespace, device: torch.device) -> None:
             elif part == "evaluation":
                 parts.evaluation(min(rounds, 3), device, model, shape, 5000 if gpu else 500, 0 if asked.quick else 20)
             elif part == "autoattack":
-                parts.autoattack_time(device, model, shape, 256 if gpu else 8)
+                parts.autoattack_time(device, model, shape, 96 if gpu else 8)
             else:
                 parts.analysis(rounds, device, model, shape, 64)
 

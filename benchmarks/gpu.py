@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--data", type=lambda path: Path(path).resolve())
     parser.add_argument("--workers", type=int, default=0, help="processes of pytest, with pytest-xdist")
-    parser.add_argument("--device", help="what bench.py, step.py and training.py are given; cpu: to try this script")
+    parser.add_argument("--device", help="what every benchmark is given; cpu: to try this script")
     parser.add_argument("--tasks", nargs="*", help="these, in this order; default: those that matter most")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)

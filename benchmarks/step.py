@@ -11,12 +11,12 @@ profile of ours as text.
 
 import argparse
 import contextlib
-import os
 from functools import cache
 from pathlib import Path
 
-if "OMP_WAIT_POLICY" not in os.environ:  # as stages/__init__.py
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "4000")}
+from sglr import processes
+
+processes.let_threads_sleep()
 import torch
 from layout import CLOCKS, ROOT, Table, head, in_turns, require, reserved, use_clock
 from matrix import Counted, rate
@@ -85,7 +85,8 @@ def section(asked: argparse.Namespace, device: torch.device) -> None:
         for compiled in asked.compile.split(","):
             if {"at", "sglr"} <= set(asked.methods.split(",")):
                 extra(table, asked, device, precision, compiled)
-            measuring(table, asked, device, precision, compiled)
+            if not asked.profile:  # which is about the step, and each case is compiled anew
+                measuring(table, asked, device, precision, compiled)
 
 
 class Case:

@@ -8,10 +8,10 @@ known, what matters most first. Before the first one an eager step is compared w
 """
 
 import argparse
-import os
 
-if "OMP_WAIT_POLICY" not in os.environ:  # as stages/__init__.py
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "4000")}
+from sglr import processes
+
+processes.let_threads_sleep()
 import statistics
 
 import torch

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
         objectives as objectives,
     )
     from sglr import (
+        random as random,
+    )
+    from sglr import (
         threat as threat,
     )
     from sglr import (
@@ -66,6 +69,7 @@ _ROOMS = (
     "labels",
     "models",
     "objectives",
+    "random",
     "threat",
     "training",
     "weights",

@@ -79,11 +79,13 @@ def doctor(as_json: bool) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
-    from sglr import doctor as examination
     from sglr import processes
 
     # What it times is a stage's work, which is done so.
+    processes.let_threads_sleep()
     processes.keep_freed_memory()
+    from sglr import doctor as examination
+
     colours = {"ok": "green", "warning": "yellow", "problem": "red"}
     found = examination.examine(Path())
     if as_json:

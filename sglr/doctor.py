@@ -18,6 +18,7 @@ Level = Literal["ok", "warning", "problem"]
 PACKAGES = {
     "training": ("safetensors", "filelock", "tqdm"),
     "the pipeline": ("dvc", "mlflow", "psutil", "matplotlib", "jinja2", "pandas", "ruamel.yaml"),
+    "MLflow's system metrics of GPUs": ("nvidia-ml-py",),
     "AutoAttack and Square Attack": ("pyautoattack",),
     "intervals over seeds and temperatures": ("scipy",),
     "`sglr predict`": ("pillow",),

@@ -1,5 +1,9 @@
 """Training a method on arrays, without a pipeline: ``sglr.train``."""
 
+import os
+import platform
+import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sglr import given, models, processes
+import sglr
+from sglr import files, given, models, processes
 from sglr.attacks.inputs import outside_inference_mode
 from sglr.config import Config
+from sglr.data import Split
+from sglr.fingerprint import fingerprint
 from sglr.given import AnyArray
+from sglr.project import value_of
 from sglr.threat import Threat
-from sglr.training import Plan, TrainingResult, fit
+from sglr.training import Plan, Snapshots, TrainingResult, fit
+from sglr.training.snapshots import interval
 
 NAME = "trained"
 # What a training on arrays reads of the params, beside the method: as the train stage, but for the thread count.
@@ -66,6 +75,7 @@ def train(
     params: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
+    snapshots: str | Path | None = None,
 ) -> Fitted:
     """Train a method on images with given labels, as the pipeline would.
 
@@ -85,12 +95,16 @@ def train(
         changes: Values to replace in the params, by dotted key: ``{"train.epochs": 30}``. Those that play no part here
             are refused: label noise, sizes of splits, experiment, kept epochs, everything about evaluation.
         device: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
+        snapshots: Folder in which the state is kept every SGLR_SNAPSHOT_SECONDS (30), until the end: the same call made
+            again continues a training that was interrupted. It may hold those of several trainings, which are told
+            apart by everything that they depend on.
 
     Raises:
         ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
             there.
         ValueError: The arrays cannot be used.
         TrainingError: As for ``sglr.training.fit``.
+        FileError: Snapshots cannot be written or read, or another process is at work on them.
 
     Warns:
         UserWarning: Values that are probably mistakes, such as milestones after the last epoch.
@@ -108,14 +122,61 @@ def train(
     config, chosen = _config(method, threat, params, changes or {}, validation is not None)
     channels, height, width = splits[0].x.shape[1:]
     spec = models.spec(config.model, num_classes=num_classes, shape=(channels, height, width))
-    model = models.initial(spec, seed)
-    continue_from = None
-    if config.methods[chosen].start == "warmup":
-        warm = fit(Plan.warm_up(config, seed), model.to(device), *splits, title="warm-up")
-        continue_from = warm.state if config.warmup.objective == "adversarial" else None
-    plan = Plan.training(config, config.methods[chosen], seed)
-    result = fit(plan, model.to(device), *splits, continue_from=continue_from, title=chosen)
-    return _fitted(result, spec)
+    training = _Training(config, chosen, seed, spec, device, splits)
+    if snapshots is None:
+        return _fitted(training.run(None), spec)
+    folder = Path(snapshots) / training.fingerprint()
+    with files.lock(folder / "lock", holder="another training with the same arguments"):
+        fitted = _fitted(training.run(folder), spec)
+        shutil.rmtree(folder, ignore_errors=True)
+    return fitted
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One method's training, after the warm-up that it begins with."""
+
+    config: Config
+    method: str
+    seed: int
+    spec: dict[str, Any]
+    device: torch.device
+    splits: list[Split]
+
+    def run(self, folder: Path | None) -> TrainingResult:
+        """What it leaves; with a folder it goes on from what is in it, and keeps its state there."""
+        model = models.initial(self.spec, self.seed).to(self.device)
+        chosen, continue_from = self.config.methods[self.method], None
+        if chosen.start == "warmup":
+            continue_from = self._warmed(model, folder)
+        return self._fit(Plan.training(self.config, chosen, self.seed), model, folder, self.method, continue_from)
+
+    def _warmed(self, model: nn.Module, folder: Path | None) -> dict[str, Any] | None:
+        """Put the model into the state it has after the warm-up; what a training continues, if it does."""
+        done = None if folder is None else folder / "warm-up.state"
+        if done is not None and done.is_file():
+            state = files.load_state(done)
+            model.load_state_dict(state["model"])
+            return state["continued"] or None
+        warm = self._fit(Plan.warm_up(self.config, self.seed), model, folder, "warm-up", None)
+        continued = warm.state if self.config.warmup.objective == "adversarial" else None
+        if done is not None:
+            files.save_state(done, {"model": model.state_dict(), "continued": continued or {}})
+        return continued
+
+    def _fit(
+        self, plan: Plan, model: nn.Module, folder: Path | None, title: str, continue_from: dict[str, Any] | None
+    ) -> TrainingResult:
+        seconds = interval(os.environ.get("SGLR_SNAPSHOT_SECONDS", "30"))
+        kept = None if folder is None else Snapshots(folder / title, seconds, warn=warnings.warn)
+        return fit(plan, model, *self.splits, snapshots=kept, continue_from=continue_from, title=title)
+
+    def fingerprint(self) -> str:
+        """Of everything that the result depends on, the code of this library included."""
+        asked = [value_of(self.config.model_dump(mode="json"), key) for key in (*_USED, f"methods.{self.method}")]
+        arrays = [part for split in self.splits for part in (split.x, split.given, split.true)]
+        code, versions = files.digest(Path(sglr.__file__).parent), [platform.python_version(), torch.__version__]
+        return fingerprint(asked, self.seed, self.spec, str(self.device), code, versions, arrays)[:32]
 
 
 def _fitted(result: TrainingResult, spec: dict[str, Any]) -> Fitted:

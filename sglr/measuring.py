@@ -1,7 +1,7 @@
 """Measuring any model on arrays, without a pipeline: ``sglr.robustness``."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 import sglr
 from sglr import files, given, processes
 from sglr.attacks.inputs import outside_inference_mode
-from sglr.config import Config, packages
+from sglr.config import Config, ConfigError, packages
+from sglr.config.errors import ModelError
 from sglr.data import Split
 from sglr.evaluation import Evaluation
 from sglr.evaluation.measurement import drawn_anew
 from sglr.evaluation.suite import evaluate_model
-from sglr.files import FileError
 from sglr.fingerprint import OpaqueError, fingerprint
 from sglr.threat import Threat
 
@@ -30,6 +30,9 @@ def robustness(
     y: given.AnyArray,
     *,
     threat: Threat | None = None,
+    attacks: str | Sequence[str] | Mapping[str, Any] | None = None,
+    n_examples: int | None = None,
+    batch_size: int | None = None,
     params: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
@@ -47,32 +50,43 @@ def robustness(
             torch.
         y: Their labels (n,), whole numbers from 0.
         threat: ``sglr.threat.Linf(8 / 255)`` or another ball; None where ``params`` or ``changes`` have the radius.
+        attacks: The suite: a name ("autoattack"), several, or what ``evaluate.attacks`` takes,
+            ``{"pgd20": {"name": "pgd", "steps": 20}}``. Default: the params'.
+        n_examples: How many of the images, from the first on, an attack is run on that does not say so itself.
+        batch_size: Images at once.
         params: Path of a params file, of which ``threat`` and ``evaluate`` are used. Default: the shipped one, with the
             radii of its sweep in proportion to the threat's.
         changes: Values to replace in the params, by dotted key:
-            ``{"evaluate.attacks": {"autoattack": "autoattack"}}``.
+            ``{"evaluate.sweep": None, "evaluate.sanity": None}`` leaves out all but the attacks.
         device: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
         journal: Folder in which finished pieces are kept, so that an interrupted run continues. It may hold those of
             several models and suites; models are told apart by everything that they hold, the globals of functions
             among it, not by the code of their classes: take another folder when that changes.
 
     Returns:
-        The evaluation, in which the model is called ``last``: ``found.metrics()["last"]["autoattack"]`` is an
-        accuracy, with its interval under ``["interval"]["last"]``; ``found.flags`` are reasons to doubt it;
-        ``found.correct["last"]`` has the outcome of every example.
+        The evaluation: ``found.accuracy("autoattack")`` and ``found.interval("autoattack")``; ``found.flags`` are
+        reasons to doubt them; ``found.correct["last"]`` has the outcome of every example under every attack (the one
+        model is called ``last``), ``found.metrics()`` everything as plain numbers.
 
     Raises:
         ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
             there; the attacks do not suit such data.
         TypeError: The model is not a module.
         ValueError: The arrays cannot be used; the model cannot be copied, or not be told from others by a journal.
-        FileError: The model's outputs cannot count (see ``sglr.evaluation.evaluate``).
+        ModelError: The model's outputs are no logits, NaN or infinite, or its weights do not stay as they are.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, found {type(model).__name__}: put a function into one")
     device = processes.device(str(device), "device")
     test = given.split(x, y, y, device, "x", "y")
-    changes = changes or {}
+    changes = dict(changes or {})
+    if isinstance(attacks, str):
+        attacks = [attacks]
+    if attacks is not None and not isinstance(attacks, Mapping):
+        attacks = {name: name for name in attacks}
+    for key, value in (("attacks", attacks), ("n_examples", n_examples), ("batch_size", batch_size)):
+        if value is not None and changes.setdefault(f"evaluate.{key}", value) is not value:
+            raise ConfigError(f"sglr.robustness: evaluate.{key} is given twice, as {key}= and among the changes")
     given.require_used(changes, _USED, (), "sglr.robustness")
     values = given.params(params)
     given.with_threat(values, threat, params, changes, "sglr.robustness")
@@ -85,9 +99,9 @@ def robustness(
     with torch.no_grad(), drawn_anew(config.evaluate.seed, device):
         logits = attacked(image)
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise FileError(f"the model gives no logits (n, classes), but {_form(logits)}")
+        raise ModelError(f"the model gives no logits (n, classes), but {_form(logits)}")
     if image._version != untouched:
-        raise FileError("the model changes the images it is given in place: let it compute new ones")
+        raise ModelError("the model changes the images it is given in place: let it compute new ones")
     classes, largest = logits.shape[1], int(test.true.max())
     if largest >= classes:
         raise ValueError(f"there is a label {largest}, but the model gives {classes} logits")

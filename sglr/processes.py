@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from sglr.config import ConfigError
 from sglr.config.errors import UserError
-from sglr.files import FileError
 
 if TYPE_CHECKING:
     import torch
 
 
 # Of glibc's malloc.h: from what size on memory is taken from the system each time, and is given back.
-_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _GIBIBYTE = -3, -1, 2**30
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
+# What is asked for; the largest that older versions take.
+_GIBIBYTE, _OLD_LIMIT = 2**30, 2**25
+# Of a helper's error: its pipe takes no more before somebody reads it, which happens after its end.
+_LONGEST = 4000
 # How long the first process has to find out by itself that another one failed.
 _GRACE = 30.0
 # After its own error, how long it checks whether the end of another process caused it.
@@ -116,14 +119,26 @@ def device_of(rank: int, device: "torch.device") -> "torch.device":
 def keep_freed_memory() -> None:
     """From now on memory that tensors leave is kept for the next ones, not given back to the system in between.
 
-    Else a step on a CPU may spend a third of its time on getting the same pages anew, and how much depends on what
-    the process allocated before. With glibc, for tensors below 1 GiB; nothing elsewhere.
+    Else a step on a CPU may spend a sixth to half of its time on getting the same pages anew, and how much depends on
+    what the process allocated before. With glibc, for tensors below 1 GiB (32 MiB in older versions); nothing
+    elsewhere.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, _GIBIBYTE)
+        # The second alone would make it worse: glibc then stops adapting the first, which is small.
+        if mallopt is not None and any(mallopt(_M_MMAP_THRESHOLD, size) for size in (_GIBIBYTE, _OLD_LIMIT)):
             mallopt(_M_TRIM_THRESHOLD, _GIBIBYTE)
+
+
+def let_threads_sleep() -> None:
+    """OpenMP's threads wait for the next operation for a moment and then sleep, unless the user set how they wait.
+
+    Asleep at once, two are slower than one on small networks; waiting for long, as is usual, they make a busy machine
+    many times slower. To be called before torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 
 @contextlib.contextmanager
@@ -147,7 +162,7 @@ def alongside(helpers: int, work: Callable[..., None], *arguments: Any) -> Itera
         threading.Thread(target=guard.watch, daemon=True).start()
         try:
             yield
-        except (ConfigError, FileError):
+        except UserError:
             raise
         except Exception as error:
             # All this process may know of another one's end is that a connection is closed.
@@ -228,9 +243,9 @@ def _run(said: "SimpleQueue[str]", rank: int, work: Callable[..., None], argumen
     try:
         work(rank, *arguments)
     except Exception as error:
-        if not isinstance(error, ConfigError | FileError):
+        if not isinstance(error, UserError):
             traceback.print_exc()
-        said.put(str(error) or type(error).__name__)
+        said.put((str(error) or type(error).__name__)[:_LONGEST])
         sys.exit(1)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import yaml
 
 from sglr import config, files
+from sglr.config import packages
 
 INPUTS = "inputs.json"
 """Beside the snapshots of an item: what its result depends on."""
@@ -52,7 +53,7 @@ class Record:
 @dataclass(frozen=True)
 class Inputs:
     """Everything the result of an item depends on: the values of its keys, the SHA-256 of its deps by path, the
-    versions of Python and torch."""
+    versions of Python, torch and pyautoattack."""
 
     item: str
     values: dict[str, Any]
@@ -65,6 +66,8 @@ class Inputs:
         import torch
 
         versions = {"Python": platform.python_version(), "torch": torch.__version__}
+        if item.startswith("evaluate"):
+            versions["pyautoattack"] = packages.version("pyautoattack") or "none"
         return cls(item, values, {dep: files.digest(root / dep) for dep in deps}, versions)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import yaml
 import sglr
 from sglr import data, fitting, training
 from sglr.config.reader import validate
-from sglr.files import write_text
+from sglr.files import FileError, write_text
+from sglr.training import Snapshots, loop
 
 SMALL = {
     "train.epochs": 3, "train.batch_size": 20, "train.attack.steps": 2, "train.selection.steps": 2,
@@ -177,6 +179,59 @@ def test_changes_that_cannot_be_used_are_named(changes: dict, message: str):
 def test_changes_that_play_no_part_are_named(changes: dict, idle: str):
     with pytest.raises(sglr.config.ConfigError, match=f"^changes: {idle} would have no effect: .* methods.sglr"):
         sglr.train(*images(), changes=changes)
+
+
+class KilledError(Exception):
+    """As if the process was killed."""
+
+
+@pytest.mark.parametrize("warmup", [{"warmup.epochs": 1}, {"warmup.objective": "adversarial", "warmup.epochs": 1}])
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warmup: dict, after: int):
+    """In its warm-up, after it, and in its last epoch: the same bytes, and nothing is left behind."""
+    x, y = images()
+    call = {"changes": SMALL | warmup, "validation": (x[30:], y[30:])}
+    whole = sglr.train(x[:30], y[:30], **call)
+    monkeypatch.setenv("SGLR_SNAPSHOT_SECONDS", "0")
+    save, count = Snapshots.save, iter(range(1, 100))
+
+    def once(self: Snapshots, *state: Any) -> None:
+        save(self, *state)
+        if next(count) == after:
+            raise KilledError
+
+    monkeypatch.setattr(Snapshots, "save", once)
+    with pytest.raises(KilledError):
+        sglr.train(x[:30], y[:30], **call, snapshots=tmp_path)
+    other = sglr.train(x[:30], y[:30], **call, seed=1, snapshots=tmp_path)
+    assert other.history != whole.history
+    taken: list[int] = []
+    take_one = loop.take
+    monkeypatch.setattr(loop, "take", lambda *call: (taken.append(1), take_one(*call))[1])
+    found = sglr.train(x[:30], y[:30], **call, snapshots=tmp_path)
+    assert found.history == whole.history
+    for name, value in whole.last.state_dict().items():
+        assert torch.equal(found.last.state_dict()[name], value), name
+    # Two steps an epoch; three epochs, and the warm-up's, which an adversarial one takes off theirs.
+    assert len(taken) == (6 if "warmup.objective" in warmup else 8) - after
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_trainings_do_not_share_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    x, y = images()
+    messages: list[str] = []
+
+    def again(*arguments: Any, **keywords: Any) -> Any:
+        if not messages:
+            messages.append("")
+            with pytest.raises(FileError, match="another training with the same arguments holds"):
+                sglr.train(x, y, changes=SMALL, snapshots=tmp_path)
+        return fit(*arguments, **keywords)
+
+    fit = fitting.fit
+    monkeypatch.setattr(fitting, "fit", again)
+    sglr.train(x, y, changes=SMALL, snapshots=tmp_path)
+    assert messages
 
 
 def test_channels_may_come_last():

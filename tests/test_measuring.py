@@ -11,9 +11,9 @@ from torch import nn
 import sglr
 from sglr import evaluation, models
 from sglr.config import ConfigError
+from sglr.config.errors import ModelError
 from sglr.config.reader import validate
 from sglr.data import Split
-from sglr.files import FileError
 
 THREAT = sglr.threat.Linf(25.5 / 255)
 QUICK = {
@@ -91,6 +91,22 @@ def test_it_is_what_the_pipeline_finds(params, tmp_path):
     found = sglr.robustness(model, X, Y, changes=QUICK)
     assert found.metrics() == expected.metrics()
     assert all(np.array_equal(found.correct["last"][name], of) for name, of in expected.correct["last"].items())
+
+
+@pytest.mark.parametrize("attacks", ["fgsm", ["fgsm"], {"fgsm": "fgsm"}])
+def test_the_suite_can_be_named(attacks):
+    rest = {"evaluate.sweep": None, "evaluate.sanity": None}
+    torch.manual_seed(0)
+    model = Theirs()
+    found = sglr.robustness(model, X, Y, threat=THREAT, attacks=attacks, n_examples=20, batch_size=7, changes=rest)
+    changes = rest | {"evaluate.attacks": {"fgsm": "fgsm"}, "evaluate.n_examples": 20, "evaluate.batch_size": 7}
+    assert found.metrics() == sglr.robustness(model, X, Y, threat=THREAT, changes=changes).metrics()
+    assert found.correct["last"].keys() == {"natural", "fgsm", "worst"} - ({"worst"} - found.correct["last"].keys())
+    assert found.accuracy("fgsm") == found.metrics()["last"]["fgsm"]
+    low, high = found.interval("natural")
+    assert 0 <= low <= found.accuracy("natural") <= high <= 1
+    with pytest.raises(ConfigError, match=r"evaluate\.n_examples is given twice, as n_examples= and among the changes"):
+        sglr.robustness(model, X, Y, threat=THREAT, n_examples=20, changes={"evaluate.n_examples": 10})
 
 
 def test_any_module_is_left_as_it_was():
@@ -236,10 +252,10 @@ def test_suites_can_be_used_again():
         ({"params": "nowhere.yaml"}, ConfigError, "cannot read nowhere.yaml"),
         ({"x": X / 25}, ValueError, r"x has values from 0 to 10\.2"),
         ({"y": Y[:7]}, ValueError, r"30 images \(x\), 7 labels \(y\)"),
-        ({"model": nn.Flatten(0)}, FileError, r"no logits \(n, classes\), but a tensor of shape \(64,\)"),
-        ({"model": Pair()}, FileError, r"no logits \(n, classes\), but tuple"),
+        ({"model": nn.Flatten(0)}, ModelError, r"no logits \(n, classes\), but a tensor of shape \(64,\)"),
+        ({"model": Pair()}, ModelError, r"no logits \(n, classes\), but tuple"),
         ({"y": Y + 1}, ValueError, "there is a label 10, but the model gives 10 logits"),
-        ({"model": InPlace()}, FileError, "the model changes the images it is given in place"),
+        ({"model": InPlace()}, ModelError, "the model changes the images it is given in place"),
         ({"model": Uncopied()}, ValueError, r"the model cannot be copied \(copy\.deepcopy\): cannot pickle"),
         (
             {"x": np.zeros((30, 8, 8, 4))},

@@ -38,7 +38,7 @@ def autoattack(
     y: Tensor,
     *,
     threat: Threat,
-    seed: int,
+    seed: int = 0,
     version: Version = "standard",
     batch_size: int = 250,
     member: str | None = None,

@@ -23,8 +23,8 @@ def pgd(
     y: Tensor,
     *,
     threat: Threat,
-    step_size: float,
-    steps: int,
+    step_size: float | None = None,
+    steps: int = 20,
     restarts: int = 1,
     loss: str | Loss = "ce",
     random_start: bool = True,
@@ -40,7 +40,7 @@ def pgd(
         x: Images (N, C, H, W) in [0, 1]. In half precision the ball is exact up to its rounding alone.
         y: Labels (N,), int64, or (N, ...) targets of a loss of one's own.
         threat: The ball, such as ``sglr.threat.Linf(8 / 255)``.
-        step_size: Length of a step, in the units of x.
+        step_size: Length of a step, in the units of x; None: a quarter of the radius.
         steps: Gradient steps.
         restarts: Attempts; each example keeps its worst case: the first that is misclassified, after which it is left
             alone, else the one of highest loss.
@@ -60,11 +60,12 @@ def pgd(
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
+    require_inputs(x, y, threat)
+    step_size = threat.eps / 4 if step_size is None else step_size
     if not 0 <= step_size < math.inf:
         raise ValueError(f"step_size must be a finite number of at least 0, found {step_size}")
     if restarts > 1 and (start is not None or not random_start):
         raise ValueError(f"restarts={restarts} needs a random start and no `start`: all would be the same attack")
-    require_inputs(x, y, threat)
     asked, x = named(loss), x.detach()
 
     def criterion(logits: Tensor, y: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ class PgdOptions(AttackOptions):
         return self.restarts * self.steps, self.restarts * self.steps
 
     def build(self, threat: Threat) -> Attack:
-        step_size = threat.eps / 4 if self.step_size_255 is None else self.step_size_255 / 255
+        step_size = None if self.step_size_255 is None else self.step_size_255 / 255
 
         def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
             return pgd(

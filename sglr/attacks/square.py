@@ -13,7 +13,7 @@ from sglr.threat import Threat
 
 @outside_inference_mode
 def square(
-    model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, seed: int, queries: int = 5000, restarts: int = 1
+    model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat, seed: int = 0, queries: int = 5000, restarts: int = 1
 ) -> Tensor:
     """Adversarial examples by random square-shaped changes; where none succeeds, x itself.
 

@@ -25,6 +25,10 @@ class ConfigError(UserError, ValueError):
     """A value in params.yaml that cannot be used; the message names key, value and what is allowed."""
 
 
+class ModelError(UserError, ValueError):
+    """A model whose outputs cannot count: no logits, other classes than the data's, weights that do not stay."""
+
+
 def for_users(error: Exception) -> str | None:
     """What a command shows of an error instead of a traceback; None for a bug, which keeps it."""
     if isinstance(error, UserError):

@@ -63,7 +63,7 @@ def audit(config: Config, data: Prepared, artifacts: Path, *, device: torch.devi
     were made; images of another method that break more of a model than its own attacks do (one-sided exact test).
     FileError names a file that is missing or does not fit.
     """
-    result = Audit()
+    result, test = Audit(), data.test(device)
     checkpoints = list(product(config.experiment.seeds, CHECKPOINTS))
     with full_precision():
         for seed, checkpoint in tqdm(checkpoints, desc="audit", unit="checkpoint", disable=None, leave=False):
@@ -81,7 +81,7 @@ def audit(config: Config, data: Prepared, artifacts: Path, *, device: torch.devi
                 for method in paths
             }  # fmt: skip
             for method, path in paths.items():
-                _model(config, data, path, method, seed, kept, result, device)
+                _model(config, test, path, method, seed, kept, result)
     return result
 
 
@@ -113,16 +113,15 @@ def rescore(
 
 
 def _model(
-    config: Config, data: Prepared, path: Path, method: str, seed: int, kept: dict[str, Kept], result: Audit,
-    device: torch.device,
-) -> None:  # fmt: skip
+    config: Config, test: Split, path: Path, method: str, seed: int, kept: dict[str, Kept], result: Audit
+) -> None:
     """Look at one model, and add what was found to ``result``."""
-    own, test = kept[method], data.test(device)
+    own = kept[method]
     n = len(own.correct)
     x, y = test.images(slice(0, n)), test.true[:n]
     item, checkpoint = path.parent.name, path.name
     ball = threat.of(config.threat)
-    model = models.load_model(path).to(device)
+    model = models.load_model(path).to(test.true.device)
     with unchanged(model, model_at(path)):
         natural = predictions(model, x, _BATCH)
         worst = {other: predictions(model, shown.images, _BATCH) for other, shown in kept.items()}

@@ -64,8 +64,9 @@ def hierarchical_bootstrap(
     examples contribute to the mean's variance, t are quantiles of Student's distribution. It is at least what pairs
     alone would leave: few seeds may agree by chance. Satterthwaite's degrees of freedom for the sum are not used: they
     take seeds that happen to agree for many. Below 20 contrasts that differ from the most frequent value nothing is
-    made narrower: percentiles that end at 0 would be drawn past it by one example that differs. With one seed examples
-    alone are redrawn, and the interval says nothing about other seeds.
+    made narrower: percentiles that end at 0 would be drawn past it by one example that differs. Where so few are not 0
+    that no sign test could tell them from 0 (five at 95%, all of one sign), the interval reaches to 0. With one seed
+    examples alone are redrawn, and the interval says nothing about other seeds.
 
     For two seeds and more it needs SciPy. Raises ValueError for no seeds, empty or non-finite arrays, shared examples
     of unequal number, resamples below 1.
@@ -84,6 +85,8 @@ def hierarchical_bootstrap(
     if _differing(contrasts) < _FEW:
         stretch = max(1.0, stretch)
     low, high = point + stretch * (ends - point)
+    if 2.0 ** (1 - sum(int(np.count_nonzero(contrast)) for contrast in contrasts)) > 1 - confidence:
+        low, high = min(low, 0.0), max(high, 0.0)
     return Interval(
         point=point,
         low=float(low),

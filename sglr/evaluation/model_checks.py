@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sglr import files
+from sglr.config.errors import ModelError
 from sglr.data import Images
 
 # Images on which predictions at two batch sizes are compared; a batch size that divides nothing else in use (half of
@@ -23,13 +24,13 @@ def model_at(path: Path) -> str:
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module, called: str) -> Iterator[None]:
-    """FileError that names the model where it is in train mode, or weights or buffers differ after the block."""
+    """ModelError that names the model where it is in train mode, or weights or buffers differ after the block."""
     if any(module.training for module in model.modules()):
-        raise files.FileError(f"{called} cannot be evaluated: part of it is in train mode.")
+        raise ModelError(f"{called} cannot be evaluated: part of it is in train mode.")
     before = _checksum(model)
     yield
     if _checksum(model) != before:
-        raise files.FileError(
+        raise ModelError(
             f"evaluating {called} changed its weights or batch-norm statistics: the outcomes do not count."
         )
 
@@ -38,8 +39,8 @@ def unchanged(model: nn.Module, called: str) -> Iterator[None]:
 def inspect(model: nn.Module, images: Tensor | Images, num_classes: int, batch_size: int, called: str) -> list[str]:
     """Warnings that make outcomes of this model doubtful, from its logits on the first 256 images (N, C, H, W).
 
-    Raises FileError that names the model, as it is ``called``, where they cannot count at all: images outside [0, 1],
-    another number of classes than the data's, logits that are NaN or infinite.
+    Raises ModelError that names the model, as it is ``called``, where they cannot count at all (another number of
+    classes than the data's, logits that are NaN or infinite); FileError for images outside [0, 1].
     """
     x = images[:_COMPARED]
     if not bool(((x >= -1e-6) & (x <= 1 + 1e-6)).all()):
@@ -47,12 +48,12 @@ def inspect(model: nn.Module, images: Tensor | Images, num_classes: int, batch_s
         raise files.FileError(f"the test images are not in [0, 1] (found {low:.3g} to {high:.3g}).")
     logits = torch.cat([model(part) for part in x.split(batch_size)])
     if logits.dim() != 2 or logits.shape[1] != num_classes:
-        raise files.FileError(
+        raise ModelError(
             f"{called} gives {list(logits.shape[1:])} numbers per image, but the data has {num_classes} classes."
         )
     broken = int((~logits.isfinite()).any(1).sum())
     if broken:
-        raise files.FileError(f"{called} gives NaN or infinite logits for {broken} of {len(x)} images.")
+        raise ModelError(f"{called} gives NaN or infinite logits for {broken} of {len(x)} images.")
     flags = []
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
         flags.append("the outputs look like probabilities, not logits: losses meant for logits lose their gradient")

@@ -26,6 +26,15 @@ class Evaluation:
     worst: dict[str, Outcome] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
 
+    def accuracy(self, attack: str, checkpoint: str = "last") -> float:
+        """The share of examples that stay correct under an attack, "natural" without one; KeyError for an unknown."""
+        return float(self.correct[checkpoint][attack].mean())
+
+    def interval(self, attack: str, checkpoint: str = "last") -> tuple[float, float]:
+        """Its 95% Wilson interval over the examples."""
+        ends = _interval(self.correct[checkpoint][attack])
+        return ends["low"], ends["high"]
+
     def metrics(self) -> dict[str, Any]:
         """Accuracies with 95% Wilson intervals, gaps best - last, counts and flags (the file contract)."""
         result: dict[str, Any] = _accuracies(self.correct)

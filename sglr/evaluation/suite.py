@@ -14,6 +14,7 @@ from sglr import files, models, processes, threat
 from sglr.attacks import REGISTRY
 from sglr.attacks.accuracy import LogitsError
 from sglr.config import Config
+from sglr.config.errors import ModelError
 from sglr.config.names import CHECKPOINTS, WORST
 from sglr.data import Images, Prepared, Split
 from sglr.evaluation.journal import NOWHERE, Journal
@@ -46,8 +47,8 @@ def evaluate(
     test split, in its order. With a ``journal`` folder, which must belong to these inputs alone, finished chunks are
     kept there and not repeated; ``on_resume`` is told how many pieces of work an earlier run left there. ``nproc``
     processes take chunks in turn; it needs a journal, and changes no outcome. FileError when a model is missing or does
-    not fit, the test split is empty, or a model's outputs cannot count (see ``model_checks.inspect``); ProcessError
-    when one of several processes fails; ConfigError for an attack that such data does not suit.
+    not fit, or the test split is empty; ModelError when a model's outputs cannot count (see ``model_checks``);
+    ProcessError when one of several processes fails; ConfigError for an attack that such data does not suit.
     """
     require_attackable(config, data.num_classes, data.shape)
     test = data.test(device)
@@ -99,12 +100,12 @@ def _evaluable(path: Path, device: torch.device) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def _counting(model: nn.Module, called: str) -> Iterator[None]:
-    """FileError that names the model where the block meets logits that cannot count, or changes it."""
+    """ModelError that names the model where the block meets logits that cannot count, or changes it."""
     try:
         with unchanged(model, called):
             yield
     except LogitsError as error:
-        raise files.FileError(f"{called} cannot be evaluated: {error}.") from error
+        raise ModelError(f"{called} cannot be evaluated: {error}.") from error
 
 
 def _model_flags(config: Config, model: nn.Module, test: Split, num_classes: int, name: str, called: str) -> list[str]:

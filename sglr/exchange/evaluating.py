@@ -11,7 +11,7 @@ from torch import nn
 
 import sglr
 from sglr import files, models, processes, threat
-from sglr.config import Config, ConfigError
+from sglr.config import Config, ConfigError, packages
 from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared, Split
 from sglr.evaluation.auditing import rescore
@@ -146,7 +146,8 @@ def evaluate_foreign(
         "versions": {"sglr": sglr.__version__, "torch": torch.__version__},
     }
     code = files.digest(Path(sglr.__file__).parent)
-    inputs = hashlib.sha256(json.dumps([source, spec, code, str(device)]).encode()).hexdigest()
+    attacks = packages.version("pyautoattack")
+    inputs = hashlib.sha256(json.dumps([source, spec, code, attacks, str(device)]).encode()).hexdigest()
     journal = folder / ".unfinished" / inputs[:32]
     result = evaluate(config, data, trained, device=device, journal=journal, nproc=nproc)
     # If what follows is interrupted, new numbers must not appear with the record of earlier ones.

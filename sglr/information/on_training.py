@@ -166,6 +166,7 @@ def _landscape(
     soft, device = targets[: settings.n_examples].float(), targets.device
     along = landscape.direction(model, torch_stream(analyze.seed, "landscape", device=device))
     radii = np.linspace(-settings.radius, settings.radius, settings.points).tolist()
+    radii[settings.points // 2] = 0.0  # the model itself, but for rounding
     given = run.train.given[torch.from_numpy(run.train_index[: len(soft)]).to(device)]
     examples = (seen["natural"].images[: len(soft)], given, soft)
 

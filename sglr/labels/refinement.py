@@ -75,7 +75,8 @@ class SelfGuidedRefinement:
             self._check(index, adversarial_probs, natural_probs, ratio)
         # Never below single precision, whatever the forward ran in.
         precision = torch.promote_types(adversarial_probs.dtype, self._p.dtype)
-        q = self.adversarial_weight * adversarial_probs.to(precision) + (1 - self.adversarial_weight) * natural_probs
+        adversarial, natural = adversarial_probs.to(precision), natural_probs.to(precision)
+        q = self.adversarial_weight * adversarial + (1 - self.adversarial_weight) * natural
         p = self.alpha * self._p[index].to(precision) + (1 - self.alpha) * q
         self._p[index] = p.to(self._p.dtype)
         return self._mix(p, index, ratio)

@@ -36,8 +36,8 @@ class Folded(nn.Module):
     cannot trace (its operations depend on values), that has hooks of its own, or that computes with tensors which are
     neither weights nor buffers, is used as it is, in the mode it is in. Python numbers are taken as they are now.
 
-    precision: of the folded convolutions but the first, which sees images, and stays in the model's. ``traced`` tells
-    whether it is a copy, and not the model as it is.
+    precision: of the folded convolutions, but for the network's first, which sees images, and stays in the model's.
+    ``traced`` tells whether it is a copy, and not the model as it is.
     """
 
     def __init__(self, model: nn.Module, precision: torch.dtype | None = None) -> None:
@@ -102,6 +102,7 @@ class Folded(nn.Module):
         modules = dict(traced.named_modules())
         calls = [node for node in traced.graph.nodes if node.op == "call_module"]
         once = [node for node in calls if sum(other.target == node.target for other in calls) == 1]
+        first = next((node for node in calls if isinstance(modules[str(node.target)], nn.Conv2d)), None)
         for node in once:
             norm, before = modules[str(node.target)], node.args[0]
             if before not in once or len(before.users) > 1:
@@ -111,8 +112,7 @@ class Folded(nn.Module):
                 continue
             if norm.running_mean is None or not norm.affine or _hooked(norm) or _hooked(convolution):
                 continue
-            first = not self._pairs
-            folded = _convolution_like(convolution, convolution.weight.dtype if first else precision)
+            folded = _convolution_like(convolution, convolution.weight.dtype if before is first else precision)
             self._pairs.append(_Pair(convolution, norm, folded))
             traced.set_submodule(str(before.target), folded)
             node.replace_all_uses_with(before)

@@ -12,8 +12,8 @@ PARTS = ("best", "last", "run")
 def summarise(study: Study) -> list[dict[str, Any]]:
     """One row per part (best, last, or run for the whole run), quantity and method.
 
-    Keys: checkpoint (the part), quantity, method, mean, deviation (None for one seed), and runs: per seed its value
-    and the low and high end of its interval, None where the analysis gave none.
+    Keys: checkpoint (the part), quantity, method, mean, deviation (None for one seed), seeds (with which it could be
+    measured), and runs: per seed its value and the low and high end of its interval, None where the analysis gave none.
     """
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for part in PARTS:
@@ -27,7 +27,7 @@ def summarise(study: Study) -> list[dict[str, Any]]:
     for (part, quantity, method), runs in found.items():
         mean, deviation = mean_std([run["value"] for run in runs])
         row = {"checkpoint": part, "quantity": quantity, "method": method, "mean": mean, "deviation": deviation}
-        rows.append({**row, "runs": runs})
+        rows.append({**row, "seeds": len(runs), "runs": runs})
     return rows
 
 

@@ -194,7 +194,7 @@ def _landscape(study: Study, kind: str) -> list[Plot]:
         axes.set_ylabel("nats")
         figure.legend(loc="outside lower center", ncols=2)
         words = (
-            f"{quoted(method)}: {dict(points).get(0.0, float('nan')):.3g} nats in the middle, {points[0][1]:.3g} and"
+            f"{quoted(method)}: {points[len(points) // 2][1]:.3g} nats in the middle, {points[0][1]:.3g} and"
             f" {points[-1][1]:.3g} at the ends."
             for method, (_, points) in found.items()
         )

@@ -44,6 +44,7 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
     yield from doubts(config)
     if study.has_best:
         yield from _early_best(study)
+        yield from _late_best(study)
         examples = counted(config.data.validation_size, "validation example")
         yield (
             f"Best epochs were chosen on {examples} {_chosen_under(study)}, never on the test set;"
@@ -65,6 +66,18 @@ def _early_best(study: Study) -> Iterator[str]:
             yield (
                 f"The best epoch of {quoted(method)} comes before its label policy acts (epoch {start}) with"
                 f" {len(early)} of {counted(len(items), 'seed')}: it is an epoch of training with the given labels."
+            )
+
+
+def _late_best(study: Study) -> Iterator[str]:
+    """For methods whose best epoch is the last, as where training is too short to overfit."""
+    for method in study.methods:
+        items = study.of(method)
+        late = [item for item in items if item.training["best_epoch"] == item.training["epochs"]]
+        if late:
+            yield (
+                f"The best epoch of {quoted(method)} is its last with {len(late)} of {counted(len(items), 'seed')}:"
+                " its gap there is 0 by construction."
             )
 
 
@@ -117,6 +130,12 @@ def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
         share = row["corrupted_share"]["mean"]
         if share:
             yield f"{quoted(row['method'])} turns {percent(share)}% of the correct training labels into wrong ones."
+    alone = [name for name in study.methods if config.methods[name].start == "initial"]
+    if config.warmup.objective == "standard" and config.warmup.epochs and 0 < len(alone) < len(study.methods):
+        yield (
+            f"{', '.join(map(quoted, alone))} began from the initial weights, the others after"
+            f" {counted(config.warmup.epochs, 'epoch')} of natural training, which no cost here counts."
+        )
     others = [name for name in study.methods if not config.methods[name].weights.trains_saved_weights]
     if others:
         yield (

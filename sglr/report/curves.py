@@ -1,5 +1,6 @@
 """Histories side by side: one quantity per epoch, method and seed; and the wide tables that DVC plots."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,12 +81,12 @@ def label_starts(study: Study) -> dict[str, int]:
 def wide(study: Study, quantity: str) -> list[dict[str, Any]]:
     """One row per epoch in which it was measured, one column per method: the mean over seeds of a quantity.
 
-    None where it was not measured: DVC draws no plot at all when a method has no column.
+    NaN where it was not measured: DVC draws no plot at all when a method has no column, and 0 where a cell is empty.
     """
     rows: dict[int, dict[str, Any]] = {}
     for method in study.methods:
         found = curve(study, method, quantity)
         for epoch, mean in zip(found.epochs.tolist(), found.mean.tolist(), strict=True):
             if not np.isnan(mean):
-                rows.setdefault(epoch, {"epoch": epoch, **dict.fromkeys(study.methods)})[method] = mean
+                rows.setdefault(epoch, {"epoch": epoch, **dict.fromkeys(study.methods, math.nan)})[method] = mean
     return [rows[epoch] for epoch in sorted(rows)]

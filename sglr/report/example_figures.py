@@ -154,8 +154,9 @@ def _confusion(study: Study, method: str) -> list[Plot]:
         axis.set_ylabel("true")
         wrong = shares - np.diag(np.diag(shares))
         row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+        most = f"Most often {names[row]} is taken for {names[column]} ({percent(wrong[row, column])}%)."
         described = (
-            f"Most often {names[row]} is taken for {names[column]} ({percent(wrong[row, column])}%). On the diagonal: "
+            f"{most if wrong[row, column] > 0 else 'No class is taken for another.'} On the diagonal: "
             + _shares(names, np.where(per_class > 0, np.diag(shares), np.nan))
         )
         return [plot(f"confusion-{method}", title, described + ".", figure)]

@@ -112,7 +112,8 @@ def _mark_epochs(axes: "Axes", study: Study, method: str, line: Curve | None) ->
         if points[name]:
             x, y = zip(*points[name], strict=True)
             axes.plot(x, y, marker, label=f"{name} epoch of a seed", ms=6, mfc=fill, mec=INK, ls="none", zorder=4)
-    return f" Best epochs: {', '.join(str(epoch) for epoch, _ in points['best'])}." if points["best"] else ""
+    chosen = [item.training["best_epoch"] for item in study.of(method) if item.training.get("best_epoch") is not None]
+    return f" Best epochs: {', '.join(map(str, chosen))}." if chosen else ""
 
 
 def _context(axes: "Axes", study: Study, methods: tuple[str, ...]) -> None:

@@ -72,7 +72,7 @@ def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
         sentence = f"{_capital(_under(attack))}, {quoted(method)} ends {_against(last, quoted(baseline))}."
         return {"method": method, "verdict": "no_best", "sentence": sentence, "accuracy": ""}
     change = _comparison(results, attack, method, "gap_reduction")
-    verdict = _judge(ours, theirs, change)
+    verdict = _judge(theirs, change)
     changes = "does not change significantly" if change["low"] <= 0 <= change["high"] else "changes"
     claim = CLAIMS[verdict].format(
         method=quoted(method), baseline=quoted(baseline), gap=gap_name(attack), under=_under(attack), changes=changes
@@ -90,12 +90,13 @@ def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
         "sentence": f"{sentence} {_left(ours)}" if verdict == "narrows" else sentence,
         "accuracy": (
             f"At the last epoch {quoted(method)} is {_against(last, quoted(baseline))}; compared with"
-            f" {quoted(baseline)} with early stopping, which costs nothing extra, it is {_against(stopped, 'that')}."
+            f" {quoted(baseline)} with early stopping, which takes no further training, it is"
+            f" {_against(stopped, 'that')}."
         ),
     }
 
 
-def _judge(ours: Row, theirs: Row, change: Row) -> str:
+def _judge(theirs: Row, change: Row) -> str:
     if theirs["low"] <= 0:
         return "no_gap"
     if change["low"] <= 0:
@@ -145,7 +146,11 @@ def _gap_of_baseline(results: Row, attack: str, baseline: str) -> str:
 def _alone(study: Study, results: Row, attack: str, method: str) -> str:
     row = _accuracy(results, attack, method)
     text = f"{quoted(method)} ends with {percent(row['last']['mean'])}% {_kind(attack)} accuracy {_under(attack)}"
-    if (gap := row["gap"]) is not None and gap["mean"] < 0:
+    gap = row["gap"]
+    if gap is not None and gap["low"] <= 0 <= gap["high"]:
+        text += f", not significantly different from its best epoch: the {gap_name(attack)} is"
+        text += f" {percent(gap['mean'])} points {bounds(gap)}"
+    elif gap is not None and gap["mean"] < 0:
         text += f", {percent(-gap['mean'])} points {bounds(_turned(gap))} above its best epoch: no {gap_name(attack)}"
     elif gap is not None:
         text += f", {percent(gap['mean'])} points {bounds(gap)} below its best epoch: the {gap_name(attack)}"

@@ -90,8 +90,9 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         ),
         PageSection(
             "classes", "Class by class",
-            text=["On the worst-case images of the first test examples, all seeds together: which classes hold, and"
-                  " what the others are mistaken for. Rows of a matrix are true classes, columns predicted ones."],
+            text=["On the worst-case images of the first test examples, under all attacks (those run on fewer"
+                  " examples, too), all seeds together: which classes hold, and what the others are mistaken for."
+                  " Rows of a matrix are true classes, columns predicted ones."],
             plots=plots["classes"],
         ),
         PageSection(
@@ -102,7 +103,8 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         ),
         PageSection(
             "transfer", "Images made for another model",
-            text=["A model with masked gradients can be broken by images crafted for another. Where that"
+            text=["Worst cases under all attacks, those run on fewer examples too."
+                  " A model with masked gradients can be broken by images crafted for another. Where that"
                   " happens more often than by its own attacks, a flag says so. Every image was scored again in a new"
                   " process, its range and distance measured."],
             tables=_some(tables, "transfer"),
@@ -115,7 +117,8 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         PageSection(
             "memorisation", "Memorisation of wrong labels",
             text=["Training examples whose given label is wrong (noisy): a network that memorises predicts the"
-                  " given label, one that generalises the true one."],
+                  " given label, one that generalises the true one. PGD moves images away from the given label, wrong"
+                  " ones too, which can only help the true one: its accuracy there is no robust accuracy."],
             plots=plots["memorisation"], tables=_some(tables, "memorisation"),
         ),
         PageSection(
@@ -170,7 +173,7 @@ def _controls(results: dict[str, Any]) -> str:
     if not any(row["quantity"] == "last_over_best" for row in results["comparisons"]):
         return others
     return (
-        f"{baseline} can also be stopped at its best epoch, which costs nothing extra: “last − best of"
+        f"{baseline} can also be stopped at its best epoch, which takes no further training: “last − best of"
         f" {baseline}” is that control; “best − best” stops both. {others}"
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from sglr.report.curves import of_saved_model
 from sglr.report.setting import beyond_keys, differences
 from sglr.report.spread import spread
 from sglr.report.study import Study
@@ -83,7 +84,10 @@ def _row(
 
 
 def _training_accuracy(study: Study, method: str) -> dict[str, Any] | None:
-    """Accuracy under attack at the end of training: {mean, deviation}; None for a method that attacks nothing."""
+    """Accuracy under attack at the end of training: {mean, deviation}; None for a method that attacks nothing, or whose
+    steps attack other weights than are saved."""
+    if not of_saved_model(study, method, "train/pgd"):
+        return None
     rows = [row for item in study.of(method) for row in item.history[-1:]]
     found = [row["train/pgd"] for row in rows if row.get("train/pgd") is not None]
     return spread(found) if found else None

@@ -4,7 +4,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sglr.report.table import Table
-from sglr.report.wording import ABSENT, bounds, count, interval, joined, number, number_spread, percent, quoted, spread
+from sglr.report.wording import (
+    ABSENT,
+    bounds,
+    count,
+    counted,
+    interval,
+    joined,
+    number,
+    number_spread,
+    percent,
+    quoted,
+    spread,
+)
 
 Row = dict[str, Any]
 DIFFERENCES = {
@@ -47,9 +59,11 @@ def _accuracy(results: Row) -> Table:
         records.append(_flat(row))
     measured = ("best", "last", "gap", "95% of gap") if has_best else ("last",)
     definition = "; gap = best − last, in points" if has_best else "; no best epoch without a validation split"
-    few = " Same N: only on the examples that the attack below it saw." if results["same_examples"] else ""
+    notes = " Same N: only on the examples that the attack below it saw." if results["same_examples"] else ""
+    if "worst" in results["attacks"]:
+        notes += " Worst: correct under every attack that was run on as many examples."
     return Table(
-        "comparison", f"Test accuracy in percent{_deviations(results)}{definition}.{few}",
+        "comparison", f"Test accuracy in percent{_deviations(results)}{definition}.{notes}",
         ("attack", "method", *measured, "seeds", "examples"), tuple(rows), records, labels=2, grouped=True,
     )  # fmt: skip
 
@@ -91,7 +105,7 @@ def _paired(results: Row) -> Table:
     baseline = quoted(results["experiment"]["baseline"])
     rows = tuple(
         (row["attack"], row["method"], str(row["seed"]), row["checkpoint"], str(row["only_method"]),
-         str(row["only_baseline"]), f"{row['p']:.2g}")
+         str(row["only_baseline"]), f"{row['p']:.2g}" if row["p"] else "< 1e-300")
         for row in results["paired"]
     )  # fmt: skip
     return Table(
@@ -174,7 +188,8 @@ def _memorisation(results: Row) -> Table:
     return Table(
         "memorisation",
         "Training examples at the last epoch: accuracy in percent of those with a wrong given label (noisy), against"
-        " the given and the true one, and of the others (clean); mean entropy of the targets in nats.",
+        " the given and the true one, and of the others (clean); mean entropy of the targets in nats. Under PGD images"
+        " lead away from the given label: against the true one that is no robust accuracy.",
         ("method", *(key.replace("/", ", ").replace("_", " against ").replace("pgd", "PGD") for key in kept)),
         rows if kept else (), [_flat(row) for row in found],
     )  # fmt: skip
@@ -231,7 +246,13 @@ def _passes(value: float) -> str:
 
 
 def _by_method(entry: Row, methods: list[str]) -> list[str]:
-    return [_spread(entry[method], number_spread) if method in entry else ABSENT for method in methods]
+    most = max(row["seeds"] for row in entry.values())
+
+    def cell(row: Row) -> str:
+        few = f"({counted(row['seeds'], 'seed')})" if row["seeds"] < most else ""
+        return joined(_spread(row, number_spread), few)
+
+    return [cell(entry[method]) if method in entry else ABSENT for method in methods]
 
 
 def _analysis(results: Row) -> Table:

@@ -57,7 +57,11 @@ def bounds(row: dict[str, Any]) -> str:
     low, high = row["low"], row["high"]
     if low == high:
         return "[no example differs]" if low == 0 else "[every example differs]"
-    return interval(low, high)
+    # An end that would be written as 0 and is not is what a reader looks at.
+    decimals = 1
+    while decimals < 4 and any(end and not _decimals(100 * end, decimals).strip("−0.,") for end in (low, high)):
+        decimals += 1
+    return interval(low, high, lambda end: _decimals(100 * (end or 0.0), decimals))
 
 
 def joined(*parts: str) -> str:

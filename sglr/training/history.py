@@ -91,8 +91,20 @@ def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int, team:
             model, x[part], y[part], robust, seed=seed + number, batch_size=_EVALUATION_BATCH, threat=plan.threat
         ).long()
 
+    said: list[LogitsError] = []
+
     def share(of: Callable[[int, Tensor], Tensor]) -> float | None:
-        return _share(team.fill(torch.zeros_like(y), _EVALUATION_BATCH, of))
+        def tried(number: int, part: Tensor) -> Tensor:
+            try:
+                return of(number, part)
+            except LogitsError as error:
+                said.append(error)
+                return torch.full_like(part, -1)
+
+        correct = team.fill(torch.zeros_like(y), _EVALUATION_BATCH, tried)
+        if bool((correct < 0).any()):  # in all processes, whoever met it
+            raise said[0] if said else LogitsError("the logits of validation images are NaN or infinite")
+        return _share(correct)
 
     row: dict[str, float | None] = {"val/natural": share(natural)}
     if epoch % plan.selection.every == 0 or epoch == plan.epochs:

@@ -45,7 +45,7 @@ def warm_up(
     if not team.leads:
         return
     models.save(model, folder / "model", _spec(config, data))
-    files.save_state(folder / CONTINUATION, result.state if adversarial else {})
+    files.save_state(folder / CONTINUATION, result.state or {} if adversarial else {})
     rows = [{"phase": "warmup", **row, "epoch": row["epoch"] - shift} for row in result.history]
     files.write_rows(folder / "history.csv", rows or [{"phase": None, "epoch": None}])
     files.write_json(folder / "metrics.json", {"epochs": len(rows), "last": _numbers(rows[-1]) if rows else None})

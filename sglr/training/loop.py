@@ -40,8 +40,8 @@ class TrainingResult:
     labels: dict[str, dict[str, Any]]
     """State of the label policy with each of these weights: "last", "best", "10" (a kept epoch)."""
     trace: dict[str, Tensor]
-    state: dict[str, Any]
-    """Everything a continuation needs (``fit(..., continue_from=state)``)."""
+    state: dict[str, Any] | None
+    """Everything a continuation needs (``fit(..., continue_from=state)``); None where the plan's epochs are over."""
 
 
 def fit(
@@ -279,7 +279,7 @@ class _Loop:
                 "index": self.traced,
                 "p": torch.stack(progress.trace) if progress.trace else targets[self.traced][None][:0],
             },
-            state=copy.deepcopy(capture(self.learner, self.progress)),
+            state=copy.deepcopy(capture(learner, progress)) if self.plan.until < self.plan.epochs else None,
         )
 
 

@@ -3,6 +3,7 @@
 Nothing in it waits for the device, but for torch's batch norm where several GPUs share its statistics.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -179,7 +180,9 @@ def _attack(
 ) -> Tensor:
     """Adversarial examples for this share of the batch; the model's modes and statistics stay as they are."""
     networks, settings = learner.networks, plan.attack
-    with attack_mode(learner.model, plan.attack_bn):
+    # A folded network has modes of its own.
+    folded = networks.folded is not None and networks.folded.traced
+    with contextlib.nullcontext() if folded else attack_mode(learner.model, plan.attack_bn):
         if networks.folded is not None:
             networks.folded.refresh()
         plain = learner.objective.attack_loss(networks.attacked, x)

@@ -64,9 +64,10 @@ class AveragedWeights(WeightPolicy):
         # lerp leaves equal values (normalisation) exactly equal.
         ours, theirs = zip(*pairs, *averaged, strict=True)
         torch._foreach_lerp_(ours, theirs, self._share(self._count))
-        for mine, live in buffers:
-            if self._buffers != "average" or not mine.is_floating_point():
-                mine.copy_(live)
+        copied = [pair for pair in buffers if self._buffers != "average" or not pair[0].is_floating_point()]
+        if copied:
+            mine, live = zip(*copied, strict=True)
+            torch._foreach_copy_(mine, live)
         self._count += 1
 
 

@@ -33,16 +33,20 @@ class AdversarialWeightPerturbation(WeightPolicy):
         saved = [weight.detach().clone() for weight in weights]
         directions = self._directions(model, gradients)
         try:
-            with torch.no_grad():
-                for weight, direction in zip(weights, directions, strict=True):
-                    norm = direction.norm()
-                    scale = torch.where(norm > 0, self._gamma * weight.norm() / norm, torch.zeros_like(norm))
-                    weight.add_(scale * direction)
+            if weights:
+                self._perturb(weights, directions)
             yield
         finally:
-            with torch.no_grad():
-                for weight, value in zip(weights, saved, strict=True):
-                    weight.copy_(value)
+            if weights:
+                with torch.no_grad():
+                    torch._foreach_copy_(weights, saved)
+
+    @torch.no_grad()
+    def _perturb(self, weights: list[Tensor], directions: tuple[Tensor, ...]) -> None:
+        # All tensors at once, which on a GPU spares some two hundred launches.
+        ours, theirs = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, directions))
+        scales = torch.where(theirs > 0, self._gamma * ours / theirs, torch.zeros_like(theirs))
+        torch._foreach_add_(weights, torch._foreach_mul(directions, list(scales.unbind())))
 
     def _directions(self, model: nn.Module, gradients: Gradients) -> tuple[Tensor, ...]:
         """Gradients of the loss, for each tensor of more than one dimension, on the copy."""
@@ -58,7 +62,7 @@ class AdversarialWeightPerturbation(WeightPolicy):
             return gradients(proxy, _moved(proxy))
 
 
-def _moved(model: nn.Module) -> list[nn.Parameter]:
+def _moved(model: nn.Module) -> list[Tensor]:
     """What is perturbed: the trained tensors of more than one dimension."""
     return [weight for weight in model.parameters() if weight.dim() > 1 and weight.requires_grad]
 

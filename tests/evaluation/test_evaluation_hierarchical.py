@@ -156,6 +156,17 @@ def test_one_example_a_seed_is_students_t_over_seeds(shared):
     assert found.high - found.low == pytest.approx(high - low)
 
 
+@pytest.mark.parametrize(("differing", "told"), [(1, False), (5, False), (6, True), (30, True)])
+def test_so_few_that_no_sign_test_could_tell_reach_to_zero(differing, told):
+    """2 / 2^5 = 0.0625: five of one sign are no evidence at 95%, however often they are resampled."""
+    one = np.zeros(200)
+    one[:differing] = 1.0
+    found = hierarchical_bootstrap([one])
+    assert found.low >= 0
+    assert (found.low > 0) == told
+    assert (hierarchical_bootstrap([-one]).high < 0) == told
+
+
 @pytest.mark.parametrize(("differing", "narrower"), [(19, False), (20, True)])
 def test_few_contrasts_that_differ_never_narrow_it(differing, narrower):
     """Ten seeds, each differing with other examples: all is the pairs' own, which percentiles count three times."""

@@ -8,6 +8,7 @@ from torch import nn
 
 from sglr import evaluation, files, models
 from sglr.attacks.accuracy import require_allowed
+from sglr.config.errors import ModelError
 from sglr.evaluation.model_checks import inspect, unchanged
 from sglr.models.precision import full_precision
 from sglr.threat import L2, Linf
@@ -48,7 +49,7 @@ def test_points_outside_the_box_do_not_count(value):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_logits_that_are_no_numbers_name_the_checkpoint(study, monkeypatch, value):
-    with pytest.raises(files.FileError, match=r"train.best gives NaN or infinite logits for 40 of 40"):
+    with pytest.raises(ModelError, match=r"train.best gives NaN or infinite logits for 40 of 40"):
         evaluate_with(study, monkeypatch, Output(lambda logits: logits * value))
 
 
@@ -61,12 +62,12 @@ def test_logits_that_break_under_attack_name_the_checkpoint(study, monkeypatch):
     model = Output()
     forward = model.forward
     model.forward = lambda x: forward(x) * broken(x)
-    with pytest.raises(files.FileError, match=r"train.best cannot be evaluated: the logits of \d+ of \d+ images"):
+    with pytest.raises(ModelError, match=r"train.best cannot be evaluated: the logits of \d+ of \d+ images"):
         evaluate_with(study, monkeypatch, model)
 
 
 def test_a_wrong_number_of_classes_is_said(study, monkeypatch):
-    with pytest.raises(files.FileError, match=r"train.best gives \[7\] numbers per image, but the data has 10 classes"):
+    with pytest.raises(ModelError, match=r"train.best gives \[7\] numbers per image, but the data has 10 classes"):
         evaluate_with(study, monkeypatch, Output(classes=7))
 
 
@@ -100,7 +101,7 @@ def test_a_model_that_changes_while_evaluated_does_not_count(study, monkeypatch)
             self.seen += 1
             return super().forward(x)
 
-    with pytest.raises(files.FileError, match=r"evaluating .*best changed its weights or batch-norm statistics"):
+    with pytest.raises(ModelError, match=r"evaluating .*best changed its weights or batch-norm statistics"):
         evaluate_with(study, monkeypatch, Counting())
 
 
@@ -108,9 +109,9 @@ def test_unchanged_sees_scalars_and_single_bits(tmp_path):
     model = nn.BatchNorm2d(2).eval()
     with unchanged(model, "the model"):
         model(torch.rand(2, 2, 3, 3))
-    with pytest.raises(files.FileError, match="changed"), unchanged(model, "the model"):
+    with pytest.raises(ModelError, match="changed"), unchanged(model, "the model"):
         model.num_batches_tracked += 1
-    with pytest.raises(files.FileError, match="changed"), unchanged(model, "the model"):
+    with pytest.raises(ModelError, match="changed"), unchanged(model, "the model"):
         model.weight.data[0] = float(np.nextafter(np.float32(1), np.float32(2)))
 
 

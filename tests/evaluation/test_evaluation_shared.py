@@ -16,6 +16,7 @@ from evaluation_study import CPU, make
 
 from sglr import evaluation, files, models, processes
 from sglr.config import ConfigError
+from sglr.config.errors import ModelError
 
 ATTACKS = {"fgsm": "fgsm", "apgd": {"name": "apgd", "steps": 3, "n_examples": 24}}
 
@@ -70,6 +71,19 @@ def test_what_one_of_them_says_is_the_error():
     with (
         pytest.raises(processes.ProcessError, match=r"process 1 of 2 failed with status 7"),
         processes.alongside(1, exit_with, 7),
+    ):
+        pass
+
+
+def fail_at_length(rank, length):
+    raise RuntimeError("x" * length)
+
+
+def test_a_long_error_holds_nothing_up():
+    """A compiler's may be longer than a pipe holds, which nobody reads before the process has ended."""
+    with (
+        pytest.raises(processes.ProcessError, match=r"process 1 of 2 failed: x{4000}\. Run it again"),
+        processes.alongside(1, fail_at_length, 100_000),
     ):
         pass
 
@@ -199,7 +213,7 @@ def test_a_model_that_gives_nan_is_named_before_others_begin(params, tmp_path, m
     model.head.weight.data.fill_(float("nan"))
     models.save(model, trained / "last", files.read_json(trained / "last/model.json"))
     monkeypatch.setattr(processes, "alongside", None)
-    with pytest.raises(files.FileError, match=r"the model at .*last gives NaN or infinite logits"):
+    with pytest.raises(ModelError, match=r"the model at .*last gives NaN or infinite logits"):
         evaluation.evaluate(config, prepared, trained, device=CPU, journal=tmp_path / "journal", nproc=2)
     assert not (tmp_path / "journal").exists()
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from sglr import evaluation, files, models
 from sglr.attacks import autoattack
+from sglr.config.errors import ModelError
 from sglr.threat import Linf, build
 
 EPS = 25.5 / 255
@@ -161,5 +162,5 @@ def test_a_model_in_train_mode_is_not_evaluated(study, monkeypatch):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.5)).eval()
     model[2].train()
     monkeypatch.setattr(models, "load_model", lambda path: model)
-    with pytest.raises(files.FileError, match=r"the model at .* cannot be evaluated: part of it is in train mode\."):
+    with pytest.raises(ModelError, match=r"the model at .* cannot be evaluated: part of it is in train mode\."):
         run(study)

@@ -50,7 +50,7 @@ def test_sentences_carry_the_numbers(make: Make) -> None:
     )
     assert "‘sglr’ is 20.0 points above ‘at’ [" in verdict["accuracy"]
     same = "it is not significantly different from that (0.0 points [no example differs])"
-    assert f"which costs nothing extra, {same}" in verdict["accuracy"]
+    assert f"which takes no further training, {same}" in verdict["accuracy"]
     assert "Under autoattack (20 test examples), ‘sglr’" in text
     assert "2 seeds × 200 test examples" in text
 
@@ -182,6 +182,14 @@ def test_one_method_has_nothing_to_compare_with(make: Make) -> None:
     assert headline["details"][0].startswith("‘at’ ends with 52.5% robust accuracy under pgd20, 20.0 points [")
     other = results_of(make(methods=("sglr",)))["headline"]
     assert "baseline ‘at’ is not among the methods listed" in other["details"][0]
+    # A gap that is not told from 0 is not claimed, in neither direction.
+    told = r", not significantly different from its best epoch: the robust overfitting gap is 0\.0 points \[−\d+\.\d, "
+    assert re.search(told, other["details"][0])
+    for last in ((139, 150), (141, 150)):
+        (said, *_) = results_of(make(("at",), correct={"at": {"best": (140, 150), "last": last}}))["headline"][
+            "details"
+        ]
+        assert "not significantly different from its best epoch" in said
 
 
 def test_without_attacks_nothing_is_said_of_robustness(make: Make) -> None:
@@ -221,6 +229,27 @@ def test_cautions_follow_from_the_facts(make: Make) -> None:
 
     said = " ".join(results_of(make(change=rising))["cautions"])
     assert "‘sglr’ mixes refined and given labels with a ratio that rises to 1.0: a reconstruction" in said
+
+
+def test_a_best_epoch_that_is_the_last_leaves_no_gap_to_speak_of(make: Make) -> None:
+    config, artifacts = make()
+    late = artifacts / "train/sglr-1/metrics.json"
+    late.write_text(json.dumps(json.loads(late.read_text()) | {"best_epoch": 6}))
+    sentence = "The best epoch of ‘sglr’ is its last with 1 of 2 seeds: its gap there is 0 by construction."
+    assert sentence in results_of((config, artifacts))["cautions"]
+    assert not any("is its last" in caution for caution in results_of(make())["cautions"])
+
+
+@pytest.mark.parametrize(
+    ("objective", "epochs", "said"), [("standard", 2, True), ("standard", 0, False), ("adversarial", 2, False)]
+)
+def test_methods_that_begin_from_other_weights_are_said(make: Make, objective: str, epochs: int, said: bool) -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["warmup"] |= {"objective": objective, "epochs": epochs}
+        values["methods"]["at"]["start"] = "initial"
+
+    sentence = "‘at’ began from the initial weights, the others after 2 epochs of natural training, which no cost"
+    assert any(sentence in caution for caution in results_of(make(change=change))["cautions"]) == said
 
 
 def test_the_checks_say_on_how_many_examples_they_were_made(make: Make) -> None:

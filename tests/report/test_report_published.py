@@ -185,6 +185,17 @@ def test_accuracy_on_training_images_stands_beside_theirs(make):
     assert found["at"]["mismatch"] == "ours is of the last epoch's training batches, as they were attacked"
 
 
+def test_accuracies_of_steps_with_other_weights_are_not_set_beside_theirs(make):
+    def edit(params):
+        cifar(params)
+        params["methods"]["sglr"] |= {"weights": "awp", "start": "initial"}
+
+    found = {row["method"]: row for row in rows(make, edit) if row["metric"] == "train_robust"}
+    assert found["at"]["ours"] is not None
+    assert found["sglr"]["ours"] is None
+    assert "not measured here" in found["sglr"]["mismatch"]
+
+
 def test_another_attack_is_not_theirs(make):
     def edit(params):
         cifar(params)

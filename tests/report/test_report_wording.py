@@ -41,6 +41,12 @@ def test_an_interval_without_width_says_why() -> None:
     assert wording.bounds({"low": -1.0, "high": 0.0}) == "[−100.0, 0.0]"
 
 
+def test_an_end_close_to_zero_shows_its_side() -> None:
+    assert wording.bounds({"low": 0.0004, "high": 0.05}) == "[0.04, 5.00]"
+    assert wording.bounds({"low": -0.00004, "high": 0.05}) == "[−0.004, 5.000]"
+    assert wording.bounds({"low": 1e-12, "high": 0.05}) == "[0.0000, 5.0000]"
+
+
 def test_plain_values() -> None:
     assert wording.plain({"name": "digits", "shape": [1, 8, 8], "flip": False, "map": None}) == (
         "name digits; shape 1, 8, 8; flip no; map –"

@@ -7,6 +7,7 @@ import pytest
 
 from sglr import report
 from sglr.report.study import read
+from sglr.report.tables import tables
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -31,6 +32,9 @@ def test_the_worst_case_is_shown_last_and_is_not_the_headline(make, tmp_path) ->
     (pgd,) = (row for row in found["accuracy"] if (row["attack"], row["method"]) == ("pgd20", "at"))
     # Whatever breaks under FGSM here breaks under PGD.
     assert (row["last"], row["gap"], row["examples"]) == (pgd["last"], pgd["gap"], 200)
+    said = "Worst: correct under every attack that was run on as many examples."
+    assert said in tables(found)["comparison"].caption
+    assert said not in tables(plain)["comparison"].caption
 
 
 def report_of(settings, artifacts, folder):

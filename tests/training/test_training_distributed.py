@@ -11,9 +11,10 @@ import torch
 from tiny_training import plan
 
 from sglr import models, processes
+from sglr.attacks.accuracy import LogitsError
 from sglr.config import ConfigError
 from sglr.data import Split
-from sglr.training import Interrupted, Plan, Snapshots, TrainingError, TrainingResult, fit
+from sglr.training import Interrupted, Plan, Snapshots, TrainingError, TrainingResult, fit, history
 from sglr.training.distributed import ALONE, Team, _require_own_gpu, shared, together
 
 CPU = torch.device("cpu")
@@ -86,6 +87,31 @@ def test_two_processes_end_where_one_does(params):
             assert [row[key] for key in known] == pytest.approx([wanted[key] for key in known], rel=1e-4, abs=1e-6), (
                 name
             )
+
+
+def broken_at(team: Team, device: torch.device, one: Plan, rank: int, monkeypatch: Any = None) -> None:
+    """The logits of validation images that one process looks at are not finite."""
+    history._EVALUATION_BATCH = 5  # of ten: one piece for each
+    found = history.finite_logits
+
+    def finite_logits(*arguments: Any) -> torch.Tensor:
+        if team.rank == rank:
+            raise LogitsError("those of 3 of 5 images are NaN")
+        return found(*arguments)
+
+    history.finite_logits = finite_logits
+    try:
+        with pytest.raises(TrainingError, match=r"after epoch 1 (those of 3 of 5 images are NaN|the logits of valid)"):
+            train(one, team)
+    finally:
+        history._EVALUATION_BATCH, history.finite_logits = 500, found
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_one_of_them_cannot_measure_ends_them_all(params, rank):
+    one = chosen(params, "sglr")
+    with together(2, CPU, broken_at, one, rank) as (team, device):
+        broken_at(team, device, one, rank)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

@@ -78,12 +78,13 @@ def test_averaging_leaves_a_constant_exactly_as_it_is():
 
 
 def test_swa_is_the_equal_average_of_the_epochs_ends(params):
-    plain = fit(plan(params, method("none"), keep_epochs=[1, 2, 3]), net(torch.float64), *splits(torch.float64))
-    swa = fit(plan(params, method("swa", start_epoch=2)), net(torch.float64), *splits(torch.float64))
+    live, alone = net(torch.float64), net(torch.float64)
+    plain = fit(plan(params, method("none"), keep_epochs=[1, 2, 3]), alone, *splits(torch.float64))
+    swa = fit(plan(params, method("swa", start_epoch=2)), live, *splits(torch.float64))
     for name in ("conv.weight", "conv.bias", "bn.weight", "bn.bias", "head.weight", "head.bias"):
         torch.testing.assert_close(swa.last[name], (plain.kept[2][name] + plain.kept[3][name]) / 2, msg=name)
-    # The live weights go their way undisturbed, and are what a continuation starts from.
-    assert equal(swa.state["model"], plain.state["model"])
+    # The live weights go their way undisturbed.
+    assert equal(live.state_dict(), alone.state_dict())
     assert swa.history[0] == plain.history[0]
 
 
@@ -107,14 +108,13 @@ def test_recomputed_statistics_are_those_of_the_average_on_the_training_images(p
 def test_what_is_saved_is_what_was_validated(params, name, buffers):
     """A new model with the saved weights, in eval mode, has the accuracies of the history's last row."""
     train, validation = splits()
-    result = fit(plan(params, method(name, buffers=buffers)), net(), train, validation)
-    loaded, live = Net(), Net()
+    live, loaded = net(), Net()
+    result = fit(plan(params, method(name, buffers=buffers)), live, train, validation)
     loaded.load_state_dict(result.last)
     loaded.eval()
     for split, key in ((train, "train/natural"), (validation, "val/natural")):
         share = (loaded(split.x).argmax(1) == split.given).float().mean().item()
         assert result.history[-1][key] == pytest.approx(share)
-    live.load_state_dict(result.state["model"])
     assert not torch.equal(live.conv.weight, loaded.conv.weight)
 
 
