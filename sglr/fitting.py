@@ -181,7 +181,7 @@ class _Training:
 
 def _fitted(result: TrainingResult, spec: dict[str, Any]) -> Fitted:
     def holding(weights: dict[str, Tensor]) -> nn.Module:
-        one = models.from_spec(spec, device="meta")
+        one = models.from_spec(spec, device="meta")  # no weights are allocated beside these
         one.load_state_dict(weights, assign=True)
         return one.eval()
 

@@ -36,6 +36,8 @@ def radius(norm: str, eps_255: float) -> float:
 
     Raises ConfigError below 1, within which no image file differs from another.
     """
+    if not math.isfinite(eps_255):
+        raise ConfigError(f"a radius of {eps_255}/255 is none: --eps must be a finite number.")
     if eps_255 < 1:
         raise ConfigError(
             f"a radius of {eps_255:g}/255 changes no image file, whose pixels are whole 255ths: give 1 or more with"
@@ -53,7 +55,7 @@ def attacked(model: nn.Module, x: Tensor, *, norm: str, eps_255: float, steps: i
     ball = threat.build(norm, eps_255 / 255)
     with torch.no_grad():
         label = model(x).argmax(1)
-    x_adv = pgd(model, x, label, threat=ball, step_size=ball.eps / 4, steps=steps, generator=torch_stream(0, "predict"))
+    x_adv = pgd(model, x, label, threat=ball, steps=steps, generator=torch_stream(0, "predict"))
     return _in_255ths(x, x_adv, norm, eps_255)
 
 

@@ -31,7 +31,8 @@ def correct_under(
     """
     outcomes = []
     for number, (part, labels) in enumerate(zip(x.split(batch_size), y.split(batch_size), strict=True)):
-        x_adv = attack(model, part, labels, seed=seed + number)
+        # A copy: an attack that works in place would move what its distance is measured from.
+        x_adv = attack(model, part.clone(), labels, seed=seed + number)
         require_allowed(x_adv, part, threat)
         natural, attacked = (finite_logits(model, seen, batch_size).argmax(1) for seen in (part, x_adv))
         outcomes.append((natural == labels) & (attacked == labels))
@@ -54,6 +55,8 @@ def finite_logits(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
 def require_allowed(x_adv: Tensor, x: Tensor, threat: Threat | None) -> None:
     """RuntimeError unless x_adv has the shape and type of x (N, ...), and each is finite, in [0, 1] and within its ball
     (and 1e-6 + 1e-5 eps)."""
+    if not isinstance(x_adv, Tensor):
+        raise RuntimeError(f"the attack returned {type(x_adv).__name__}, no tensor; its outcome does not count")
     if x_adv.shape != x.shape or x_adv.dtype != x.dtype:
         found, wanted = (f"{images.dtype} {tuple(images.shape)}" for images in (x_adv, x))
         raise RuntimeError(f"the attack returned {found} for images {wanted}; its outcome does not count")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sglr.attacks.inputs import outside_inference_mode, require_inputs
 from sglr.attacks.losses import FEWEST_FOR_DLR
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
+from sglr.models.precision import float32_by_default
 from sglr.threat import L2, Linf, Threat, per_image
 
 _LOGGER = "auto-attack"
@@ -144,7 +145,7 @@ def run(attacks: Any, x: Tensor, y: Tensor, batch_size: int, threat: Threat) -> 
     RuntimeError, the package's own, where logits of all x are tied and L2's Square Attack is one of several.
     """
     single = x.float().contiguous()
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+    with float32_by_default(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         try:
             x_adv, _ = attacks.run_standard_evaluation(single, y, batch_size=batch_size)
         except RuntimeError as error:

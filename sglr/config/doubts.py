@@ -8,6 +8,8 @@ from sglr.config.study import Config
 
 # With fewer validations than these, choosing a best epoch is unreliable.
 _CHOICES = 5
+# An L2 radius, in 255ths, shorter than a change of 20/255 in one pixel.
+_SHORT = 20
 # Attacks of so few steps may take longer ones: fast adversarial training does.
 _FEW_STEPS = 2
 
@@ -16,7 +18,7 @@ def doubts(config: Config) -> list[str]:
     """Warnings about params that do less than they seem to, each beginning with its key."""
     return [
         *_radius(config), *_steps(config), *_sweep(config), *_examples(config), *_schedule(config),
-        *_selection(config),
+        *_selection(config), *_baseline(config),
     ]  # fmt: skip
 
 
@@ -25,9 +27,24 @@ def _radius(config: Config) -> list[str]:
     if config.threat.norm == "linf" and not 1 <= eps <= 255:
         return [
             f"threat.eps_255 {eps:g} is {eps:g}/255, {'less than one step of a byte' if eps < 1 else 'all images'}:"
-            " radii are given in 255ths (8 for 8/255)."
+            " radii are given in 255ths (8 for 8/255; from Python Linf(8 / 255))."
+        ]
+    if config.threat.norm == "l2" and eps < _SHORT:
+        return [
+            f"threat.eps_255 {eps:g} is an L2 radius of {eps / 255:.2g}: radii are given in 255ths (127.5 for 0.5; from"
+            " Python L2(0.5))."
         ]
     return []
+
+
+def _baseline(config: Config) -> list[str]:
+    baseline, methods = config.report.baseline, config.experiment.methods
+    if len(methods) == 1 or baseline in methods:
+        return []
+    return [
+        f"report.baseline {baseline} is not among experiment.methods ({', '.join(methods)}): the report will compare"
+        " nothing."
+    ]
 
 
 def _steps(config: Config) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, Strict
+from pydantic import AfterValidator, Field
 
 from sglr.config.registry import in_room
 
@@ -30,8 +30,7 @@ Radius = Annotated[float, Field(gt=0, le=1e6)]
 BatchNormMode = Literal["eval", "train"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Compile = Literal["auto", "always", "never"]
-# YAML has lists only; frozen types want tuples.
-Epochs = Annotated[tuple[Positive, ...], Strict(False), AfterValidator(unique)]
+Epochs = Annotated[tuple[Positive, ...], AfterValidator(unique)]
 
 # Components: the options type of the named one, found in its room's registry (sglr.config.registry).
 ROOMS = {

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, Strict, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sglr.config.fields import Attack, Compile, Name, Positive, PositiveFloat, Radius, Seed, unique
 from sglr.config.names import WORST
@@ -13,7 +13,7 @@ from sglr.config.sections import TrainAttack
 class Sweep(Section):
     """Accuracy as a curve over the radius."""
 
-    eps_255: Annotated[tuple[Radius, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
+    eps_255: Annotated[tuple[Radius, ...], Field(min_length=1), AfterValidator(unique)]
     steps: Positive
 
 
@@ -85,7 +85,7 @@ class Analyze(Section):
     attack: TrainAttack
     ece_bins: Positive
     probe: Probe
-    index_noise: Annotated[tuple[PositiveFloat, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
+    index_noise: Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(unique)]
     gradients: Gradients
     sharpness: Sharpness | None
 

@@ -9,7 +9,8 @@ default.
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
-from typing import Any, Self, TypeVar
+from types import UnionType
+from typing import Any, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -33,6 +34,16 @@ class Section(BaseModel):
         hide_input_in_errors=True,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tuples_from_lists(cls, values: Any) -> Any:
+        """YAML has lists only; frozen types want tuples."""
+        if not isinstance(values, dict):
+            return values
+        tuples = {name for name, field in cls.model_fields.items() if _is_tuple(field.annotation)}
+        turned = {key: tuple(values[key]) for key in tuples & values.keys() if isinstance(values[key], list)}
+        return values | turned
+
     @model_validator(mode="after")
     def _held_by_float32(self) -> Self:
         for name, value in self:
@@ -40,6 +51,12 @@ class Section(BaseModel):
             if any(isinstance(number, float) and abs(number) > _LARGEST for number in values):
                 raise ValueError(f"{name}: numbers must lie within {_LARGEST:g}, the largest of float32")
         return self
+
+
+def _is_tuple(annotation: Any) -> bool:
+    """Whether a field takes a tuple, and no list."""
+    kinds = [get_origin(kind) or kind for kind in (annotation, *get_args(annotation))]
+    return tuple in kinds[: None if kinds[0] in (Union, UnionType) else 1] and list not in kinds
 
 
 class Options(Section):
@@ -63,7 +80,7 @@ class Registry:
 
         def decorate(options: OptionsT) -> OptionsT:
             for name in names:
-                if name in self._types:
+                if name in self._types and not _again(self._types[name], options):
                     raise ValueError(f"two {self.kind}s are called {name!r}")
                 self._types[name] = options
             return options
@@ -131,6 +148,18 @@ def in_room(room: str) -> BeforeValidator:
         return options.model_validate(value)
 
     return BeforeValidator(resolve)
+
+
+def _again(known: type[Options], options: type[Options]) -> bool:
+    """Whether a class is one of a script or notebook that was defined before, as when a cell is run again."""
+    return (
+        (known.__module__, known.__qualname__)
+        == ("__main__", options.__qualname__)
+        == (
+            options.__module__,
+            options.__qualname__,
+        )
+    )
 
 
 def _with_article(noun: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Strict, model_validator
+from pydantic import AfterValidator, Discriminator, Field, model_validator
 
 from sglr.config.fields import (
     BatchNormMode,
@@ -31,8 +31,8 @@ class Experiment(Section):
     """The methods compared, the seeds, and the name."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
-    methods: Annotated[tuple[Name, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
-    seeds: Annotated[tuple[Seed, ...], Strict(False), Field(min_length=1), AfterValidator(unique)]
+    methods: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(unique)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(unique)]
     threads: Threads
 
 

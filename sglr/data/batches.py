@@ -11,7 +11,7 @@ from sglr.random import torch_stream
 
 def order(n: int, *, seed: int, epoch: int) -> Tensor:
     """The order (n,) int64 in which epoch ``epoch`` of run ``seed`` visits n examples; the same on every device."""
-    return torch.randperm(n, generator=torch_stream(seed, "order", epoch))
+    return torch.randperm(n, generator=torch_stream(seed, "order", epoch), device="cpu")
 
 
 def batches(n: int, batch_size: int, order: Tensor | None = None) -> Iterator[Tensor]:

@@ -114,7 +114,8 @@ class Measurement:
 
     def _attacked(self, x: Tensor, y: Tensor, attack: Attack, seed: int, keep: int) -> Outcome:
         with captured_warnings() as warnings:
-            x_adv = attack(self.model, x, y, seed=seed)
+            # A copy: an attack that works in place would move what its distance is measured from.
+            x_adv = attack(self.model, x.clone(), y, seed=seed)
         require_allowed(x_adv, x, self.threat)
         return self._scored(x_adv, y, keep).warned(warnings)
 

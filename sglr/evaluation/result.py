@@ -54,13 +54,14 @@ def radius_key(eps_255: float) -> str:
     return short if float(short) == eps_255 else repr(float(eps_255))
 
 
-def write(result: Evaluation, folder: Path) -> None:
+def write(result: Evaluation, folder: str | Path) -> None:
     """Write what was found into a folder.
 
     ``metrics.json``; ``outcomes.npz``: bool per example, and the test indices they refer to; ``worst.npz``: per
     checkpoint, ``<checkpoint>/images`` (k, C, H, W) float32 of the first examples, with ``correct`` and ``margin``
     (k,), see ``Outcome``.
     """
+    folder = Path(folder)
     arrays = {f"{name}/{attack}": found[attack] for name, found in result.correct.items() for attack in found}
     arrays |= {f"index/{attack}": np.arange(len(outcome)) for attack, outcome in result.correct["last"].items()}
     arrays |= {f"sweep/{name}/{eps}": curve[eps] for name, curve in result.sweep.items() for eps in curve}

@@ -19,10 +19,27 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """
     from safetensors.torch import save
 
+    require_storable(state)
     tensors: dict[str, torch.Tensor] = {}
     plain = json.dumps(_pack(state, tensors))
     payload = save(tensors, metadata={"state": plain})
     write_bytes(path, hashlib.sha256(payload).digest() + payload)
+
+
+def require_storable(state: Any) -> None:
+    """TypeError for what ``save_state`` cannot write, or ``load_state`` would give back as something else."""
+    import torch
+
+    if isinstance(state, dict):
+        for key, value in state.items():
+            if not (key is None or isinstance(key, bool | int | float | str)):
+                raise TypeError(f"cannot store a key {key!r} in a state file, a {type(key).__name__}")
+            require_storable(value)
+    elif type(state) in (list, tuple):
+        for value in state:
+            require_storable(value)
+    elif not (state is None or isinstance(state, torch.Tensor | bool | int | float | str)):
+        raise TypeError(f"cannot store a {type(state).__name__} in a state file")
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -63,9 +80,7 @@ def _pack(value: Any, tensors: "dict[str, torch.Tensor]") -> Any:
         return [_pack(item, tensors) for item in value]
     if isinstance(value, tuple):
         return {"tuple": [_pack(item, tensors) for item in value]}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"cannot store a {type(value).__name__} in a state file")
+    return value
 
 
 def _unpack(value: Any, tensors: "dict[str, torch.Tensor]") -> Any:

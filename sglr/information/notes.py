@@ -103,3 +103,9 @@ def not_converged(iterations: int) -> str:
 def no_probe(reason: str) -> str:
     """Why the probe bound is absent."""
     return f"{PROBE} Left out here: {reason}."
+
+
+def no_second_derivative(reason: str) -> str:
+    """Why the curvature is absent."""
+    first = reason.strip().splitlines()[0] if reason.strip() else "it cannot be differentiated twice"
+    return f"The curvature is left out: a layer of this network has no second derivative in torch ({first[:200]})."

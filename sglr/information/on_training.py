@@ -1,5 +1,6 @@
 """Analysis of a checkpoint on its training images: memorisation, gradients, label information, curvature."""
 
+import copy
 import math
 from functools import partial
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sglr import threat
 from sglr.attacks import pgd
@@ -52,7 +54,14 @@ def training(
     _gradient_norms(run, checkpoint, model, findings, seen, targets, policy)
     _weights_information(run, checkpoint, model, findings, seen)
     if settings.sharpness:
-        _eigenvalues(run, model, findings, seen, targets)
+        try:
+            # On a copy: derivatives of derivatives leave their tensors in layers with hooks of their own.
+            with sdpa_kernel(SDPBackend.MATH):  # other forms of attention have first derivatives only
+                _eigenvalues(run, copy.deepcopy(model), findings, seen, targets)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            run.notes["sharpness"] = notes.no_second_derivative(str(error))
         _landscape(run, checkpoint, model, seen, targets)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from sglr.config import ConfigError
 from sglr.models.precision import float32_by_default
-from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape
+from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape, without_weights
 from sglr.random import derive
 
 FORMAT = 1
@@ -64,7 +64,7 @@ def initial(values: Any, seed: int) -> Classifier:
 
 
 def from_spec(values: Any, device: str = "cpu", *, generator_seed: int | None = None) -> Classifier:
-    """The untrained model that a ``spec`` describes, on ``device`` ('meta' allocates nothing).
+    """The untrained model that a ``spec`` describes, on ``device`` ('meta' allocates nothing, as ``without_weights``).
 
     ``generator_seed`` as for ``build``. Raises ConfigError (a ValueError) when it does not describe one.
     """
@@ -75,11 +75,12 @@ def from_spec(values: Any, device: str = "cpu", *, generator_seed: int | None = 
         raise ConfigError(f"format {values['format']!r} is not known; this version reads format {FORMAT}")
     if not isinstance(values["name"], str) or not isinstance(values["options"], dict) or "name" in values["options"]:
         raise ConfigError("name must be text and options a mapping of options")
+    asked = {"num_classes": values["num_classes"], "shape": values["shape"], "generator_seed": generator_seed}
+    options = _options(values["name"], values["options"])
+    if device == "meta":
+        return without_weights(lambda: build(options, **asked))
     with torch.device(device):
-        return build(
-            _options(values["name"], values["options"]), num_classes=values["num_classes"], shape=values["shape"],
-            generator_seed=generator_seed,
-        )  # fmt: skip
+        return build(options, **asked)
 
 
 def _unsavable(model: nn.Module) -> str | None:
@@ -87,6 +88,11 @@ def _unsavable(model: nn.Module) -> str | None:
     for path, module in model.named_modules():
         for name in sorted(module._non_persistent_buffers_set):
             return f"its buffer {f'{path}.{name}'.lstrip('.')} is not persistent"
+        # What a layer makes anew from parameters of its name before each forward, as older weight_norm does, is saved.
+        made = {name.rpartition("_")[0] for name in module._parameters}
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and name not in made:
+                return f"its tensor {f'{path}.{name}'.lstrip('.')} is neither a parameter nor a buffer"
     owners: dict[int, str] = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, torch.Tensor):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.parametrize import type_before_parametrizations as _kind
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,18 @@ class Folded(nn.Module):
         modules = dict(traced.named_modules())
         calls = [node for node in traced.graph.nodes if node.op == "call_module"]
         once = [node for node in calls if sum(other.target == node.target for other in calls) == 1]
+        elsewhere = [str(node.target) for node in traced.graph.nodes if node.op == "get_attr"]
         first = next((node for node in calls if isinstance(modules[str(node.target)], nn.Conv2d)), None)
         for node in once:
             norm, before = modules[str(node.target)], node.args[0]
             if before not in once or len(before.users) > 1:
                 continue
             convolution = modules[str(before.target)]
-            if not isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) or not isinstance(convolution, nn.Conv2d):
+            # No classes of their own, which may compute something else.
+            if type(norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm) or _kind(convolution) is not nn.Conv2d:
                 continue
+            if any(other.startswith((f"{before.target}.", f"{node.target}.")) for other in elsewhere):
+                continue  # the network computes with these weights in another place, too
             if norm.running_mean is None or not norm.affine or _hooked(norm) or _hooked(convolution):
                 continue
             folded = _convolution_like(convolution, convolution.weight.dtype if before is first else precision)
@@ -127,10 +132,10 @@ class _Tracer(fx.Tracer):
 
 
 def _traced(model: nn.Module) -> fx.GraphModule:
-    """The graph of a forward; ValueError where it leaves out the model's own hooks (those of layers are traced), or
-    holds other tensors than the model's own, which would not follow."""
-    if _hooked(model):
-        raise ValueError("the model has hooks")
+    """The graph of a forward; ValueError where it leaves out the model's own hooks (those of layers are traced) or
+    another forward than its class's, or holds other tensors than the model's own, which would not follow."""
+    if _hooked(model) or "forward" in vars(model):
+        raise ValueError("the model has hooks, or a forward of its own")
     before = set(vars(model))
     try:
         traced = fx.GraphModule(model, _Tracer().trace(model))

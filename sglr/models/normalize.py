@@ -3,7 +3,7 @@
 from typing import Annotated, Self
 
 import torch
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sglr.config import ConfigError, Section
@@ -13,13 +13,15 @@ from sglr.config.fields import PositiveFloat
 class Normalization(Section):
     """Per-channel mean and standard deviation of the images, in [0, 1] units."""
 
-    mean: Annotated[tuple[float, ...], Strict(False), Field(min_length=1)]
-    std: Annotated[tuple[PositiveFloat, ...], Strict(False)]
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: tuple[PositiveFloat, ...]
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean has {len(self.mean)} values, std {len(self.std)}: one of each per channel")
+        if max(self.mean) > 1:
+            raise ValueError(f"a mean of {max(self.mean):g}: images are in [0, 1], divide by 255")
         return self
 
 

@@ -1,6 +1,7 @@
 """What all models share: options, registry, and the form ``head(features(x))``."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import torch
 from pydantic import Field
@@ -13,6 +14,7 @@ from sglr.models.normalize import Normalization, layer
 REGISTRY = Registry("model")
 
 Shape = tuple[int, int, int]
+Built = TypeVar("Built", bound=nn.Module)
 Width = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -30,9 +32,18 @@ class ModelOptions(Options):
 
     def has_batch_norm(self, num_classes: int, shape: Shape) -> bool:
         """Whether the model that ``build`` makes keeps running statistics of the images it sees in train mode."""
-        with torch.device("meta"):
-            modules = list(self.build(num_classes, shape).modules())
+        modules = list(without_weights(lambda: self.build(num_classes, shape)).modules())
         return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in modules)
+
+
+def without_weights(build: Callable[[], Built]) -> Built:
+    """What ``build`` makes on the meta device, where nothing is allocated; on the CPU where it computes with values."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except RuntimeError:  # such as ``item`` in stochastic depth: there are no values
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            return build()
 
 
 class Classifier(nn.Module):

@@ -1,9 +1,6 @@
 """A small convolutional network for 8x8 digits and quick studies on 32x32 images (this project's own design)."""
 
-from typing import Annotated
-
 import torch.nn.functional as F
-from pydantic import Strict
 from torch import Tensor, nn
 
 from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape, Width
@@ -34,7 +31,7 @@ class SmallCNN(Classifier):
 class SmallCNNOptions(ModelOptions):
     """Channels of the two convolutions, units of the hidden layer, batch normalisation or not."""
 
-    channels: Annotated[tuple[Width, Width], Strict(False)] = (16, 32)
+    channels: tuple[Width, Width] = (16, 32)
     hidden: Width = 128
     batch_norm: bool = True
 

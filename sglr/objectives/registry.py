@@ -30,7 +30,11 @@ class Outputs:
 
 
 class Objective(ABC):
-    """One training loss."""
+    """One training loss.
+
+    A model that it is given may be folded, compiled, or called with other weights: call it, and do not look inside
+    (``model.features``, ``model.head``).
+    """
 
     attacks = True
     """Whether adversarial examples are made at all."""

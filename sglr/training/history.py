@@ -114,7 +114,7 @@ def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int, team:
 
 def traced_examples(train: Split, generator: torch.Generator) -> Tensor:
     """Positions (at most 64,) of the examples whose targets are traced: noisy and clean in equal parts if possible."""
-    order = torch.randperm(len(train), generator=generator)
+    order = torch.randperm(len(train), generator=generator, device="cpu")
     is_noisy = train.noisy.cpu()[order]
     noisy, clean = order[is_noisy], order[~is_noisy]
     half = min(TRACED // 2, len(noisy))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from sglr import files
 from sglr.attacks.accuracy import LogitsError
 from sglr.data import Split, batches, order
 from sglr.models.checkpoint import unwrap
@@ -118,6 +119,7 @@ class _Loop:
         self.on_resume, self.on_epoch, self.should_stop, self.title = on_resume, on_epoch, should_stop, title
         self.team = team
         self.learner = Learner.build(plan, model, train.given, self._count_classes(model), team)
+        _require_storable(self.learner)
         self.progress = Progress()
         self.kept: dict[int, dict[str, Any]] = {}
         self.all = torch.arange(len(train), device=train.given.device)
@@ -216,7 +218,13 @@ class _Loop:
         self.on_epoch(row)
 
     def _evaluated(self) -> nn.Module:
-        return unwrap(self.learner.weights.evaluated(self.learner.model))
+        found = unwrap(self.learner.weights.evaluated(self.learner.model))
+        if found.state_dict().keys() != self.learner.model.state_dict().keys():
+            raise TrainingError(
+                f"{type(found).__name__}, which the weight policy gives to evaluate, has not the names of the model's"
+                " weights: it must be a copy of the model, or torch's own wrapper around one (AveragedModel)"
+            )
+        return found
 
     def _images(self) -> Iterator[Tensor]:
         # A team's batch norm takes its statistics from the shares of all.
@@ -281,6 +289,18 @@ class _Loop:
             },
             state=copy.deepcopy(capture(learner, progress)) if self.plan.until < self.plan.epochs else None,
         )
+
+
+def _require_storable(learner: Learner) -> None:
+    """TrainingError where what is kept of a policy could not be kept."""
+    for name, policy in (("label", learner.labels), ("weight", learner.weights)):
+        try:
+            files.require_storable(policy.state_dict())
+        except TypeError as error:
+            raise TrainingError(
+                f"the state_dict of the {name} policy, {type(policy).__name__}: {error}. It may hold tensors, numbers,"
+                " texts and None, in dicts, lists and tuples"
+            ) from error
 
 
 def _percent(share: float | None) -> str:

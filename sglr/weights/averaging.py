@@ -59,7 +59,9 @@ class AveragedWeights(WeightPolicy):
     def _update(self, model: nn.Module) -> None:
         pairs = list(zip(self._average.parameters(), model.parameters(), strict=True))
         buffers = list(zip(self._average.buffers(), model.buffers(), strict=True))
-        # Whole numbers (batch norm's counters) are taken over.
+        # Whole numbers (batch norm's counters, parameters that are not trained) are taken over.
+        buffers += [pair for pair in pairs if not pair[0].is_floating_point()]
+        pairs = [pair for pair in pairs if pair[0].is_floating_point()]
         averaged = [pair for pair in buffers if self._buffers == "average" and pair[0].is_floating_point()]
         # lerp leaves equal values (normalisation) exactly equal.
         ours, theirs = zip(*pairs, *averaged, strict=True)

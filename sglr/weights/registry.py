@@ -31,7 +31,8 @@ class WeightPolicy:
         """Called at the end of each epoch; ``images`` gives the training images in batches, in order."""
 
     def evaluated(self, model: nn.Module) -> nn.Module:
-        """The model that is validated, selected and saved: the live one or an average of it, perhaps in a wrapper."""
+        """The model that is validated, selected and saved: the live one or an average of it, perhaps in torch's wrapper
+        (``AveragedModel``)."""
         return model
 
     def state_dict(self) -> dict[str, Any]:
