@@ -223,6 +223,8 @@ def test_a_radius_no_image_file_can_show_is_refused(project, params):
     arguments = ("predict", image(project / "a.png"), "--model", "artifacts/train/at-0/last", "--attack")
     result = call(*arguments, "--eps", "0.5")
     assert (result.exit_code, "0.5/255 changes no image file" in result.output) == (1, True), result.output
+    for radius in ("nan", "inf"):
+        assert f"a radius of {radius}/255 is none" in call(*arguments, "--eps", radius).output
     params["threat"] = {"norm": "l2", "eps_255": 0.9}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     result = call(*arguments)

@@ -11,6 +11,7 @@ import torch
 
 import sglr
 from sglr import files, processes, training
+from sglr.config import errors
 from sglr.config.errors import for_users
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,13 @@ def test_names_can_be_found():
 
 
 def test_what_a_user_can_put_right_has_one_base():
-    for error in (sglr.config.ConfigError, files.FileError, processes.ProcessError, training.TrainingError):
+    for error in (
+        sglr.config.ConfigError,
+        errors.ModelError,
+        files.FileError,
+        processes.ProcessError,
+        training.TrainingError,
+    ):
         assert issubclass(error, sglr.UserError)
 
 

@@ -8,8 +8,8 @@ from sglr.config.study import Config
 
 # With fewer validations than these, choosing a best epoch is unreliable.
 _CHOICES = 5
-# An L2 radius, in 255ths, shorter than a change of 20/255 in one pixel.
-_SHORT = 20
+# An L2 radius, in 255ths: 0.05, shorter than any that is in use.
+_SHORT = 12.75
 # Attacks of so few steps may take longer ones: fast adversarial training does.
 _FEW_STEPS = 2
 

@@ -1,7 +1,9 @@
 """Analysis of a checkpoint on its training images: memorisation, gradients, label information, curvature."""
 
+import contextlib
 import copy
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -56,7 +58,7 @@ def training(
     if settings.sharpness:
         try:
             # On a copy: derivatives of derivatives leave their tensors in layers with hooks of their own.
-            with sdpa_kernel(SDPBackend.MATH):  # other forms of attention have first derivatives only
+            with _differentiable_twice():
                 _eigenvalues(run, copy.deepcopy(model), findings, seen, targets)
         except torch.OutOfMemoryError:
             raise
@@ -164,6 +166,18 @@ def _eigenvalues(
         findings.mean(f"sharpness/{kind}", curved.contributions)
         if not curved.converged:
             run.notes["sharpness/converged"] = notes.not_converged(settings.iterations)
+
+
+@contextlib.contextmanager
+def _differentiable_twice() -> Iterator[None]:
+    """Within the block attention is computed by operations that have second derivatives; its faster forms have none."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _landscape(

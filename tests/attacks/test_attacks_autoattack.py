@@ -6,6 +6,7 @@ from torch import nn
 
 from sglr.attacks.accuracy import require_allowed
 from sglr.attacks.autoattack import autoattack, captured_warnings
+from sglr.attacks.square import square
 from sglr.threat import L2, Linf
 
 
@@ -60,3 +61,16 @@ def test_the_version_for_randomised_defences_needs_three_classes_only():
     assert not any("targets instead of 9" in warning for warning in warnings)
     with pytest.raises(ValueError, match="AutoAttack standard: its DLR losses need at least 4 classes, there are 3"):
         autoattack(model, x, y, threat=Linf(0.3), seed=0)
+
+
+def test_the_default_type_of_the_caller_makes_no_difference():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(25, 5)).eval(), torch.rand(8, 1, 5, 5)
+    y = model(x).argmax(1)
+    found = square(model, x, y, threat=Linf(0.1), queries=20)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(square(model, x, y, threat=Linf(0.1), queries=20), found)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)

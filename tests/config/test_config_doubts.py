@@ -13,6 +13,17 @@ from sglr.given import put
     [
         ("threat", {"eps_255": 8 / 255}, "threat.eps_255 0.0313725 is 0.0313725/255, less than one step of a byte"),
         ("threat", {"eps_255": 300}, "threat.eps_255 300 is 300/255, all images"),
+        (
+            "threat",
+            {"norm": "l2", "eps_255": 0.5},
+            "threat.eps_255 0.5 is an L2 radius of 0.002: radii are given in 255",
+        ),
+        (
+            "experiment",
+            {"methods": ["sglr", "trades"]},
+            "report.baseline at is not among experiment.methods (sglr, trades)",
+        ),
+        ("experiment", {"methods": ["sglr"]}, None),
         ("train", {"epochs": 40}, "milestones 45 come after the last of 40 epochs: the learning rate drops less often"),
         ("train", {"epochs": 10}, "milestones 30, 45 come after the last of 10 epochs: the learning rate never drops"),
         (
@@ -25,8 +36,8 @@ from sglr.given import put
 def test_each_is_said_with_its_key(params, section, change, said):
     params[section] |= change
     params["evaluate"]["sweep"] = None
-    (found,) = doubts(validate(params))
-    assert said in found
+    found = doubts(validate(params))
+    assert [said in doubt for doubt in found] == ([True] if said else [])
 
 
 def test_what_is_shipped_raises_none(params):
@@ -69,8 +80,8 @@ def test_what_does_not_go_with_the_radius_or_the_examples(params, name):
     assert [text[: len(start)] for text, start in zip(found, said, strict=True)] == said
 
 
-def test_small_l2_balls_and_last_milestones_are_meant(params):
-    params["threat"] = {"norm": "l2", "eps_255": 0.5}
-    params["evaluate"]["sweep"]["eps_255"] = [0.25, 0.5]
+def test_usual_l2_balls_and_last_milestones_are_meant(params):
+    params["threat"] = {"norm": "l2", "eps_255": 12.75}
+    params["evaluate"]["sweep"]["eps_255"] = [12.75, 127.5]
     params["train"]["epochs"] = 45
     assert doubts(validate(params)) == []

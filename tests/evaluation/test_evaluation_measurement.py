@@ -6,7 +6,7 @@ import torch
 from evaluation_study import Output
 from torch import Tensor, nn
 
-from sglr.attacks import REGISTRY, AttackOptions
+from sglr.attacks import REGISTRY, AttackOptions, correct_under
 from sglr.evaluation.measurement import Measurement
 from sglr.threat import Linf, Threat
 
@@ -117,3 +117,44 @@ def test_a_random_start_is_that_of_the_seed_and_the_chunk():
     whole = Measurement(model, x, y, options, Linf(0.01), seed=5, chunk=4, keep=8).whole()
     second = Measurement(model, x[4:], y[4:], options, Linf(0.01), seed=6, chunk=4, keep=4).whole()
     np.testing.assert_array_equal(whole.images[4:], second.images)
+
+
+class InPlace(Shift):
+    """The usual slip: ``detach`` without a copy."""
+
+    def build(self, threat: Threat):
+        def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:
+            x = x.detach()
+            x[:, 0, 0, 0] += self.by
+            return x
+
+        return attack
+
+
+def test_an_attack_that_works_in_place_moves_nothing_that_it_is_measured_from():
+    kept = X.clone()
+    assert measured(InPlace(name="in place", by=0.15)).whole().correct.tolist() == [
+        True,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
+    with pytest.raises(RuntimeError, match=r"longer than eps 0\.45"):
+        measured(InPlace(name="in place", by=0.5), n=1).whole()
+    attack = InPlace(name="in place", by=0.5).build(Linf(0.45))
+    with pytest.raises(RuntimeError, match=r"longer than eps 0\.45"):
+        correct_under(FirstPixel(), X[:1], Y[:1], attack, seed=0, batch_size=1, threat=Linf(0.45))
+    assert torch.equal(X, kept)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"), [(None, "NoneType, no tensor"), (lambda x: x.numpy(), "ndarray, no tensor")]
+)
+def test_an_attack_that_returns_no_tensor_is_told(returned, said):
+    def attack(model: nn.Module, x: Tensor, y: Tensor, *, seed: int):
+        return returned and returned(x)
+
+    with pytest.raises(RuntimeError, match=f"the attack returned {said}"):
+        correct_under(FirstPixel(), X, Y, attack, seed=0, batch_size=6)

@@ -459,3 +459,24 @@ def test_it_computes_in_full_precision(made, monkeypatch):
     analyze(config, prepared, folder, METHOD, SEED, CPU)
     assert seen == {False}
     assert torch.backends.cudnn.allow_tf32
+
+
+def test_a_network_without_second_derivatives_has_no_curvature_and_all_the_rest(copied, monkeypatch):
+    """As with the older weight_norm; what other forms of attention lack is asked of the plain one."""
+    config, prepared, folder = copied
+
+    def refuse(*arguments, **keywords):
+        raise NotImplementedError("Trying to use forward AD with weight_norm that does not support it\nmore")
+
+    monkeypatch.setattr("sglr.information.hessian.jvp", refuse)
+    result = analyze(config, prepared, folder, METHOD, SEED, CPU)
+    assert "forward AD with weight_norm that does not support it)." in result["notes"]["sharpness"]
+    assert not any(name.startswith("sharpness") for name in result["last"])
+    assert {row["checkpoint"] for row in result["tables"]["landscape"]} >= {"best", "last"}
+
+    def exhausted(*arguments, **keywords):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("sglr.information.hessian.jvp", exhausted)
+    with pytest.raises(torch.OutOfMemoryError):
+        analyze(config, prepared, folder, METHOD, SEED, CPU)

@@ -153,6 +153,7 @@ def test_wide_resnet_starts_as_the_trades_code_does():
         ("small_cnn", {"normalization": {"mean": [0.5], "std": [0.2]}}, "3 channels"),
         ("small_cnn", {"normalization": {"mean": [0.5] * 3, "std": [0.2]}}, "mean has 3 values, std 1"),
         ("small_cnn", {"normalization": {"mean": [0.5] * 3, "std": [0.2, 0.0, 0.2]}}, "std"),
+        ("small_cnn", {"normalization": {"mean": [125.3] * 3, "std": [63.0] * 3}}, "a mean of 125.3: .* divide by 255"),
         ("small_cnn", {"num_classes": 1}, "num_classes"),
         ("small_cnn", {"shape": (32, 32)}, "shape"),
     ],

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import sglr
 from sglr import models
@@ -131,6 +132,10 @@ def _double(model):
     model.hidden.register_buffer("scale", torch.ones(2, dtype=torch.float64))
 
 
+def _plain(model):
+    model.hidden.scale = torch.full((2,), 2.0)
+
+
 def _tied(model):
     model.head.again = model.head.weight
 
@@ -139,6 +144,7 @@ def _tied(model):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (_plain, "its tensor hidden.scale is neither a parameter nor a buffer"),
         (_unkept, "its buffer scale is not persistent"), (_double, "hidden.scale is float64"),
         (_tied, "head.again and head.weight share their memory"),
     ],
@@ -158,3 +164,39 @@ def test_a_network_that_would_not_come_back_is_refused_when_it_is_built(monkeypa
     monkeypatch.setattr(options, "build", changed)
     with pytest.raises(ConfigError, match=f"model 'small_cnn' could not be saved and loaded again: {message}"):
         models.from_spec(spec, device)
+
+
+def test_a_network_that_reads_values_is_built_with_some(monkeypatch, tmp_path):
+    """As stochastic depth does with a list of rates: the meta device has none."""
+    options = type(models.REGISTRY.options("small_cnn"))
+    build = options.build
+
+    def reading(self, num_classes, shape):
+        model = build(self, num_classes, shape)
+        model.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+        return model
+
+    monkeypatch.setattr(options, "build", reading)
+    spec = models.spec("small_cnn", **KIND)
+    state = torch.get_rng_state()
+    model = models.from_spec(spec, "meta")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.rates == pytest.approx([0, 0.05, 0.1])
+    models.save(model, tmp_path, spec)
+    loaded = models.load_model(tmp_path)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+    assert options.model_validate({"name": "small_cnn"}).has_batch_norm(4, (1, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_what_a_layer_makes_of_its_parameters_need_not_be_saved(monkeypatch):
+    options = type(models.REGISTRY.options("small_cnn"))
+    build = options.build
+
+    def normed(self, num_classes, shape):
+        model = build(self, num_classes, shape)
+        nn.utils.weight_norm(model.hidden)
+        return model
+
+    monkeypatch.setattr(options, "build", normed)
+    assert "hidden.weight_g" in models.build("small_cnn", **KIND).state_dict()

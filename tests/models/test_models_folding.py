@@ -1,5 +1,7 @@
 """The folded network against the model itself in eval mode: logits and gradients with respect to images."""
 
+import types
+
 import pytest
 import torch
 from torch import nn
@@ -148,6 +150,47 @@ def test_it_follows_unusual_models_through_training(make):
     both(model, folded)
 
 
+class Tied(nn.Module):
+    """It computes with a convolution's weights in another place, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn(self.conv(x))
+        return self.head(x.mean((2, 3)) + self.conv.bias + self.conv.weight.mean((1, 2, 3)))
+
+
+class Standardised(nn.Conv2d):
+    """Weight standardisation: another operation than its class's parent."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight, self.bias)
+
+
+def with_its_own_forward() -> nn.Module:
+    model = normed(nn.Conv2d(3, 4, 3))
+    model.forward = types.MethodType(lambda self, x: 2 * nn.Sequential.forward(self, x), model)
+    return model
+
+
+@pytest.mark.parametrize("make", [
+    Tied, with_its_own_forward,
+    lambda: normed(nn.utils.parametrizations.weight_norm(Standardised(3, 4, 3))),
+    lambda: normed(nn.utils.parametrizations.spectral_norm(Standardised(3, 4, 3))),
+], ids=["tied weights", "a forward of its own", "standardised weight", "standardised spectral"])  # fmt: skip
+def test_what_computes_otherwise_is_not_folded(make):
+    torch.manual_seed(0)
+    model = make().double()
+    for _ in range(3):
+        model(images())
+    folded = Folded(model.eval())
+    assert folded.folds == 0
+    both(model, folded)
+
+
 class Shared(nn.Module):
     """A convolution whose output is used twice, and one that is applied twice."""
 
@@ -175,3 +218,6 @@ def test_lower_precision_spares_the_first_convolution():
     kinds = [module.weight.dtype for module in Folded(model, torch.bfloat16).modules() if isinstance(module, nn.Conv2d)]
     assert kinds[0] == torch.float32
     assert set(kinds[1:]) == {torch.bfloat16}
+    # Its first convolution has no batch norm after it: of the folded ones none sees images.
+    folded = Folded(trained("preact_resnet18").float(), torch.bfloat16)
+    assert {pair.folded.weight.dtype for pair in folded._pairs} == {torch.bfloat16}

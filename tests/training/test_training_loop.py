@@ -1,9 +1,10 @@
 """The training loop: what an epoch counts, what is kept, where it stops, and that it goes on as if it had not."""
 
+import copy
 import math
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,20 +12,29 @@ import torch
 from accelerator import DEVICE, accelerator
 from by_hand import C, Net
 from tiny_training import assert_resumes, assert_same, equal, net, plan, splits
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from sglr import config, data, files, training
 from sglr.config.reader import validate
 from sglr.config.sections import ConstantSchedule, CosineSchedule, LinearSchedule, StepSchedule
 from sglr.data import Split, batches, order
+from sglr.labels import LabelPolicy
 from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, loop
 from sglr.training import step as training_step
 from sglr.training.schedules import learning_rate
+from sglr.weights import WeightPolicy
 
 CPU = torch.device("cpu")
 
 AT = {"objective": "at", "labels": "hard", "weights": "none"}
 SGLR = {"objective": "at", "labels": {"name": "refinement", "start_epoch": 2}, "weights": "none"}
 SHIPPED = list(config.parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"])
+
+
+class Place(NamedTuple):
+    epoch: int
+    step: int
 
 
 class Said:
@@ -264,6 +274,44 @@ def test_a_network_that_gives_nan_after_an_epoch_is_no_model(params, monkeypatch
         fit(plan(params, AT), net(), *splits())
     with pytest.raises(TrainingError, match=wrong + " Snapshots from before are kept"):
         fit(plan(params, AT), net(), *splits(), snapshots=Snapshots(tmp_path, 0))
+
+
+class Wrapped(nn.Module):
+    """As timm's ModelEma: a module that holds the average, under names of its own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
+
+def test_what_could_not_be_saved_is_refused_after_the_first_epoch(params, monkeypatch):
+    """Not after the last, when it is to be saved."""
+    monkeypatch.setattr(WeightPolicy, "evaluated", lambda self, model: Wrapped(model))
+    rows: list[dict] = []
+    with pytest.raises(TrainingError, match=r"Wrapped, which the weight policy gives to evaluate, has not the names"):
+        fit(plan(params, AT), net(), *splits(), on_epoch=rows.append)
+    assert rows == []
+    monkeypatch.setattr(WeightPolicy, "evaluated", lambda self, model: AveragedModel(model))
+    assert fit(plan(params, AT), net(), *splits()).last.keys() == net().state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({(1, 2): 3}, r"cannot store a key \(1, 2\) in a state file, a tuple"),
+        ({"a": [np.zeros(2)]}, "cannot store a ndarray in a state file"),
+        ({"a": {"b": np.float32(2)}}, "cannot store a float32 in a state file"),
+        ({"a": Place(1, 2)}, "cannot store a Place in a state file"),
+    ],
+)
+def test_state_that_cannot_be_kept_is_refused_before_the_first_step(params, monkeypatch, state, said):
+    monkeypatch.setattr(LabelPolicy, "state_dict", lambda self: state)
+    monkeypatch.setattr(loop, "take", None)
+    with pytest.raises(TrainingError, match=rf"the state_dict of the label policy, FixedLabels: {said}"):
+        fit(plan(params, AT), net(), *splits())
 
 
 @pytest.mark.parametrize("stop_at", range(1, 10))

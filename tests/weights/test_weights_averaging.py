@@ -6,6 +6,7 @@ import pytest
 import torch
 from by_hand import C, N, Net, Pair
 from tiny_training import EPOCHS, assert_resumes, equal, net, plan, splits
+from torch import nn
 
 from sglr import files, models
 from sglr.models.small_cnn import SmallCNNOptions
@@ -166,3 +167,15 @@ def test_state_goes_through_a_file_and_back(params, name, buffers, tmp_path):
 )  # fmt: skip
 def test_a_training_stopped_in_the_middle_of_an_epoch_ends_like_one_that_was_not(params, name, options, tmp_path):
     assert_resumes(params, method(name, **options), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ema", "swa"])
+def test_whole_numbers_among_the_parameters_are_taken_over(name):
+    model = nn.Linear(2, 2)
+    model.permutation = nn.Parameter(torch.tensor([1, 0]), requires_grad=False)
+    policy = REGISTRY.options(name).build(model)
+    with torch.no_grad():
+        model.permutation += 1
+    policy.after_step(model, 1)
+    policy.after_epoch(model, 1, lambda: [])
+    assert policy.evaluated(model).permutation.tolist() == [2, 1]
