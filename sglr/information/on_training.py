@@ -56,6 +56,8 @@ def training(
     _gradient_norms(run, checkpoint, model, findings, seen, targets, policy)
     _weights_information(run, checkpoint, model, findings, seen)
     if settings.sharpness:
+        with torch.no_grad():  # older weight_norm keeps what it made for the last forward, which copies only so
+            model(seen["natural"].images[:1])
         try:
             # On a copy: derivatives of derivatives leave their tensors in layers with hooks of their own.
             with _differentiable_twice():
