@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,8 @@ def train(
         UserWarning: Values that are probably mistakes, such as milestones after the last epoch.
     """
     device = processes.device(str(device), "device")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, found {seed!r}")
     splits = [given.split(x, y, y if true is None else true, device, "x", "y")]
     if validation is not None:
         splits.append(given.split(*validation, validation[1], device, "validation[0]", "validation[1]"))
@@ -122,7 +125,7 @@ def train(
     config, chosen = _config(method, threat, params, changes or {}, validation is not None)
     channels, height, width = splits[0].x.shape[1:]
     spec = models.spec(config.model, num_classes=num_classes, shape=(channels, height, width))
-    training = _Training(config, chosen, seed, spec, device, splits)
+    training = _Training(config, chosen, int(seed), spec, device, splits)
     if snapshots is None:
         return _fitted(training.run(None), spec)
     folder = Path(snapshots) / training.fingerprint()

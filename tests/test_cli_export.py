@@ -451,7 +451,7 @@ def test_no_other_checkpoint_is_written_over(study):
     assert files.digest(study / "artifacts") == before
 
 
-@pytest.mark.parametrize("name", ["torch", "class", "json", "a-b", "../x", "1a", "sglr"])
+@pytest.mark.parametrize("name", ["torch", "class", "json", "a-b", "../x", "1a", "sglr", "numpy"])
 def test_a_name_that_cannot_be_imported_is_refused(name, study):
     result = call("artifacts/train/sglr-0", "--output", "out", "--name", name)
     assert result.exit_code == 1

@@ -234,6 +234,12 @@ def test_two_trainings_do_not_share_snapshots(tmp_path: Path, monkeypatch: pytes
     assert messages
 
 
+@pytest.mark.parametrize("seed", [None, 1.5, -1, True])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        sglr.train(*images(), changes=SMALL, seed=seed)
+
+
 def test_channels_may_come_last():
     x, y = images(20)
     x = np.repeat(x, 3, axis=1)

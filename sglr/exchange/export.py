@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import torch
@@ -40,7 +41,8 @@ def export(
     # What `sglr evaluate` wrote is one model, whatever its folder in there is called.
     called = f"{found.item or trained.name}_{found.checkpoint}" if found.source is None else evaluated.name
     name = name or re.sub(r"\W", "_", called)
-    taken = name in _TAKEN or name in sys.stdlib_module_names or keyword.iskeyword(name)
+    # torch imports several packages: a file of such a name would be taken for it.
+    taken = name in _TAKEN or name in sys.stdlib_module_names or keyword.iskeyword(name) or _installed(name)
     if taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,79}", name):
         raise files.FileError(
             f"the name {name!r} cannot name the Python file: use letters, digits and underscores, and a name not"
@@ -77,6 +79,11 @@ def export(
     for file, payload in written.items():
         files.write_bytes(output / file, payload)
     return [output / file for file in written]
+
+
+def _installed(name: str) -> bool:
+    folders = {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}
+    return any(Path(folder, part).exists() for folder in folders for part in (name, f"{name}.py"))
 
 
 def _refuse_another(output: Path, name: str, weights: bytes) -> None:

@@ -67,7 +67,7 @@ def load_foreign(
             f" {problems}"
         )
     fitted = {key: state.get(layout.theirs(key), torch.zeros((), dtype=torch.int64)) for key in wanted}
-    widened = [key for key, value in fitted.items() if value.dtype in _WIDENED]
+    widened = [key for key, value in fitted.items() if value.dtype in _WIDENED and wanted[key].is_floating_point()]
     if widened:
         notes.append(f"{len(widened)} tensors widened from {fitted[widened[0]].dtype} to float32")
     absent = [key for key in wanted if layout.theirs(key) not in state]
@@ -112,6 +112,10 @@ def _agree(stored: dict[str, Any], given: dict[str, Any]) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=1e-6)
 
 
+def _accepted(wanted: torch.dtype) -> str:
+    return "float32, float16 or bfloat16" if wanted == torch.float32 else str(wanted).removeprefix("torch.")
+
+
 def _best_layout(name: str, wanted: dict[str, Tensor], state: dict[str, Tensor]) -> Layout:
     """The layout that leaves fewest keys over on either side."""
 
@@ -141,9 +145,14 @@ def _problems(layout: Layout, wanted: dict[str, Tensor], state: dict[str, Tensor
         ],
     }
     groups["of another type"] = [
-        f"{key} is {str(value.dtype).removeprefix('torch.')}"
+        f"{key} is {str(value.dtype).removeprefix('torch.')}, must be {_accepted(theirs[key].dtype)}"
         for key, value in found.items()
-        if not (value.dtype == theirs[key].dtype or (theirs[key].dtype == torch.float32 and value.dtype in _WIDENED))
+        # A counter is not used, and half() makes floats of it, too.
+        if not (
+            value.dtype == theirs[key].dtype
+            or (theirs[key].dtype == torch.float32 and value.dtype in _WIDENED)
+            or (key in counters_optional and value.is_floating_point())
+        )
     ]
     if not any(groups.values()):
         groups["not finite"] = [key for key, value in found.items() if not bool(torch.isfinite(value).all())]

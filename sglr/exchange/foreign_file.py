@@ -84,6 +84,10 @@ def _refuse_packed(path: Path, size: int) -> None:
         raise FileError(
             f"{path} is a tar archive (torch before 0.1.10, or another program); unpack it, or save it again."
         )
+    if start.startswith(b"version https://git-lfs"):
+        raise FileError(f"{path} is a pointer of git-lfs, not the file itself: `git lfs pull` fetches it.")
+    if start.lstrip()[:1] == b"<":
+        raise FileError(f"{path} is a web page, not a file of weights: the download did not work.")
     if not start.startswith(b"PK"):
         return
     try:
@@ -91,6 +95,11 @@ def _refuse_packed(path: Path, size: int) -> None:
             members = archive.infolist()
     except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise FileError(f"cannot read {path}: it is damaged ({error}).") from None
+    if any("/code/" in member.filename for member in members):
+        raise FileError(
+            f"{path} is refused: it is a TorchScript program, which would have to be run. Save the state dict of the"
+            " network alone (torch.save(model.state_dict(), ...)) where it was made."
+        )
     compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if compressed or len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > size:
         raise FileError(

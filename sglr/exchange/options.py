@@ -40,6 +40,10 @@ def run(
         )
     processes.keep_freed_memory()
     torch.set_num_threads(settings.experiment.threads)
+    if npz is None and not (Path(folder) / "meta.json").is_file():
+        raise files.FileError(
+            f"there are no prepared data in {folder}: `dvc repro prepare` makes them, --npz names a file of your own."
+        )
     data = open_folder(folder) if npz is None else read_test(npz, num_classes)
     if num_classes not in (None, data.num_classes):
         raise ConfigError(f"--num-classes {num_classes} does not match {folder}, which has {data.num_classes} classes.")

@@ -146,6 +146,14 @@ def test_half_precision_is_widened_exactly_and_said(wrn, tmp_path):
     foreign = exchange.load_foreign(save(tmp_path / "x.pt", state), "wrn", **WRN)
     assert any("widened from torch.float16" in note for note in foreign.notes)
     assert torch.equal(foreign.model.head.weight, state["head.weight"].float())
+    # Counters too, as some make it; they are not used.
+    whole = {name: value.half() for name, value in wrn.state_dict().items()}
+    again = exchange.load_foreign(save(tmp_path / "y.pt", whole), "wrn", **WRN)
+    assert again.notes == foreign.notes
+    assert torch.equal(again.model(X), foreign.model(X))
+    double = save(tmp_path / "z.pt", {name: value.double() for name, value in wrn.state_dict().items()})
+    with pytest.raises(FileError, match=r"of another type: .* is float64, must be float32, float16 or bfloat16"):
+        exchange.load_foreign(double, "wrn", **WRN)
 
 
 def test_normalisation_is_given_or_read_from_the_file(wrn, tmp_path):
@@ -171,7 +179,10 @@ CHANGES: dict[str, tuple[Callable[[dict], object], str]] = {
     "missing": (lambda s: s.pop("fc.bias"), r"read as the names of the TRADES code: missing: fc\.bias$"),
     "unexpected": (lambda s: s.update(extra=torch.ones(1)), "unexpected: extra$"),
     "shape": (lambda s: s.update({"fc.weight": torch.ones(4, 9)}), r"fc\.weight is \[4, 9\], must be \[4, 128\]$"),
-    "type": (lambda s: s.update({"fc.bias": torch.ones(4, dtype=torch.float64)}), "another type: fc.bias is float64$"),
+    "type": (
+        lambda s: s.update({"fc.bias": torch.ones(4, dtype=torch.float64)}),
+        "fc.bias is float64, must be float32, float16 or",
+    ),
     "not finite": (lambda s: s.update({"fc.bias": torch.full((4,), torch.nan)}), r"not finite: fc\.bias$"),
     "half of the unused": (lambda s: s.pop("sub_block1.layer.0.conv1.weight"), "missing: sub_block1.layer.0.conv1"),
     "huge on paper": (lambda s: s.update({"fc.bias": torch.ones(1).expand(10**9)}), r"fc\.bias is \[1000000000\]"),
@@ -241,8 +252,12 @@ def test_what_is_no_file_of_weights_is_refused(wrn, tmp_path):
     (tmp_path / "half.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     save(tmp_path / "list.pt", [torch.ones(1)])
     save(tmp_path / "nothing.pt", {"epoch": 3})
+    (tmp_path / "pointer.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    (tmp_path / "page.pt").write_bytes(b"\n<!DOCTYPE html><html>Sign in</html>")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
     for name, message in {
         "absent.pt": "No such file", "half.pt": "damaged", "empty.pt": "damaged", "half.safetensors": "damaged",
+        "pointer.pt": "is a pointer of git-lfs", "page.pt": "is a web page", "program.pt": "is a TorchScript program",
         "list.pt": "holds a list", "nothing.pt": "it holds: epoch", ".": "not a file of weights",
     }.items():  # fmt: skip
         with pytest.raises(FileError, match=message):
