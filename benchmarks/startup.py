@@ -26,7 +26,7 @@ WORK = {
 def main() -> None:
     stage = sys.argv[1]
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as stages/__init__.py does, before torch is imported
+    importlib.import_module("stages")  # what comes before torch is imported
     module = importlib.import_module(WORK[stage][0])
     name = WORK[stage][1]
 

@@ -251,7 +251,9 @@ def evaluate(context: click.Context, weights: str, name: str | None, output: str
     """
     from pathlib import Path
 
-    from sglr import files
+    from sglr import files, processes
+
+    processes.let_threads_sleep()
     from sglr.exchange import evaluating, options
 
     if given["npz"] is not None and _was_given(context, "folder"):

@@ -181,7 +181,7 @@ CHANGES: dict[str, tuple[Callable[[dict], object], str]] = {
     "shape": (lambda s: s.update({"fc.weight": torch.ones(4, 9)}), r"fc\.weight is \[4, 9\], must be \[4, 128\]$"),
     "type": (
         lambda s: s.update({"fc.bias": torch.ones(4, dtype=torch.float64)}),
-        "fc.bias is float64, must be float32, float16 or",
+        "float64, must be float32, float16 or",
     ),
     "not finite": (lambda s: s.update({"fc.bias": torch.full((4,), torch.nan)}), r"not finite: fc\.bias$"),
     "half of the unused": (lambda s: s.pop("sub_block1.layer.0.conv1.weight"), "missing: sub_block1.layer.0.conv1"),
