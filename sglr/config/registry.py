@@ -151,15 +151,9 @@ def in_room(room: str) -> BeforeValidator:
 
 
 def _again(known: type[Options], options: type[Options]) -> bool:
-    """Whether a class is one of a script or notebook that was defined before, as when a cell is run again."""
-    return (
-        (known.__module__, known.__qualname__)
-        == ("__main__", options.__qualname__)
-        == (
-            options.__module__,
-            options.__qualname__,
-        )
-    )
+    """Whether a class of a script or notebook is defined once more, as when a cell is run again."""
+    name = (options.__module__, options.__qualname__)
+    return options.__module__ == "__main__" and name == (known.__module__, known.__qualname__)
 
 
 def _with_article(noun: str) -> str:

@@ -61,6 +61,11 @@ def load_model(path: str | Path) -> Classifier:
     if not weights_path.is_file():
         inside = " or ".join(str(Path(path, name)) for name in CHECKPOINTS if Path(path, name, WEIGHTS).is_file())
         raise files.FileError(f"there is no model at {weights_path}{f': name {inside}' if inside else ''}.")
+    if weights_path.suffix != ".safetensors":
+        raise files.FileError(
+            f"{weights_path} is no safetensors file: models are saved as {WEIGHTS} and {SPEC}. `sglr evaluate --model`"
+            " and sglr.exchange.load_foreign read what others saved."
+        )
     spec = files.read_json(spec_path)
     try:
         model = from_spec(spec, device="meta")

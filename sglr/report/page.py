@@ -103,10 +103,10 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         ),
         PageSection(
             "transfer", "Images made for another model",
-            text=["Worst cases under all attacks, those run on fewer examples too."
-                  " A model with masked gradients can be broken by images crafted for another. Where that"
+            text=["A model with masked gradients can be broken by images crafted for another. Where that"
                   " happens more often than by its own attacks, a flag says so. Every image was scored again in a new"
-                  " process, its range and distance measured."],
+                  " process, its range and distance measured. They are the worst cases under all attacks, those run on"
+                  " fewer examples, too."],
             tables=_some(tables, "transfer"),
         ),
         PageSection(
@@ -117,8 +117,8 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         PageSection(
             "memorisation", "Memorisation of wrong labels",
             text=["Training examples whose given label is wrong (noisy): a network that memorises predicts the"
-                  " given label, one that generalises the true one. PGD moves images away from the given label, wrong"
-                  " ones too, which can only help the true one: its accuracy there is no robust accuracy."],
+                  " given label, one that generalises the true one. PGD moves images away from the given label, which"
+                  " for noisy ones favours the true one: accuracy against it is no robust accuracy there."],
             plots=plots["memorisation"], tables=_some(tables, "memorisation"),
         ),
         PageSection(

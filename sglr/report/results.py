@@ -16,7 +16,7 @@ one seed; nothing in it is a time):
   examples
 - ``items``: per attack, method, seed: best_epoch, epochs, examples, gap, best and last, their ends
 - ``labels``: per method: what became of the training labels;  ``memorisation``: per method: last values of the history
-- ``analysis``: per checkpoint, quantity and method: mean, deviation, runs [{seed, value, low, high}]
+- ``analysis``: per checkpoint, quantity and method: mean, deviation, seeds, runs [{seed, value, low, high}]
 - ``notes`` (of the analyses, by name), ``flags``, ``cautions``: sentences
 - ``checks``: what was checked for the flags, by name: sentences
 - ``cost``: per method: passes through the network per training example and epoch, relative to the baseline's

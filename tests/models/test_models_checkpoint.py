@@ -166,6 +166,12 @@ def test_a_network_that_would_not_come_back_is_refused_when_it_is_built(monkeypa
         models.from_spec(spec, device)
 
 
+def test_a_file_of_another_kind_is_named(tmp_path):
+    torch.save({}, tmp_path / "theirs.pt")
+    with pytest.raises(FileError, match=r"theirs\.pt is no safetensors file: .* `sglr evaluate --model`"):
+        models.load_model(tmp_path / "theirs.pt")
+
+
 def test_a_network_that_reads_values_is_built_with_some(monkeypatch, tmp_path):
     """As stochastic depth does with a list of rates: the meta device has none."""
     options = type(models.REGISTRY.options("small_cnn"))
