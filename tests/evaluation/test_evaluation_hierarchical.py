@@ -49,13 +49,14 @@ def width_and_coverage(simulations: int, shared: bool, seeds: int = 12, **compon
     return float(np.mean(widths)), inside / simulations
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_coverage_with_known_variance_components(shared):
     # Examples drawn anew for every seed: both forms are valid. 200 simulations: standard error 0.017.
     _, coverage = width_and_coverage(200, shared, seed_std=0.1, example_std=0.5, shared_std=0)
     assert 0.88 <= coverage <= 0.99
 
 
+@pytest.mark.slow
 def test_coverage_when_seeds_share_their_examples():
     components = {"seed_std": 0.05, "example_std": 0.2, "shared_std": 0.5}
     _, coverage = width_and_coverage(200, True, **components)

@@ -190,8 +190,10 @@ def test_a_server_that_never_answers_does_not_hold_the_run_up(
     assert "62 points and 0 files are not on the tracking server (not done after 1 s)" in caplog.text
 
 
-@pytest.mark.parametrize("stored_first", [False, True])
-@pytest.mark.parametrize("failures", [2, 1000])
+@pytest.mark.parametrize(
+    ("failures", "stored_first"),
+    [(2, False), (2, True), (1000, False), pytest.param(1000, True, marks=pytest.mark.slow)],
+)
 def test_a_server_that_fails_in_the_middle(
     root: Path,
     train: Callable[..., Any],
