@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 import sglr
 from sglr import files, given, models, processes
 from sglr.attacks.inputs import outside_inference_mode
-from sglr.config import Config
+from sglr.config import Config, Options
 from sglr.data import Split
 from sglr.fingerprint import fingerprint
 from sglr.given import AnyArray
@@ -26,6 +27,7 @@ from sglr.training import Plan, Snapshots, TrainingResult, fit
 from sglr.training.snapshots import interval
 
 NAME = "trained"
+_SECONDS = "SGLR_SNAPSHOT_SECONDS"
 # What a training on arrays reads of the params, beside the method: as the train stage, but for the thread count.
 _USED = ("data.augment", "model", "threat", "warmup", "train")
 # Nothing of these epochs is returned.
@@ -98,12 +100,14 @@ def train(
         device: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
         snapshots: Folder in which the state is kept every SGLR_SNAPSHOT_SECONDS (30), until the end: the same call made
             again continues a training that was interrupted. It may hold those of several trainings, which are told
-            apart by everything that they depend on.
+            apart by everything that they depend on: arguments, thread count, versions, the code of this library and of
+            the files in which components of your own are defined.
 
     Raises:
         ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
-            there.
-        ValueError: The arrays cannot be used.
+            there; SGLR_SNAPSHOT_SECONDS is no number.
+        ValueError: The arrays cannot be used; a component of the method is defined in a notebook, so that snapshots
+            could not tell it from an earlier form.
         TrainingError: As for ``sglr.training.fit``.
         FileError: Snapshots cannot be written or read, or another process is at work on them.
 
@@ -129,6 +133,7 @@ def train(
     if snapshots is None:
         return _fitted(training.run(None), spec)
     folder = Path(snapshots) / training.fingerprint()
+    interval(os.environ.get(_SECONDS, "30"))
     with files.lock(folder / "lock", holder="another training with the same arguments"):
         fitted = _fitted(training.run(folder), spec)
         shutil.rmtree(folder, ignore_errors=True)
@@ -152,7 +157,8 @@ class _Training:
         chosen, continue_from = self.config.methods[self.method], None
         if chosen.start == "warmup":
             continue_from = self._warmed(model, folder)
-        return self._fit(Plan.training(self.config, chosen, self.seed), model, folder, self.method, continue_from)
+        kept = None if folder is None else folder / "training"
+        return self._fit(Plan.training(self.config, chosen, self.seed), model, kept, self.method, continue_from)
 
     def _warmed(self, model: nn.Module, folder: Path | None) -> dict[str, Any] | None:
         """Put the model into the state it has after the warm-up; what a training continues, if it does."""
@@ -161,7 +167,8 @@ class _Training:
             state = files.load_state(done)
             model.load_state_dict(state["model"])
             return state["continued"] or None
-        warm = self._fit(Plan.warm_up(self.config, self.seed), model, folder, "warm-up", None)
+        kept = None if folder is None else folder / "warm-up"
+        warm = self._fit(Plan.warm_up(self.config, self.seed), model, kept, "warm-up", None)
         continued = warm.state if self.config.warmup.objective == "adversarial" else None
         if done is not None:
             files.save_state(done, {"model": model.state_dict(), "continued": continued or {}})
@@ -170,16 +177,34 @@ class _Training:
     def _fit(
         self, plan: Plan, model: nn.Module, folder: Path | None, title: str, continue_from: dict[str, Any] | None
     ) -> TrainingResult:
-        seconds = interval(os.environ.get("SGLR_SNAPSHOT_SECONDS", "30"))
-        kept = None if folder is None else Snapshots(folder / title, seconds, warn=warnings.warn)
+        kept = None
+        if folder is not None:
+            kept = Snapshots(folder, interval(os.environ.get(_SECONDS, "30")), warn=warnings.warn)
         return fit(plan, model, *self.splits, snapshots=kept, continue_from=continue_from, title=title)
 
     def fingerprint(self) -> str:
-        """Of everything that the result depends on, the code of this library included."""
+        """Of everything that the result depends on, the code of this library and of other components included."""
         asked = [value_of(self.config.model_dump(mode="json"), key) for key in (*_USED, f"methods.{self.method}")]
         arrays = [part for split in self.splits for part in (split.x, split.given, split.true)]
-        code, versions = files.digest(Path(sglr.__file__).parent), [platform.python_version(), torch.__version__]
+        method = self.config.methods[self.method]
+        parts = (self.config.model, method.objective, method.labels, method.weights)
+        code = [files.digest(Path(sglr.__file__).parent), *map(_code, parts)]
+        versions = [platform.python_version(), torch.__version__, torch.get_num_threads()]
         return fingerprint(asked, self.seed, self.spec, str(self.device), code, versions, arrays)[:32]
+
+
+def _code(options: Options) -> str:
+    """A digest of the file that defines a component, where it is not this library's."""
+    kind = type(options)
+    if kind.__module__.split(".")[0] == "sglr":
+        return ""
+    source = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if source is None:
+        raise ValueError(
+            f"snapshots cannot tell {options.name!r}, which is defined in a notebook, from an earlier form of it: put"
+            " it into a file, or leave the snapshots out"
+        )
+    return files.sha256(source)
 
 
 def _fitted(result: TrainingResult, spec: dict[str, Any]) -> Fitted:

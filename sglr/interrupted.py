@@ -7,37 +7,43 @@ from typing import Any
 
 from sglr import files
 from sglr.project import FINISHED, INPUTS, Inputs, Item, value_of
+from sglr.running import held
 
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """What a run left: how far it came, in words, and what has changed since, so that it would not be continued."""
+    """What a run left: how far it came, in words; whether it would be continued; if not, what has changed since."""
 
     reached: str
+    fits: bool
     differences: list[str]
 
 
 def left_behind(root: Path, item: Item, params: dict[str, Any]) -> LeftBehind | None:
     """What is left of an item's unfinished runs: of one that would be continued, else of the latest; None if nothing.
 
-    Snapshots that a queued or temporary DVC experiment left are among them: they lie in the project, too.
+    Snapshots that a queued or temporary DVC experiment left are among them: they lie in the project, too. Those that
+    one is at work with are not.
     """
     found: list[tuple[float, Inputs, str]] = []
     for path in (root / ".sglr" / "snapshots" / item.stage).glob(f"*/{INPUTS}"):
+        folder = path.parent
         # Damaged, or removed at this moment by a stage.
         with contextlib.suppress(files.FileError, OSError, LookupError, TypeError, ValueError, AttributeError):
             inputs = Inputs.read(path)
-            reached = _reached(path.parent, inputs)
-            if inputs.item == item.name and reached and not (path.parent / FINISHED).exists():
+            if inputs.item != item.name or (folder / FINISHED).exists():
+                continue
+            reached = _reached(folder, inputs)
+            if reached and not held(root / ".sglr" / "locks" / item.stage / f"{folder.name}.lock"):
                 found.append((path.stat().st_mtime, inputs, reached))
     if not found:
         return None
     now = Inputs.now(item.name, {key: value_of(params, key) for key in item.keys}, item.deps, root)
     for _, inputs, reached in found:
         if inputs.hash == now.hash:
-            return LeftBehind(reached, [])
+            return LeftBehind(reached, True, [])
     _, inputs, reached = max(found, key=lambda run: run[0])
-    return LeftBehind(reached, list(inputs.differences(now)))
+    return LeftBehind(reached, False, list(inputs.differences(now)) or ["a value is written in another way"])
 
 
 def _reached(folder: Path, inputs: Inputs) -> str | None:
@@ -45,7 +51,7 @@ def _reached(folder: Path, inputs: Inputs) -> str | None:
     stage = inputs.item.partition("@")[0]
     if stage == "evaluate":
         pieces = sum(1 for _ in folder.rglob("*.npz"))
-        return f"after {pieces} pieces" if pieces else None
+        return f"after {pieces} piece{'' if pieces == 1 else 's'}" if pieces else None
     snapshots = sorted(path.name for path in folder.glob("snapshot-*"))
     if not snapshots:
         return None

@@ -73,10 +73,11 @@ class Inputs:
     @classmethod
     def read(cls, path: Path) -> Self:
         """From a file that ``write`` wrote; FileError where it is no such file."""
-        try:
-            return cls(**files.read_json(path))
-        except TypeError:
-            raise files.FileError(f"{path} does not hold the inputs of an item.") from None
+        found = files.read_json(path)
+        kinds = {"item": str, "values": dict, "deps": dict, "versions": dict}
+        if found.keys() != kinds.keys() or not all(isinstance(found[name], kinds[name]) for name in kinds):
+            raise files.FileError(f"{path} does not hold the inputs of an item.")
+        return cls(**found)
 
     def write(self, path: Path) -> None:
         """As JSON."""

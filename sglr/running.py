@@ -34,14 +34,15 @@ def processes_at_work(root: Path) -> dict[str, tuple[bool, Progress]]:
     """Items that a process is working on: whether the pipeline that started it is gone, and its progress."""
     found = {}
     for path in sorted((root / ".sglr" / "locks").glob("*.lock")):
-        if _held(path):
+        if held(path):
             item = path.name.removesuffix(".lock")
             process = _process(root, item)
             found[item] = (process is not None and _left_alone(process), progress(root, item, process))
     return found
 
 
-def _held(path: Path) -> bool:
+def held(path: Path) -> bool:
+    """Whether a process holds the lock in a file."""
     from filelock import FileLock, Timeout
 
     try:

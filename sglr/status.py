@@ -90,7 +90,7 @@ def names(root: Path) -> set[str] | None:
 def _to_run(root: Path, item: Item, params: dict[str, Any], reasons: list[str] | None) -> Status:
     """The state of an item that would run now; ``reasons`` why again, None for the first time."""
     left = left_behind(root, item, params)
-    if left is not None and not left.differences:
+    if left is not None and left.fits:
         return Status(item.name, "interrupted", [f"{left.reached}; continues there"])
     said = [] if left is None else [f"a run that was stopped {left.reached} does not fit ({_few(left.differences)})"]
     return Status(item.name, "not run" if reasons is None else "out of date", said + (reasons or []))

@@ -1,6 +1,8 @@
 """Training on arrays: the pipeline's own result, and what it says about arrays it cannot use."""
 
+import importlib
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import yaml
 
 import sglr
 from sglr import data, fitting, training
+from sglr.config import ConfigError
 from sglr.config.reader import validate
 from sglr.files import FileError, write_text
+from sglr.labels import REGISTRY
 from sglr.training import Snapshots, loop
 
 SMALL = {
@@ -22,6 +26,7 @@ SMALL = {
 }  # fmt: skip
 
 
+SMALL_OF_NO_METHOD = {key: value for key, value in SMALL.items() if not key.startswith("methods.")}
 THREAT = sglr.threat.Linf(8 / 255)
 
 
@@ -215,6 +220,47 @@ def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     # Two steps an epoch; three epochs, and the warm-up's, which an adversarial one takes off theirs.
     assert len(taken) == (6 if "warmup.objective" in warmup else 8) - after
     assert list(tmp_path.iterdir()) == []
+
+
+LABELS = """
+from sglr.labels.hard import HardOptions
+from sglr.labels.registry import REGISTRY
+
+@REGISTRY.register("tested_elsewhere")
+class Elsewhere(HardOptions):
+    \"\"\"Nothing of its own.\"\"\"
+"""
+
+
+def test_snapshots_tell_the_code_of_other_components_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "elsewhere.py").write_text(LABELS)
+    importlib.import_module("elsewhere")
+    method = {"objective": "at", "labels": "tested_elsewhere", "weights": "none"}
+    asked: list[str] = []
+    monkeypatch.setattr(fitting, "fingerprint", lambda *parts: asked.append(str(parts[4:6])) or "f" * 64)
+    try:
+        for change in ("", "# Another.\n"):
+            (tmp_path / "elsewhere.py").write_text(LABELS + change)
+            sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD, snapshots=tmp_path / "kept")
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD, snapshots=tmp_path / "kept")
+        assert len(set(asked)) == 3
+        # In a notebook there is no file.
+        monkeypatch.delattr(sys.modules["elsewhere"], "__file__")
+        with pytest.raises(ValueError, match="cannot tell 'tested_elsewhere', which is defined in a notebook"):
+            sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD, snapshots=tmp_path / "kept")
+        sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD)
+    finally:
+        torch.set_num_threads(1)
+        REGISTRY._types.pop("tested_elsewhere")
+
+
+def test_the_interval_of_snapshots_is_asked_for_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SGLR_SNAPSHOT_SECONDS", "often")
+    sglr.train(*images(), changes=SMALL)
+    with pytest.raises(ConfigError, match="SGLR_SNAPSHOT_SECONDS='often' is not a number"):
+        sglr.train(*images(), changes=SMALL, snapshots=tmp_path)
 
 
 def test_two_trainings_do_not_share_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
 from types import UnionType
-from typing import Any, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -40,9 +40,8 @@ class Section(BaseModel):
         """YAML has lists only; frozen types want tuples."""
         if not isinstance(values, dict):
             return values
-        tuples = {name for name, field in cls.model_fields.items() if _is_tuple(field.annotation)}
-        turned = {key: tuple(values[key]) for key in tuples & values.keys() if isinstance(values[key], list)}
-        return values | turned
+        fields = {key: cls.model_fields[key].annotation for key in cls.model_fields.keys() & values.keys()}
+        return values | {key: _with_tuples(values[key], kind) for key, kind in fields.items()}
 
     @model_validator(mode="after")
     def _held_by_float32(self) -> Self:
@@ -53,10 +52,32 @@ class Section(BaseModel):
         return self
 
 
-def _is_tuple(annotation: Any) -> bool:
-    """Whether a field takes a tuple, and no list."""
-    kinds = [get_origin(kind) or kind for kind in (annotation, *get_args(annotation))]
-    return tuple in kinds[: None if kinds[0] in (Union, UnionType) else 1] and list not in kinds
+def _with_tuples(value: Any, kind: Any) -> Any:
+    """A value with tuples for lists where its type asks for them, however deep; the rest as it is."""
+    if not isinstance(value, list):
+        return value
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        kinds = [part for part in arguments if _sequence(part) is not None]
+        return _with_tuples(value, kinds[0]) if len(kinds) == 1 else value
+    if _sequence(kind) is list:
+        return [_with_tuples(part, arguments[0]) for part in value] if arguments else value
+    if _sequence(kind) is not tuple:
+        return value
+    if not arguments or (len(arguments) != len(value) and arguments[-1] is not ...):
+        return tuple(value)
+    kinds = [arguments[0]] * len(value) if arguments[-1] is ... else list(arguments)
+    return tuple(map(_with_tuples, value, kinds))
+
+
+def _sequence(kind: Any) -> type | None:
+    """tuple or list, where a type is one of them; None for all others."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    origin = get_origin(kind) or kind
+    return origin if origin in (tuple, list) else None
 
 
 class Options(Section):

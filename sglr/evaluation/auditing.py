@@ -61,7 +61,7 @@ def audit(config: Config, data: Prepared, artifacts: Path, *, device: torch.devi
 
     Methods meet by seed and checkpoint. Flags: images outside [0, 1] or the ball, or scored otherwise than when they
     were made; images of another method that break more of a model than its own attacks do (one-sided exact test).
-    FileError names a file that is missing or does not fit.
+    FileError names a file that is missing or does not fit, ModelError a model that does not stay as it is.
     """
     result, test = Audit(), data.test(device)
     checkpoints = list(product(config.experiment.seeds, CHECKPOINTS))

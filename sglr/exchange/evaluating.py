@@ -117,8 +117,8 @@ def evaluate_foreign(
     and ``model/last``, the model in this project's form, which can be exported like one trained here. The kept
     worst-case images are scored again in a new process. Interrupted and run again, finished chunks are not repeated;
     results of the same weights are replaced. Raises FileError for a folder with results or a model of other weights or
-    of another kind, an empty test split, images or classes that are not the model's, and logits that are not finite;
-    ConfigError for an attack that does not suit the data.
+    of another kind, an empty test split, images or classes that are not the model's; ModelError for logits that are not
+    finite; ConfigError for an attack that does not suit the data.
     """
     spec, folder = foreign.spec, Path(folder)
     sha256 = files.sha256(saved_as(weights)[0])

@@ -29,6 +29,9 @@ from sglr.models import Classifier
 from sglr.objectives import soft_cross_entropy
 from sglr.random import torch_stream
 
+# Of torch, where an operation has no second derivative, or none in forward mode.
+_NO_DERIVATIVE = ("not implemented", "does not support", "not yet implemented")
+
 
 def training(
     run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, findings: Findings,
@@ -62,9 +65,9 @@ def training(
             # On a copy: derivatives of derivatives leave their tensors in layers with hooks of their own.
             with _differentiable_twice():
                 _eigenvalues(run, copy.deepcopy(model), findings, seen, targets)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if not any(words in str(error) for words in _NO_DERIVATIVE):
+                raise
             run.notes["sharpness"] = notes.no_second_derivative(str(error))
         _landscape(run, checkpoint, model, seen, targets)
 
@@ -159,15 +162,16 @@ def _eigenvalues(
     """The largest eigenvalue of the training loss's Hessian."""
     settings, analyze = run.config.analyze.sharpness, run.config.analyze
     assert settings is not None
-    soft = targets[: settings.n_examples].float()
+    soft, found = targets[: settings.n_examples].float(), {}
     for kind in INPUTS:
-        curved = largest_eigenvalue(
+        found[kind] = curved = largest_eigenvalue(
             model, seen[kind].images[: len(soft)], soft, iterations=settings.iterations, chunk=analyze.batch_size,
             generator=torch_stream(analyze.seed, "curvature", device=soft.device),
         )  # fmt: skip
-        findings.mean(f"sharpness/{kind}", curved.contributions)
         if not curved.converged:
             run.notes["sharpness/converged"] = notes.not_converged(settings.iterations)
+    for kind, curved in found.items():
+        findings.mean(f"sharpness/{kind}", curved.contributions)
 
 
 @contextlib.contextmanager

@@ -123,6 +123,8 @@ class Folded(nn.Module):
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
         traced.recompile()
+        # The one of another type first: see ``refresh``.
+        self._pairs.sort(key=lambda pair: pair.folded.weight.dtype == precision)
 
 
 class _Tracer(fx.Tracer):
@@ -134,7 +136,7 @@ class _Tracer(fx.Tracer):
 def _traced(model: nn.Module) -> fx.GraphModule:
     """The graph of a forward; ValueError where it leaves out the model's own hooks (those of layers are traced) or
     another forward than its class's, or holds other tensors than the model's own, which would not follow."""
-    if _hooked(model) or "forward" in vars(model):
+    if _hooked(model):
         raise ValueError("the model has hooks, or a forward of its own")
     before = set(vars(model))
     try:
@@ -150,8 +152,9 @@ def _traced(model: nn.Module) -> fx.GraphModule:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether calling a layer does more than its forward, as where torch's older weight_norm makes the weight."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    """Whether calling a layer does more than its class's forward, or something else, as where torch's older weight_norm
+    makes the weight."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
 
 
 def _shared(model: nn.Module) -> list[_Shared]:

@@ -41,7 +41,7 @@ def without_weights(build: Callable[[], Built]) -> Built:
     try:
         with torch.device("meta"):
             return build()
-    except RuntimeError:  # such as ``item`` in stochastic depth: there are no values
+    except (RuntimeError, TypeError):  # such as ``item`` in stochastic depth, or ``numpy``: there are no values
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             return build()
 

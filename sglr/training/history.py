@@ -99,7 +99,7 @@ def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int, team:
                 return of(number, part)
             except LogitsError as error:
                 said.append(error)
-                return torch.full_like(part, -1)
+                return torch.full((len(part),), -1, dtype=y.dtype, device=y.device)
 
         correct = team.fill(torch.zeros_like(y), _EVALUATION_BATCH, tried)
         if bool((correct < 0).any()):  # in all processes, whoever met it

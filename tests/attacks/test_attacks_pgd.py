@@ -44,6 +44,8 @@ def test_the_attack_of_params_is_pgd_of_these_numbers(seed, step_size_255, step_
     generator = torch_stream(seed, "pgd")
     expected = pgd(model, x, y, threat=threat, step_size=step_size, steps=2, generator=generator)
     assert torch.equal(attack(model, x, y, seed=seed), expected)
+    if step_size_255 is None:  # as a caller has it who says nothing
+        assert torch.equal(pgd(model, x, y, threat=threat, steps=2, generator=torch_stream(seed, "pgd")), expected)
 
 
 def test_linf_reaches_the_optimum_of_a_linear_model_inside_the_box():

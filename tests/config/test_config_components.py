@@ -15,6 +15,10 @@ class Many(Options):
     pair: Annotated[tuple[Whole, Whole], Field()] = (3, 4)
     perhaps: tuple[float, ...] | None = None
     listed: list[int] = []  # noqa: RUF012 (pydantic copies it)
+    bounded: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    nested: tuple[tuple[int, int], ...] = ()
+    lists: tuple[list[int], ...] = ()
+    either: tuple[int, ...] | list[int] | None = None
 
 
 @pytest.fixture
@@ -28,6 +32,12 @@ def test_lists_of_yaml_are_tuples_of_options(registry: Registry):
     found = registry.options("many", plain=[5], pair=[6, 7], perhaps=[0.5], listed=[8])
     assert (found.plain, found.pair, found.perhaps, found.listed) == ((5,), (6, 7), (0.5,), [8])
     assert registry.options("many", **registry.options("many").model_dump(mode="json", exclude={"name"})) is not None
+    nested = registry.options("many", bounded=[1], nested=[[1, 2], [3, 4]], lists=[[1], [2, 3]], either=[4])
+    assert (nested.bounded, nested.nested, nested.lists, nested.either) == ((1,), ((1, 2), (3, 4)), ([1], [2, 3]), [4])
+    assert registry.options("many", **nested.model_dump(mode="json", exclude={"name"})) == nested
+    for wrong in ({"bounded": []}, {"nested": [[1]]}, {"nested": [3]}, {"lists": [3]}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            registry.options("many", **wrong)
     for wrong in ({"plain": ["5"]}, {"pair": [1]}, {"pair": [1, -1]}, {"plain": 5}, {"listed": (1,)}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             registry.options("many", **wrong)

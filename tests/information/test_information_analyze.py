@@ -18,7 +18,9 @@ from sglr.config.reader import validate
 from sglr.files import FileError, load_state, read_rows, save_state, write_json, write_rows
 from sglr.information import analyze, write
 from sglr.information.analyze import TABLES
+from sglr.information.hessian import largest_eigenvalue
 from sglr.information.memorization import ACCURACIES
+from sglr.information.on_training import _differentiable_twice
 from sglr.training.items import initial_model
 
 CPU = torch.device("cpu")
@@ -462,7 +464,7 @@ def test_it_computes_in_full_precision(made, monkeypatch):
 
 
 def test_a_network_without_second_derivatives_has_no_curvature_and_all_the_rest(copied, monkeypatch):
-    """As with the older weight_norm; what other forms of attention lack is asked of the plain one."""
+    """As with the older weight_norm."""
     config, prepared, folder = copied
 
     def refuse(*arguments, **keywords):
@@ -474,9 +476,34 @@ def test_a_network_without_second_derivatives_has_no_curvature_and_all_the_rest(
     assert not any(name.startswith("sharpness") for name in result["last"])
     assert {row["checkpoint"] for row in result["tables"]["landscape"]} >= {"best", "last"}
 
-    def exhausted(*arguments, **keywords):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: operation not supported")):
 
-    monkeypatch.setattr("sglr.information.hessian.jvp", exhausted)
-    with pytest.raises(torch.OutOfMemoryError):
-        analyze(config, prepared, folder, METHOD, SEED, CPU)
+        def fail(*arguments, error=error, **keywords):
+            raise error
+
+        monkeypatch.setattr("sglr.information.hessian.jvp", fail)
+        with pytest.raises(RuntimeError, match=str(error)):
+            analyze(config, prepared, folder, METHOD, SEED, CPU)
+
+
+class Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix, self.head = torch.nn.MultiheadAttention(4, 2, batch_first=True), torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = x.flatten(2)
+        return self.head(self.mix(x, x, x, need_weights=False)[0].mean(1))
+
+
+def test_attention_has_a_curvature():
+    """By the plain operations: its faster forms have no second derivative."""
+    model, x = Attention().eval(), torch.rand(4, 3, 2, 2)
+    asked = {"iterations": 2, "chunk": 4, "generator": torch.Generator().manual_seed(0)}
+    targets = torch.eye(3)[[0, 1, 2, 0]]
+    with pytest.raises(RuntimeError, match=r"not implemented|does not support"):
+        largest_eigenvalue(model, x, targets, **asked)
+    before = torch.backends.mha.get_fastpath_enabled()
+    with _differentiable_twice():
+        assert largest_eigenvalue(model, x, targets, **asked).value > 0
+    assert torch.backends.mha.get_fastpath_enabled() == before

@@ -68,6 +68,21 @@ def test_what_is_no_prediction_changes_nothing(change, message):
     assert labels.update(**good | half).shape == (2, 3)
 
 
+def test_probabilities_of_any_type_are_averaged_in_the_wider_one():
+    """Whichever of the two is the narrower: 0.2 itself would be 0.2001953125 in bfloat16."""
+    probs = torch.softmax(torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64), 1)
+    for adversarial, natural in (
+        (probs, probs.bfloat16()),
+        (probs.bfloat16(), probs),
+        (probs.half(), probs.bfloat16()),
+    ):
+        labels = SelfGuidedRefinement(torch.tensor([0, 1, 2, 0]), 3, alpha=0.9, adversarial_weight=0.8)
+        found = labels.update(torch.arange(4), adversarial, natural)
+        given = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0]]
+        expected = 0.9 * given + 0.1 * (0.8 * adversarial.double() + 0.2 * natural.double())
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-7)
+
+
 def test_targets_stay_on_the_simplex_and_carry_no_gradient():
     labels = SelfGuidedRefinement(torch.arange(10) % 4, 4)
     for seed in range(5):

@@ -172,14 +172,15 @@ def test_a_file_of_another_kind_is_named(tmp_path):
         models.load_model(tmp_path / "theirs.pt")
 
 
-def test_a_network_that_reads_values_is_built_with_some(monkeypatch, tmp_path):
+@pytest.mark.parametrize("read", [lambda rates: [rate.item() for rate in rates], lambda rates: rates.numpy().tolist()])
+def test_a_network_that_reads_values_is_built_with_some(monkeypatch, tmp_path, read):
     """As stochastic depth does with a list of rates: the meta device has none."""
     options = type(models.REGISTRY.options("small_cnn"))
     build = options.build
 
     def reading(self, num_classes, shape):
         model = build(self, num_classes, shape)
-        model.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+        model.rates = read(torch.linspace(0, 0.1, 3))
         return model
 
     monkeypatch.setattr(options, "build", reading)

@@ -176,11 +176,44 @@ def with_its_own_forward() -> nn.Module:
     return model
 
 
+def with_a_layers_own_forward(index: int) -> nn.Module:
+    model = normed(nn.Conv2d(3, 4, 3))
+    kind = type(model[index])
+    model[index].forward = types.MethodType(lambda self, x: 2 * kind.forward(self, x), model[index])
+    return model
+
+
+class Shortcut(nn.Module):
+    """The convolution that is called first is normalised last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.short, self.one, self.two = (
+            nn.Conv2d(3, 4, 1),
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3, padding=1),
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        short = self.short(x)
+        x = self.norms[1](self.two(self.norms[0](self.one(x)).relu()))
+        return (x + self.norms[2](short)).mean((2, 3))
+
+
+def test_the_convolution_of_another_type_comes_first():
+    """``refresh`` copies all others at once, of which they must be of one type."""
+    first, *rest = Folded(Shortcut().eval(), torch.bfloat16)._pairs
+    assert first.folded.weight.dtype == torch.float32
+    assert [pair.folded.weight.dtype for pair in rest] == [torch.bfloat16] * 2
+
+
 @pytest.mark.parametrize("make", [
-    Tied, with_its_own_forward,
+    Tied, with_its_own_forward, lambda: with_a_layers_own_forward(0), lambda: with_a_layers_own_forward(1),
     lambda: normed(nn.utils.parametrizations.weight_norm(Standardised(3, 4, 3))),
     lambda: normed(nn.utils.parametrizations.spectral_norm(Standardised(3, 4, 3))),
-], ids=["tied weights", "a forward of its own", "standardised weight", "standardised spectral"])  # fmt: skip
+], ids=["tied weights", "a forward of its own", "a convolution's own", "a batch norm's own",
+        "standardised weight", "standardised spectral"])  # fmt: skip
 def test_what_computes_otherwise_is_not_folded(make):
     torch.manual_seed(0)
     model = make().double()

@@ -40,6 +40,14 @@ def test_classes_and_what_they_are_taken_for(study):
     assert "#fdfdfd" in matrices[0].inline()
 
 
+def test_where_nothing_is_misclassified_nothing_is_mistaken(study):
+    for name in study.looked_at:
+        if name.startswith("classes/"):
+            study.looked_at[name] = study.looked_at["classes/true"]
+    _, *matrices = draw_examples(study)["classes"]
+    assert all(matrix.description.startswith("No class is taken for another. On the diagonal: ") for matrix in matrices)
+
+
 @pytest.mark.filterwarnings("error")
 def test_nothing_is_said_of_a_class_without_test_images(study):
     study.meta["classes"] = ["0", "1", "2", "3"]

@@ -14,6 +14,7 @@ from sglr.files import FileError
 from sglr.report.curves import curve
 from sglr.report.results import collect, headline_numbers
 from sglr.report.study import read
+from sglr.report.tables import tables
 
 Make = Callable[..., tuple[config.Config, Path]]
 
@@ -121,6 +122,23 @@ def test_analysis_scalars_intervals_and_notes(make: Make) -> None:
     assert one(results["analysis"], checkpoint="run", method="sglr")["quantity"] == "targets/nll"
     assert results["notes"]["probe"] == "a lower bound"
     assert results["notes"]["bias (sglr-1)"] == "of seed 1"
+
+
+def test_what_fewer_seeds_have_is_marked(make: Make) -> None:
+    config, artifacts = make()
+    lacking = artifacts / "analyze/at-1/metrics.json"
+    known = json.loads(lacking.read_text())
+    del known["last"]["natural/information"]
+    lacking.write_text(json.dumps(known))
+    shown = tables(collect(read(config, artifacts)))["analysis"]
+    (row,) = (row for row in shown.rows if row[:2] == ("last", "natural/information"))
+    assert row[2:] == ("1.50 (1 seed)", "1.50 ± 0.00")
+
+
+def test_no_chance_at_all_is_written_as_less_than_what_a_number_can_hold(make: Make) -> None:
+    results = results_of(make())
+    results["paired"] = [results["paired"][0] | {"p": 0.0}]
+    assert tables(results)["paired"].rows[0][-1] == "< 1e-300"
 
 
 def test_only_listed_methods_and_seeds_count(make: Make) -> None:

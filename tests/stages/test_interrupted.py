@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sglr import status
+from sglr import files, status
 from stages.pipeline import Definition
 
 PARAMS = {"warmup": {"objective": "standard", "epochs": 3}, "train": {"epochs": 12, "batch_size": 100}, "evaluate": {}}
@@ -77,13 +77,37 @@ def test_what_would_not_be_continued(project):
     assert said("train") == ("interrupted", ["in epoch 4 of 12; continues there"])
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"item": "train", "values": 3, "deps": {}, "versions": {}}'])
-def test_a_damaged_note_says_nothing(project, content):
-    folder = stop("train", "snapshot-000004-00000001")
-    (folder / "inputs.json").write_text(content)
-    assert said("train") == ("not run", [])
-    stop("train")
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"item": "ITEM", "values": 3, "deps": {}, "versions": {}}'])
+@pytest.mark.parametrize(("stage", "left"), [("train", "snapshot-000004-00000001"), ("evaluate", "a.npz")])
+def test_a_damaged_note_says_nothing(project, content, stage, left):
+    folder = stop(stage, left)
+    (folder / "inputs.json").write_text(content.replace("ITEM", stage))
+    assert said(stage) == ("not run", [])
+    stop(stage)
+    assert said(stage)[0] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "train", [{"epochs": 12, "batch_size": 100.0}, {"epochs": 12, "batch_size": 100, "clip": None}]
+)
+def test_the_same_value_written_otherwise_begins_anew_and_is_said_to(project, train):
+    before = stop("train", "snapshot-000004-00000001")
+    give(PARAMS | {"train": train})
+    assert Definition.read("train").snapshots != before
+    assert "does not fit (a value is written in another way)" in said("train")[1][0]
+
+
+def test_what_an_experiment_is_at_work_on_was_not_stopped(project):
+    stop("train", "snapshot-000004-00000001")
+    with files.lock(Definition.read("train").snapshots_lock):
+        assert said("train") == ("not run", [])
     assert said("train")[0] == "interrupted"
+
+
+def test_other_versions_are_named(project, monkeypatch):
+    stop("evaluate", "a.npz")
+    monkeypatch.setattr("sglr.config.packages.version", lambda package: "99")
+    assert said("evaluate")[1][0].startswith("a run that was stopped after 1 piece does not fit (pyautoattack: ")
 
 
 def test_one_that_left_nothing(project):

@@ -9,9 +9,10 @@ from by_hand import C
 from tiny_training import assert_same, early, plan, splits
 
 from sglr import models
+from sglr.attacks.accuracy import LogitsError
 from sglr.config import parse
 from sglr.data import Split
-from sglr.training import Interrupted, Snapshots, fit
+from sglr.training import Interrupted, Snapshots, TrainingError, fit
 from sglr.training.step import Learner, take
 
 METHODS = parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"]
@@ -88,3 +89,12 @@ def test_what_the_accelerator_refuses_and_notes():
             wait()
             assert len(device.waits) == number + 1
         assert torch.equal((there * 2).cpu(), here * 2)
+
+
+def test_logits_that_are_not_finite_end_it_there_as_here(params, monkeypatch):
+    def broken(*arguments):
+        raise LogitsError("those of 3 of 10 images are NaN")
+
+    monkeypatch.setattr("sglr.training.history.finite_logits", broken)
+    with accelerator(), pytest.raises(TrainingError, match="after epoch 1 those of 3 of 10 images are NaN"):
+        fit(plan(params, early(METHODS["at"])), network().to(DEVICE), *map(moved, splits()))
