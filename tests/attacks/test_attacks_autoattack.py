@@ -41,7 +41,7 @@ def test_logits_without_a_gradient_are_warned_of_and_attacked_all_the_same():
     assert (model(x_adv).argmax(1) != y).any()
 
 
-@pytest.mark.parametrize("norm", [Linf(0.2), L2(1.0)])
+@pytest.mark.parametrize("norm", [pytest.param(Linf(0.2), marks=pytest.mark.slow), L2(1.0)])
 def test_images_and_models_in_double_precision(norm):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(25, 5)).double().eval()

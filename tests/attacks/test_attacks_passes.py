@@ -37,7 +37,7 @@ class Counting(nn.Module):
         ({"name": "pgd", "steps": 7, "restarts": 3}, 10),
         ({"name": "apgd", "steps": 30, "restarts": 2}, 10),
         ({"name": "square", "queries": 300, "restarts": 2}, 10),
-        ({"name": "autoattack"}, 10),
+        pytest.param({"name": "autoattack"}, 10, marks=pytest.mark.slow),
         pytest.param({"name": "autoattack"}, 4, marks=pytest.mark.slow),
         pytest.param({"name": "autoattack", "version": "plus"}, 10, marks=pytest.mark.slow),
         pytest.param({"name": "autoattack", "version": "rand"}, 10, marks=pytest.mark.slow),

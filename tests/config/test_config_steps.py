@@ -197,7 +197,7 @@ def try_values(policy: str, **how: Any) -> collections.Counter[str]:
     return outcomes
 
 
-@pytest.mark.parametrize("policy", labels.REGISTRY.names())
+@pytest.mark.parametrize("policy", ["hard", "refinement", "self_adaptive"])
 def test_values_train_two_steps_or_are_refused(policy: str):
     outcomes = try_values(policy, max_examples=100, derandomize=True)
     # What is drawn depends on the modules that are loaded (Hypothesis takes constants from them): few may have run.

@@ -18,7 +18,11 @@ CHECKS = {"sweep": {"eps_255": [5, 20], "steps": 3}, "sanity": {"n_examples": 20
 
 @pytest.mark.parametrize(
     "suite",
-    [{"attacks": ATTACKS}, {"attacks": {"autoattack": {"name": "autoattack", "n_examples": 6}}}, CHECKS],
+    [
+        {"attacks": ATTACKS},
+        {"attacks": {"autoattack": {"name": "autoattack", "n_examples": 6}}},
+        pytest.param(CHECKS, marks=pytest.mark.slow),
+    ],
     ids=["attacks", "autoattack", "checks"],
 )
 def test_it_finds_there_what_it_finds_here(params, tmp_path, suite):

@@ -99,6 +99,7 @@ def until(path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_they_end_when_the_first_process_fails(tmp_path):
     def fail():
         with processes.alongside(1, wait, tmp_path / "here"):

@@ -58,7 +58,9 @@ def test_channels_last_changes_nothing_but_the_layout(name):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.slow) if each == "wrn" else each for each in SMALL]
+)
 def test_models_are_one_graph_for_the_compiler(name):
     shape = (3, 8, 8)
     model = models.build(name, num_classes=5, shape=shape, normalization={"mean": [0.5] * 3, "std": [0.2] * 3}).eval()

@@ -105,7 +105,7 @@ def test_own_changes_are_not_lost_without_being_asked_for(params, mine):
     assert params.read_text() == presets.render("smoke")
 
 
-@pytest.mark.parametrize("answer", ["y", "n"])
+@pytest.mark.parametrize("answer", ["y", pytest.param("n", marks=pytest.mark.slow)])
 def test_at_a_terminal_it_asks(params, answer):
     mine = BASE.replace("epochs: 60", "epochs: 61")
     params.write_text(mine)

@@ -100,6 +100,7 @@ def test_no_network_and_no_files(finished: Project, tmp_path: Path):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_more_in_a_batch_than_there_is(finished: Project):
     """Where the number of training examples stands in params, the check sees it; else the first stage that knows it."""
     finished.change(lambda p: p["train"].update(batch_size=61))

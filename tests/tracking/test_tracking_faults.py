@@ -192,7 +192,7 @@ def test_a_server_that_never_answers_does_not_hold_the_run_up(
 
 @pytest.mark.parametrize(
     ("failures", "stored_first"),
-    [(2, False), (2, True), (1000, False), pytest.param(1000, True, marks=pytest.mark.slow)],
+    [(2, False), (2, True), *(pytest.param(1000, each, marks=pytest.mark.slow) for each in (False, True))],
 )
 def test_a_server_that_fails_in_the_middle(
     root: Path,

@@ -107,7 +107,7 @@ def broken_at(team: Team, device: torch.device, one: Plan, rank: int, monkeypatc
         history._EVALUATION_BATCH, history.finite_logits = 500, found
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_what_one_of_them_cannot_measure_ends_them_all(params, rank):
     one = chosen(params, "sglr")
     with together(2, CPU, broken_at, one, rank) as (team, device):
