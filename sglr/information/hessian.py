@@ -119,7 +119,8 @@ def _curvatures(model: nn.Module, direction: dict[str, Tensor], x: Tensor, targe
             warnings.filterwarnings("ignore", ".*torch.jit.script", FutureWarning)
             warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
             found.append(jvp(slope, (weights,), (tangent,))[1])
-    joined: Floats = torch.cat(found).cpu().numpy().astype(np.float64)
+    # In torch 2.6 weights that are not used leave their requirement of a gradient on it.
+    joined: Floats = torch.cat(found).detach().cpu().numpy().astype(np.float64)
     return joined
 
 
