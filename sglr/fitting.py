@@ -132,8 +132,8 @@ def train(
     training = _Training(config, chosen, int(seed), spec, device, splits)
     if snapshots is None:
         return _fitted(training.run(None), spec)
+    interval(os.environ.get(_SECONDS, "30"))  # refused before anything is written
     folder = Path(snapshots) / training.fingerprint()
-    interval(os.environ.get(_SECONDS, "30"))
     with files.lock(folder / "lock", holder="another training with the same arguments"):
         fitted = _fitted(training.run(folder), spec)
         shutil.rmtree(folder, ignore_errors=True)

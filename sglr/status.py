@@ -54,10 +54,9 @@ def status(root: Path) -> list[Status]:
             pending = [name for name in pending if name != _SAME_EVERY_TIME]
         if pending:
             found[item.name] = Status(item.name, "waiting", [f"for {_few(pending)}"])
-        elif item.name in ran and not (reasons := list(_differences(root, item, ran[item.name], params))):
-            found[item.name] = Status(item.name, "done")
-        else:
-            found[item.name] = _to_run(root, item, params, reasons if item.name in ran else None)
+            continue
+        reasons = list(_differences(root, item, ran[item.name], params)) if item.name in ran else None
+        found[item.name] = Status(item.name, "done") if reasons == [] else _to_run(root, item, params, reasons)
     return [found[item.name] for item in items]
 
 

@@ -232,6 +232,12 @@ def test_images_come_from_one_place(project):
     assert not (project / "artifacts/foreign").exists()
 
 
+def test_data_that_were_not_prepared_are_said_to_be_missing(project):
+    result = call("--weights", "author.tar", *OPTIONS, "--data", "elsewhere")
+    said = "there are no prepared data in elsewhere: `dvc repro prepare` makes them, --npz names a file of your own."
+    assert (result.exit_code, said in result.output) == (1, True), result.output
+
+
 def npz(project, **change):
     x, y = images(project)
     np.savez(project / "own.npz", **({"x_test": x, "y_test": y} | change))

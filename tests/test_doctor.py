@@ -4,6 +4,7 @@ import http.server
 import re
 import shutil
 import threading
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,16 @@ def test_doctor_says_where_mlflow_refuses_folders(project, monkeypatch, address)
     ((level, text),) = about("tracking", project)
     assert level == "warning"
     assert text.startswith(f"MLflow does not take {address} (set `MLFLOW_ALLOW_FILE_STORE=true`): runs go on")
+
+
+def test_doctor_looks_for_what_an_installation_brings():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    bare, pipeline = (
+        {re.match(r"[\w.-]+", wanted)[0] for wanted in asked}
+        for asked in (project["dependencies"], project["optional-dependencies"]["pipeline"])
+    )
+    looked_for = {name for names in doctor.PACKAGES.values() for name in names}
+    assert pipeline <= looked_for <= pipeline | bare
 
 
 def test_doctor_names_packages_and_params(project, monkeypatch):

@@ -151,6 +151,7 @@ def test_learning_curves_say_where_things_happen(written: Path) -> None:
     labels = {a["aria-label"] for a in Page((written / "index.html").read_text()).all("svg")}
     # at: 62% in epoch 1, 66% in epoch 3, 4 points down each epoch after and 2 up.
     assert any("‘at’ goes from 62.0% to 60.0%, highest 66.0% at epoch 3." in (label or "") for label in labels)
+    assert sum((label or "").endswith(" Best epochs: 3, 3.") for label in labels) == 2  # of every seed, for each method
 
 
 @pytest.mark.usefixtures("without_pdf")
