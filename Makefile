@@ -18,7 +18,7 @@ help:
 	@echo "make bench      time steps, attacks, evaluation and start-up against plain forms (minutes)"
 	@echo "make docs       build the documentation into build/docs, warnings as errors"
 	@echo "make figures   renew the figures of README and documentation, from the last report and dvc.yaml"
-	@echo "make ui         open the MLflow UI on the run database (http://127.0.0.1:5000)"
+	@echo "make ui         serve the MLflow UI of the runs, and say where their curves are (port \$$PORT, or 5000)"
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       renew constraints.txt with the newest versions"
 	@echo "make clean      remove results, snapshots and the environment (not DVC's cache, the run database, downloads)"
@@ -48,7 +48,7 @@ figures: repro
 	python docs/figures.py
 
 ui: $(INSTALLED)
-	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000}
+	sglr ui
 
 lint: $(INSTALLED)
 	ruff check .

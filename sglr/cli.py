@@ -287,6 +287,22 @@ def export(path: str, output: str, name: str | None, checkpoint: str | None) -> 
     click.echo("\n".join(map(str, written)))
 
 
+@main.of(TRACK, epilog=examples("sglr ui", "sglr ui --port 5001"))
+@click.option(
+    "--port", default=5000, envvar="PORT", show_default=True, type=click.IntRange(1, 65535), help="On 127.0.0.1."
+)
+def ui(port: int) -> None:
+    """Say where the runs and their curves are in MLflow's UI, and serve it.
+
+    A tracking server (MLFLOW_TRACKING_URI) serves it itself.
+    """
+    from pathlib import Path
+
+    from sglr import config, tracking
+
+    tracking.show(Path(), config.load().experiment.name, port, click.echo)
+
+
 @main.of(TRACK, epilog=examples("sglr register sglr-0", "sglr register sglr-0 --checkpoint last --name robust-digits"))
 @click.argument("item", metavar="METHOD-SEED")
 @click.option("--checkpoint", type=click.Choice(["best", "last"]), help="Default: best if there is one, else last.")

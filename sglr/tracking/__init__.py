@@ -5,9 +5,22 @@ nor a dead server ever holds up or ends a run. ``sync`` sends what could not be 
 """
 
 from sglr.tracking.parents import ParentQuery
-from sglr.tracking.registering import RegistryError, register
+from sglr.tracking.registering import register
 from sglr.tracking.resend import SyncReport, sync
 from sglr.tracking.session import NullTracker, Tracker, run
+from sglr.tracking.settings import TrackingError
+from sglr.tracking.ui import show
 from sglr.tracking.values import flatten
 
-__all__ = ["NullTracker", "ParentQuery", "RegistryError", "SyncReport", "Tracker", "flatten", "register", "run", "sync"]
+__all__ = [
+    "NullTracker",
+    "ParentQuery",
+    "SyncReport",
+    "Tracker",
+    "TrackingError",
+    "flatten",
+    "register",
+    "run",
+    "show",
+    "sync",
+]

@@ -7,17 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sglr import files
-from sglr.config.errors import UserError
 from sglr.config.names import CHECKPOINTS
 from sglr.tracking.server import connect
-from sglr.tracking.settings import address, prepare_environment, shown
+from sglr.tracking.settings import TrackingError, address, prepare_environment, shown
 
 # Images in the input example; a graph traced with one would take no other number.
 _EXAMPLES = 2
-
-
-class RegistryError(UserError, RuntimeError):
-    """The model cannot be registered; the message says why."""
 
 
 def register(root: Path, experiment: str, item: str, checkpoint: str | None = None, name: str | None = None) -> str:
@@ -27,7 +22,7 @@ def register(root: Path, experiment: str, item: str, checkpoint: str | None = No
     ``name`` None: <experiment>-<method>.
 
     The version belongs to the training run with these weights, or to a run of its own where the database has none. Tags
-    are those of ``tags_of``. Raises FileError when the model is missing, RegistryError when MLflow is, or when it
+    are those of ``tags_of``. Raises FileError when the model is missing, TrackingError when MLflow is, or when it
     refuses.
     """
     trainings, given = root / "artifacts" / "train", Path(item)
@@ -45,11 +40,11 @@ def register(root: Path, experiment: str, item: str, checkpoint: str | None = No
     try:
         import mlflow
     except ImportError:
-        raise RegistryError("registering needs MLflow: pip install mlflow") from None
+        raise TrackingError("registering needs MLflow: pip install mlflow") from None
     try:
         return _register(mlflow, root, experiment, item, folder, name)
     except mlflow.exceptions.MlflowException as error:
-        raise RegistryError(f"MLflow at {shown(address(root))} refuses: {shown(error)}") from None
+        raise TrackingError(f"MLflow at {shown(address(root))} refuses: {shown(error)}") from None
 
 
 def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path, name: str) -> str:

@@ -50,6 +50,11 @@ class Server:
         """One cheap request; it creates a local database that does not exist."""
         self._client.search_experiments(max_results=1)
 
+    def find(self, name: str) -> str | None:
+        """Id of the experiment; None where there is none, or it was deleted."""
+        found = self._client.get_experiment_by_name(name)
+        return str(found.experiment_id) if found is not None and found.lifecycle_stage == "active" else None
+
     def experiment(self, name: str) -> str:
         """Id of the experiment, created when it is new."""
         with _creation_lock(self.uri):

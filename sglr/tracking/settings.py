@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from sglr.config import ConfigError
+from sglr.config.errors import UserError
 
 LOG = logging.getLogger("sglr.tracking")
 _DEFAULT_WAIT = "30"
@@ -20,6 +21,10 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+
+
+class TrackingError(UserError, RuntimeError):
+    """MLflow is missing, does not answer, or refuses; the message says which and why."""
 
 
 def asked() -> str:

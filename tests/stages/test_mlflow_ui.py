@@ -1,6 +1,7 @@
 """The MLflow UI in a real browser, on the database that ``dvc repro`` left."""
 
 import json
+import re
 import socket
 import time
 import urllib.parse
@@ -20,16 +21,13 @@ CURVES = """card => [...card.querySelectorAll(".scatterlayer .trace path.js-line
 
 
 @pytest.fixture(scope="module")
-def server(first_run: tuple[Project, Ended]) -> Iterator[str]:
-    """``mlflow ui`` on the study's database; its address."""
+def shown(first_run: tuple[Project, Ended]) -> Iterator[str]:
+    """``sglr ui`` at work; the address it names."""
     project = first_run[0]
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = project.start(
-        "mlflow", "server", "--backend-store-uri", f"sqlite:///{project.path}/mlflow.db", "--host", "127.0.0.1",
-        "--port", str(port), "--workers", "1", MLFLOW_DISABLE_TELEMETRY="true",
-    )  # fmt: skip
+    process = project.start("sglr", "ui", "--port", str(port), MLFLOW_DISABLE_TELEMETRY="true")
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 120
@@ -37,10 +35,16 @@ def server(first_run: tuple[Project, Ended]) -> Iterator[str]:
             assert process.poll() is None, project.said()
             assert time.monotonic() < deadline, project.said()
             time.sleep(0.5)
-        yield address
+        (named,) = re.findall(r"http://\S+", project.said().splitlines()[0])
+        yield named
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server(shown: str) -> str:
+    return shown.partition("/#")[0]
 
 
 def _answers(address: str) -> bool:
@@ -61,10 +65,9 @@ def runs(first_run: tuple[Project, Ended]) -> dict[str, Any]:
     return {run.info.run_name: run.info for run in client.search_runs([experiment.experiment_id])}
 
 
-def test_both_methods_are_in_one_chart_without_any_set_up(server: str, runs: dict[str, Any]):
-    experiment = runs["train@at-0"].experiment_id
+def test_both_methods_are_in_one_chart_without_any_set_up(shown: str):
     with tab(1900, 1400) as found:
-        found.page.goto(f"{server}/#/experiments/{experiment}/runs?compareRunsMode=CHART")
+        found.page.goto(shown)
         card = found.page.locator('[data-testid="experiment-view-compare-runs-card"]', has_text="clean/pgd").first
         card.locator(".trace path.js-line").first.wait_for(state="attached", timeout=90_000)
         # Each is drawn twice, one of them a wider line that the mouse finds.

@@ -1,0 +1,42 @@
+"""MLflow's UI, at the curves of this project's trainings."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sglr.tracking.server import connect
+from sglr.tracking.settings import TrackingError, address, prepare_environment, shown
+
+
+def show(root: Path, experiment: str, port: int, say: Callable[[str], object]) -> None:
+    """Say where the runs of ``experiment`` are in MLflow's UI, and become its server.
+
+    A tracking server serves it already: then only the address is said. Raises TrackingError when MLflow is missing or
+    its store does not answer.
+    """
+    prepare_environment()
+    uri = address(root)
+    served = uri.startswith(("http://", "https://"))
+    try:
+        # MLflow opens with its views for language models; this page is the one with the curves.
+        found = connect(root).find(experiment)
+    except ImportError:
+        raise TrackingError("the UI needs MLflow: pip install mlflow") from None
+    except Exception as error:
+        raise TrackingError(f"MLflow at {shown(uri)} does not answer: {shown(error)}") from error
+    page = (
+        f"/#/experiments/{found}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+        if found
+        else "/#/experiments"
+    )
+    if not found:
+        say(f"There are no runs of the experiment {experiment} yet.")
+    say(f"The runs: {shown(uri).rstrip('/') if served else f'http://127.0.0.1:{port}'}{page}")
+    if not served:
+        say("Starting MLflow's server for it, which takes some seconds; Ctrl-C stops it.")
+        os.execv(
+            sys.executable,
+            [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1",
+             "--port", str(port), "--workers", "1"],
+        )  # fmt: skip

@@ -1,0 +1,72 @@
+"""Where the curves are in MLflow's UI, and what serves it (its look: tests/stages/test_mlflow_ui.py)."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sglr import tracking
+from sglr.tracking.server import Server
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that the process would have become."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, command: commands.append(command))
+    return commands
+
+
+def test_of_a_database_the_curves_address_is_said_and_the_server_started(
+    root: Path, train: Callable[..., Any], database: Any, started: list[list[str]]
+) -> None:
+    with train():
+        pass
+    said: list[str] = []
+    tracking.show(root, "digits", 5001, said.append)
+    number = database.run().info.experiment_id
+    assert said[0].startswith(f"The runs: http://127.0.0.1:5001/#/experiments/{number}/runs?compareRunsMode=CHART")
+    assert said[1].startswith("Starting MLflow's server")
+    ((python, *command),) = started
+    assert python == sys.executable
+    assert " ".join(command) == (
+        f"-m mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db --host 127.0.0.1 --port 5001 --workers 1"
+    )
+
+
+def test_before_anything_ran(root: Path, started: list[list[str]]) -> None:
+    said: list[str] = []
+    tracking.show(root, "digits", 5000, said.append)
+    assert said[:2] == [
+        "There are no runs of the experiment digits yet.",
+        "The runs: http://127.0.0.1:5000/#/experiments",
+    ]
+    assert len(started) == 1
+
+
+def test_a_tracking_server_serves_it_already(
+    root: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:s3cret@runs.example:8080/")
+    monkeypatch.setattr(Server, "check", lambda self: None)
+    monkeypatch.setattr(Server, "find", lambda self, name: "7")
+    said: list[str] = []
+    tracking.show(root, "digits", 5000, said.append)
+    (line,) = said
+    assert line.startswith("The runs: http://runs.example:8080/#/experiments/7/runs?")
+    assert started == []
+
+
+def test_a_server_that_is_not_there(
+    root: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:s3cret@127.0.0.1:{free_port}")
+    with pytest.raises(
+        tracking.TrackingError, match=rf"MLflow at http://127\.0\.0\.1:{free_port} does not answer"
+    ) as said:
+        tracking.show(root, "digits", 5000, print)
+    assert "s3cret" not in str(said.value)
+    assert started == []
