@@ -41,14 +41,14 @@ class Fitted:
     ``best`` is the model of the epoch with the highest robust accuracy on the validation split (natural accuracy for an
     objective without an attack), None without a validation split.
     ``history`` has one row per epoch of training, with the columns of history.csv (docs/architecture.md) but ``phase``.
-    ``targets`` (n, C) are the training targets after the last epoch.
+    ``refined`` (n, C) are the refined labels after the last epoch.
     """
 
     last: nn.Module
     best: nn.Module | None
     best_epoch: int | None
     history: list[dict[str, Any]]
-    targets: Tensor
+    refined: Tensor
     spec: dict[str, Any]
     """From which ``sglr.models.from_spec`` builds the untrained model."""
 
@@ -214,7 +214,7 @@ def _fitted(result: TrainingResult, spec: dict[str, Any]) -> Fitted:
         return one.eval()
 
     best = None if result.best is None else holding(result.best)
-    return Fitted(holding(result.last), best, result.best_epoch, result.history, result.targets, spec)
+    return Fitted(holding(result.last), best, result.best_epoch, result.history, result.refined, spec)
 
 
 def _config(

@@ -1,5 +1,6 @@
 """What the documentation names exists: tests, files, commands."""
 
+import json
 import re
 from pathlib import Path
 
@@ -19,6 +20,12 @@ def test_every_fault_has_its_test():
     assert len(named) > 25
     assert all(named)
     assert [name for names in named for name in names if f"def {name}(" not in tests] == []
+
+
+def test_a_norm_of_the_default_study_is_the_committed_one():
+    found = json.loads((ROOT / "artifacts/analyze/sglr-0/metrics.json").read_text())["best"]
+    page = (ROOT / "docs/analysis/gradient-norms.md").read_text()
+    assert f"and {found['full_gradient/adversarial/noisy']:.1f} with the refined ones" in page.replace("\n", " ")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -98,7 +98,7 @@ def test_it_is_what_the_pipeline_trains(params: dict, tmp_path: Path, warmup: st
         for file in ("model.safetensors", "model.json"):
             expected = tmp_path / "train" / name / file
             assert (tmp_path / "found" / name / file).read_bytes() == expected.read_bytes(), (name, file)
-    assert np.array_equal(found.targets.numpy(), np.load(tmp_path / "train/labels.npz")["p"])
+    assert np.array_equal(found.refined.numpy(), np.load(tmp_path / "train/labels.npz")["p"])
 
 
 def test_the_models_are_ready_for_use(tmp_path: Path):
@@ -133,7 +133,7 @@ def test_a_method_of_ones_own_and_a_params_file_of_ones_own(params: dict, tmp_pa
     own = {"objective": "trades", "labels": {"name": "smoothing", "smoothing": 0.4}, "weights": "none"}
     changes = {key: value for key, value in SMALL.items() if not key.startswith("methods")}
     found = sglr.train(*images(), method=own, params=tmp_path / "params.yaml", changes=changes)
-    assert found.targets[0].tolist() == pytest.approx([0.7, 0.1, 0.1, 0.1])
+    assert found.refined[0].tolist() == pytest.approx([0.7, 0.1, 0.1, 0.1])
     with pytest.raises(sglr.config.ConfigError, match="method 'sglr' is used but not declared"):
         sglr.train(*images(), method="sglr", params=tmp_path / "params.yaml", changes=changes)
 

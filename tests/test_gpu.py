@@ -218,7 +218,7 @@ def test_an_interrupted_training_goes_on(params, tmp_path):
     with pytest.raises(Interrupted):
         fit(one, network("resnet18", DEVICE), split, split, snapshots=kept, should_stop=lambda: next(calls) == 5)
     found = fit(one, network("resnet18", DEVICE), split, split, snapshots=kept)
-    torch.testing.assert_close(found.targets, whole.targets, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(found.refined, whole.refined, rtol=0.05, atol=0.05)
     assert [row["train/loss"] for row in found.history] == pytest.approx(
         [row["train/loss"] for row in whole.history], rel=0.05
     )
@@ -255,5 +255,5 @@ def test_two_gpus_train_as_one_does(params, kind):
     with together(2, torch.device("cuda"), work, one) as (team, device):
         found = work(team, device, one)
     expected = work(ALONE, DEVICE, plain)
-    torch.testing.assert_close(found.targets, expected.targets, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(found.refined, expected.refined, rtol=0.02, atol=0.02)
     assert found.history[-1]["train/loss"] == pytest.approx(expected.history[-1]["train/loss"], rel=0.02)

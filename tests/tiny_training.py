@@ -71,7 +71,7 @@ def assert_same(one: TrainingResult, other: TrainingResult) -> None:
         assert expected is not None
         assert weights.keys() == expected.keys()
         assert all(torch.equal(weights[name], value) for name, value in expected.items())
-    assert torch.equal(one.targets, other.targets)
+    assert torch.equal(one.refined, other.refined)
 
 
 def equal(one: Any, other: Any) -> bool:

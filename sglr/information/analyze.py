@@ -71,8 +71,8 @@ def analyze(
             "test": len(run.test_index),
             "train": len(run.train_index),
             "train_noisy": int(noisy[run.train_index].sum()),
-            "targets": len(noisy),
-            "targets_noisy": int(noisy.sum()),
+            "labels": len(noisy),
+            "labels_noisy": int(noisy.sum()),
         },
         "notes": run.notes,
         "tables": {name: run.tables.get(name, []) for name in TABLES},
@@ -111,23 +111,23 @@ def _introduce(run: AnalyzedRun) -> None:
 
 
 def _labels(run: AnalyzedRun) -> Findings:
-    """How the targets after the last epoch, over all training examples, relate to the true labels."""
+    """How the refined labels after the last epoch, over all training examples, relate to the true labels."""
     findings, trained = Findings(run.config.analyze.seed), run.trained
     bins = run.config.analyze.ece_bins
-    recovered, corrupted = memorization.recovery(trained.targets, trained.given, trained.true)
-    findings.mean("targets/entropy", entropy(trained.targets))
-    findings.mean("targets/recovered", recovered)
-    findings.mean("targets/corrupted", corrupted)
-    findings.mean("targets/brier", calibration.brier(trained.targets, trained.true))
-    findings.ece("targets/ece", trained.targets, trained.true, bins)
+    recovered, corrupted = memorization.recovery(trained.refined, trained.given, trained.true)
+    findings.mean("refined/entropy", entropy(trained.refined))
+    findings.mean("refined/recovered", recovered)
+    findings.mean("refined/corrupted", corrupted)
+    findings.mean("refined/brier", calibration.brier(trained.refined, trained.true))
+    findings.ece("refined/ece", trained.refined, trained.true, bins)
     with np.errstate(divide="ignore"):
-        surprise = calibration.nll(np.log(trained.targets), trained.true)
+        surprise = calibration.nll(np.log(trained.refined), trained.true)
     if np.isfinite(surprise).all():
-        findings.mean("targets/nll", surprise)
+        findings.mean("refined/nll", surprise)
     else:
-        run.notes["targets/nll"] = notes.INFINITE_NLL
-    for name, labels in (("targets", trained.targets.argmax(1)), ("given", trained.given)):
-        table = contingency(labels, trained.true, trained.targets.shape[1])
+        run.notes["refined/nll"] = notes.INFINITE_NLL
+    for name, labels in (("refined", trained.refined.argmax(1)), ("given", trained.given)):
+        table = contingency(labels, trained.true, trained.refined.shape[1])
         findings.shared_information(f"{name}/information", table)
         run.notes[f"{name}/information"] = notes.information_bias(name, mutual_information_bias(table))
     test = run.test.true[run.test_index].cpu().numpy()

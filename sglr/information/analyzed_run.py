@@ -68,7 +68,7 @@ class AnalyzedRun:
         """The label policy as it was at a checkpoint; FileError where its state is not on record."""
         trained = self.trained
         options = self.config.methods[self.method].labels
-        policy = options.build(self.train.given, trained.targets.shape[1], trained.epochs)
+        policy = options.build(self.train.given, trained.refined.shape[1], trained.epochs)
         if checkpoint.name == "start":
             return policy
         try:

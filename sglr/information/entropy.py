@@ -58,8 +58,9 @@ def mutual_information(table: ArrayLike) -> float:
 def mutual_information_bias(table: ArrayLike) -> float:
     """First-order bias (A - 1)(B - 1) / 2N of the plug-in estimate, A and B the rows and columns that occur.
 
-    Miller (1955). It is exact to first order for independent variables and an upper guide for strongly dependent ones,
-    whose cells are mostly impossible: hence a caution with the estimate, and no correction of it.
+    Miller (1955). To first order in 1/N; with few examples in most cells the true bias is larger (for ten classes and
+    20% or 40% wrong labels 1.16 to 1.22 times this at N = 300 and 400, 1.04 to 1.08 times at 5,000, by simulation):
+    hence a caution with the estimate, and no correction of it.
     """
     joint = _joint(table)
     rows, columns = int((joint.sum(1) > 0).sum()), int((joint.sum(0) > 0).sum())

@@ -15,26 +15,10 @@ adversarial images were computed from y and would leak it. The statements hold i
 so they want several seeds that redraw it. **Reconstruction**: the paper's own estimator is not published.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sglr.information.checks import Floats
-
-
-@dataclass(frozen=True)
-class Decomposition:
-    """Terms of the expected cross-entropy per example, in nats.
-
-    cross_entropy: measured; noise_entropy: H(y | x), known; information: (low, high) of I(w; y | x) / n, low raw and
-    never clipped at 0; divergence: (low, high) of E KL(p(y | x, w) || q), the part that is merely bad prediction.
-    """
-
-    cross_entropy: float
-    noise_entropy: float
-    information: tuple[float, float]
-    divergence: tuple[float, float]
 
 
 def density(nll: ArrayLike, noise_entropy: float) -> Floats:
@@ -43,10 +27,3 @@ def density(nll: ArrayLike, noise_entropy: float) -> Floats:
     if column.ndim != 1 or column.size == 0 or np.isnan(column).any() or noise_entropy < 0:
         raise ValueError(f"the bound needs n >= 1 cross-entropies and an entropy >= 0, found {column.shape}")
     return noise_entropy - column
-
-
-def decompose(nll: ArrayLike, noise_entropy: float) -> Decomposition:
-    """The decomposition of the expected cross-entropy, measured terms and bounds of the others."""
-    low = float(density(nll, noise_entropy).mean())
-    measured = noise_entropy - low
-    return Decomposition(measured, noise_entropy, (low, noise_entropy), (max(0.0, -low), measured))

@@ -16,7 +16,7 @@ ACCURACIES = (
     "noisy/natural_given", "noisy/natural_true", "noisy/pgd_given", "noisy/pgd_true", "clean/natural", "clean/pgd",
 )  # fmt: skip
 NLL = "train/natural_nll"
-TARGETS = ("targets/entropy", "targets/recovered", "targets/corrupted")
+REFINED = ("refined/entropy", "refined/recovered", "refined/corrupted")
 
 
 def curves(history: list[Row], noise_entropy: float | None = None) -> list[Row]:
@@ -27,7 +27,7 @@ def curves(history: list[Row], noise_entropy: float | None = None) -> list[Row]:
     the bound noise_entropy - train/natural_nll on the label information in the weights. Columns that were never
     measured are left out.
     """
-    measured = [key for key in (*ACCURACIES, NLL, *TARGETS) if any(row.get(key) is not None for row in history)]
+    measured = [key for key in (*ACCURACIES, NLL, *REFINED) if any(row.get(key) is not None for row in history)]
     rows = [{key: row.get(key) for key in ("phase", "epoch", *measured)} for row in history]
     if noise_entropy is not None and NLL in measured:
         for row in rows:
@@ -47,13 +47,13 @@ def at_epoch(history: list[Row], epoch: int) -> dict[str, float]:
     raise ValueError(f"the history has no epoch {epoch}")
 
 
-def recovery(targets: ArrayLike, given: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def recovery(refined: ArrayLike, given: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Effect of refinement on the labels: ``recovered``, bool per noisy example, and ``corrupted``, bool per clean one.
 
-    targets: (N, C) probabilities; given, true: int (N,). A noisy example is recovered when its most probable class is
+    refined: (N, C) probabilities; given, true: int (N,). A noisy example is recovered when its most probable class is
     the true one, a clean example corrupted when it is not. Raises ValueError for input of another form.
     """
-    rows = distributions(targets, "targets")
+    rows = distributions(refined, "refined")
     noisy = _labels(given, rows, "given") != _labels(true, rows, "true")
     correct = rows.argmax(1) == np.asarray(true)
     return correct[noisy], ~correct[~noisy]

@@ -49,7 +49,7 @@ NO_START = "Left out: the weights of the warm-up were not given, so there is no 
 LABEL_INFORMATION = (
     "Lower bound H - CE of I(w; y | x) / n with the entropy of the injected noise and the natural cross-entropy of"
     " given labels over all training examples; raw, never clipped. It holds in expectation over draws of the noise, so"
-    " look at several seeds. divergence_low is a lower bound of what bad prediction adds to the cross-entropy."
+    " look at several seeds."
 )
 GAP = "Accuracy on training images and their given labels minus accuracy on test images, same attack."
 SHARPNESS = (
@@ -68,16 +68,16 @@ MEMORIZATION = (
 )
 NO_BEST = "There is no best checkpoint: without a validation split none is chosen."
 INFINITE_NLL = (
-    "Left out: some targets give the true class probability 0, as wrong hard labels do, so that the mean is infinite."
+    "Left out: some labels give the true class probability 0, as wrong hard labels do, so that the mean is infinite."
 )
 
 
 def information_bias(name: str, bias: float) -> str:
     """On the plug-in mutual information of labels, whose first-order bias is ``bias`` nats."""
-    labels = "the most probable class of the targets" if name == "targets" else "the given label"
+    labels = "the most probable class of the refined label" if name == "refined" else "the given label"
     return (
-        f"Plug-in mutual information of {labels} with the true label; too high by up to about {bias:.2g} nats. Its"
-        " interval takes the bias off and can lie below it."
+        f"Plug-in mutual information of {labels} with the true label; too high by about {bias:.2g} nats (to first"
+        " order; at a few hundred examples up to a fifth more). Its interval takes the bias off and can lie below it."
     )
 
 

@@ -77,12 +77,12 @@ def _features(
     if len(seen.features) < 2:
         run.notes["index_information"] = notes.NO_INDEX
         return
-    levels = index_information(seen.features, settings.index_noise, chunk=settings.batch_size)
-    for number, level in enumerate(levels):
+    middle = sorted(settings.index_noise)[len(settings.index_noise) // 2]
+    for level in index_information(seen.features, settings.index_noise, chunk=settings.batch_size):
         row = {"input": kind, "noise": level.noise, "deviation": level.deviation, "n": len(labels)}
         row |= {"lower": level.lower, "upper": level.upper, "most": float(np.log(len(labels)))}
         run.add("index_information", checkpoint, **row, saturated=int(level.saturated))
-        if number == len(levels) // 2:
+        if level.noise == middle:
             findings.mean(f"{kind}/index_information/lower", level.lower_contributions)
             findings.mean(f"{kind}/index_information/upper", level.upper_contributions)
             if level.saturated:

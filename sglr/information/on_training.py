@@ -23,7 +23,7 @@ from sglr.information.checks import Floats
 from sglr.information.example_gradients import cross_entropy_loss, example_gradients, objective_loss
 from sglr.information.findings import Findings
 from sglr.information.hessian import largest_eigenvalue
-from sglr.information.label_information import decompose, density
+from sglr.information.label_information import density
 from sglr.labels import LabelPolicy
 from sglr.models import Classifier
 from sglr.objectives import soft_cross_entropy
@@ -82,11 +82,9 @@ def _label_information(run: AnalyzedRun, model: Classifier, findings: Findings) 
         for part in batches(len(train), size)
     ]
     costs = np.concatenate(nll)
-    terms = decompose(costs, run.noise_entropy)
     findings.mean("label_information/bound", density(costs, run.noise_entropy))
     findings.mean("label_information/cross_entropy", costs)
-    findings.number("label_information/noise_entropy", terms.noise_entropy, len(costs))
-    findings.number("label_information/divergence_low", terms.divergence[0], len(costs))
+    findings.number("label_information/noise_entropy", run.noise_entropy, len(costs))
 
 
 def _last_layer(

@@ -1,4 +1,4 @@
-"""What a training run left behind for analysis: its history, its best epoch, and the targets it ended with."""
+"""What a training run left behind for analysis: its history, its best epoch, and the refined labels it ended with."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,16 @@ from sglr.information.checks import Floats, Integers, classes, distributions
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """history: rows of history.csv; epochs: number of the last one; best_epoch: None without a validation split;
-    targets: (n, C) after the last epoch; given, true: labels (n,); labels: the label policy's state with each model."""
+    """history: rows of history.csv; epochs: number of the last one; best_epoch: None without a validation split.
+
+    refined: labels (n, C) after the last epoch; given, true: labels (n,); labels: the label policy's state with each
+    model.
+    """
 
     history: list[dict[str, Any]]
     epochs: int
     best_epoch: int | None
-    targets: Floats
+    refined: Floats
     given: Integers
     true: Integers
     labels: dict[str, dict[str, Any]]
@@ -65,8 +68,8 @@ def _labels(path: Path) -> tuple[Floats, Integers, Integers]:
     stored = read_arrays(path)
     try:
         p, given, true = (stored[key] for key in ("p", "given", "true"))
-        targets = distributions(p, "p")
-        n, num_classes = targets.shape
-        return targets, classes(given, n, num_classes, "given"), classes(true, n, num_classes, "true")
+        refined = distributions(p, "p")
+        n, num_classes = refined.shape
+        return refined, classes(given, n, num_classes, "given"), classes(true, n, num_classes, "true")
     except (ValueError, KeyError) as error:
         raise FileError(f"cannot use {path}: {error}") from None

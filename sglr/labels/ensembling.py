@@ -58,6 +58,11 @@ class TemporalEnsembling(LabelPolicy):
     def targets(self, epoch: int, index: Tensor) -> Tensor:
         return self._hard[index]
 
+    def refined(self, epoch: int, index: Tensor) -> Tensor:
+        # Nothing is averaged before the start.
+        seen = self._p[index].sum(1, keepdim=True) > 0
+        return torch.where(seen, self._normalised(index), self._hard[index])
+
     def _normalised(self, index: Tensor) -> Tensor:
         p = self._p[index]
         return p / p.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)

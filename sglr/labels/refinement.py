@@ -1,5 +1,6 @@
 """Self-guided label refinement (arXiv 2403.09101); formulas and sources: docs/methods.md."""
 
+import warnings
 from typing import Any, Literal, Self
 
 import torch
@@ -31,7 +32,8 @@ class SelfGuidedRefinement:
     Each update is validated: rows must be probabilities, indices unique. ``validate=False`` skips this, since it waits
     for the GPU.
 
-    Raises ValueError for values outside [0, 1] and for alpha = 1, which never refines.
+    Raises ValueError for values outside [0, 1], for alpha = 1, which never refines, and for r = 0, which never uses
+    what was refined. Warns of alpha = 0 with lambda = 1: the refined label is then the prediction on x' itself.
     """
 
     def __init__(
@@ -50,6 +52,14 @@ class SelfGuidedRefinement:
                 raise ValueError(f"{name} must lie in [0, 1], found {value}")
         if alpha == 1:
             raise ValueError("alpha 1 never updates the labels: that is training without refinement")
+        if refinement_ratio == 0:
+            raise ValueError("refinement_ratio 0 never uses the refined labels: that is training without refinement")
+        if alpha == 0 and adversarial_weight == 1:
+            warnings.warn(
+                "alpha 0 with adversarial_weight 1 makes the refined label the adversarial prediction itself: the"
+                " gradient of a cross-entropy on the adversarial images is then the plain one times 1 - r",
+                stacklevel=2,
+            )
         if not isinstance(given_labels, Tensor) or given_labels.dim() != 1 or given_labels.dtype != torch.int64:
             found = f"{getattr(given_labels, 'dtype', '')} {tuple(getattr(given_labels, 'shape', ()))}"
             raise ValueError(f"given_labels must be a torch tensor, int64 (n,), found {type(given_labels)} {found}")
@@ -130,6 +140,9 @@ class RefinementPolicy(LabelPolicy):
     def targets(self, epoch: int, index: Tensor) -> Tensor:
         return self._refined.targets(index, self._ratio(epoch))
 
+    def refined(self, epoch: int, index: Tensor) -> Tensor:
+        return self._refined.targets(index, ratio=1.0)
+
     def update(self, step: Step) -> Tensor:
         if step.epoch < self._options.start_epoch:
             return self.targets(step.epoch, step.index)
@@ -159,7 +172,8 @@ class RefinementPolicy(LabelPolicy):
 
 @REGISTRY.register("refinement")
 class RefinementOptions(LabelOptions):
-    """Defaults are those of the authors' published code; docs/methods.md has the sources."""
+    """Defaults are those of the authors' published code; docs/methods.md has the sources. ``start_epoch`` has none,
+    since it goes with the number of epochs: 90 of 200 there."""
 
     start_epoch: int = Field(ge=1)
     alpha: float = Field(default=0.9, ge=0, le=1)

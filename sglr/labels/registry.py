@@ -72,6 +72,14 @@ class LabelPolicy(ABC):
         Also asked for all examples at the end of an epoch, and for single ones by the analysis.
         """
 
+    def refined(self, epoch: int, index: Tensor) -> Tensor:
+        """The labels (N, C) that the policy has come to believe, each row on the simplex.
+
+        They are kept as the refined labels, and described in history and report. By default the targets, which may be
+        mixed with the given labels.
+        """
+        return self.targets(epoch, index)
+
     def update(self, step: Step) -> Tensor:
         """Update the state from a step's predictions and return the batch's targets (N, C).
 

@@ -1,7 +1,8 @@
 """ResNet-18 and ResNet-34 in CIFAR form: 3x3 stem of stride 1, no max-pool (He et al. 2016, arXiv 1512.03385).
 
 The architecture, module names (but for ``head``) and torch's default initialisation are those of the widely used
-CIFAR ResNets that the published SGLR, TRADES and AWP code trains: 11,173,962 and 21,282,122 parameters for ten classes.
+CIFAR ResNets that the TRADES and AWP code trains, and by its description that of SGLR: 11,173,962 and 21,282,122
+parameters for ten classes.
 """
 
 from typing import ClassVar

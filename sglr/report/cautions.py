@@ -129,7 +129,7 @@ def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
     for row in results["labels"]:
         share = row["corrupted_share"]["mean"]
         if share:
-            yield f"{quoted(row['method'])} turns {percent(share)}% of the correct training labels into wrong ones."
+            yield f"{quoted(row['method'])} refines {percent(share)}% of the correct training labels into wrong ones."
     alone = [name for name in study.methods if config.methods[name].start == "initial"]
     if config.warmup.objective == "standard" and config.warmup.epochs and 0 < len(alone) < len(study.methods):
         yield (

@@ -18,12 +18,12 @@ _CHANCE = 1e-6
 
 
 def draw_examples(study: Study) -> dict[str, list[Plot]]:
-    """By group those that have something to show: radii, classes, examples, targets."""
+    """By group those that have something to show: radii, classes, examples, labels."""
     return {
         "radii": [plot for checkpoint in study.checkpoints for plot in _radii(study, checkpoint)],
         "classes": [*_by_class(study), *(plot for method in study.methods for plot in _confusion(study, method))],
         "examples": _examples(study),
-        "targets": [plot for method in study.methods for plot in _labels(study, method)],
+        "labels": [plot for method in study.methods for plot in _labels(study, method)],
     }
 
 

@@ -26,16 +26,16 @@ OVERLAYS = {
     "noisy-pgd-true": ("memorisation", "noisy/pgd_true", "Noisy examples, PGD: true label"),
     "noisy-natural-given": ("memorisation", "noisy/natural_given", "Noisy examples, natural: given label"),
     "noisy-natural-true": ("memorisation", "noisy/natural_true", "Noisy examples, natural: true label"),
-    "targets-recovered": ("targets", "targets/recovered", "Wrong labels recovered by the targets"),
-    "targets-corrupted": ("targets", "targets/corrupted", "Right labels corrupted by the targets"),
-    "targets-entropy": ("targets", "targets/entropy", "Mean entropy of the targets"),
+    "labels-recovered": ("labels", "refined/recovered", "Wrong labels recovered"),
+    "labels-corrupted": ("labels", "refined/corrupted", "Right labels corrupted"),
+    "labels-entropy": ("labels", "refined/entropy", "Mean entropy of the refined labels"),
 }
-IN_NATS = "targets/entropy"
+IN_NATS = "refined/entropy"
 METHOD_LINES = {"train/pgd": "training, PGD", "val/pgd": "validation, PGD", "val/natural": "validation, natural"}
 
 
 def draw(study: Study, results: dict[str, Any]) -> dict[str, list[Plot]]:
-    """The figures that have something to show, by group: gap, differences, curves, memorisation, targets, gradients,
+    """The figures that have something to show, by group: gap, differences, curves, memorisation, labels, gradients,
     information, calibration, sharpness, radii, classes, examples.
     """
     groups: dict[str, list[Plot]] = {

@@ -111,8 +111,9 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         ),
         PageSection(
             "labels", "Effect on the labels",
-            text=["Methods that change labels correct wrong ones, and may corrupt right ones: that is their cost."],
-            plots=plots["targets"], tables=_some(tables, "labels"),
+            text=["Methods that refine labels correct wrong ones, and may corrupt right ones: that is their cost."
+                  " Training follows them in part where r < 1, and beside the given labels with ensembling."],
+            plots=plots["labels"], tables=_some(tables, "labels"),
         ),
         PageSection(
             "memorisation", "Memorisation of wrong labels",

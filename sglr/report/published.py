@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from sglr.config import Config
 from sglr.report.curves import of_saved_model
 from sglr.report.setting import beyond_keys, differences
 from sglr.report.spread import spread
@@ -53,7 +54,9 @@ def _row(
     source: str,
 ) -> dict[str, Any]:  # fmt: skip
     checkpoint = entry.get("checkpoint", "last")
-    attack = None if metric == "train_robust" else _attack(study, metric)
+    settings = _settings(entry)
+    stated = {key: value for setting in settings for key, value in setting.get("params", {}).items()}
+    attack = None if metric == "train_robust" else _attack(study, metric, stated)
     if metric == "train_robust":
         ours = _training_accuracy(study, method)
     else:
@@ -64,10 +67,13 @@ def _row(
     elif ours is None:
         mismatch.append("not measured here")
     if metric == "robust":
-        mismatch.append(f"their attack is not stated{f', ours is {attack}' if ours else ''}")
+        mismatch.append(f"their attack is not stated (their code has PGD-10){f', ours is {attack}' if ours else ''}")
     if metric == "train_robust" and ours:
         mismatch.append("ours is of the last epoch's training batches, as they were attacked")
-    mismatch += _training(study, method, entry, foreign)
+    different = differences(study.config, method, stated)
+    mismatch += [different] if different else []
+    mismatch += [] if foreign else beyond_keys(study.config, method)
+    mismatch += [setting["also"] for setting in settings if "also" in setting]
     examples = next((row["examples"] for row in accuracy if row["attack"] == attack), None)
     whole = study.meta.get("sizes", {}).get("test")
     if ours and whole and examples not in (None, whole):
@@ -93,22 +99,16 @@ def _training_accuracy(study: Study, method: str) -> dict[str, Any] | None:
     return spread(found) if found else None
 
 
-def _training(study: Study, method: str, entry: dict[str, Any], foreign: bool) -> list[str]:
-    """Differences in training."""
-    fitting = [
+def _settings(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is known of the training behind a figure, later items before earlier ones."""
+    return [
         setting
         for setting in _known()["settings"]
         if all(entry.get(key) in values for key, values in setting["of"].items())
     ]
-    stated = {key: value for setting in fitting for key, value in setting.get("params", {}).items()}
-    different = differences(study.config, method, stated)
-    found = [different] if different else []
-    if not foreign:
-        found += beyond_keys(study.config, method)
-    return found + [setting["also"] for setting in fitting if "also" in setting]
 
 
-def _attack(study: Study, metric: str) -> str | None:
+def _attack(study: Study, metric: str, stated: dict[str, Any]) -> str | None:
     """Our attack that is the published metric, or is nearest to it."""
     options = study.config.evaluate.attacks
     if metric == "natural":
@@ -116,12 +116,15 @@ def _attack(study: Study, metric: str) -> str | None:
     if metric == "autoattack":
         standard = [name for name, found in options.items() if getattr(found, "version", None) == "standard"]
         return standard[0] if standard else None
-    found = [
-        name for name, attack in options.items() if attack.name == "pgd" and (metric == "robust" or _pgd10(attack))
-    ]
+    every = [name for name, attack in options.items() if attack.name == "pgd"]
+    theirs = [name for name in every if _pgd10(options[name], study.config, stated)]
+    # Where no attack is stated: the one robustness test in their code is this, too.
+    found = theirs or (every if metric == "robust" else [])
     return found[0] if found else None
 
 
-def _pgd10(attack: Any) -> bool:
-    """Whether a PGD matches theirs: ten steps on the cross-entropy from one start."""
-    return (attack.steps, attack.restarts, attack.loss) == (10, 1, "ce")
+def _pgd10(attack: Any, config: Config, stated: dict[str, Any]) -> bool:
+    """Whether a PGD matches theirs: ten steps, as long as in training, on the cross-entropy from one start."""
+    length = config.threat.eps_255 / 4 if attack.step_size_255 is None else attack.step_size_255
+    as_long = length == stated.get("train.attack.step_size_255", length)
+    return as_long and (attack.steps, attack.restarts, attack.loss) == (10, 1, "ce")

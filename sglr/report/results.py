@@ -41,7 +41,7 @@ from sglr.report.study import RunResult, Study
 
 MEMORISATION = (
     "noisy/natural_given", "noisy/natural_true", "noisy/pgd_given", "noisy/pgd_true", "clean/natural", "clean/pgd",
-    "targets/entropy",
+    "refined/entropy",
 )  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def _transfer(study: Study) -> list[dict[str, Any]]:
 
 
 def _labels(items: list[RunResult]) -> dict[str, Any]:
-    """Targets after the last epoch, by their largest entry: wrong given labels corrected, right ones corrupted."""
+    """Refined labels after the last epoch, by their largest entry: wrong ones corrected, right ones corrupted."""
     noisy, clean, recovered, corrupted = [], [], [], []
     for item in items:
         given, true, found = item.labels["given"], item.labels["true"], item.labels["p"].argmax(1)

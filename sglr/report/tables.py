@@ -171,7 +171,7 @@ def _labels(results: Row) -> Table:
     )  # fmt: skip
     return Table(
         "labels",
-        "Training targets after the last epoch, by their largest entry: counts (means over seeds) and percent.",
+        "Refined labels after the last epoch, by their largest entry: counts (means over seeds) and percent.",
         ("method", "given label wrong", "of these recovered", "given label right", "of these corrupted", "wrong before",
          "wrong after"),
         rows, [_flat(row) for row in results["labels"]],
@@ -182,14 +182,14 @@ def _memorisation(results: Row) -> Table:
     found = results["memorisation"]
     kept = [key for key in found[0] if key != "method" and any(row[key]["seeds"] for row in found)]
     rows = tuple(
-        (row["method"], *(_spread(row[key], number_spread if key == "targets/entropy" else spread) for key in kept))
+        (row["method"], *(_spread(row[key], number_spread if key == "refined/entropy" else spread) for key in kept))
         for row in found
     )
     return Table(
         "memorisation",
         "Training examples at the last epoch: accuracy in percent of those with a wrong given label (noisy), against"
-        " the given and the true one, and of the others (clean); mean entropy of the targets in nats. Under PGD images"
-        " lead away from the given label: against the true one that is no robust accuracy.",
+        " the given and the true one, and of the others (clean); mean entropy of the refined labels in nats. Under PGD"
+        " images lead away from the given label: against the true one that is no robust accuracy.",
         ("method", *(key.replace("/", ", ").replace("_", " against ").replace("pgd", "PGD") for key in kept)),
         rows if kept else (), [_flat(row) for row in found],
     )  # fmt: skip

@@ -22,7 +22,7 @@ TRACED = 64
 def measure(
     plan: Plan,
     model: nn.Module,
-    targets: Tensor,
+    refined: Tensor,
     train: Split,
     validation: Split | None,
     epoch: int,
@@ -31,16 +31,16 @@ def measure(
 ) -> dict[str, float | None]:
     """Accuracies of an epoch that has just ended, with ``model`` put in eval mode and back.
 
-    ``targets``: of all training examples (n, C); ``attacked``: the classes (n,) that the training steps of this epoch
-    predicted under attack, None without attack. Natural predictions are made now, without augmentation; the processes
-    of a team share the work. Keys are history.csv's; None where there is nothing to measure. Raises LogitsError where
-    logits are not finite.
+    ``refined``: the refined labels of all training examples (n, C); ``attacked``: the classes (n,) that the training
+    steps of this epoch predicted under attack, None without attack. Natural predictions are made now, without
+    augmentation; the processes of a team share the work. Keys are history.csv's; None where there is nothing to
+    measure. Raises LogitsError where logits are not finite.
     """
     training = model.training
     model.eval()
     try:
         # Converted to floats a batch at a time: the split may be large.
-        logits = torch.zeros(targets.shape, device=train.given.device)
+        logits = torch.zeros(refined.shape, device=train.given.device)
         with torch.no_grad():
             team.fill(logits, _EVALUATION_BATCH, lambda number, part: model(train.images(part)).float())
         natural = logits.argmax(1)
@@ -63,17 +63,17 @@ def measure(
                     continue
                 name = f"{group}/{key}" if group == "clean" else f"{group}/{key}_{kind}"
                 row[name] = None if predicted is None else _share((predicted == truth)[chosen])
-    return row | describe_targets(targets, train)
+    return row | describe(refined, train)
 
 
-def describe_targets(targets: Tensor, train: Split) -> dict[str, float | None]:
-    """Mean entropy (nats) of targets (n, C), shares of noisy examples recovered and of clean ones corrupted."""
-    entropy = torch.special.entr(targets.double()).sum(1).mean().item()
-    correct = targets.argmax(1) == train.true
+def describe(refined: Tensor, train: Split) -> dict[str, float | None]:
+    """Mean entropy (nats) of refined labels (n, C), shares of noisy examples recovered and of clean ones corrupted."""
+    entropy = torch.special.entr(refined.double()).sum(1).mean().item()
+    correct = refined.argmax(1) == train.true
     return {
-        "targets/entropy": entropy,
-        "targets/recovered": _share(correct[train.noisy]),
-        "targets/corrupted": _share(~correct[~train.noisy]),
+        "refined/entropy": entropy,
+        "refined/recovered": _share(correct[train.noisy]),
+        "refined/corrupted": _share(~correct[~train.noisy]),
     }
 
 
@@ -113,7 +113,8 @@ def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int, team:
 
 
 def traced_examples(train: Split, generator: torch.Generator) -> Tensor:
-    """Positions (at most 64,) of the examples whose targets are traced: noisy and clean in equal parts if possible."""
+    """Positions (at most 64,) of the examples whose refined labels are traced: noisy and clean in equal parts if
+    possible."""
     order = torch.randperm(len(train), generator=generator, device="cpu")
     is_noisy = train.noisy.cpu()[order]
     noisy, clean = order[is_noisy], order[~is_noisy]

@@ -136,7 +136,7 @@ def _write(
     given, true = train.given.cpu().numpy(), train.true.cpu().numpy()
     index = result.trace["index"].numpy()
     own = [row for row in history if row["epoch"] >= 1]
-    files.write_arrays(folder / "labels.npz", {"p": result.targets.numpy(), "given": given, "true": true})
+    files.write_arrays(folder / "labels.npz", {"p": result.refined.numpy(), "given": given, "true": true})
     files.save_state(folder / LABELS, result.labels)
     files.write_arrays(
         folder / "labels_trace.npz",

@@ -37,7 +37,8 @@ class TrainingResult:
     best_epoch: int | None
     kept: dict[int, dict[str, Tensor]]
     history: list[Row]
-    targets: Tensor
+    refined: Tensor
+    """The refined labels (n, C) after the last epoch."""
     labels: dict[str, dict[str, Any]]
     """State of the label policy with each of these weights: "last", "best", "10" (a kept epoch)."""
     trace: dict[str, Tensor]
@@ -199,10 +200,10 @@ class _Loop:
         row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
         with full_precision():
             learner.weights.after_epoch(learner.model, epoch, self._images)
-        evaluated, targets = self._evaluated(), learner.labels.targets(epoch, self.all)
+        evaluated, refined = self._evaluated(), learner.labels.refined(epoch, self.all)
         try:
             with monitoring(plan.precision, self.train.given.device):
-                row |= measure(plan, evaluated, targets, self.train, self.validation, epoch, attacked, self.team)
+                row |= measure(plan, evaluated, refined, self.train, self.validation, epoch, attacked, self.team)
         except LogitsError as error:
             raise TrainingError(f"after epoch {epoch} {error}.{self._advice()}") from error
         score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
@@ -211,7 +212,7 @@ class _Loop:
             progress.best, progress.best_labels = copied(evaluated.state_dict()), copied(learner.labels.state_dict())
         if epoch in plan.keep_epochs:
             self._keep(epoch, copied({"model": evaluated.state_dict(), "labels": learner.labels.state_dict()}))
-        progress.trace.append(targets[self.traced.to(targets.device)].cpu())
+        progress.trace.append(refined[self.traced.to(refined.device)].cpu())
         progress.history.append(row)
         progress.epoch, progress.step, progress.predicted = epoch + 1, 0, None
         bar.set_postfix(epoch=f"{epoch}/{plan.epochs}", loss=f"{row['train/loss']:.3f}", robust=_percent(score))
@@ -274,18 +275,18 @@ class _Loop:
         labels = {"last": copied(learner.labels.state_dict())} | {str(epoch): kept[epoch]["labels"] for epoch in kept}
         if progress.best is not None:
             labels["best"] = progress.best_labels
-        targets = learner.labels.targets(progress.epoch - 1, self.all).cpu()
+        refined = learner.labels.refined(progress.epoch - 1, self.all).cpu()
         return TrainingResult(
             last=copied(self._evaluated().state_dict()),
             best=progress.best,
             best_epoch=progress.best_epoch,
             kept={epoch: state["model"] for epoch, state in kept.items()},
             history=progress.history,
-            targets=targets,
+            refined=refined,
             labels=labels,
             trace={
                 "index": self.traced,
-                "p": torch.stack(progress.trace) if progress.trace else targets[self.traced][None][:0],
+                "p": torch.stack(progress.trace) if progress.trace else refined[self.traced][None][:0],
             },
             state=copy.deepcopy(capture(learner, progress)) if self.plan.until < self.plan.epochs else None,
         )

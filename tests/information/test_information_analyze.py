@@ -156,19 +156,19 @@ def test_refined_labels_by_hand(made):
     train = prepared.train(SEED)
     same = (train.true.roll(1) == train.true).numpy()
     found = result["run"]
-    assert found["targets/recovered"] == 1
-    assert found["targets/corrupted"] == 0
+    assert found["refined/recovered"] == 1
+    assert found["refined/corrupted"] == 0
     # Wilson's interval of no cases in n is [0, z^2 / (n + z^2)]; a bootstrap's has no width.
     clean, z = int((~train.noisy).sum()), norm.ppf(0.975)
-    bounds = result["interval"]["run"]["targets/corrupted"]
+    bounds = result["interval"]["run"]["refined/corrupted"]
     assert (bounds["low"], bounds["high"]) == (0, pytest.approx(z**2 / (clean + z**2)))
-    assert found["targets/nll"] == pytest.approx(-np.where(same, np.log(0.82), np.log(0.52)).mean(), abs=1e-6)
+    assert found["refined/nll"] == pytest.approx(-np.where(same, np.log(0.82), np.log(0.52)).mean(), abs=1e-6)
     shares = np.bincount(train.true) / len(train)
-    assert found["targets/information"] == pytest.approx(-(shares * np.log(shares)).sum(), abs=1e-9)
-    assert 0 < found["given/information"] < found["targets/information"]
+    assert found["refined/information"] == pytest.approx(-(shares * np.log(shares)).sum(), abs=1e-9)
+    assert 0 < found["given/information"] < found["refined/information"]
     assert result["n_examples"] == {
         "test": 60, "train": 60, "train_noisy": sum(r["noisy"] for r in result["tables"]["gradients"]) // 2,
-        "targets": 80, "targets_noisy": int(train.noisy.sum()),
+        "labels": 80, "labels_noisy": int(train.noisy.sum()),
     }  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def test_intervals_stand_beside_the_means_and_hold_them(made):
     *_, result = made
     for part in ("best", "last", "run"):
         for name, bounds in result["interval"][part].items():
-            if name.endswith(("ece", "ece_scaled")) or name in ("targets/information", "given/information"):
+            if name.endswith(("ece", "ece_scaled")) or name in ("refined/information", "given/information"):
                 continue  # biased upwards: the interval makes up for it, and may lie below the estimate
             assert bounds["low"] <= result[part][name] <= bounds["high"]
     expected = {f"{kind}/{name}" for kind in KINDS for name in ("entropy", "nll", "brier", "information")}
@@ -225,11 +225,11 @@ def test_hard_labels_have_no_finite_likelihood_of_the_truth(copied):
     stored = dict(np.load(folder / "labels.npz"))
     np.savez(folder / "labels.npz", **stored | {"p": np.eye(10, dtype=np.float32)[stored["given"]]})
     result = analyze(config, prepared, folder, METHOD, SEED, CPU)
-    assert "targets/nll" not in result["run"]
-    assert "infinite" in result["notes"]["targets/nll"]
-    assert result["run"]["targets/recovered"] == 0
-    assert result["run"]["targets/entropy"] == 0
-    assert result["run"]["targets/information"] == result["run"]["given/information"]
+    assert "refined/nll" not in result["run"]
+    assert "infinite" in result["notes"]["refined/nll"]
+    assert result["run"]["refined/recovered"] == 0
+    assert result["run"]["refined/entropy"] == 0
+    assert result["run"]["refined/information"] == result["run"]["given/information"]
 
 
 def test_without_injected_noise_its_quantities_are_absent_with_the_reason(params, tmp_path):
@@ -240,7 +240,7 @@ def test_without_injected_noise_its_quantities_are_absent_with_the_reason(params
     keys = {key for part in ("best", "last", "run") for key in result[part]}
     assert not [key for key in keys if "noisy" in key or "recovered" in key or "label_information" in key]
     assert "label_information" not in result["notes"]
-    assert {"gradient/natural/clean", "clean/natural", "targets/corrupted"} <= keys
+    assert {"gradient/natural/clean", "clean/natural", "refined/corrupted"} <= keys
     assert "noise kind none" in result["notes"]["noise"]
     assert "noisy/pgd_given" not in result["tables"]["memorization"][0]
 
@@ -257,7 +257,7 @@ def test_of_wrong_labels_that_come_with_the_data_no_entropy_is_known(params, tmp
     prepared = data.open_folder(tmp_path / "data")
     result = analyze(config, prepared, trained_folder(config, prepared, tmp_path / "train"), METHOD, SEED, CPU)
     assert {"gradient/natural/noisy", "noisy/natural_given"} <= set(result["last"])
-    assert "targets/recovered" in result["run"]
+    assert "refined/recovered" in result["run"]
     assert not [key for key in result["last"] if "label_information" in key]
     assert "come with the data" in result["notes"]["noise"]
 
@@ -387,7 +387,15 @@ def test_label_information_against_an_independent_computation(made):
     # which takes log(15.8 / 2.16) / 2 off its entropy and gives back 13.6 / 2 (1/21.6 + 1/58.4) for where they are.
     assert found == pytest.approx(entropy - (0.994 - 0.431) / 80, abs=0.002)
     assert result["last"]["label_information/bound"] == pytest.approx(found - nll, abs=1e-6)
-    assert result["last"]["label_information/divergence_low"] == pytest.approx(max(0, nll - found), abs=1e-6)
+
+
+def test_the_headlines_noise_is_the_middle_one_in_whatever_order_they_stand(copied):
+    config, prepared, folder = copied
+    mixed = config.analyze.model_copy(update={"index_noise": (1.0, 0.1, 0.3), "sharpness": None})
+    result = analyze(config.model_copy(update={"analyze": mixed}), prepared, folder, METHOD, SEED, CPU)
+    rows = [row for row in result["tables"]["index_information"] if row["checkpoint"] == "last"]
+    (middle,) = (row for row in rows if (row["input"], row["noise"]) == ("natural", 0.3))
+    assert result["last"]["natural/index_information/lower"] == pytest.approx(middle["lower"], abs=1e-12)
 
 
 def test_a_start_of_another_architecture_is_named(started):

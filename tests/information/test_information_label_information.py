@@ -11,7 +11,7 @@ from torch import nn
 
 from sglr.data import noise
 from sglr.information.entropy import contingency, entropy, mutual_information
-from sglr.information.label_information import decompose, density
+from sglr.information.label_information import density
 from sglr.information.label_noise import channel, channel_entropy, drawn_entropy
 
 LABELS = np.repeat(np.arange(10), 20)
@@ -73,17 +73,6 @@ def test_weights_that_store_some_of_the_labels(known, stored):
         known(lambda: float(np.mean(found)), expected, 0.03, nats=False)
     else:
         assert np.mean(found) == pytest.approx(0, abs=0.03)
-
-
-def test_terms_of_the_decomposition_add_up():
-    nll, entropy = np.array([0.2, 0.4, 3.0]), 0.9
-    terms = decompose(nll, entropy)
-    assert terms.cross_entropy == pytest.approx(1.2)
-    assert terms.information == pytest.approx((-0.3, 0.9))
-    assert terms.divergence == pytest.approx((0.3, 1.2))
-    for place in (0, 1):  # where information is least, at 0, so is the divergence; where it is most, likewise
-        information = max(0.0, terms.information[place])
-        assert terms.cross_entropy == pytest.approx(entropy - information + terms.divergence[place])
 
 
 @pytest.mark.parametrize(("nll", "entropy"), [([], 1.0), ([[1.0]], 1.0), ([1.0, float("nan")], 1.0), ([1.0], -0.1)])

@@ -121,6 +121,15 @@ def test_a_first_ensembled_target_is_the_prediction_itself():
     torch.testing.assert_close(penalty(logits), torch.zeros(N), atol=1e-9, rtol=0)
 
 
+def test_what_ensembling_believes_is_its_average_once_there_is_one():
+    policy = REGISTRY.options("ensembling", start_epoch=1).build(GIVEN, C, 10)
+    everything, logits = torch.arange(N), torch.randn(N, C)
+    assert torch.equal(policy.refined(1, everything), F.one_hot(GIVEN, C).float())
+    policy.before_attack(1, everything[1:], lambda bn: logits[1:])
+    torch.testing.assert_close(policy.refined(1, everything[1:]), logits[1:].softmax(1))
+    assert torch.equal(policy.refined(1, everything[:1]), F.one_hot(GIVEN[:1], C).float())
+
+
 def test_steps_with_self_adaptive_training_are_the_formula(params):
     labels = {"name": "self_adaptive", "start_epoch": 2}
     pair = Pair(params, {"objective": {"name": "trades", "beta": 6.0}, "labels": labels, "weights": "none"})
@@ -194,7 +203,7 @@ def test_every_declared_method_is_trained_for_a_moment(params):
                 method[part][option] = 2
         result = fit(plan(params, method), net(), *splits())
         assert all(math.isfinite(row["train/loss"]) for row in result.history), name
-        torch.testing.assert_close(result.targets.sum(1), torch.ones(24), msg=name)
+        torch.testing.assert_close(result.refined.sum(1), torch.ones(24), msg=name)
 
 
 def test_the_docs_describe_every_component():

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from sglr.config import Config, ConfigError
-from sglr.labels import REGISTRY, SelfGuidedRefinement
+from sglr.labels import REGISTRY, SelfGuidedRefinement, Step
+from sglr.objectives import Outputs
 
 
 def probabilities(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -66,6 +67,25 @@ def test_what_is_no_prediction_changes_nothing(change, message):
     assert torch.equal(labels.targets(torch.arange(3)), before)
     half = {name: good[name].bfloat16() for name in ("adversarial_probs", "natural_probs")}
     assert labels.update(**good | half).shape == (2, 3)
+
+
+def test_settings_that_refine_nothing_are_refused_or_said():
+    with pytest.raises(ValueError, match="refinement_ratio 0 never uses the refined labels"):
+        SelfGuidedRefinement(torch.tensor([0, 1]), 2, refinement_ratio=0.0)
+    with pytest.warns(UserWarning, match="the plain one times 1 - r"):
+        SelfGuidedRefinement(torch.tensor([0, 1]), 2, alpha=0.0, adversarial_weight=1.0)
+
+
+def test_the_refined_label_is_what_is_mixed_into_the_target():
+    """With r = 0.7 the target keeps 0.3 of the given label; what is believed does not, and does not depend on r."""
+    given, logits = torch.tensor([0, 1]), torch.tensor([[-50.0, 50.0]])
+    for ratio in (1.0, 0.7):
+        options = REGISTRY.options("refinement", start_epoch=2, alpha=0.5, refinement_ratio=ratio)
+        policy = options.build(given, 2, 10)
+        assert torch.equal(policy.refined(1, torch.tensor([0])), torch.tensor([[1.0, 0.0]]))
+        step = Step(2, torch.tensor([0]), Outputs(adversarial=logits), lambda bn: logits)
+        torch.testing.assert_close(policy.update(step), torch.tensor([[1 - 0.5 * ratio, 0.5 * ratio]]))
+        torch.testing.assert_close(policy.refined(2, torch.tensor([0])), torch.tensor([[0.5, 0.5]]))
 
 
 def test_probabilities_of_any_type_are_averaged_in_the_wider_one():

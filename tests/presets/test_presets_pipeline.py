@@ -25,7 +25,7 @@ def test_smoke_runs_through_dvc(tmp_path, warm):
         assert found["n_examples"] == {"natural": 100, "fgsm": 100, "pgd20": 100, "autoattack": 2, "worst": 100}
     history = files.read_rows(project.path / "artifacts/train/sglr-0/history.csv")
     start = config.methods["sglr"].labels.start_epoch
-    softened = [row["targets/entropy"] > 0 for row in history]
+    softened = [row["refined/entropy"] > 0 for row in history]
     assert softened == [row["epoch"] >= start for row in history]
     assert softened.count(True) == config.train.epochs - start + 1
     assert "<html" in project.read("report/index.html")

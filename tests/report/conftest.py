@@ -165,8 +165,8 @@ def _train(folder: Path, method: str, best: bool) -> None:
             "phase": "train", "epoch": epoch, "lr": 0.1, "train/loss": 1 / epoch, "train/natural": 0.5,
             "train/pgd": 0.1 * epoch, "val/natural": 0.5 if best else None,
             "val/pgd": (60 + 2 * epoch - fall * max(0, epoch - 3)) / 100 if best else None,
-            "noisy/pgd_given": 0.1 * epoch, "noisy/pgd_true": 0.2, "targets/entropy": 0.0, "targets/recovered": 0.0,
-            "targets/corrupted": 0.0,
+            "noisy/pgd_given": 0.1 * epoch, "noisy/pgd_true": 0.2, "refined/entropy": 0.0, "refined/recovered": 0.0,
+            "refined/corrupted": 0.0,
         }
         for epoch in range(1, EPOCHS + 1)
     ]  # fmt: skip
@@ -222,7 +222,7 @@ def _analyze(folder: Path, seed: int, best: bool) -> None:
     metrics = {
         **({"best": numbers} if best else {}),
         "last": numbers,
-        "run": {"targets": {"nll": 0.5}, "name": "not a number"},
+        "run": {"refined": {"nll": 0.5}, "name": "not a number"},
         "interval": {"last": {"natural/information": {"low": 1.25, "high": 1.75}}},
     }
     write_json(folder / "metrics.json", metrics)

@@ -65,7 +65,7 @@ def test_images_are_shown_with_the_class_they_are_taken_for(study):
 
 
 def test_the_course_of_refined_labels(study):
-    (course,) = draw_examples(study)["targets"]
+    (course,) = draw_examples(study)["labels"]
     assert course.name == "label-course-sglr", "the labels of at do not move"
     # Four noisy examples, three of which are recovered.
     assert "4 examples of seed 0" in course.description

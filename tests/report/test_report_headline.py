@@ -209,7 +209,7 @@ def test_without_attacks_nothing_is_said_of_robustness(make: Make) -> None:
 
 def test_cautions_follow_from_the_facts(make: Make) -> None:
     said = " ".join(results_of(make())["cautions"])
-    for fact in ("Only 2 seeds", "autoattack was run on 20 of the 200", "‘sglr’ turns 16.7%", "8x8"):
+    for fact in ("Only 2 seeds", "autoattack was run on 20 of the 200", "‘sglr’ refines 16.7%", "8x8"):
         assert fact in said
 
     def milder(values: dict[str, Any]) -> None:

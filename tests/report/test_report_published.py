@@ -42,7 +42,7 @@ def test_ours_stand_beside_theirs_where_the_same_was_measured(make):
     assert theirs["mismatch"] == ""
     robust = found["sglr", "last", "robust", "README"]
     assert robust["published"] == pytest.approx(0.559)
-    assert "their attack is not stated, ours is pgd20" in robust["mismatch"]
+    assert "their attack is not stated (their code has PGD-10), ours is pgd20" in robust["mismatch"]
     auto = found["at", "last", "autoattack", "README"]
     assert auto["ours"] is not None
     assert ("Addepalli2022Efficient_RN18", None, "autoattack", "Robust") in found
@@ -158,8 +158,8 @@ def test_what_they_do_not_state_is_said_and_not_compared(make):
     found = {row["method"]: row["mismatch"] for row in published(study, []) if row["checkpoint"] == "last"}
     assert {method: said.split("; ")[-1] for method, said in found.items()} == {
         "at_smoothing": "their smoothing is not stated",
-        "trades": "their beta is not stated",
-        "trades_sglr": "their beta is not stated",
+        "trades": "their beta is not stated, nor whether attack and batch norm are as for their other methods",
+        "trades_sglr": "their beta is not stated, nor whether attack and batch norm are as for their other methods",
     }
     assert not any("(" in said for said in found.values()), found
 
@@ -202,7 +202,7 @@ def test_another_attack_is_not_theirs(make):
         params["model"] = {"name": "preact_resnet18"}
         params["evaluate"]["attacks"] = {"pgd20": {"name": "pgd", "steps": 10, **attack}}
 
-    for attack in ({}, {"loss": "cw"}, {"restarts": 2}):
+    for attack in ({}, {"loss": "cw"}, {"restarts": 2}, {"step_size_255": 0.1}):
         found = [row for row in rows(make, edit) if row["metric"] == "pgd10"]
         assert found
         assert all((row["ours"] is not None) == (attack == {}) for row in found)

@@ -101,7 +101,7 @@ def test_training_steps_are_shown_of_saved_weights_alone(make: Make) -> None:
     made = make(change=lambda values: values["methods"]["sglr"].update(weights={"name": "ema"}))
     study, found = read(*made), results_of(made)
     averaged, other = (one(found["memorisation"], method=method) for method in ("sglr", "at"))
-    assert (averaged["noisy/pgd_given"]["seeds"], averaged["targets/entropy"]["seeds"]) == (0, 2)
+    assert (averaged["noisy/pgd_given"]["seeds"], averaged["refined/entropy"]["seeds"]) == (0, 2)
     assert other["noisy/pgd_given"]["seeds"] == 2
     assert not curve(study, "sglr", "train/pgd")
     assert curve(study, "sglr", "val/pgd")
@@ -119,7 +119,7 @@ def test_analysis_scalars_intervals_and_notes(make: Make) -> None:
     assert row["runs"] == [{"seed": seed, "value": 1.5, "low": 1.25, "high": 1.75} for seed in (0, 1)]
     ece = one(results["analysis"], checkpoint="best", quantity="natural/ece", method="at")
     assert (ece["mean"], ece["deviation"]) == (pytest.approx(0.3), pytest.approx(0.1 / 2**0.5))
-    assert one(results["analysis"], checkpoint="run", method="sglr")["quantity"] == "targets/nll"
+    assert one(results["analysis"], checkpoint="run", method="sglr")["quantity"] == "refined/nll"
     assert results["notes"]["probe"] == "a lower bound"
     assert results["notes"]["bias (sglr-1)"] == "of seed 1"
 

@@ -143,7 +143,7 @@ def check_points(root: Path, item: str) -> None:
     assert experiment is not None
     (run,) = (run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == item)
     assert run.info.status == "FINISHED"
-    for name in ("train/loss", "val/pgd", "targets/entropy"):
+    for name in ("train/loss", "val/pgd", "refined/entropy"):
         steps = [point.step for point in client.get_metric_history(run.info.run_id, name)]
         assert sorted(steps) == list(range(1, EPOCHS + 1)), name
 

@@ -55,7 +55,7 @@ def test_runs_say_what_they_are(runs: Runs):
 
 def test_metrics_of_every_epoch_have_the_same_names_for_every_method(runs: Runs):
     for name in ("train@at-0", "train@sglr-0"):
-        for metric in ("train/loss", "train/pgd", "val/natural", "val/pgd", "noisy/pgd_given", "targets/entropy", "lr"):
+        for metric in ("train/loss", "train/pgd", "val/natural", "val/pgd", "noisy/pgd_given", "refined/entropy", "lr"):
             assert runs.steps(name, metric) == list(range(1, EPOCHS + 1)), (name, metric)
     rows = files.read_rows(runs.project.path / "artifacts/train/sglr-0/history.csv")
     run_id = runs.by_name["train@sglr-0"].info.run_id

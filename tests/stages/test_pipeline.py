@@ -96,7 +96,7 @@ def test_the_history_starts_with_the_warm_up_and_has_every_epoch(study, method):
     assert history[0]["train/pgd"] == ""
     measured = ("train/loss", "train/natural", "train/pgd", "val/natural", "val/pgd", "noisy/natural_given")
     assert all(row[key] != "" for row in history[1:] for key in (*measured, "noisy/pgd_true", "clean/pgd"))
-    entropy = [float(row["targets/entropy"]) for row in history]
+    entropy = [float(row["refined/entropy"]) for row in history]
     assert entropy[:2] == [0, 0]
     assert all((value > 0) == (method == "sglr") for value in entropy[2:])
 

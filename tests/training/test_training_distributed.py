@@ -60,7 +60,7 @@ def work(team: Team, device: torch.device, plans: list[Plan]) -> list[TrainingRe
 
 def compare(team: Team, trained: TrainingResult) -> None:
     """What one process knows of the others: the very same bits, every flag, all rows."""
-    own = torch.stack([part.double().abs().sum() for part in (*trained.last.values(), trained.targets)])[None]
+    own = torch.stack([part.double().abs().sum() for part in (*trained.last.values(), trained.refined)])[None]
     both = team.whole(own, team.size)
     assert torch.equal(both[0], both[-1])
     assert both.abs().sum() > 0
@@ -78,7 +78,7 @@ def test_two_processes_end_where_one_does(params):
     with together(2, CPU, work, plans) as (team, device):
         found = work(team, device, plans)
     for name, one, expected in zip(METHODS, found, work(ALONE, CPU, plans), strict=True):
-        torch.testing.assert_close(one.targets, expected.targets, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(one.refined, expected.refined, rtol=1e-4, atol=1e-5, msg=name)
         for weight, value in expected.last.items():
             torch.testing.assert_close(one.last[weight], value, rtol=1e-3, atol=1e-5, msg=f"{name} {weight}")
         for row, wanted in zip(one.history, expected.history, strict=True):
@@ -157,7 +157,7 @@ def test_killed_and_stopped_it_continues(params, tmp_path):
         go_on(stop_at=2)
     found = go_on()
     assert said == [(2, 2), (2, 4)]
-    torch.testing.assert_close(found.targets, whole.targets, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.refined, whole.refined, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.last["head.weight"], whole.last["head.weight"], rtol=1e-3, atol=1e-5)
     assert len(found.history) == 3
 

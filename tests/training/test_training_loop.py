@@ -77,7 +77,7 @@ def test_an_epoch_counts_examples_not_batches(params, monkeypatch):
     assert row["clean/natural"] == pytest.approx((natural == train.true)[~train.noisy].float().mean().item())
     on_validation = net().eval()(validation.x).argmax(1)
     assert row["val/natural"] == pytest.approx((on_validation == validation.true).float().mean().item())
-    assert (row["targets/entropy"], row["targets/recovered"], row["targets/corrupted"]) == (0, 0, 0)
+    assert (row["refined/entropy"], row["refined/recovered"], row["refined/corrupted"]) == (0, 0, 0)
 
 
 def test_natural_training_has_no_attacked_predictions(params):
@@ -195,7 +195,7 @@ def test_the_trace_follows_noisy_and_clean_examples(params):
     assert index.tolist() == list(range(24)), "fewer than 64: all of them"
     assert p.shape == (3, 24, C)
     assert torch.equal(p[0], torch.eye(C)[train.given]), "refinement starts with epoch 2"
-    assert torch.equal(p[2], trained.targets)
+    assert torch.equal(p[2], trained.refined)
     assert not torch.equal(p[1], p[2])
     many = Split(torch.zeros(400, 1, 4, 4), torch.zeros(400, dtype=torch.long), (torch.arange(400) < 50).long())
     index = fit(plan(params, AT, epochs=1, batch_size=100), net(), many).trace["index"]

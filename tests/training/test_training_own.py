@@ -164,8 +164,8 @@ def test_targets_that_depend_on_the_epoch_are_those_of_the_last_one(params, monk
         nn.functional.one_hot(given, classes).float()))  # fmt: skip
     assert_resumes(params, AT, tmp_path, stop_at)
     trained = fit(plan(params, AT), net(), *splits())
-    assert torch.equal(trained.targets, nn.functional.one_hot(splits()[0].given, trained.targets.shape[1]).float())
-    assert trained.history[0]["targets/entropy"] > trained.history[1]["targets/entropy"] > 0
+    assert torch.equal(trained.refined, nn.functional.one_hot(splits()[0].given, trained.refined.shape[1]).float())
+    assert trained.history[0]["refined/entropy"] > trained.history[1]["refined/entropy"] > 0
 
 
 def test_targets_carry_no_gradient(params, monkeypatch):

@@ -180,8 +180,8 @@ def test_weights_and_tables_stay_in_float32(params, method):
     trained = fit(chosen, net(), *splits())
     exact = fit(plan(params, method, precision="fp32"), net(), *splits())
     assert {value.dtype for value in trained.last.values() if value.is_floating_point()} == {torch.float32}
-    assert trained.targets.dtype == torch.float32
-    assert trained.targets.sum(1).allclose(torch.ones(24))
+    assert trained.refined.dtype == torch.float32
+    assert trained.refined.sum(1).allclose(torch.ones(24))
     # It is another training, but not far from the exact one.
     name = next(name for name in exact.last if name.endswith("weight"))
     assert not torch.equal(trained.last[name], exact.last[name])
