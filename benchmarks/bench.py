@@ -69,7 +69,7 @@ def steps(asked: argparse.Namespace, device: torch.device) -> None:
     }
     if device.type == "cuda":
         case = {"model": LARGE[0], "steps": 5, "precisions": "fp32,tf32,bf16", "compile": "never,always"}
-        case["references"] = "grad,grad-tf32,backward-tf32"
+        case |= {"references": "grad,grad-tf32,backward-tf32", "workers": 4}
         if asked.quick:
             case |= {"steps": 3, "precisions": "fp32,bf16", "references": "grad", "rounds": min(asked.rounds, 3)}
         for batch in (128, 512) if asked.quick else (128, 256, 512, 1024):

@@ -9,6 +9,7 @@ import shlex
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,6 +23,8 @@ COLUMNS = (
     "share of matrix rate", "reserved memory, GB",
 )  # fmt: skip
 _NOTHING = "–"
+# Set in the environment where a machine is there for minutes, and a number without parity is better than none.
+GO_ON = "SGLR_BENCH_GO_ON"
 # "wall", or "cpu" on a machine that others use: seconds of this process, which leave out those of a loader's workers.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 _clock = ["wall"]
@@ -149,6 +152,23 @@ def _number(value: float | None) -> str | None:
 
 
 def require(agree: bool, what: str) -> None:
-    """End where two forms do not give the same: then nothing is timed."""
-    if not agree:
+    """End where two forms do not give the same: then nothing is timed, unless ``GO_ON`` is set."""
+    if agree:
+        return
+    if not os.environ.get(GO_ON):
         raise SystemExit(f"{what}: the two forms do not agree; nothing is timed.")
+    print(f"NO PARITY, {what}: the two forms do not agree. What follows is timed all the same.", flush=True)
+
+
+def failed(table: "Table", what: str, error: Exception) -> None:
+    """The row of a case that ended with an error, which loses no other row."""
+    traceback.print_exception(error)
+    table.empty(what, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:150]}")
+
+
+def forget_compiled(device: torch.device) -> None:
+    """Let go of what was compiled: its CUDA graphs keep their memory as long as torch keeps them."""
+    torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sglr import models, threat
-from sglr.attacks import pgd
+from sglr.attacks import correct_under, pgd
 from sglr.attacks.autoattack import AutoAttackOptions, run, runner
 from sglr.attacks.losses import cross_entropy
 from sglr.attacks.pgd import PgdOptions, ascend
+from sglr.attacks.registry import Attack
 from sglr.data.batches import draw, transform
 from sglr.evaluation.measurement import Measurement
 from sglr.information.example_gradients import cross_entropy_loss, example_gradients
@@ -275,9 +276,18 @@ def autoattack_time(device: torch.device, name: str, shape: tuple[int, int, int]
     x, _ = images(n, shape, device)
     with torch.no_grad():
         y = model(x).argmax(1)
-    whole = Measurement(model, x, y, AutoAttackOptions(name="autoattack"), threat.Linf(1e-6), 0, n)
-    each = seconds(lambda: require(bool(whole.whole().correct.all()), "AutoAttack breaks nothing"), device) / n
-    forwards, backwards = AutoAttackOptions(name="autoattack").passes(10)
+    options, ball, taken = AutoAttackOptions(name="autoattack"), threat.Linf(1e-6), 0.0
+    forwards, backwards = options.passes(10)
+    correct = torch.ones(n, dtype=torch.bool, device=device)
+
+    def attacked(attack: Attack) -> None:
+        correct.logical_and_(correct_under(model, x, y, attack, seed=0, batch_size=n, threat=ball))
+
+    for member, attack in options.members(ball).items():
+        once = seconds(partial(attacked, attack), device)
+        taken += once
+        print(f"{member}: {once:.3g} s, {int(correct.sum())} of {n} stay correct", flush=True)
+    each = taken / n
     print(
         f"\nAutoAttack standard, {name}, float32, one chunk of {n} images that stay correct: {each:.4g} s an image"
         f" ({forwards:.0f} forward and {backwards:.0f} backward passes). {of:,} images of which half stay robust: at"

@@ -18,7 +18,7 @@ from sglr import processes
 
 processes.let_threads_sleep()
 import torch
-from layout import CLOCKS, ROOT, Table, head, in_turns, require, reserved, use_clock
+from layout import CLOCKS, ROOT, Table, failed, forget_compiled, head, in_turns, require, reserved, use_clock
 from matrix import Counted, rate
 from reference_step import Augmented, Reference, loader
 
@@ -211,6 +211,17 @@ def both(asked, device, method: str, form: str, compiled: str, dtype: torch.dtyp
 
 def row(table: Table, asked, device, method: str, precision: str, compiled: str, matrix: float) -> None:
     """One row for each form of the reference."""
+    forget_compiled(device)
+    name = f"{method}, {precision}{', compiled' if compiled != 'never' else ''}"
+    try:
+        _row(table, asked, device, method, precision, compiled, matrix, name)
+    except Exception as error:
+        failed(table, name, error)
+
+
+def _row(
+    table: Table, asked, device, method: str, precision: str, compiled: str, matrix: float, name: str
+) -> None:  # fmt: skip
     case = Case(asked, device, method, precision, compiled=compiled)
     flops, memory = operations(asked, method), case.reserved()
     for form in asked.references.split(","):
@@ -221,7 +232,6 @@ def row(table: Table, asked, device, method: str, precision: str, compiled: str,
             asked.rounds,
             device,
         )
-        name = f"{method}, {precision}{', compiled' if compiled != 'never' else ''}"
         table.row(
             name, f'plain, "{form}"', times, each=asked.steps, images=asked.batch * asked.steps,
             gflop=flops / asked.batch / 1e9, share=flops * asked.steps / times.ours / matrix, memory=memory,

@@ -4,10 +4,14 @@
     python benchmarks/throughput.py --model small_cnn --batches 100 --precisions fp32,bf16
 
 step.py compares with a reference, which takes several times as long as what is measured. Each row is printed as it is
-known, what matters most first. Before the first one an eager step is compared with the reference's (`step.parity`).
+known: first the form that is named first everywhere, then what differs from it in one thing, and so on. Before the
+first one an eager step is compared with the reference's (`step.parity`).
 """
 
 import argparse
+import itertools
+from functools import partial
+from typing import Any
 
 from sglr import processes
 
@@ -15,7 +19,7 @@ processes.let_threads_sleep()
 import statistics
 
 import torch
-from layout import Table, Times, head, seconds
+from layout import Table, Times, failed, forget_compiled, head, seconds
 from matrix import rate
 from step import REPLAYED, Case, operations, parity
 
@@ -27,7 +31,7 @@ def main() -> None:
     parser.add_argument("--batches", default="128,512,1024,256")
     parser.add_argument("--precisions", default="bf16,fp32,tf32")
     parser.add_argument("--methods", default="sglr,at")
-    parser.add_argument("--compile", default="always,never")
+    parser.add_argument("--compile", default="never,always")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a round, about")
@@ -37,18 +41,22 @@ def main() -> None:
     device = torch.device(asked.device)
     print(head(asked.threads, device))
     batches, precisions = [int(batch) for batch in asked.batches.split(",")], asked.precisions.split(",")
-    eager = {"compile": "never", "references": "grad", "workers": 0, "steps": 1, "batch": min(*batches, 128)}
+    eager = {"compile": "never", "references": "grad", "workers": 0, "steps": 1, "batch": min(*batches, 16)}
     for method in asked.methods.split(","):
         parity(argparse.Namespace(**vars(asked) | eager), device, method)
     rates = {precision: rate(precision, device) for precision in precisions}
     said = ", ".join(f"{precision} {found / 1e12:.3g} TFLOP/s" for precision, found in rates.items())
     print(f"Measured rate of matrix products: {said}.")
     table = Table(f"Training step, {asked.model}, ours alone")
-    for batch in batches:
-        for compiled in asked.compile.split(","):
-            for precision in precisions:
-                for method in asked.methods.split(","):
-                    row(table, asked, device, batch, compiled, precision, method, rates[precision])
+    choices = (asked.compile.split(","), asked.methods.split(","), precisions, batches)
+    for compiled, method, precision, batch in sorted(itertools.product(*choices), key=partial(_place, choices)):
+        row(table, asked, device, batch, compiled, precision, method, rates[precision])
+
+
+def _place(choices: tuple[list[Any], ...], form: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sorts forms by how many of their parts are not the first choice; among equals compiled ones come first."""
+    places = [possible.index(chosen) for possible, chosen in zip(choices, form, strict=True)]
+    return sum(place > 0 for place in places), -places[0], *places[1:]
 
 
 def row(
@@ -58,6 +66,7 @@ def row(
     """Time as many steps as about ``--seconds`` have, in rounds; a row that does not fit the memory says so."""
     name = f"{method}, {precision}, batch {batch}{', compiled' if compiled != 'never' else ''}"
     of = argparse.Namespace(model=asked.model, batch=batch, steps=1, workers=0)
+    forget_compiled(device)
     try:
         case = Case(of, device, method, precision, compiled=compiled)
         for _ in range(1 if compiled == "never" else REPLAYED):
@@ -68,6 +77,9 @@ def row(
         times = [seconds(lambda: [case.ours(number) for number in range(steps)], device) for _ in range(asked.rounds)]
     except torch.OutOfMemoryError:
         table.empty(name, "does not fit the memory")
+        return
+    except Exception as error:
+        failed(table, name, error)
         return
     taken, flops = statistics.median(times), operations(of, method)
     table.row(

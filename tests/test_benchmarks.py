@@ -53,21 +53,14 @@ def test_the_step_is_compared_with_both_forms_of_the_reference():
 
 
 def test_throughput_is_of_every_form_that_is_asked_for():
-    call = [
-        "throughput.py",
-        "--model",
-        "small_cnn",
-        "--batches",
-        "20,40",
-        "--precisions",
-        "bf16,fp32",
-        "--seconds",
-        "0.05",
-    ]
+    call = ["throughput.py", "--model", "small_cnn", "--batches", "20,40", "--precisions", "bf16,fp32"]
+    call += ["--seconds", "0.05"]
     found = rows(*call, "--compile", "never", "--device", "cpu")
+    # By how much each differs from the first.
     forms = [
-        (method, precision, batch) for batch in (20, 40) for precision in ("bf16", "fp32") for method in ("sglr", "at")
-    ]
+        ("sglr", "bf16", 20), ("sglr", "bf16", 40), ("sglr", "fp32", 20), ("at", "bf16", 20),
+        ("sglr", "fp32", 40), ("at", "bf16", 40), ("at", "fp32", 20), ("at", "fp32", 40),
+    ]  # fmt: skip
     assert [cells[0] for cells in found] == [
         f"{method}, {precision}, batch {batch}" for method, precision, batch in forms
     ]
@@ -107,6 +100,15 @@ def test_what_does_not_fit_into_the_minutes_is_cut_off_and_said(tmp_path):
     assert ends["others"] == "not begun, the time was up"
     assert "Gradient of an attack step" in (tmp_path / "forms.txt").read_text()
     assert "not begun" in done.stdout
+
+
+def test_a_row_that_fails_loses_no_other_one():
+    too_many = 10**14
+    call = ["throughput.py", "--model", "small_cnn", "--batches", f"20,{too_many}", "--precisions", "bf16"]
+    found = rows(*call, "--compile", "never", "--seconds", "0.05", "--device", "cpu")
+    failed = {cells[0]: "Error" in cells[1] for cells in found}
+    forms = [("sglr", 20), ("sglr", too_many), ("at", 20), ("at", too_many)]
+    assert failed == {f"{method}, bf16, batch {batch}": batch == too_many for method, batch in forms}
 
 
 def test_two_forms_that_differ_are_not_timed(tmp_path):

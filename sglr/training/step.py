@@ -50,7 +50,9 @@ class Networks:
         # Torch cuts a graph at every batch norm that several processes share, and waits for the device there.
         cut = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
         whole = len(range(plan.batch_size)[team.share(plan.batch_size)])
-        plain = model if cut else compiled(model, device, plan.compile, batch=whole, channels_last=last)
+        # Nor have CUDA graphs below DistributedDataParallel been tried, for which others report errors.
+        untried = team.size > 1 and device.type == "cuda"
+        plain = model if cut or untried else compiled(model, device, plan.compile, batch=whole, channels_last=last)
         # Not compiled: its backward pass would compute the gradients of all weights too.
         attacked, folded, ascent = model, None, None
         if plan.attack_bn == "eval" and plan.method.objective.build().attacks:

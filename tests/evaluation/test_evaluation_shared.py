@@ -125,6 +125,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_they_end_when_the_first_process_is_killed(tmp_path):
     script, here = tmp_path / "parent.py", tmp_path / "here"
     script.write_text(PARENT.format(folder=str(Path(__file__).parent), here=str(here)))

@@ -75,19 +75,11 @@ def test_a_gpu_that_is_not_there(finished: Project):
     refused(finished, "SGLR_DEVICE='cuda'", "torch sees 0", "SGLR_DEVICE=cpu", **nothing)
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"y_test": None}, "missing y_test"),
-        ({"y_train": np.arange(199) % 10}, "x_train has 200 images, y_train 199 labels"),
-        ({"x_test": np.full((100, 1, 8, 8), np.nan, dtype=np.float32)}, "x_test holds NaN"),
-        ({"x_test": np.full((100, 1, 8, 8), 255, dtype=np.float32)}, "x_test has values from 255 to 255"),
-    ],
-)
-def test_arrays_of_your_own_that_cannot_be_used(finished: Project, changes, expected):
-    write_npz(finished, **changes)
+def test_arrays_of_your_own_that_cannot_be_used(finished: Project):
+    """One of the errors in tests/data/test_data_npz.py, and what it costs."""
+    write_npz(finished, y_train=np.arange(199) % 10)
     finished.change(own)
-    refused(finished, "data/own.npz", expected, ran=("check", "prepare"))
+    refused(finished, "data/own.npz", "x_train has 200 images, y_train 199 labels", ran=("check", "prepare"))
 
 
 def test_no_network_and_no_files(finished: Project, tmp_path: Path):

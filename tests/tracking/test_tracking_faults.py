@@ -92,7 +92,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[tuple[str, int]
     return counts
 
 
-@pytest.mark.parametrize(("method", "count"), [("log_batch", 3), ("create_run", 1)])
+@pytest.mark.parametrize(("method", "count"), [("log_batch", 3), pytest.param("create_run", 1, marks=pytest.mark.slow)])
 def test_after_sigkill_the_run_goes_on_where_it_was(
     root: Path,
     train: Callable[..., Any],
@@ -393,6 +393,7 @@ def test_two_processes_create_the_database_at_once(root: Path, database: Any) ->
     assert journal.folders(new) == []
 
 
+@pytest.mark.slow
 def test_a_database_is_made_whole_or_not_at_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full in the middle of MLflow's many migrations, or a kill, leaves what it cannot go on with."""
     new = root / "new"
