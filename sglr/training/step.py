@@ -47,12 +47,11 @@ class Networks:
     def of(cls, plan: Plan, model: nn.Module, device: torch.device, team: Team) -> Self:
         """For a model that is on its device."""
         last = memory_format(plan.precision, device) is torch.channels_last
-        # Torch cuts a graph at every batch norm that several processes share, and waits for the device there.
-        cut = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
         whole = len(range(plan.batch_size)[team.share(plan.batch_size)])
-        # Nor have CUDA graphs below DistributedDataParallel been tried, for which others report errors.
-        untried = team.size > 1 and device.type == "cuda"
-        plain = model if cut or untried else compiled(model, device, plan.compile, batch=whole, channels_last=last)
+        # Torch cuts a graph at every batch norm that several GPUs share, and waits for the device there; CUDA graphs
+        # below DistributedDataParallel were not tried, and others report errors.
+        shared_by_gpus = team.size > 1 and device.type == "cuda"
+        plain = model if shared_by_gpus else compiled(model, device, plan.compile, batch=whole, channels_last=last)
         # Not compiled: its backward pass would compute the gradients of all weights too.
         attacked, folded, ascent = model, None, None
         if plan.attack_bn == "eval" and plan.method.objective.build().attacks:
