@@ -300,7 +300,7 @@ def ui(port: int) -> None:
 
     from sglr import config, tracking
 
-    tracking.show(Path(), config.load().experiment.name, port, click.echo)
+    tracking.serve_ui(Path(), config.load().experiment.name, port, click.echo)
 
 
 @main.of(TRACK, epilog=examples("sglr register sglr-0", "sglr register sglr-0 --checkpoint last --name robust-digits"))

@@ -9,7 +9,7 @@ from sglr.tracking.registering import register
 from sglr.tracking.resend import SyncReport, sync
 from sglr.tracking.session import NullTracker, Tracker, run
 from sglr.tracking.settings import TrackingError
-from sglr.tracking.ui import show
+from sglr.tracking.ui import serve_ui
 from sglr.tracking.values import flatten
 
 __all__ = [
@@ -21,6 +21,6 @@ __all__ = [
     "flatten",
     "register",
     "run",
-    "show",
+    "serve_ui",
     "sync",
 ]

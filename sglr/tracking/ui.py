@@ -9,7 +9,7 @@ from sglr.tracking.server import connect
 from sglr.tracking.settings import TrackingError, address, prepare_environment, shown
 
 
-def show(root: Path, experiment: str, port: int, say: Callable[[str], object]) -> None:
+def serve_ui(root: Path, experiment: str, port: int, say: Callable[[str], object]) -> None:
     """Say where the runs of ``experiment`` are in MLflow's UI, and become its server.
 
     A tracking server serves it already: then only the address is said. Raises TrackingError when MLflow is missing or
@@ -25,12 +25,10 @@ def show(root: Path, experiment: str, port: int, say: Callable[[str], object]) -
         raise TrackingError("the UI needs MLflow: pip install mlflow") from None
     except Exception as error:
         raise TrackingError(f"MLflow at {shown(uri)} does not answer: {shown(error)}") from error
-    page = (
-        f"/#/experiments/{found}/runs?compareRunsMode=CHART&workflowType=machine_learning"
-        if found
-        else "/#/experiments"
-    )
-    if not found:
+    page = "/#/experiments"
+    if found:
+        page += f"/{found}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+    else:
         say(f"There are no runs of the experiment {experiment} yet.")
     say(f"The runs: {shown(uri).rstrip('/') if served else f'http://127.0.0.1:{port}'}{page}")
     if not served:

@@ -26,7 +26,7 @@ def test_of_a_database_the_curves_address_is_said_and_the_server_started(
     with train():
         pass
     said: list[str] = []
-    tracking.show(root, "digits", 5001, said.append)
+    tracking.serve_ui(root, "digits", 5001, said.append)
     number = database.run().info.experiment_id
     assert said[0].startswith(f"The runs: http://127.0.0.1:5001/#/experiments/{number}/runs?compareRunsMode=CHART")
     assert said[1].startswith("Starting MLflow's server")
@@ -39,7 +39,7 @@ def test_of_a_database_the_curves_address_is_said_and_the_server_started(
 
 def test_before_anything_ran(root: Path, started: list[list[str]]) -> None:
     said: list[str] = []
-    tracking.show(root, "digits", 5000, said.append)
+    tracking.serve_ui(root, "digits", 5000, said.append)
     assert said[:2] == [
         "There are no runs of the experiment digits yet.",
         "The runs: http://127.0.0.1:5000/#/experiments",
@@ -54,7 +54,7 @@ def test_a_tracking_server_serves_it_already(
     monkeypatch.setattr(Server, "check", lambda self: None)
     monkeypatch.setattr(Server, "find", lambda self, name: "7")
     said: list[str] = []
-    tracking.show(root, "digits", 5000, said.append)
+    tracking.serve_ui(root, "digits", 5000, said.append)
     (line,) = said
     assert line.startswith("The runs: http://runs.example:8080/#/experiments/7/runs?")
     assert started == []
@@ -67,6 +67,6 @@ def test_a_server_that_is_not_there(
     with pytest.raises(
         tracking.TrackingError, match=rf"MLflow at http://127\.0\.0\.1:{free_port} does not answer"
     ) as said:
-        tracking.show(root, "digits", 5000, print)
+        tracking.serve_ui(root, "digits", 5000, print)
     assert "s3cret" not in str(said.value)
     assert started == []
