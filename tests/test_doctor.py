@@ -13,7 +13,7 @@ import torch
 import yaml
 from command import call
 
-from sglr import data, doctor, duration, space, status, tracking
+from sglr import data, doctor, duration, models, space, status, tracking
 from sglr.attacks import AttackOptions
 from sglr.attacks.fgsm import FgsmOptions
 from sglr.config import ConfigError, load
@@ -22,6 +22,7 @@ from sglr.data.registry import SourceOptions
 from sglr.files import FileError
 from sglr.tracking import journal
 from sglr.tracking.delivery import DeliveryState
+from sglr.training import Plan, Snapshots, fit
 
 
 @pytest.fixture
@@ -409,3 +410,37 @@ def test_a_long_study_on_a_cpu_is_warned_of(project, monkeypatch):
     assert trainings[0] == evaluations[0] == "warning"
     assert trainings[1].startswith("about 40.0 h for all 6 trainings")
     assert evaluations[1].startswith("at most about 50.0 h for all 6 evaluations")
+
+
+def test_a_method_that_begins_without_the_warm_up_trains_all_its_epochs(params, tmp_path, monkeypatch):
+    monkeypatch.setattr(duration, "_gradient", lambda *_: 1e-3)
+    params["experiment"] |= {"methods": ["at", "sglr"], "seeds": [0]}
+    params["data"] |= {"source": {"name": "digits", "test_size": 800}, "train_size": 500, "validation_size": 0}
+    params["warmup"] |= {"objective": "adversarial", "epochs": 5}
+    params["train"] |= {"epochs": 20, "attack": {"steps": 10, "step_size_255": 2, "random_start": True}}
+    params["methods"]["sglr"]["labels"]["start_epoch"] = 6
+    params["methods"]["sglr"]["start"] = "initial"
+    seconds = duration.of_trainings(validate(params), tmp_path, torch.device("cpu"))
+    assert seconds == pytest.approx(1e-3 * 500 * 12 * (5 + 15 + 20))
+
+
+def test_what_snapshots_take_is_no_more_than_forecast(params, tmp_path):
+    """Of a method with an average: two are kept while a third is written."""
+    params["data"] |= {"source": {"name": "digits", "test_size": 40}, "train_size": 60, "validation_size": 20}
+    params["model"] = {"name": "small_cnn", "channels": [16, 64], "hidden": 1024}
+    params["train"] |= {"epochs": 1, "batch_size": 60, "keep_epochs": []}
+    params["train"]["attack"]["steps"] = params["train"]["selection"]["steps"] = 1
+    params["methods"]["at"]["weights"] = {"name": "ema"}
+    params["experiment"]["methods"] = ["at"]
+    params["warmup"]["epochs"] = 0
+    params["report"]["baseline"] = "at"
+    settings = validate(params)
+    data.prepare(settings.data, tmp_path / "data")
+    prepared = data.open_folder(tmp_path / "data")
+    model = models.build(settings.model, num_classes=10, shape=prepared.shape, generator_seed=0)
+    plan = Plan.training(settings, settings.methods["at"], seed=0)
+    fit(plan, model, prepared.train(0), prepared.validation(), snapshots=Snapshots(tmp_path / "snapshots", 0))
+    largest = max(path.stat().st_size for path in (tmp_path / "snapshots").glob("snapshot-*"))
+    need = space.needed(settings, tmp_path / "data")
+    assert 3 * largest <= need.own - need.outputs
+    assert need.snapshots < 1.1 * 3 * largest

@@ -148,3 +148,35 @@ def test_equal_texts_in_another_split_are_others():
 def test_what_hides_what_it_holds_is_refused():
     with pytest.raises(OpaqueError, match=r"^_thread\.lock$"):
         fingerprint(holding(threading.Lock()))
+
+
+def test_what_is_made_to_tell_of_a_value_is_not_taken_for_another():
+    """Tensors and lists made on the way are gone before the next are made, perhaps in the same place."""
+    alike = [
+        fingerprint([torch.Generator().manual_seed(seed) for seed in (*range(20), last)])
+        == fingerprint([torch.Generator().manual_seed(seed) for seed in (*range(20), last + 1)])
+        for last in range(50, 60)
+    ]
+    assert not any(alike)
+    arrays = [np.array([[number], {}], dtype=object) for number in range(40)]
+    assert fingerprint(arrays) != fingerprint([*arrays[:-1], np.array([[99], {}], dtype=object)])
+
+
+def test_how_a_tensor_lies_in_memory_does_not_matter():
+    every_second = torch.arange(6.0)[::2]
+    assert fingerprint(every_second) == fingerprint(every_second.clone())
+
+
+def test_the_same_bytes_of_another_type_are_others():
+    assert fingerprint(torch.zeros(3)) != fingerprint(torch.zeros(3, dtype=torch.int32))
+
+
+def test_defaults_of_keywords_count():
+    def made(by):
+        def scaled(x, *, factor=by):
+            return x * factor
+
+        return scaled
+
+    assert fingerprint(made(1)) == fingerprint(made(1))
+    assert fingerprint(made(1)) != fingerprint(made(2))

@@ -1,11 +1,13 @@
 """Losses by hand; Auto-PGD against closed forms and, example by example, against pyautoattack at equal budget."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
 
 from sglr.attacks import REGISTRY, apgd, correct_under, pgd
-from sglr.attacks.apgd import _on_sphere
+from sglr.attacks.apgd import _on_sphere, _run
 from sglr.attacks.losses import LOSSES
 from sglr.attacks.pgd import input_gradient
 from sglr.threat import L2, Linf
@@ -190,3 +192,55 @@ def test_a_gradient_that_is_nan_is_no_direction():
 def test_bad_arguments_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         apgd(Linear(), images(2), LABELS, threat=Linf(0.1), **change)
+
+
+def by_hand(model, x, label, eps, start):
+    """Algorithm 1 of Croce and Hein (2020) with 100 steps under Linf, one image as it stands there: its best point, or
+    the last that is misclassified, and the best loss."""
+
+    def f(point):
+        point = point.detach().requires_grad_()
+        logits = model(point[None])[0]
+        loss = torch.logsumexp(logits, 0) - logits[label]
+        (gradient,) = torch.autograd.grad(loss, point)
+        return loss.item(), gradient, int(logits.argmax()) != label
+
+    def inside(point):
+        return torch.minimum(torch.maximum(point, x - eps), x + eps).clamp(0, 1)
+
+    checkpoints, size, point, previous = [0, 22, 41, 57, 70, 80, 87, 93, 99], 2 * eps, start, start
+    value, gradient, _ = f(point)
+    best, best_value, best_gradient, wrong_point = point, value, gradient, None
+    values, reduced, best_before = [value], True, value  # values: f(x_i) of the steps since the last checkpoint
+    for step in range(1, 101):
+        z = inside(point + size * gradient.sign())
+        moved = z if step == 1 else inside(point + 0.75 * (z - point) + 0.25 * (point - previous))
+        point, previous = moved, point
+        value, gradient, wrong = f(point)
+        wrong_point = point if wrong else wrong_point
+        values.append(value)
+        if value > best_value:
+            best, best_value, best_gradient = point, value, gradient
+        if step in checkpoints:
+            window = step - checkpoints[checkpoints.index(step) - 1]
+            rises = sum(after > before for before, after in pairwise(values))
+            reduce = rises <= 0.75 * window or (not reduced and best_value <= best_before)
+            if reduce:
+                size, point, gradient, value = size / 2, best, best_gradient, best_value
+            reduced, best_before, values = reduce, best_value, [value]
+    return (best if wrong_point is None else wrong_point), best_value, wrong_point is not None
+
+
+def test_it_takes_the_steps_of_the_algorithm():
+    threat, fooled = Linf(0.03), 0
+    for seed in range(3):
+        model, x = network(seed).double(), images(24)
+        y = model(x).argmax(1)
+        start = _on_sphere(threat, x, torch.Generator().manual_seed(seed))
+        points, scores = _run(model, x, y, threat, LOSSES["ce"], 100, start)
+        for place in range(24):
+            point, value, wrong = by_hand(model, x[place], int(y[place]), threat.eps, start[place])
+            torch.testing.assert_close(points[place], point, atol=1e-9, rtol=0)
+            assert float(scores[place]) == (torch.inf if wrong else pytest.approx(value, abs=1e-9))
+            fooled += wrong
+    assert 10 < fooled < 62

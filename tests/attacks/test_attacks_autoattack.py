@@ -1,11 +1,14 @@
 """AutoAttack on a model that stops gradients, and with few classes."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
 
+from sglr.attacks import autoattack
 from sglr.attacks.accuracy import require_allowed
-from sglr.attacks.autoattack import autoattack, captured_warnings
+from sglr.attacks.autoattack import captured_warnings
 from sglr.attacks.square import square
 from sglr.threat import L2, Linf
 
@@ -74,3 +77,45 @@ def test_the_default_type_of_the_caller_makes_no_difference():
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_ten_classes_are_attacked_as_the_standard_version_is():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 10))
+    x = torch.rand(2, 3, 2, 2)
+    with captured_warnings() as said:
+        autoattack(model, x, model(x).argmin(1), threat=Linf(8 / 255), member="apgd-ce")
+    assert not [text for text in said if "targets" in text]
+
+
+def test_double_images_are_not_rounded_to_single_precision():
+    """Where nothing breaks they are returned as they came, and no ball is left by the rounding of one."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(25, 5)).double().eval()
+    x = torch.rand(8, 1, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y, threat = model(x).argmax(1), Linf(0.02)
+    x_adv = square(model, x, y, threat=threat, queries=20)
+    robust = model(x_adv).argmax(1) == y
+    assert robust.any()
+    assert torch.equal(x_adv[robust], x[robust])
+    x_adv = square(model, x, y, threat=Linf(0.3), queries=20)
+    assert float((x_adv - x).abs().max()) <= 0.3 + 1e-15
+
+
+def test_tied_logits_are_no_result_of_a_version_with_square_under_l2():
+    """The package ends there with nothing left to change, after attacks whose points would be lost."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(25, 5)).eval()
+    for value in model.parameters():
+        value.data.zero_()
+    x = torch.rand(3, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    y = torch.zeros(3, dtype=torch.int64)
+    assert torch.equal(square(model, x, y, threat=L2(1.0)), x)
+    with pytest.raises(RuntimeError, match="0 elements"):
+        autoattack(model, x, y, threat=L2(1.0))
+
+
+def test_what_is_said_of_every_batch_is_kept_once():
+    with captured_warnings() as said:
+        for text in ("one thing", "one  thing", "another"):
+            logging.getLogger("auto-attack").warning(text)
+        logging.getLogger("auto-attack").info("nothing to warn of")
+    assert said == ["one thing", "another"]

@@ -341,3 +341,51 @@ def test_an_attack_that_returns_other_images_does_not_count(wrong):
 def test_a_ball_needs_a_radius(eps):
     with pytest.raises(ValueError, match="eps must be"):
         Linf(eps)
+
+
+def test_every_batch_sees_a_stream_of_its_own():
+    seeds: list[int] = []
+
+    def attack(model, x, y, *, seed):
+        seeds.append(seed)
+        return x
+
+    model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)), torch.rand(5, 1, 4, 4)
+    correct_under(model, x, torch.zeros(5, dtype=torch.int64), attack, seed=7, batch_size=2)
+    assert seeds == [7, 8, 9]
+
+
+def test_batch_norm_without_statistics_stays_so():
+    norm = torch.nn.BatchNorm2d(1, track_running_stats=False)
+    with attack_mode(norm, "train"):
+        pass
+    assert not norm.track_running_stats
+
+
+def test_points_from_a_start_with_a_gradient_are_detached():
+    model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)), torch.rand(2, 1, 4, 4)
+    start = x.clone().requires_grad_()
+    assert not pgd(model, x, torch.zeros(2, dtype=torch.int64), threat=Linf(0.1), start=start).requires_grad
+
+
+def test_of_several_attempts_a_misclassified_point_goes_before_one_of_higher_loss():
+    """Random points on either side of a boundary, and a loss that is higher where the model is right."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2, bias=False))
+    model[1].weight.data[1] = -model[1].weight.data[0]
+    x = torch.full((40, 1, 4, 4), 0.5)
+    model[1].weight.data -= model[1].weight.data.mean(1, keepdim=True)  # x lies on the boundary
+    x_adv = pgd(
+        model, x, torch.zeros(40, dtype=torch.int64), threat=Linf(0.1), step_size=0, steps=1, restarts=12,
+        loss=lambda logits, y: logits[:, 0], generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert (model(x_adv).argmax(1) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "todo"), [(1 + 1e-6, "clamp"), (1 + 1e-3, "normalise in the model"), (-1e-3, "normalise")]
+)
+def test_rounding_is_told_from_a_normalisation(value, todo):
+    x = torch.full((1, 1, 4, 4), 0.5, dtype=torch.float64)
+    x[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=todo):
+        pgd(torch.nn.Flatten(), x, torch.zeros(1, dtype=torch.int64), threat=Linf(0.1))

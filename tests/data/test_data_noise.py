@@ -122,3 +122,12 @@ def test_asymmetric_noise_without_a_map_is_refused_when_the_config_is_loaded(par
         validate(params)
     params["data"]["source"] = "cifar10"
     validate(params)
+
+
+def test_the_order_in_which_a_map_is_written_does_not_matter():
+    true = np.arange(60) % 3
+    one, other = (
+        draw(true, kind="asymmetric", rate=0.4, num_classes=3, class_map=written, rng=np.random.default_rng(0))
+        for written in ({0: 1, 1: 2, 2: 0}, {2: 0, 1: 2, 0: 1})
+    )
+    assert np.array_equal(one, other)

@@ -176,3 +176,38 @@ def test_files_that_are_no_archive_are_refused(tmp_path, case):
     FILES[case](path)
     with pytest.raises(FileError, match=r"own\.npz"):
         REGISTRY.options("npz", path=str(path)).read(None)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_array_with_a_bit_turned_is_refused(tmp_path, save):
+    path = tmp_path / "own.npz"
+    save(path, **good(x_train=np.arange(720, dtype=np.uint8).reshape(12, 3, 5, 4)))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"x_train.npy") + 200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"own\.npz: cannot read x_train: "):
+        REGISTRY.options("npz", path=str(path)).read(None)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 3), (3, 5, 1), (1, 5, 3)])
+def test_channels_that_are_first_stay_there_however_narrow_the_images(tmp_path, shape):
+    x = RNG.integers(0, 256, (12, *shape), dtype=np.uint8)
+    arrays = read(tmp_path, good(x_train=x, x_test=x[:6]))
+    assert np.array_equal(arrays.x_train, x)
+
+
+@pytest.mark.parametrize("value", [1 + 5e-6, -5e-6])
+def test_what_is_more_than_rounding_is_refused(tmp_path, value):
+    x = np.full((12, 3, 5, 4), 0.5)
+    x[0, 0, 0, 0] = value
+    with pytest.raises(FileError, match="x_train has values from"):
+        read(tmp_path, good(x_train=x, x_test=FLOAT_TEST))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_in_fortran_order_are_the_same_arrays(tmp_path, save):
+    """As transposing leaves them: images of (N, H, W, C) from (C, W, H, N), say."""
+    given = good(x_train=np.asfortranarray(RNG.integers(0, 256, (12, 3, 5, 4), dtype=np.uint8)))
+    save(tmp_path / "own.npz", **given)
+    arrays = REGISTRY.options("npz", path=str(tmp_path / "own.npz")).read(None)
+    assert np.array_equal(arrays.x_train, given["x_train"])

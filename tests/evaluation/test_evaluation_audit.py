@@ -151,3 +151,26 @@ def test_a_training_that_is_not_there_is_named(audited):
     shutil.rmtree(audited[2] / "train" / "sglr-0")
     with pytest.raises(files.FileError, match=r"sglr-0.best is not there"):
         evaluation.audit(*audited, device=CPU)
+
+
+def test_only_near_ties_may_be_scored_otherwise(audited):
+    def edit(arrays):
+        arrays["last/correct"][:2] ^= True
+        arrays["last/margin"][:2] = (0.0009, -0.0011)
+
+    change(audited[2], edit)
+    flags = evaluation.audit(*audited, device=CPU).flags
+    assert "at-0/last: 1 of 40 worst-case images are scored otherwise in a new process" in flags
+
+
+def test_more_images_than_the_test_split_has_are_refused(audited):
+    size = audited[1].meta["sizes"]["test"]
+
+    def edit(arrays):
+        for name in ("images", "correct", "margin"):
+            value = arrays[f"last/{name}"]
+            arrays[f"last/{name}"] = np.resize(value, (size + 1, *value.shape[1:]))
+
+    change(audited[2], edit)
+    with pytest.raises(files.FileError, match=r"worst\.npz does not go with the data"):
+        evaluation.audit(*audited, device=CPU)

@@ -228,3 +228,12 @@ def test_same_seed_same_interval_whatever_the_chunks(monkeypatch):
 def test_bootstrap_refuses(differences, options, message):
     with pytest.raises(ValueError, match=message):
         hierarchical_bootstrap(differences, **options)
+
+
+def test_an_estimate_of_examples_below_zero_takes_nothing_off():
+    """Two seeds with opposite pairs: examples seem to vary by less than nothing, and the seeds' part stays."""
+    noise = np.tile([1.0, -1.0], 50)
+    contrasts = [0.4 + 0.1 * noise, -0.1 * noise]
+    found = hierarchical_bootstrap(contrasts)
+    seeds = stats.t.ppf(0.975, 1) * 0.2
+    assert (found.high - found.low) / 2 >= seeds * (1 - 1e-9)

@@ -216,3 +216,16 @@ def test_a_journal_changes_nothing(params, tmp_path):
     attacked = files.read_arrays(tmp_path / "journal/last/pgd3/000001-attack.npz")
     assert len(natural["correct"]) == len(natural["images"]) == 16
     assert len(attacked["correct"]) == len(attacked["images"]) == 8
+
+
+def test_a_piece_of_other_kind_is_done_again(tmp_path):
+    none = {"images": np.empty((0, 1)), "margin": np.empty(0), "warnings": np.array([], dtype=np.str_)}
+    files.write_arrays(tmp_path / "0.npz", {"correct": np.array([2, 2]), **none})
+    right = Outcome(np.array([True, False]), (), none["images"], none["margin"])
+    assert Journal(tmp_path).once("0", 2, lambda: right).correct.tolist() == [True, False]
+
+
+def test_all_warnings_of_a_piece_come_back(tmp_path):
+    done = Outcome(np.array([True, False]), ("one thing", "another"), np.empty((0, 1)), np.empty(0))
+    assert Journal(tmp_path).once("0", 2, lambda: done).warnings == done.warnings
+    assert Journal(tmp_path).once("0", 2, lambda: pytest.fail("it is kept")).warnings == done.warnings

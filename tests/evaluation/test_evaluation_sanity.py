@@ -1,15 +1,17 @@
 """Broken defences are flagged, each by the checks that should see it; honest models are not."""
 
+import numpy as np
 import pytest
 import torch
 from evaluation_study import make
 from torch import Tensor, nn
 
 from sglr import data, models
+from sglr.attacks import REGISTRY
 from sglr.config.reader import validate
 from sglr.evaluation import evaluate
 from sglr.evaluation.journal import Journal
-from sglr.evaluation.sanity import SanityInputs, sanity
+from sglr.evaluation.sanity import SanityInputs, _radius, sanity
 from sglr.threat import build
 from sglr.training import Plan, fit
 
@@ -148,3 +150,68 @@ def test_a_journal_changes_no_sign(trained, tmp_path):
     for _ in range(2):
         inputs = SanityInputs(model, test.images(slice(0, N)), test.true[:N], journal=Journal(tmp_path), **arguments)
         assert sanity(inputs) == found
+
+
+def test_what_larger_balls_break_is_not_put_down_to_the_first(trained):
+    """Random noise is compared with what PGD breaks at the radius itself."""
+    networks, test = trained
+    inputs = SanityInputs(
+        networks[0].eval(), test.images(slice(0, N)), test.true[:N], ball=lambda radius: build("linf", radius), eps=EPS,
+        steps=20, seed=0, chunk=N, journal=Journal(None),
+    )  # fmt: skip
+    attack = REGISTRY.options("pgd", steps=20)
+    white = inputs.correct("pgd", attack, EPS)
+    before = white.copy()
+    assert before.any()
+    _radius(inputs, attack, white)
+    assert (white == before).all()
+
+
+def test_what_any_radius_breaks_is_broken():
+    """An unbounded attack that fails by its large steps says nothing of examples which smaller balls break."""
+
+    class Told(SanityInputs):
+        def correct(self, name, options, eps):
+            return np.full(N, name == "pgd-unbounded")
+
+    inputs = Told(
+        nn.Identity(), torch.zeros(N, 1, 2, 2), torch.zeros(N, dtype=torch.long),
+        ball=lambda radius: build("linf", radius), eps=EPS, steps=20, seed=0, chunk=N, journal=Journal(None),
+    )  # fmt: skip
+    assert _radius(inputs, None, np.full(N, True)) == []
+
+
+@pytest.mark.parametrize(("norm", "everything"), [("linf", 1.0), ("l2", 4.0)])
+def test_the_unbounded_ball_holds_every_image(norm, everything):
+    """4x4 pixels: from black to white it is 4 under L2."""
+    radii = {}
+
+    class Told(SanityInputs):
+        def correct(self, name, options, eps):
+            radii[name] = eps
+            return np.full(N, False)
+
+    inputs = Told(
+        nn.Identity(), torch.zeros(N, 1, 4, 4), torch.zeros(N, dtype=torch.long),
+        ball=lambda radius: build(norm, radius), eps=0.1, steps=20, seed=0, chunk=N, journal=Journal(None),
+    )  # fmt: skip
+    _radius(inputs, None, np.full(N, False))
+    assert radii == pytest.approx({"pgd-2": 0.2, "pgd-4": 0.4, "pgd-unbounded": everything})
+
+
+def test_a_rise_is_one_from_the_radius_before():
+    """PGD breaks nearly all at twice the radius and fails at four times; at the radius itself it breaks none."""
+    asked = {}
+
+    class Told(SanityInputs):
+        def correct(self, name, options, eps):
+            asked[name] = options
+            return np.full(N, name == "pgd-4")
+
+    inputs = Told(
+        nn.Identity(), torch.zeros(N, 1, 4, 4), torch.zeros(N, dtype=torch.long),
+        ball=lambda radius: build("linf", radius), eps=10 / 255, steps=5, seed=0, chunk=N, journal=Journal(None),
+    )  # fmt: skip
+    (flag,) = _radius(inputs, None, np.full(N, True))
+    assert "accuracy rises from 0.0% to 100.0% when eps grows from 20/255 to 40/255" in flag
+    assert asked["pgd-unbounded"].steps == 20, "of fewer steps not all would reach the other end"

@@ -73,3 +73,9 @@ def test_mcnemar_by_hand():
 def test_mcnemar_refuses(a, b):
     with pytest.raises(ValueError, match="same examples"):
         mcnemar(a, b)
+
+
+def test_the_ends_are_exact_where_none_or_all_count():
+    for n in range(1, 500):
+        assert wilson(0, n)[0] == 0
+        assert wilson(n, n)[1] == 1

@@ -15,7 +15,7 @@ from sglr.config import ConfigError
 from sglr.config.reader import validate
 from sglr.data import Split
 from sglr.evaluation import evaluate
-from sglr.evaluation.suitability import require_attackable, skewed
+from sglr.evaluation.suitability import _cells, require_attackable, skewed
 from sglr.threat import build
 
 CPU = torch.device("cpu")
@@ -162,3 +162,8 @@ def test_the_suite_refuses_before_it_attacks_and_flags_once(params, tmp_path):
     with pytest.raises(ConfigError, match=r"attacks\.apgd cannot be run on this data: .* 3 classes.*; leave it"):
         evaluate(config, Sorted(), trained, device=CPU, journal=journal)  # type: ignore[arg-type]
     assert not journal.exists()
+
+
+def test_every_class_is_in_some_cell():
+    assert _cells([1.0, 1.0, 1.0, 2.0], [0, 1, 2, 5]) == [[5.0, 8.0]]
+    assert _cells([1.0, 1.0], [0, 2]) == [[2.0, 2.0]]

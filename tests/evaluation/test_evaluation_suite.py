@@ -6,12 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from evaluation_study import make
+from evaluation_study import CPU, make
 from torch import nn
 
 from sglr import evaluation, files, models
 from sglr.attacks import autoattack
 from sglr.config.errors import ModelError
+from sglr.data import Split
+from sglr.evaluation import suite
 from sglr.threat import Linf, build
 
 EPS = 25.5 / 255
@@ -164,3 +166,34 @@ def test_a_model_in_train_mode_is_not_evaluated(study, monkeypatch):
     monkeypatch.setattr(models, "load_model", lambda path: model)
     with pytest.raises(ModelError, match=r"the model at .* cannot be evaluated: part of it is in train mode\."):
         run(study)
+
+
+def test_an_empty_test_split_is_an_error(params, tmp_path, monkeypatch):
+    config, prepared, trained = make(params, tmp_path, attacks={})
+    test = prepared.test()
+    monkeypatch.setattr(type(prepared), "test", lambda *_: Split(test.x[:0], test.given[:0], test.true[:0]))
+    with pytest.raises(files.FileError, match="the test split is empty"):
+        evaluation.evaluate(config, prepared, trained, device=CPU)
+
+
+def test_of_many_examples_the_first_are_kept(params, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "KEPT", 8)
+    config, prepared, trained = make(params, tmp_path, attacks={"pgd": {"name": "pgd", "steps": 2}})
+    found = evaluation.evaluate(config, prepared, trained, device=CPU)
+    assert len(found.correct["last"]["pgd"]) > 8
+    assert len(found.worst["last"].images) == len(found.worst["last"].correct) == 8
+
+
+def test_pieces_of_the_checks_are_not_those_of_attacks_of_the_same_name(params, tmp_path):
+    asked = {"attacks": {"fgsm": {"name": "pgd", "steps": 3}}, "sanity": {"n_examples": 40, "steps": 4}}
+    evaluation.evaluate(*make(params, tmp_path, **asked), device=CPU, journal=tmp_path / "journal")
+    for name in ("natural", "fgsm"):
+        assert list((tmp_path / "journal/last" / name).glob("*.npz"))
+        assert list((tmp_path / "journal/last/sanity" / name).glob("*.npz"))
+
+
+def test_the_first_time_nothing_is_resumed(params, tmp_path):
+    made, said = make(params, tmp_path, attacks={}), []
+    for _ in range(2):
+        evaluation.evaluate(*made, device=CPU, journal=tmp_path / "journal", on_resume=said.append)
+    assert said == [6], "natural accuracy of two models in three chunks"

@@ -3,6 +3,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from torch.nn import functional as F
 from sglr import data, models
 from sglr.config import Config, parse
 from sglr.config.reader import validate
+from sglr.data import Split
 from sglr.files import FileError, load_state, read_rows, save_state, write_json, write_rows
-from sglr.information import analyze, write
+from sglr.information import activations, analyze, write
 from sglr.information.analyze import TABLES
+from sglr.information.analyzed_run import _checkpoints
 from sglr.information.hessian import largest_eigenvalue
 from sglr.information.memorization import ACCURACIES
 from sglr.information.on_training import _differentiable_twice
@@ -515,3 +518,64 @@ def test_attention_has_a_curvature():
     with _differentiable_twice():
         assert largest_eigenvalue(model, x, targets, **asked).value > 0
     assert torch.backends.mha.get_fastpath_enabled() == before
+
+
+def test_kept_epochs_are_in_the_order_of_training(tmp_path):
+    for epoch in (2, 10, 100):
+        (tmp_path / "checkpoints" / str(epoch)).mkdir(parents=True)
+    trained = SimpleNamespace(history=[{"epoch": epoch} for epoch in range(101)], epoch_of=lambda name: None)
+    config = SimpleNamespace(methods={"at": SimpleNamespace(start="warmup")})
+    found = _checkpoints(config, trained, tmp_path, "at", 0, None)
+    assert [checkpoint.epoch for checkpoint in found] == [2, 10, 100]
+
+
+def test_accuracies_of_a_group_say_how_many_examples_it_has(started):
+    config, prepared, folder, start = started
+    result = analyze(config, prepared, folder, METHOD, SEED, CPU, warmup=start)
+    noisy = result["n_examples"]["labels_noisy"]
+    clean = result["n_examples"]["labels"] - noisy
+    assert noisy != clean
+    for row in result["tables"]["quantities"]:
+        if row["quantity"] in ACCURACIES:
+            assert row["n"] == (noisy if row["quantity"].startswith("noisy") else clean)
+
+
+def test_every_batch_is_attacked_from_starts_of_its_own(params, monkeypatch):
+    config = small(params)
+    starts = []
+
+    def attack(model, x, y, *, generator, **_):
+        starts.append(torch.rand(3, generator=generator).tolist())
+        return x
+
+    monkeypatch.setattr(activations, "pgd", attack)
+    labels = torch.zeros(60, dtype=torch.long)
+    split = Split(torch.zeros(60, 1, 8, 8), labels, labels)
+    model = models.build(config.model, num_classes=10, shape=(1, 8, 8), generator_seed=0).eval()
+    activations.observe(model, split, torch.arange(60), labels, config, purpose="test")
+    assert len(starts) == 3
+    assert starts[0] != starts[1] != starts[2] != starts[0]
+
+
+def test_the_gap_is_between_given_labels_trained_on_and_true_ones_tested_on(started):
+    config, prepared, folder, start = started
+    result = analyze(config, prepared, folder, METHOD, SEED, CPU, warmup=start)
+    rows = [row for row in result["tables"]["gradients"] if row["checkpoint"] == "last"]
+    index = [row["index"] for row in rows]
+    train = prepared.train(SEED)
+    assert train.noisy[index].any()
+    with torch.no_grad():
+        predicted = models.load_model(folder / "last").eval()(train.images(torch.tensor(index))).argmax(1)
+    trained = (predicted == train.given[index]).double().mean().item()
+    assert result["last"]["gap/natural"] == pytest.approx(trained - result["last"]["natural/accuracy"], abs=1e-9)
+
+
+def test_faster_attention_is_as_it_was_afterwards():
+    fast = torch.backends.mha.get_fastpath_enabled()
+    assert fast
+    try:
+        with _differentiable_twice():
+            assert not torch.backends.mha.get_fastpath_enabled()
+        assert torch.backends.mha.get_fastpath_enabled()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

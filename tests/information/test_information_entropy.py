@@ -116,3 +116,10 @@ def test_labels_that_do_not_fit_are_refused():
         mutual_information([[2, -1], [1, 2]])
     with pytest.raises(ValueError, match="same shape"):
         cross_entropy([[0.5, 0.5]], [[0.0, -math.inf, -math.inf]])
+
+
+def test_of_independent_labels_nothing_is_shared_and_never_less():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        table = np.outer(rng.integers(1, 9, 4), rng.integers(1, 9, 5))
+        assert 0 <= mutual_information(table) < 1e-12

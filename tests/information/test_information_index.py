@@ -88,3 +88,10 @@ def test_chunks_make_no_difference():
 def test_what_cannot_be_used_is_refused(features, noise):
     with pytest.raises(ValueError, match=r"features|noise"):
         index_information(features, noise)
+
+
+def test_where_the_features_lie_does_not_matter():
+    h = np.random.default_rng(0).normal(size=(30, 3))
+    (here,), (far,) = index_information(h, [0.5]), index_information(h + 1e7, [0.5])
+    assert far.lower == pytest.approx(here.lower, rel=1e-6)
+    assert far.upper == pytest.approx(here.upper, rel=1e-6)

@@ -9,6 +9,7 @@ from scipy import stats
 from sglr.information.bootstrap import counts_interval, difference_interval, groups_interval, mean_interval
 from sglr.information.calibration import ece, residuals
 from sglr.information.entropy import contingency, mutual_information
+from sglr.information.findings import Findings
 from sglr.random import numpy_stream
 
 
@@ -94,3 +95,16 @@ def test_intervals_of_the_calibration_error_cover_the_truth():
         hits += found["low"] <= 0.05 <= found["high"]
     # About 0.88 of 60, with a deviation of 2.5; percentiles would reach about 33.
     assert hits >= 44
+
+
+def test_a_share_of_wholes_that_may_vanish_has_no_interval():
+    found = Findings(0)
+    found.share("share", [0.0, 1.0], [0.0, 2.0])
+    assert found.numbers == {"share": 0.5}
+    assert found.intervals == {}
+
+
+def test_the_size_of_a_difference_is_that_of_the_smaller_sample():
+    found = Findings(0)
+    found.difference("gap", [1.0, 0.0, 1.0, 1.0], [0.0, 1.0])
+    assert (found.numbers["gap"], found.sizes["gap"]) == (0.25, 2)

@@ -42,3 +42,10 @@ def test_without_noise_there_is_nothing_to_recover():
     recovered, corrupted = recovery(np.eye(2), [0, 1], [0, 1])
     assert recovered.size == 0
     assert corrupted.size == 2
+
+
+def test_a_cost_of_nothing_is_a_cost():
+    rows = curves(
+        [{"phase": "train", "epoch": epoch, "train/natural_nll": cost} for epoch, cost in ((1, 0.0), (2, None))], 0.5
+    )
+    assert [row["label_information"] for row in rows] == [0.5, None]

@@ -83,3 +83,8 @@ def test_certainty_that_no_temperature_mends_is_refused():
 def test_temperatures_that_are_none_are_refused(wrong):
     with pytest.raises(ValueError, match="finite and above 0"):
         temperature.scaled([[0.0, -np.inf]], wrong)
+
+
+def test_predictions_so_right_that_the_slope_is_zero_are_at_the_bound():
+    found = temperature.fit(np.array([[0.0, -800.0], [-800.0, 0.0]]), [0, 1])
+    assert (found.value, found.at_bound) == (0.01, True)

@@ -379,3 +379,47 @@ def test_batch_norm_is_cautioned_about_only_where_labels_feed_it(make: Make) -> 
     (caution,) = warned(declare)
     assert caution.startswith("‘sglr’ forwards natural images in train mode, as the published code does, so they enter")
     assert warned(lambda values: declare(values, batch_norm=False)) == []
+
+
+def test_a_gap_whose_interval_ends_at_zero_is_none(make: Make) -> None:
+    """Two contrasts of one seed that are not 0, of one sign: nothing tells them from 0, and the interval ends there."""
+    few = {"best": (102,), "last": (100,)}
+    results = results_of(make(seeds=(0,), correct={"at": few, "sglr": few}))
+    (gap,) = (row["gap"] for row in results["accuracy"] if (row["attack"], row["method"]) == ("pgd20", "at"))
+    assert gap["low"] == 0 < gap["mean"]
+    assert results["headline"]["verdicts"][0]["verdict"] == "no_gap"
+
+
+@pytest.mark.parametrize(("shape", "said"), [([1, 8, 8], True), ([1, 28, 28], True), ([3, 32, 32], False)])
+def test_images_as_small_as_digits_are_cautioned_about(make: Make, shape: list[int], said: bool) -> None:
+    settings, artifacts = make()
+    meta = json.loads((artifacts / "data/meta.json").read_text())
+    (artifacts / "data/meta.json").write_text(json.dumps({**meta, "shape": shape}))
+    found = results_of((settings, artifacts))["cautions"]
+    assert any("pixels show the mechanism, not what happens" in text for text in found) == said
+
+
+def test_where_no_method_is_warmed_up_no_other_is_spoken_of(make: Make) -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["warmup"] |= {"objective": "standard", "epochs": 3}
+        for method in ("at", "sglr"):
+            values["methods"][method]["start"] = "initial"
+
+    assert not [text for text in results_of(make(change=change))["cautions"] if "the others after" in text]
+
+
+def test_among_equals_most_steps_lead(make: Make) -> None:
+    def change(values: dict[str, Any]) -> None:
+        attacks = values["evaluate"]["attacks"]
+        values["evaluate"]["attacks"] = {name: attacks[name] for name in ("pgd20", "fgsm")}
+
+    examples = {"natural": 200, "pgd20": 200, "fgsm": 200}
+    assert results_of(make(examples=examples, change=change))["headline"]["attack"] == "pgd20"
+
+
+def test_a_best_epoch_slightly_below_is_not_called_below(make: Make) -> None:
+    correct = {"at": FALLING, "sglr": {"best": (139, 150), "last": (124, 134)}}
+    results = results_of(make(correct=correct))
+    (best,) = (row for row in results["comparisons"] if (row["attack"], row["quantity"]) == ("pgd20", "best_gain"))
+    assert best["estimate"] < 0 <= best["high"]
+    assert "its best epoch is" not in results["headline"]["verdicts"][0]["sentence"]

@@ -209,3 +209,46 @@ def test_models_are_compared_in_pairs(make):
         assert (row["only_method"], row["only_baseline"]) == ((own & ~base).sum(), (base & ~own).sum())
         expected = stats.binomtest(int(row["only_method"]), row["only_method"] + row["only_baseline"]).pvalue
         assert row["p"] == pytest.approx(expected)
+
+
+def test_a_wrong_label_turned_into_another_wrong_one_is_not_recovered(make: Make) -> None:
+    settings, artifacts = make()
+    for folder in artifacts.glob("train/sglr-*"):
+        with np.load(folder / "labels.npz") as stored:
+            arrays = dict(stored)
+        arrays["p"] = np.eye(3, dtype=np.float32)[[2, 1, 2, 1, 2, 2, 0, 1, 2, 0]]  # of example 0: true 0, given 1
+        np.savez(folder / "labels.npz", **arrays)
+    found = one(results_of((settings, artifacts))["labels"], method="sglr")
+    assert (found["recovered"]["mean"], found["wrong_after"]["mean"]) == (2, pytest.approx(0.3))
+
+
+def test_without_wrong_labels_there_is_no_share_of_them(make: Make) -> None:
+    settings, artifacts = make()
+    for path in artifacts.glob("train/*/labels.npz"):
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        np.savez(path, **{**arrays, "given": arrays["true"], "p": np.eye(3, dtype=np.float32)[arrays["true"]]})
+    row = one(results_of((settings, artifacts))["labels"], method="sglr")
+    assert (row["noisy"]["mean"], row["recovered_share"]["mean"], row["corrupted_share"]["mean"]) == (0, None, 0)
+
+
+def test_what_one_method_alone_has_is_in_the_table(make: Make) -> None:
+    made = make(change=lambda values: values["methods"]["sglr"].update(weights={"name": "ema"}))
+    table = tables(results_of(made))["memorisation"]
+    column = [*table.columns].index("noisy, PGD against given")
+    assert [row[column] == "–" for row in table.rows] == [False, True]
+
+
+def test_results_without_an_audit_have_tables(make: Make) -> None:
+    assert "transfer" not in tables({**results_of(make()), "transfer": []})
+
+
+def test_seeds_may_have_examples_of_their_own(make: Make) -> None:
+    """As many as they like: they are redrawn within each seed."""
+    settings, artifacts = make()
+    for path in artifacts.glob("evaluate/*-1/outcomes.npz"):
+        with np.load(path) as stored:
+            arrays = {name: value[:150] if name.endswith("pgd20") else value for name, value in stored.items()}
+        np.savez(path, **arrays)
+    row = one(results_of((settings, artifacts))["comparisons"], attack="pgd20", quantity="last_gain")
+    assert row["examples"] == 150

@@ -1,5 +1,6 @@
 """What the audit found, in the report."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from sglr import files, report
 from sglr.report.flags import raised
+from sglr.report.results import collect
+from sglr.report.study import read
 
 
 def test_transfer_is_averaged_over_seeds(written: Path):
@@ -52,3 +55,17 @@ def test_what_many_models_raise_is_said_once():
         "sglr-0: the first 50 test examples are not representative",
         "sglr-1/last: square: breaks more",
     ]
+
+
+def test_it_says_on_how_many_examples_every_seed_was_looked_at(make) -> None:
+    settings, artifacts = make()
+    path = artifacts / "audit/transfer.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["examples"] = "150" if row["seed"] == "1" else "200"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert {row["examples"] for row in collect(read(settings, artifacts))["transfer"]} == {150}

@@ -113,3 +113,29 @@ def test_other_versions_are_named(project, monkeypatch):
 def test_one_that_left_nothing(project):
     stop("train")
     assert said("train") == ("not run", [])
+
+
+def test_what_changed_between_two_calls_is_seen(project):
+    """Digests are remembered within one call only."""
+    stages = {
+        "train": {
+            "cmd": "", "deps": [{"path": "code", "md5": files.dvc_digest("code")}],
+            "params": {"params.yaml": {"train": PARAMS["train"], "warmup.objective": "standard"}}, "outs": [],
+        }
+    }  # fmt: skip
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    before = said("train")[1]
+    Path("code/loop.py").write_text("2")
+    assert said("train")[1] == ["code changed", *before]
+
+
+def test_the_order_in_which_values_are_written_does_not_matter(project):
+    stop("train", "snapshot-000002-00000005")
+    turned = {**PARAMS, "train": dict(sorted(PARAMS["train"].items(), reverse=True))}
+    Path("params.yaml").write_text(yaml.safe_dump(turned, sort_keys=False))
+    assert said("train") == ("interrupted", ["in epoch 2 of 12; continues there"])
+
+
+def test_in_its_last_epoch_it_is_not_after_it(project):
+    stop("train", "snapshot-000012-00000005")
+    assert said("train") == ("interrupted", ["in epoch 12 of 12; continues there"])

@@ -3,11 +3,14 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sglr import files
 from sglr.config import ConfigError
+from sglr.project import Item
+from stages import runtime
 from stages.pipeline import Definition
 
 LOCK = "stages:\n  train@at-0:\n    outs:\n    - path: metrics.json\n      hash: md5\n      md5: {md5}\n"
@@ -97,3 +100,53 @@ def test_code_edited_while_a_stage_runs(tmp_path, monkeypatch):
     (tmp_path / "code/file.py").write_text("2")
     with pytest.raises(ConfigError, match=r"^code changed while audit was running.* to continue from its snapshots\.$"):
         definition.require_unchanged(given)
+
+
+def test_an_old_folder_with_a_new_piece_stays(tmp_path, monkeypatch):
+    """As an evaluation's journal: a piece deep in it does not change the time of its top folder."""
+    monkeypatch.chdir(tmp_path)
+    journal = snapshots("journal", 31)
+    (journal / "best/pgd").mkdir(parents=True)
+    (journal / "best/pgd/0.npz").write_bytes(b"piece")
+    os.utime(journal, (time.time() - 31 * 86400,) * 2)
+    Definition.prune_snapshots()
+    assert journal.is_dir()
+
+
+def test_a_seed_of_zero_that_is_not_listed_is_refused():
+    settings = SimpleNamespace(experiment=SimpleNamespace(methods=["at"], seeds=[1, 2]))
+    definition = Definition("at", 0, Item("train@at-0", "", (), (), ()), {})
+    with pytest.raises(ConfigError, match=r"seed 0 is not in experiment\.seeds: 1, 2"):
+        definition.require_listed(settings)
+
+
+def test_the_lock_of_what_is_removed_goes_with_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    snapshots("abandoned", 31)
+    Definition.prune_snapshots()
+    assert not list(Path(".sglr/locks").rglob("*.lock"))
+
+
+def test_a_stage_keeps_the_snapshots_it_goes_on_from(tmp_path, monkeypatch):
+    """However old they are: somebody has come back to them."""
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "dvc.yaml"):
+        Path(name).write_bytes((root / name).read_bytes())
+    kept = []
+
+    class PrunedError(Exception):
+        pass
+
+    def prune(keep=None):
+        kept.append(keep)
+        raise PrunedError
+
+    monkeypatch.setattr(Definition, "require_inputs", lambda self: None)
+    monkeypatch.setattr(Definition, "given", lambda self: {})
+    monkeypatch.setattr(Definition, "snapshots", Path("those"))
+    monkeypatch.setattr(Definition, "prune_snapshots", staticmethod(prune))
+    for stage, named in (("train", {"method": "at", "seed": 0}), ("audit", {})):
+        with pytest.raises(PrunedError), runtime.stage(stage, **named):
+            pass
+    assert kept == [Path("those"), None]

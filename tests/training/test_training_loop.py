@@ -1,6 +1,7 @@
 """The training loop: what an epoch counts, what is kept, where it stops, and that it goes on as if it had not."""
 
 import copy
+import dataclasses
 import math
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -20,8 +21,9 @@ from sglr.config.reader import validate
 from sglr.config.sections import ConstantSchedule, CosineSchedule, LinearSchedule, StepSchedule
 from sglr.data import Split, batches, order
 from sglr.labels import LabelPolicy
-from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, loop
+from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, history, loop
 from sglr.training import step as training_step
+from sglr.training.history import describe
 from sglr.training.schedules import learning_rate
 from sglr.weights import WeightPolicy
 
@@ -510,3 +512,135 @@ def test_the_items_of_a_study_on_another_device(digits, tmp_path):
     here = _item(params, prepared, "sglr", tmp_path / "here")
     with accelerator():
         assert _item(params, prepared, "sglr", tmp_path / "there", DEVICE) == here
+
+
+@pytest.mark.parametrize("schedule", [{"name": "cosine"}, {"name": "linear", "rise_epochs": 1}])
+def test_a_warm_up_is_made_at_the_rates_of_the_whole_training(params, schedule):
+    params["warmup"] |= {"objective": "adversarial", "epochs": 2}
+    whole = fit(plan(params, AT, epochs=4, schedule=schedule), net(), *splits())
+    shared = fit(Plan.warm_up(validate(params), seed=1), net(), *splits())
+    assert shared.history == whole.history[:2]
+
+
+def test_every_step_draws_its_own_dropout(params, monkeypatch):
+    """What a layer draws from torch's global generator in the forward that is learned from."""
+    drawn: list[float] = []
+
+    class Drawing(Net):
+        def forward(self, x):
+            drawn.append(float(torch.rand(())))
+            return super().forward(x)
+
+    original, firsts = loop.take, []
+
+    def take(*arguments):
+        drawn.clear()
+        found = original(*arguments)
+        firsts.append(tuple(drawn))
+        return found
+
+    monkeypatch.setattr(loop, "take", take)
+    fit(plan(params, AT), Drawing(), *splits())
+    assert len(set(firsts)) == 9
+
+
+def test_the_first_batch_whose_loss_is_not_finite_is_named(params, monkeypatch):
+    lean_on(loop, monkeypatch, [1.0, math.inf, math.nan], lambda index: torch.zeros_like(index))
+    with pytest.raises(TrainingError, match=r"not finite from epoch 1, batch 2 of 3 on"):
+        fit(plan(params, AT, epochs=1), net(), *splits())
+
+
+def test_the_cross_entropy_of_an_epoch_is_that_of_the_given_labels(params, monkeypatch):
+    train, validation = splits()
+    lean_on(loop, monkeypatch, [1.0, 1.0, 1.0], lambda index: train.given[index])
+    (row,) = fit(plan(params, AT, epochs=1), net(), train, validation).history
+    expected = nn.functional.cross_entropy(net().eval()(train.images()).double(), train.given).item()
+    assert row["train/natural_nll"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_measuring_leaves_the_mode_as_it_is(params):
+    """Of a model that goes on training, by hand, after the last epoch."""
+    model = net()
+    fit(plan(params, AT, epochs=1), model, *splits())
+    assert all(module.training for module in model.modules())
+
+
+def test_the_entropy_of_targets_is_a_mean_over_examples():
+    train = Split(torch.zeros(3, 1, 4, 4), torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
+    targets = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]])
+    found = describe(targets, train)
+    one = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert found["refined/entropy"] == pytest.approx((math.log(2) + one) / 3)
+    assert (found["refined/recovered"], found["refined/corrupted"]) == (0, 0.5)
+
+
+def test_labels_with_a_best_epoch_of_the_warm_up_are_those_it_would_have_had(params, monkeypatch):
+    original = loop.measure
+
+    def falling(plan, model, targets, train, validation, epoch, *rest):
+        return original(plan, model, targets, train, validation, epoch, *rest) | {"val/pgd": 1 / epoch}
+
+    monkeypatch.setattr(loop, "measure", falling)
+    params["warmup"] |= {"objective": "adversarial", "epochs": 2}
+    chosen = plan(params, CONTINUED["sglr"], epochs=4)
+    whole = fit(chosen, net(), *splits())
+    shared = fit(Plan.warm_up(validate(params), seed=1), net(), *splits())
+    continued = fit(chosen, net(), *splits(), continue_from=shared.state)
+    assert whole.best_epoch == continued.best_epoch == 1
+    assert equal(continued.labels, whole.labels)
+
+
+def test_the_best_epoch_is_chosen_by_true_labels(params):
+    train, clean = splits()
+    noisy = Split(clean.x, (clean.true + 1) % C, clean.true)
+    one, other = (fit(plan(params, AT), net(), train, validation) for validation in (clean, noisy))
+    assert one.history == other.history
+
+
+def test_every_epoch_is_validated_from_the_same_starts(params, monkeypatch):
+    seeds: list[int] = []
+    original = history.correct_under
+
+    def watched(*arguments, seed, **named):
+        seeds.append(seed)
+        return original(*arguments, seed=seed, **named)
+
+    monkeypatch.setattr(history, "correct_under", watched)
+    monkeypatch.setattr(history, "_EVALUATION_BATCH", 4)  # of 10 images
+    fit(plan(params, AT), net(), *splits())
+    assert len(seeds) == 9
+    assert seeds[:3] == seeds[3:6] == seeds[6:] == [seeds[0], seeds[0] + 1, seeds[0] + 2]
+
+
+def test_validation_is_attacked_with_steps_of_its_own(params, monkeypatch):
+    made = []
+    original = history.PgdOptions
+
+    def watched(**options):
+        made.append((options["steps"], options["step_size_255"]))
+        return original(**options)
+
+    monkeypatch.setattr(history, "PgdOptions", watched)
+    chosen = plan(params, AT, epochs=1)
+    chosen = dataclasses.replace(chosen, selection=chosen.selection.model_copy(update={"steps": 3}))
+    assert chosen.attack.steps == 2
+    fit(chosen, net(), *splits())
+    assert made == [(3, chosen.attack.step_size_255)]
+
+
+def test_the_mode_of_the_caller_does_not_matter(params):
+    chosen, expected = plan(params, AT, epochs=1), fit(plan(params, AT, epochs=1), net(), *splits())
+    model, (train, validation) = net(), splits()
+    with torch.inference_mode():
+        assert_same(fit(chosen, model, train, validation), expected)
+
+
+def test_the_state_that_is_handed_on_is_not_the_models_own(params):
+    """Whoever goes on with the model itself leaves the state of the warm-up as it was."""
+    params["warmup"] |= {"objective": "adversarial", "epochs": 1}
+    plan(params, AT)
+    model = net()
+    state = fit(Plan.warm_up(validate(params), seed=1), model, *splits()).state
+    before = copy.deepcopy(state["model"])
+    model.head.weight.data.fill_(7)
+    assert equal(state["model"], before)

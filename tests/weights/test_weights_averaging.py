@@ -12,6 +12,7 @@ from sglr import files, models
 from sglr.models.small_cnn import SmallCNNOptions
 from sglr.training import fit
 from sglr.weights import REGISTRY
+from sglr.weights.registry import share_of
 
 DECAY = 0.9
 
@@ -179,3 +180,13 @@ def test_whole_numbers_among_the_parameters_are_taken_over(name):
     policy.after_step(model, 1)
     policy.after_epoch(model, 1, lambda: [])
     assert policy.evaluated(model).permutation.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("name", ["ema", "swa", "awp"])
+def test_a_warm_up_that_reaches_the_start_is_not_shared(name):
+    options = REGISTRY.options(name, start_epoch=5)
+    assert [options.same_until(epoch) for epoch in (4, 5, 6)] == [True, False, False]
+
+
+def test_what_begins_after_the_last_epoch_costs_nothing():
+    assert [share_of(10, start) for start in (1, 6, 10, 11, 13)] == [1, 0.5, 0.1, 0, 0]
