@@ -17,7 +17,8 @@ from torch import Tensor, nn
 import sglr
 from sglr import files, given, models, processes
 from sglr.attacks.inputs import outside_inference_mode
-from sglr.config import Config, Options
+from sglr.config import Config, ConfigError, Options
+from sglr.config.errors import suggest
 from sglr.data import Split
 from sglr.fingerprint import fingerprint
 from sglr.given import AnyArray
@@ -106,6 +107,7 @@ def train(
     Raises:
         ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
             there; SGLR_SNAPSHOT_SECONDS is no number.
+        TypeError: What is given is no array, no pair, no dict.
         ValueError: The arrays cannot be used; a component of the method is defined in a notebook, so that snapshots
             could not tell it from an earlier form.
         TrainingError: As for ``sglr.training.fit``.
@@ -119,6 +121,8 @@ def train(
         raise ValueError(f"seed must be a whole number of at least 0, found {seed!r}")
     splits = [given.split(x, y, y if true is None else true, device, "x", "y")]
     if validation is not None:
+        if not isinstance(validation, tuple | list) or len(validation) != 2:
+            raise TypeError(f"validation must be a pair, images and labels, found {type(validation).__name__}")
         splits.append(given.split(*validation, validation[1], device, "validation[0]", "validation[1]"))
         if splits[0].x.shape[1:] != splits[1].x.shape[1:]:
             raise ValueError("the images for validation have another shape than those for training")
@@ -126,7 +130,7 @@ def train(
     num_classes = found if num_classes is None else num_classes
     if found > num_classes:
         raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
-    config, chosen = _config(method, threat, params, changes or {}, validation is not None)
+    config, chosen = _config(method, threat, params, given.as_changes(changes), validation is not None)
     channels, height, width = splits[0].x.shape[1:]
     spec = models.spec(config.model, num_classes=num_classes, shape=(channels, height, width))
     training = _Training(config, chosen, int(seed), spec, device, splits)
@@ -228,6 +232,8 @@ def _config(
     values = given.params(path)
     name = method if isinstance(method, str) else NAME
     used = [*_USED, f"methods.{name}"] if isinstance(method, str) else list(_USED)
+    if isinstance(method, str):
+        _require_declared(method, values, changes)
     given.require_used(changes, used, _UNUSED, "sglr.train")
     given.with_threat(values, threat, path, changes, "sglr.train")
     for key, value in changes.items():
@@ -241,4 +247,17 @@ def _config(
     given.put(values, "train.keep_epochs", [])
     given.put(values, "experiment.methods", [name])
     given.put(values, "data.validation_size", int(validated))
-    return given.validated(values, path, used, "sglr.train", stacklevel=5), name
+    return given.validated(values, path, changes, used, "sglr.train", stacklevel=5), name
+
+
+def _require_declared(method: str, values: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """ConfigError that says so first: of an unknown method, changes of any other would seem to have no effect."""
+    declared = {key.split(".")[1] for key in changes if key.startswith("methods.")}
+    for found in (values.get("methods"), changes.get("methods")):
+        declared |= set(found) if isinstance(found, Mapping) else set()
+    if method not in declared:
+        known = ", ".join(sorted(declared))
+        raise ConfigError(
+            f"sglr.train: method {method!r} is used but not declared under methods.{suggest(method.lower(), declared)}"
+            f" Declared: {known}."
+        )

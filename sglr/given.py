@@ -65,14 +65,32 @@ def _radius(changes: Mapping[str, Any]) -> Any:
 
 
 def validated(
-    values: dict[str, Any], path: str | Path | None, used: Sequence[str], what: str, *, stacklevel: int
-) -> Config:
+    values: dict[str, Any], path: str | Path | None, changes: Mapping[str, Any], used: Sequence[str], what: str,
+    *, stacklevel: int,
+) -> Config:  # fmt: skip
     """The config; what is probably not meant in the sections used is a warning, ``stacklevel`` calls above."""
-    config = validate(values, what if path is None else str(path))
+    try:
+        config = validate(values, what if path is None else str(path))
+    except ConfigError as error:
+        # A nested dict is the usual slip.
+        whole = [key for key, value in changes.items() if isinstance(value, Mapping) and f"{key}." in str(error)]
+        if not whole or "missing" not in str(error):
+            raise
+        raise ConfigError(
+            f"{error}\nchanges replace {', '.join(whole)} as a whole; name single values instead, such as"
+            f" '{whole[0]}.{next(iter(changes[whole[0]]), '...')}'."
+        ) from None
     for doubt in doubts(config):
         if _below(doubt.split()[0], used):
             warnings.warn(doubt, stacklevel=stacklevel)
     return config
+
+
+def as_changes(changes: Any) -> dict[str, Any]:
+    """A copy of a caller's changes; TypeError where they are no mapping from dotted keys."""
+    if not isinstance(changes, Mapping | None):
+        raise TypeError(f"changes must be a dict such as {{'train.epochs': 30}}, found {type(changes).__name__}")
+    return dict(changes or {})
 
 
 def require_used(changes: Mapping[str, Any], used: Iterable[str], unused: Iterable[str], what: str) -> None:
@@ -115,7 +133,13 @@ def _plain(value: Any) -> Any:
 
 
 def split(x: AnyArray, given: AnyArray, true: AnyArray, device: str | torch.device, images: str, labels: str) -> Split:
-    """Arrays of any usual form as a split on a device; ValueError that names the one that cannot be used."""
+    """Arrays of any usual form as a split on a device.
+
+    ValueError that names the one that cannot be used; TypeError for what is no array, such as a data set.
+    """
+    for array, name in ((x, images), (given, labels), (true, "true")):
+        if not isinstance(array, Tensor | Sequence) and not hasattr(array, "__array__"):
+            raise TypeError(f"{name} is a {type(array).__name__}; give a NumPy array or a torch tensor")
     arrays = [np.asarray(_for_numpy(array) if isinstance(array, Tensor) else array) for array in (x, given, true)]
     arrays[0] = as_images(arrays[0])
     arrays[1:] = map(as_labels, arrays[1:])

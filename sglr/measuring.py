@@ -79,7 +79,7 @@ def robustness(
         raise TypeError(f"model must be a torch.nn.Module, found {type(model).__name__}: put a function into one")
     device = processes.device(str(device), "device")
     test = given.split(x, y, y, device, "x", "y")
-    changes = dict(changes or {})
+    changes = given.as_changes(changes)
     if isinstance(attacks, str):
         attacks = [attacks]
     if attacks is not None and not isinstance(attacks, Mapping):
@@ -92,7 +92,7 @@ def robustness(
     given.with_threat(values, threat, params, changes, "sglr.robustness")
     for key, value in changes.items():
         given.put(values, key, value)
-    config = given.validated(values, params, _USED, "sglr.robustness", stacklevel=4)
+    config = given.validated(values, params, changes, _USED, "sglr.robustness", stacklevel=4)
     attacked = _copy(model).to(device).float().eval()
     image = test.images(slice(0, 1)).clone()
     untouched = image._version

@@ -2,6 +2,7 @@
 
 import importlib
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -360,3 +361,24 @@ def test_what_is_probably_not_meant_is_a_warning_at_the_call():
         sglr.train(*images(), changes=changes)
     assert {warning.filename for warning in said} == {__file__}
     assert any("milestones 30 come after the last of 3 epochs" in str(warning.message) for warning in said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "expected"),
+    [
+        (
+            {"method": "slgr", "changes": {"methods.sglr.labels.alpha": 0.5}},
+            ConfigError,
+            "not declared under methods. Did you mean 'sglr'?",
+        ),
+        ({"method": "SGLR"}, ConfigError, "not declared under methods. Did you mean 'sglr'?"),
+        ({"changes": {"train": {"epochs": 3}}}, ConfigError, "name single values instead, such as 'train.epochs'"),
+        ({"changes": ["train.epochs=3"]}, TypeError, "changes must be a dict"),
+        ({"validation": np.zeros((5, 1, 8, 8))}, TypeError, "validation must be a pair, images and labels"),
+        ({"x": torch.utils.data.TensorDataset(torch.zeros(3))}, TypeError, "x is a TensorDataset; give"),
+    ],
+)
+def test_slips_of_a_first_call_are_named(arguments, kind, expected):
+    x, y = images()
+    with pytest.raises(kind, match=re.escape(expected)):
+        sglr.train(**{"x": x, "y": y, "threat": THREAT} | arguments)
