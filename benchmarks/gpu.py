@@ -50,8 +50,8 @@ def tasks(asked: argparse.Namespace) -> dict[str, tuple[list[str], float]]:
         "tests-rest": ([*TESTS, *workers, "-k", f"not ({FIRST} or {EAGER})"], 2.0),
         "others": ([*BENCH, "augmentation", "attack", "analysis", "evaluation", "cost"], 4.0),
     }
-    lacking = {"training"} if not asked.data else set()
-    return {name: task for name, task in found.items() if name not in lacking | ({"warm"} if asked.device else set())}
+    possible = {"training": asked.data, "warm": not asked.device}
+    return {name: task for name, task in found.items() if possible.get(name, True)}
 
 
 def main() -> None:

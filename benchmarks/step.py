@@ -269,11 +269,11 @@ def measuring(table: Table, asked, device, precision: str, compiled: str) -> Non
     case = Case(asked, device, "at", precision, compiled=compiled)
     train, some = case.split, slice(0, max(1, len(case.split) // 49))
     validation, predicted = Split(train.x[some], train.given[some], train.true[some]), torch.zeros_like(train.given)
-    targets = case.learner.labels.targets(1, torch.arange(len(train), device=device))
+    refined = case.learner.labels.refined(1, torch.arange(len(train), device=device))
 
     def measured() -> None:
         with monitoring(precision, device):
-            measure(case.plan, case.learner.model, targets, train, validation, 1, predicted)
+            measure(case.plan, case.learner.model, refined, train, validation, 1, predicted)
 
     steps = len(train) // asked.batch
     times = in_turns(lambda: [case.ours(number) for number in range(steps)], measured, asked.rounds, device)

@@ -565,10 +565,10 @@ def test_measuring_leaves_the_mode_as_it_is(params):
     assert all(module.training for module in model.modules())
 
 
-def test_the_entropy_of_targets_is_a_mean_over_examples():
+def test_the_entropy_of_refined_labels_is_a_mean_over_examples():
     train = Split(torch.zeros(3, 1, 4, 4), torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
-    targets = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]])
-    found = describe(targets, train)
+    refined = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]])
+    found = describe(refined, train)
     one = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     assert found["refined/entropy"] == pytest.approx((math.log(2) + one) / 3)
     assert (found["refined/recovered"], found["refined/corrupted"]) == (0, 0.5)
@@ -577,8 +577,8 @@ def test_the_entropy_of_targets_is_a_mean_over_examples():
 def test_labels_with_a_best_epoch_of_the_warm_up_are_those_it_would_have_had(params, monkeypatch):
     original = loop.measure
 
-    def falling(plan, model, targets, train, validation, epoch, *rest):
-        return original(plan, model, targets, train, validation, epoch, *rest) | {"val/pgd": 1 / epoch}
+    def falling(plan, model, refined, train, validation, epoch, *rest):
+        return original(plan, model, refined, train, validation, epoch, *rest) | {"val/pgd": 1 / epoch}
 
     monkeypatch.setattr(loop, "measure", falling)
     params["warmup"] |= {"objective": "adversarial", "epochs": 2}
