@@ -61,12 +61,15 @@ def preset(name: str | None, dry_run: bool, force: bool) -> None:
 def check(path: str) -> None:
     """Validate a params file and warn about values that are probably mistakes."""
     from sglr import config
+    from sglr.running import counted
 
     settings = config.load(path)
     for doubt in config.doubts(settings):
         click.secho(f"warning: {doubt}", fg="yellow", err=True)
     methods, seeds = settings.experiment.methods, settings.experiment.seeds
-    click.echo(f"{path} is valid: {len(methods)} methods ({', '.join(methods)}), {len(seeds)} seeds.")
+    click.echo(
+        f"{path} is valid: {counted(len(methods), 'method')} ({', '.join(methods)}), {counted(len(seeds), 'seed')}."
+    )
 
 
 @main.of(SET_UP, epilog=examples("sglr doctor", "sglr doctor --json"))
@@ -118,6 +121,9 @@ def status(as_json: bool) -> None:
     if not state.can_go_on(Path(), found):
         rest = "; fix params.yaml first: `sglr check` lists the errors."
     click.echo(f"{done} of {len(found)} items are done{rest}")
+    if gone := state.restorable(Path(), found):
+        back = "`dvc checkout` brings them back (`git checkout` each metrics.json)"
+        click.echo(f"The last results of {', '.join(gone)} are in DVC's cache: {back}.")
 
 
 @main.of(FOLLOW, epilog=examples("sglr results", "sglr results --cost", "sglr results --json > results.json"))
@@ -162,9 +168,7 @@ def results(cost: bool, as_json: bool) -> None:
     ),
 )
 @click.argument("images", nargs=-1, required=True, type=click.Path())
-@click.option(
-    "--model", "trained", required=True, type=click.Path(), help="Such as artifacts/train/<method>-<seed>/last."
-)
+@click.option("--model", "trained", required=True, type=click.Path(), help="Such as artifacts/train/<method>-<seed>.")
 @click.option("--attack", is_flag=True, help="Attack each image too, in params.yaml's norm; saved in --output.")
 @click.option(
     "--eps",
@@ -181,7 +185,8 @@ def predict(
     """Classify IMAGES (files) with a trained model, with its confidence; on request, attack them.
 
     Classes are named if the data that the model was trained on is in artifacts/data, else numbered.
-    The model is a folder with model.safetensors and model.json, or a .safetensors file with its .json next to it.
+    The model is a folder with model.safetensors and model.json, a .safetensors file with its .json next to it, or the
+    folder of a training, whose best model is used, or the last where there is no best.
     The prediction under attack is that of the saved PNG file: its pixels are whole numbers, and within the ball,
     whose radius under linf is therefore rounded down to a whole number of 255ths.
     """
@@ -194,8 +199,9 @@ def predict(
     idle = [] if attack else [f"--{name}" for name in ("eps", "steps", "output") if _was_given(context, name)]
     if idle:
         raise click.UsageError(f"{' and '.join(idle)} without --attack: nothing is attacked or saved.")
-    model, shape, number = predicting.load(Path(trained))
-    names = predicting.class_names(Path(trained), number)
+    chosen = predicting.checkpoint(Path(trained))
+    model, shape, number = predicting.load(chosen)
+    names = predicting.class_names(chosen, number)
     threat = config.load().threat if attack else None
     radius = predicting.radius(threat.norm, threat.eps_255 if eps is None else eps) if threat is not None else 0.0
     targets = image_files.targets(images, Path(output)) if attack else {}

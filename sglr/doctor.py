@@ -52,7 +52,7 @@ def examine(root: Path) -> list[Finding]:
         lambda: iter(params),
         _environment,
         lambda: _device(settings),
-        lambda: _data(settings),
+        lambda: _data(root, settings),
         lambda: _time(root, settings),
         lambda: _disk(root, settings),
         lambda: _tracking(root),
@@ -85,9 +85,15 @@ def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
         settings = config.load(path)
     except config.ConfigError as error:
         return None, [Finding("problem", "params", str(error))]
+    from sglr.running import counted
+
     methods, seeds = settings.experiment.methods, settings.experiment.seeds
     return settings, [
-        Finding("ok", "params", f"{len(methods)} methods, {len(seeds)} seeds ({settings.experiment.name})"),
+        Finding(
+            "ok",
+            "params",
+            f"{counted(len(methods), 'method')}, {counted(len(seeds), 'seed')} ({settings.experiment.name})",
+        ),
         *(Finding("warning", "params", doubt) for doubt in config.doubts(settings)),
     ]
 
@@ -139,9 +145,11 @@ def _no_compiler() -> str:
     return "" if header.is_file() else f"Python's headers ({header}; python3-dev on Debian)"
 
 
-def _data(settings: config.Config | None) -> Iterator[Finding]:
+def _data(root: Path, settings: config.Config | None) -> Iterator[Finding]:
     if settings is None:
         return
+    from sglr.evaluation.suitability import misfits
+
     asked = os.environ.get("SGLR_DATA_ROOT")
     try:
         there, text = settings.data.source.look(Path(asked) if asked else None)
@@ -149,6 +157,13 @@ def _data(settings: config.Config | None) -> Iterator[Finding]:
         yield Finding("problem", "data", str(error))
     else:
         yield Finding("ok" if there else "warning", "data", text)
+    try:
+        known = space.expected(settings, root / "artifacts" / "data")
+    except files.FileError as error:
+        yield Finding("problem", "data", str(error))
+        return
+    for misfit in () if known.assumed else misfits(settings, known.classes, known.shape):
+        yield Finding("problem", "data", misfit)
 
 
 def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
@@ -170,7 +185,8 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
         return
     items = len(settings.experiment.methods) * len(settings.experiment.seeds)
     by = f"by an attack step of {settings.model.name} here"
-    if space.expected(settings, root / "artifacts" / "data").assumed:
+    known = space.expected(settings, root / "artifacts" / "data")
+    if known.assumed:
         by += ", if the data are as many and as large as CIFAR-10 (known once they are prepared)"
 
     def said(text: str, seconds: float, shorter: str) -> Finding:
@@ -181,7 +197,10 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
     text = f"about {in_words(trainings)} for all {items} trainings, {by}"
     yield said(text, trainings, ": a GPU, a smaller model or fewer seeds take less")
     if evaluations is None:
-        yield Finding("ok", "time", "of evaluation nothing is known: an attack does not tell its passes")
+        attacks = settings.evaluate.attacks.items()
+        silent = [f"evaluate.attacks.{name}" for name, attack in attacks if attack.passes(known.classes) is None]
+        todo = "a method `passes` of its options tells its forward and backward passes"
+        yield Finding("ok", "time", f"of evaluation nothing is known because of {', '.join(silent)}: {todo}")
         return
     evaluations += items * _BESIDE
     text = (

@@ -18,7 +18,7 @@ import sglr
 from sglr import files, given, models, processes
 from sglr.attacks.inputs import outside_inference_mode
 from sglr.config import Config, ConfigError, Options
-from sglr.config.errors import suggest
+from sglr.config.errors import undeclared
 from sglr.data import Split
 from sglr.fingerprint import fingerprint
 from sglr.given import AnyArray
@@ -91,7 +91,7 @@ def train(
         threat: ``sglr.threat.Linf(8 / 255)`` or another ball; None where ``params`` or ``changes`` have the radius.
         validation: Images and labels on which the best epoch is chosen; None: there is no best.
         true: The right labels (n,), where ``y`` may hold wrong ones; they are measured against, never trained on.
-        num_classes: Default: the largest label plus one.
+        num_classes: Default: the largest label plus one, with a warning where labels below it do not occur.
         seed: Of the initial weights and everything that is drawn.
         params: Path of a params file, of which ``data.augment``, ``model``, ``threat``, ``warmup``, ``train`` and the
             method are used. Default: the shipped one, whose model and learning rates are made for 300 images of 8x8
@@ -127,7 +127,13 @@ def train(
         if splits[0].x.shape[1:] != splits[1].x.shape[1:]:
             raise ValueError("the images for validation have another shape than those for training")
     found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
-    num_classes = found if num_classes is None else num_classes
+    if num_classes is None:
+        num_classes = found
+        if absent := sorted(set(range(found)) - set(splits[0].given.tolist())):
+            shown = ", ".join(map(str, absent[:10])) + (" ..." if len(absent) > 10 else "")
+            warnings.warn(
+                f"classes are numbered from 0, but no image is of class {shown}: {found} in all", stacklevel=3
+            )
     if found > num_classes:
         raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
     config, chosen = _config(method, threat, params, given.as_changes(changes), validation is not None)
@@ -256,8 +262,4 @@ def _require_declared(method: str, values: Mapping[str, Any], changes: Mapping[s
     for found in (values.get("methods"), changes.get("methods")):
         declared |= set(found) if isinstance(found, Mapping) else set()
     if method not in declared:
-        known = ", ".join(sorted(declared))
-        raise ConfigError(
-            f"sglr.train: method {method!r} is used but not declared under methods.{suggest(method.lower(), declared)}"
-            f" Declared: {known}."
-        )
+        raise ConfigError(f"sglr.train: {undeclared(method, declared)}")

@@ -7,12 +7,13 @@ from typing import Any
 
 from sglr import files
 from sglr.project import FINISHED, INPUTS, Inputs, Item, value_of
-from sglr.running import held
+from sglr.running import counted, held
 
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """What a run left: how far it came, in words; whether it would be continued; if not, what has changed since."""
+    """What a run left: how far it came, in words; whether it would be continued; if not, what has changed since, which
+    is nothing where it left no snapshot."""
 
     reached: str
     fits: bool
@@ -20,12 +21,14 @@ class LeftBehind:
 
 
 def left_behind(root: Path, item: Item, params: dict[str, Any]) -> LeftBehind | None:
-    """What is left of an item's unfinished runs: of one that would be continued, else of the latest; None if nothing.
+    """What is left of an item's unfinished runs: of one that would be continued, else of one that was stopped before it
+    left anything that could be, else of the latest; None if nothing.
 
     Snapshots that a queued or temporary DVC experiment left are among them: they lie in the project, too. Those that
     one is at work with are not.
     """
     found: list[tuple[float, Inputs, str]] = []
+    begun: list[Inputs] = []
     for path in (root / ".sglr" / "snapshots" / item.stage).glob(f"*/{INPUTS}"):
         folder = path.parent
         # Damaged, or removed at this moment by a stage.
@@ -34,14 +37,22 @@ def left_behind(root: Path, item: Item, params: dict[str, Any]) -> LeftBehind | 
             if inputs.item != item.name or (folder / FINISHED).exists():
                 continue
             reached = _reached(folder, inputs)
-            if reached and not held(root / ".sglr" / "locks" / item.stage / f"{folder.name}.lock"):
+            if held(root / ".sglr" / "locks" / item.stage / f"{folder.name}.lock"):
+                continue
+            if reached:
                 found.append((path.stat().st_mtime, inputs, reached))
-    if not found:
+            else:
+                begun.append(inputs)
+    if not found and not begun:
         return None
     now = Inputs.now(item.name, {key: value_of(params, key) for key in item.keys}, item.deps, root)
     for _, inputs, reached in found:
         if inputs.hash == now.hash:
             return LeftBehind(reached, True, [])
+    if any(inputs.hash == now.hash for inputs in begun):
+        return LeftBehind("before its first snapshot", False, [])
+    if not found:
+        return None
     _, inputs, reached = max(found, key=lambda run: run[0])
     return LeftBehind(reached, False, list(inputs.differences(now)) or ["a value is written in another way"])
 
@@ -51,7 +62,7 @@ def _reached(folder: Path, inputs: Inputs) -> str | None:
     stage = inputs.item.partition("@")[0]
     if stage == "evaluate":
         pieces = sum(1 for _ in folder.rglob("*.npz"))
-        return f"after {pieces} piece{'' if pieces == 1 else 's'}" if pieces else None
+        return f"after {counted(pieces, 'piece')}" if pieces else None
     snapshots = sorted(path.name for path in folder.glob("snapshot-*"))
     if not snapshots:
         return None

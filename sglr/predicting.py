@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sglr import files, models, threat
 from sglr.attacks import pgd
 from sglr.config import ConfigError
+from sglr.config.names import CHECKPOINTS
 from sglr.exchange.provenance import gather
 from sglr.models.checkpoint import WEIGHTS, saved_as
 from sglr.random import torch_stream
@@ -75,6 +76,11 @@ def changed_by(x: Tensor, x_adv: Tensor, norm: str) -> float:
     """The distance of two images in 255ths, which both are in."""
     change = (255 * x_adv).round().double() - (255 * x).round().double()
     return float(change.abs().max() if norm == "linf" else change.norm())
+
+
+def checkpoint(path: Path) -> Path:
+    """The checkpoint of a training's folder, best or else last; ``path`` itself where it is no such folder."""
+    return next((path / name for name in CHECKPOINTS if (path / name / WEIGHTS).is_file()), path)
 
 
 def load(path: Path) -> tuple[nn.Module, tuple[int, int, int], int]:

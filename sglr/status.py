@@ -78,6 +78,21 @@ def can_go_on(root: Path, found: list[Status]) -> bool:
     return True
 
 
+def restorable(root: Path, found: list[Status]) -> list[str]:
+    """Items whose files are gone, as after a run that was refused or stopped, while DVC's cache has those of the last.
+
+    Only a cache in its usual place is looked into; metrics.json is git's.
+    """
+    ran, cache = records(root), root / ".dvc" / "cache" / "files" / "md5"
+
+    def lost(out: str, digest: str | None) -> bool:
+        missing = Path(out).name != "metrics.json" and not (root / out).exists()
+        return missing and digest is not None and (cache / digest[:2] / digest[2:]).exists()
+
+    idle = [one.item for one in found if one.state not in ("done", "running", "orphaned") and one.item in ran]
+    return [item for item in idle if any(lost(*out) for out in ran[item].outs.items())]
+
+
 def names(root: Path) -> set[str] | None:
     """The items of the current study; None where there is no pipeline."""
     try:
@@ -91,7 +106,10 @@ def _to_run(root: Path, item: Item, params: dict[str, Any], reasons: list[str] |
     left = left_behind(root, item, params)
     if left is not None and left.fits:
         return Status(item.name, "interrupted", [f"{left.reached}; continues there"])
-    said = [] if left is None else [f"a run that was stopped {left.reached} does not fit ({_few(left.differences)})"]
+    said = []
+    if left is not None:
+        anew = f"does not fit ({_few(left.differences)})" if left.differences else "begins anew"
+        said = [f"a run that was stopped {left.reached} {anew}"]
     return Status(item.name, "not run" if reasons is None else "out of date", said + (reasons or []))
 
 
@@ -132,8 +150,12 @@ def _differences(root: Path, item: Item, record: Record, params: dict[str, Any])
     for dep in item.deps:
         if record.deps.get(dep) != _digest(root / dep):
             yield f"{dep} changed"
+    missing = [out for out in item.outs if not (root / out).exists()]
+    if len(missing) > 1 and len(missing) == len(item.outs):
+        yield "its outputs are missing"
+        return
     for out in item.outs:
-        if not (root / out).exists():
+        if out in missing:
             yield f"{out} is missing"
         elif record.outs.get(out) != _digest(root / out):
             yield f"{out} was modified"

@@ -1,6 +1,7 @@
 """Threat models: the Linf and L2 balls around an image, intersected with [0, 1]."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -61,12 +62,21 @@ def blank_like(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Linf:
-    """Every pixel may change by at most ``eps``. Random start U(-eps, eps); steepest step: sign of the gradient."""
+    """Every pixel may change by at most ``eps``. Random start U(-eps, eps); steepest step: sign of the gradient.
+
+    Warns of a radius above 1, in which all images are: it was probably given in 255ths.
+    """
 
     eps: float
 
     def __post_init__(self) -> None:
         _check_eps(self.eps)
+        if self.eps > 1:
+            warnings.warn(
+                f"the ball of Linf({self.eps:g}) holds all images, which are in [0, 1]: radii in 255ths are given as"
+                f" Linf({self.eps:g} / 255)",
+                stacklevel=3,
+            )
 
     def random_start(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         noise = blank_like(x).uniform_(-self.eps, self.eps, generator=generator)

@@ -42,11 +42,16 @@ class Run:
     def loop(self) -> dict[str, Any]:
         """Keywords of ``sglr.training``'s items: processes, snapshots, a row's way to the tracker, when to stop."""
         from sglr import space
+        from sglr.evaluation.suitability import misfits
         from sglr.training import Snapshots
         from sglr.training.snapshots import interval
 
         space.require(self.config, ARTIFACTS / "data", Path(), partial(click.echo, err=True))
         seconds = interval(os.environ.get("SGLR_SNAPSHOT_SECONDS", "30"))
+        if self.leads and self.definition.stage == "warmup":
+            known = space.expected(self.config, ARTIFACTS / "data")
+            for misfit in misfits(self.config, known.classes, known.shape):
+                click.echo(f"the evaluation will stop at this, after the trainings: {misfit}", err=True)
         if self.leads:
             self.definition.note_inputs()
         snapshots = Snapshots(self.definition.snapshots, seconds, warn=partial(click.echo, err=True))

@@ -319,6 +319,16 @@ def test_what_is_no_image_is_said(project, content):
     assert "cannot read c.png as an image" in result.output
 
 
+def test_of_a_training_the_best_model_predicts_or_the_last_where_there_is_no_best(project):
+    arguments = ("predict", image(project / "a.png"), "--model")
+    for checkpoint in ("best", "last"):
+        expected = call(*arguments, f"artifacts/train/at-0/{checkpoint}")
+        found = call(*arguments, "artifacts/train/at-0")
+        assert (found.exit_code, found.output) == (0, expected.output)
+        shutil.rmtree(project / "artifacts/train/at-0" / checkpoint)
+    assert call(*arguments, "artifacts/train/at-0").exit_code == 1
+
+
 def test_predicting_names_the_classes_of_the_data_a_model_was_trained_on(project):
     """With dvc.lock about these weights and that data; data prepared since does not name their classes."""
     trained, meta = (

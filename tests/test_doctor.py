@@ -371,7 +371,10 @@ def test_of_an_attack_that_does_not_tell_its_passes_nothing_is_said(project, mon
     monkeypatch.setattr(AttackOptions, "passes", lambda self, num_classes: None)
     monkeypatch.setattr(FgsmOptions, "passes", AttackOptions.passes)
     ((_, text),) = about("time", project)[1:]
-    assert text == "of evaluation nothing is known: an attack does not tell its passes"
+    assert text == (
+        "of evaluation nothing is known because of evaluate.attacks.fgsm: a method `passes` of its options tells its"
+        " forward and backward passes"
+    )
 
 
 def test_what_is_only_assumed_of_the_data_is_said(project, params):

@@ -4,6 +4,7 @@ import importlib
 import pickle
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ def test_it_is_what_the_pipeline_trains(params: dict, tmp_path: Path, warmup: st
             expected = tmp_path / "train" / name / file
             assert (tmp_path / "found" / name / file).read_bytes() == expected.read_bytes(), (name, file)
     assert np.array_equal(found.refined.numpy(), np.load(tmp_path / "train/labels.npz")["p"])
+
+
+def test_labels_that_are_not_numbered_from_0_are_doubted():
+    x, y = images()
+    with pytest.warns(UserWarning, match="numbered from 0, but no image is of class 0, 3: 6 in all") as said:
+        found = sglr.train(x, np.array([1, 2, 4, 5])[y], changes=SMALL)
+    assert {warning.filename for warning in said} == {__file__}
+    assert found.spec["num_classes"] == 6
+    with warnings.catch_warnings(action="error"):
+        sglr.train(x, y, changes=SMALL, num_classes=5)
 
 
 def test_the_models_are_ready_for_use(tmp_path: Path):

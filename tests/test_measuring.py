@@ -105,6 +105,11 @@ def test_the_suite_can_be_named(attacks):
     assert found.accuracy("fgsm") == found.metrics()["last"]["fgsm"]
     low, high = found.interval("natural")
     assert 0 <= low <= found.accuracy("natural") <= high <= 1
+    for asked in (found.accuracy, found.interval):
+        with pytest.raises(KeyError, match="no attack 'pgd20' was evaluated, but natural, fgsm"):
+            asked("pgd20")
+        with pytest.raises(KeyError, match="no checkpoint 'best' was evaluated, but last"):
+            asked("fgsm", "best")
     with pytest.raises(ConfigError, match=r"evaluate\.n_examples is given twice, as n_examples= and among the changes"):
         sglr.robustness(model, X, Y, threat=THREAT, n_examples=20, changes={"evaluate.n_examples": 10})
 

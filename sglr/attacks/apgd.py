@@ -55,7 +55,7 @@ def apgd(
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
-    require_inputs(x, y, threat)
+    require_inputs(x, y, threat, loss)
     criterion, x = named(loss), x.detach()
 
     def attempt(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

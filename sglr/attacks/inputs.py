@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from sglr.attacks.losses import Loss
 from sglr.threat import Threat
 
 _ROUNDED = 1e-5
@@ -32,11 +33,11 @@ def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
-def require_inputs(x: Tensor, y: Tensor, threat: Threat) -> None:
+def require_inputs(x: Tensor, y: Tensor, threat: Threat, loss: str | Loss = "ce") -> None:
     """Check the inputs of an attack; waits for the device.
 
-    x: (N, ...) images in [0, 1]; y: (N,) class numbers, int64, or (N, ...) targets of a custom loss. TypeError for
-    anything of another kind, ValueError for other values.
+    x: (N, ...) images in [0, 1]; y: (N,) class numbers, int64, or (N, ...) targets of a custom loss. The cross-entropy
+    takes probabilities (N, C), too. TypeError for anything of another kind, ValueError for other values.
     """
     for name, given in (("images", x), ("labels", y)):
         if not isinstance(given, Tensor):
@@ -45,6 +46,10 @@ def require_inputs(x: Tensor, y: Tensor, threat: Threat) -> None:
         raise TypeError(f"threat must be a threat model such as sglr.threat.Linf(8 / 255), found {threat!r}")
     if y.dim() == 1 and y.dtype != torch.int64:
         raise TypeError(f"labels (N,) must be int64 class numbers, found {y.dtype}")
+    if y.dim() != 1 and isinstance(loss, str) and not (loss == "ce" and y.is_floating_point()):
+        raise TypeError(
+            f"labels must be class numbers (N,), found {y.dtype} {tuple(y.shape)}: argmax(1) of one-hot ones"
+        )
     if y.dim() == 1 and bool((y < 0).any()):
         raise ValueError(f"labels must be class numbers from 0 on, found {int(y.min())}")
     if not x.is_floating_point() or x.dim() < 2:

@@ -56,11 +56,11 @@ def pgd(
         ValueError: Images lie outside [0, 1]; labels are negative; the loss is unknown or not one number per example;
             the step size is negative or not finite; steps or restarts are below 1; there are restarts without a random
             start.
-        TypeError: Images or labels are no tensors, labels are not int64, or the threat is no threat model.
+        TypeError: Images or labels are no tensors, labels are not int64 (N,), or the threat is no threat model.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
-    require_inputs(x, y, threat)
+    require_inputs(x, y, threat, loss)
     step_size = threat.eps / 4 if step_size is None else step_size
     if not 0 <= step_size < math.inf:
         raise ValueError(f"step_size must be a finite number of at least 0, found {step_size}")

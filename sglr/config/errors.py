@@ -2,14 +2,19 @@
 
 import difflib
 import importlib.util
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 # Names as they are imported.
 _OF_THE_PIPELINE = (
     "PIL", "dvc", "jinja2", "matplotlib", "mlflow", "pandas", "psutil", "pyautoattack", "ruamel", "scipy", "sklearn",
     "torchvision",
 )  # fmt: skip
+_SHIPPED = Path(__file__).parents[1] / "presets" / "base.yaml"
 # Pydantic's wording for tuples; YAML has lists only.
 _OF_LISTS = ("tuple_type", "too_short", "too_long")
 
@@ -51,6 +56,10 @@ def for_users(error: Exception) -> str | None:
 def said(problem: Mapping[str, Any], key: str, found: str = "") -> str:
     """'key: problem' for one of pydantic's problems, in YAML's terms; ``found`` is appended."""
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_pattern_mismatch" and re.fullmatch(
+        problem["ctx"]["pattern"], problem["input"].lower()
+    ):
+        message += f": in lower case, {problem['input'].lower()!r}"
     if problem["type"] in _OF_LISTS:
         message = message.replace("Tuple", "List").replace("tuple", "list")
     return f"{key}: {message}{found}" if key else message + found
@@ -65,5 +74,19 @@ def unknown(key: str, known: Iterable[str]) -> str:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """' Did you mean 'x'?' for the known name nearest to ``word``, or '' when none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=0.6)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""
+
+
+def undeclared(method: str, declared: Iterable[str]) -> str:
+    """That a method is not among those declared, with the nearest of them, or the line that declares a shipped one."""
+    known = sorted(declared)
+    shipped = yaml.safe_load(_SHIPPED.read_text(encoding="utf-8"))["methods"]
+    line = (
+        yaml.safe_dump({method: shipped[method]}, default_flow_style=True, sort_keys=False, width=1000)
+        if method in shipped
+        else ""
+    )
+    near = f" The shipped params have it: {line.strip()[1:-1]}." if line else suggest(method, known)
+    return f"method {method!r} is used but not declared under methods.{near} Declared: {', '.join(known)}."

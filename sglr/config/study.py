@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from sglr.config.errors import suggest
+from sglr.config.errors import undeclared
 from sglr.config.fields import Model, Name
 from sglr.config.measurements import Analyze, Evaluate, Report
 from sglr.config.registry import Section
@@ -29,10 +29,7 @@ class Config(Section):
     def _sections_fit(self) -> Self:
         for name in (*self.experiment.methods, self.report.baseline):
             if name not in self.methods:
-                raise ValueError(
-                    f"method {name!r} is used but not declared under methods.{suggest(name, self.methods)}"
-                    f" Declared: {', '.join(self.methods)}."
-                )
+                raise ValueError(undeclared(name, self.methods))
         examples = self.data.training_examples
         if examples is not None and self.train.batch_size > examples:
             raise ValueError(

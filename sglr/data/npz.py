@@ -62,7 +62,8 @@ class NpzOptions(SourceOptions):
                 return place
         raise FileError(
             f"data.source.path: there is no file {' or '.join(str(place.absolute()) for place in places)}."
-            + ("" if root else " SGLR_DATA_ROOT, which may name a folder to look in, is not set.")
+            " SGLR_DATA_ROOT names another folder to look in, as a queued experiment needs it: its copy of the project"
+            " has only what git tracks."
         )
 
 

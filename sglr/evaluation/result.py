@@ -28,12 +28,21 @@ class Evaluation:
 
     def accuracy(self, attack: str, checkpoint: str = "last") -> float:
         """The share of examples that stay correct under an attack, "natural" without one; KeyError for an unknown."""
-        return float(self.correct[checkpoint][attack].mean())
+        return float(self._outcome(attack, checkpoint).mean())
 
     def interval(self, attack: str, checkpoint: str = "last") -> tuple[float, float]:
         """Its 95% Wilson interval over the examples."""
-        ends = _interval(self.correct[checkpoint][attack])
+        ends = _interval(self._outcome(attack, checkpoint))
         return ends["low"], ends["high"]
+
+    def _outcome(self, attack: str, checkpoint: str) -> np.ndarray:
+        for kind, name, known in (
+            ("checkpoint", checkpoint, self.correct),
+            ("attack", attack, self.correct.get(checkpoint, {})),
+        ):
+            if name not in known:
+                raise KeyError(f"no {kind} {name!r} was evaluated, but {', '.join(known)}")
+        return self.correct[checkpoint][attack]
 
     def metrics(self) -> dict[str, Any]:
         """Accuracies with 95% Wilson intervals, gaps best - last, counts and flags (the file contract)."""

@@ -16,12 +16,20 @@ def require_attackable(config: Config, num_classes: int, shape: tuple[int, int, 
     """Raise ConfigError for an attack that cannot attack models of ``num_classes`` and images (C, H, W), or whose
     package is not installed."""
     for key, options in asked(config).items():
-        instead = "set it to null" if key == "evaluate.sanity" else "leave it out"
         for package in packages.missing(options.packages):
-            raise ConfigError(f"{key} needs the package {package}: pip install {package}, or {instead}")
-        reason = options.misfit(num_classes, shape, config.threat.norm)
-        if reason is not None:
-            raise ConfigError(f"{key} cannot be run on this data: {reason}; {instead}")
+            raise ConfigError(f"{key} needs the package {package}: pip install {package}, or {_instead(key)}")
+    for misfit in misfits(config, num_classes, shape):
+        raise ConfigError(misfit)
+
+
+def misfits(config: Config, num_classes: int, shape: tuple[int, int, int]) -> list[str]:
+    """Which attacks cannot attack models of ``num_classes`` and images (C, H, W), why, and what to do."""
+    reasons = {key: options.misfit(num_classes, shape, config.threat.norm) for key, options in asked(config).items()}
+    return [f"{key} cannot be run on this data: {reason}; {_instead(key)}" for key, reason in reasons.items() if reason]
+
+
+def _instead(key: str) -> str:
+    return "set it to null" if key == "evaluate.sanity" else "leave it out"
 
 
 def asked(config: Config) -> dict[str, Any]:

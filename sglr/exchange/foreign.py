@@ -62,9 +62,10 @@ def load_foreign(
     notes.append(f"keys read as {layout.title}")
     problems = _problems(layout, wanted, state)
     if problems:
+        used = ", ".join(f"{key}={value}" for key, value in described["options"].items() if key != "normalization")
         raise FileError(
             f"{path} does not fit {name} with {num_classes} classes for images {list(shape)}, read as {layout.title}:"
-            f" {problems}"
+            f" {problems}." + (f" Its options here: {used} (to change with --option)." if used else "")
         )
     fitted = {key: state.get(layout.theirs(key), torch.zeros((), dtype=torch.int64)) for key in wanted}
     widened = [key for key, value in fitted.items() if value.dtype in _WIDENED and wanted[key].is_floating_point()]

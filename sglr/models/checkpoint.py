@@ -14,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 from sglr import files
 from sglr.config.names import CHECKPOINTS
 from sglr.models.compiling import WRAPPERS
-from sglr.models.factory import DTYPES, from_spec
+from sglr.models.factory import from_spec
 from sglr.models.registry import Classifier
+from sglr.models.requirements import DTYPES
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, *WRAPPERS)

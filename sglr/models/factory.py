@@ -4,16 +4,14 @@ from numbers import Integral
 from typing import Any
 
 import torch
-from torch import nn
 
 from sglr.config import ConfigError
 from sglr.models.precision import float32_by_default
 from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape, without_weights
+from sglr.models.requirements import require_classifier
 from sglr.random import derive
 
 FORMAT = 1
-# What a saved model's tensors may be.
-DTYPES = {"F32": torch.float32, "I64": torch.int64}
 
 
 def build(
@@ -28,8 +26,8 @@ def build(
 
     ``model`` is a registered name, with its ``options`` as keywords, or options already validated (``config.model``).
     With ``generator_seed`` the initial weights depend on it alone and torch's global random state stays as it was;
-    without, they are drawn from that state. Raises ConfigError for an unknown name, for options that do not fit, and
-    for a network that could not be saved and loaded again.
+    without, they are drawn from that state. Raises ConfigError for an unknown name, for options that do not fit, for a
+    network that could not be saved and loaded again, and for one that is no ``Classifier``: it is tried on two images.
     """
     chosen = _options(model, options)
     num_classes, shape = _checked(num_classes, shape)
@@ -39,9 +37,7 @@ def build(
             torch.default_generator.manual_seed(generator_seed)
         with float32_by_default():
             built = chosen.build(num_classes, shape)
-    problem = _unsavable(built)
-    if problem:
-        raise ConfigError(f"model {chosen.name!r} could not be saved and loaded again: {problem}")
+            require_classifier(built, chosen, num_classes, shape)
     return built
 
 
@@ -81,27 +77,6 @@ def from_spec(values: Any, device: str = "cpu", *, generator_seed: int | None = 
         return without_weights(lambda: build(options, **asked))
     with torch.device(device):
         return build(options, **asked)
-
-
-def _unsavable(model: nn.Module) -> str | None:
-    """Why weights of this network could not be restored from a file; None where they could."""
-    for path, module in model.named_modules():
-        for name in sorted(module._non_persistent_buffers_set):
-            return f"its buffer {f'{path}.{name}'.lstrip('.')} is not persistent"
-        # What a layer makes anew from parameters of its name before each forward, as older weight_norm does, is saved.
-        made = {name.rpartition("_")[0] for name in module._parameters}
-        for name, value in vars(module).items():
-            if isinstance(value, torch.Tensor) and name not in made:
-                return f"its tensor {f'{path}.{name}'.lstrip('.')} is neither a parameter nor a buffer"
-    owners: dict[int, str] = {}
-    for name, value in model.state_dict().items():
-        if not isinstance(value, torch.Tensor):
-            return f"{name} is not a tensor"
-        if value.dtype not in DTYPES.values():
-            return f"{name} is {str(value.dtype).removeprefix('torch.')}; float32 and int64 are supported"
-        if value.numel() and (other := owners.setdefault(value.untyped_storage()._cdata, name)) != name:
-            return f"{name} and {other} share their memory"
-    return None
 
 
 def _options(model: str | ModelOptions, options: dict[str, Any]) -> ModelOptions:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sglr import files
+from sglr.running import counted
 from sglr.tracking.records import RECORDS
 
 __all__ = ["RECORDS", "peak_memory", "read", "table"]
@@ -84,6 +85,6 @@ def _memory(mib: float | None) -> str:
 
 
 def _where(record: dict[str, Any]) -> str:
-    threads = f", {record['threads']} thread{'' if record['threads'] == 1 else 's'}" if record["threads"] else ""
+    threads = f", {counted(record['threads'], 'thread')}" if record["threads"] else ""
     status = "" if record["status"] == "FINISHED" else f" ({record['status']})"
     return f"{record['device'] or '–'}{threads} on {record['host']}{status}"

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sglr import files
 from sglr.attacks.accuracy import LogitsError
 from sglr.data import Split, batches, order
 from sglr.models.checkpoint import unwrap
@@ -22,6 +21,7 @@ from sglr.training.history import measure, traced_examples
 from sglr.training.plan import Plan
 from sglr.training.precision import monitoring
 from sglr.training.requirements import require_trainable
+from sglr.training.restoring import Restoration
 from sglr.training.schedules import learning_rate
 from sglr.training.snapshots import Snapshots
 from sglr.training.state import Progress, Row, capture, copied, restore
@@ -81,7 +81,8 @@ def fit(
 
     Raises:
         TrainingError: A batch is larger than the data, smaller than the team, or one image where the model has batch
-            norm; a loss or an epoch's logits are not finite; the processes do not all see the same snapshots.
+            norm; a loss or an epoch's logits are not finite; a policy's ``state_dict`` cannot be kept, or does not
+            restore it (found where there are snapshots); the processes do not all see the same snapshots.
         FileError: A kept epoch that a snapshot counts on is missing or damaged.
         ConfigError: A team cannot train the model.
         Interrupted: ``should_stop`` said so.
@@ -119,8 +120,9 @@ class _Loop:
         self.plan, self.train, self.validation, self.snapshots = plan, train, validation, snapshots
         self.on_resume, self.on_epoch, self.should_stop, self.title = on_resume, on_epoch, should_stop, title
         self.team = team
-        self.learner = Learner.build(plan, model, train.given, self._count_classes(model), team)
-        _require_storable(self.learner)
+        classes = self._count_classes(model)
+        self.learner = Learner.build(plan, model, train.given, classes, team)
+        self.restoration = Restoration(self.learner, plan, train.given, classes)
         self.progress = Progress()
         self.kept: dict[int, dict[str, Any]] = {}
         self.all = torch.arange(len(train), device=train.given.device)
@@ -200,6 +202,8 @@ class _Loop:
         row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
         with full_precision():
             learner.weights.after_epoch(learner.model, epoch, self._images)
+        if self.snapshots:
+            self.restoration.require(epoch)
         evaluated, refined = self._evaluated(), learner.labels.refined(epoch, self.all)
         try:
             with monitoring(plan.precision, self.train.given.device):
@@ -290,18 +294,6 @@ class _Loop:
             },
             state=copy.deepcopy(capture(learner, progress)) if self.plan.until < self.plan.epochs else None,
         )
-
-
-def _require_storable(learner: Learner) -> None:
-    """TrainingError where what is kept of a policy could not be kept."""
-    for name, policy in (("label", learner.labels), ("weight", learner.weights)):
-        try:
-            files.require_storable(policy.state_dict())
-        except TypeError as error:
-            raise TrainingError(
-                f"the state_dict of the {name} policy, {type(policy).__name__}: {error}. It may hold tensors, numbers,"
-                " texts and None, in dicts, lists and tuples"
-            ) from error
 
 
 def _percent(share: float | None) -> str:

@@ -1,5 +1,6 @@
 """PGD, FGSM and the balls against closed forms, and what an attack must leave alone."""
 
+import warnings
 from functools import partial
 
 import numpy as np
@@ -70,6 +71,7 @@ def test_l2_reaches_the_optimum_of_a_linear_model_where_the_box_is_inactive():
     torch.testing.assert_close(x_adv.flatten(1), x.flatten(1) + eps * direction, atol=1e-6, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:the ball of Linf")
 @settings(max_examples=60, deadline=None)
 @given(
     eps=st.floats(0, 2),
@@ -243,6 +245,18 @@ def test_targets_of_a_loss_of_ones_own(attack):
             assert (loss(model(x_adv), targets) >= loss(model(once), targets) - 0.05).all()
 
 
+@pytest.mark.parametrize("attack", [pgd, apgd])
+def test_the_cross_entropy_takes_probabilities_and_other_losses_take_classes(attack):
+    x, hard = images(4), torch.tensor([0, 1, 1, 0])
+    soft = nn.functional.one_hot(hard, 2).double()
+    given = {"threat": Linf(0.1), "steps": 2, "generator": torch.Generator().manual_seed(0)}
+    found = attack(Linear(), x, soft, **given)
+    given["generator"].manual_seed(0)
+    torch.testing.assert_close(found, attack(Linear(), x, hard, **given))
+    with pytest.raises(TypeError, match=r"labels must be class numbers \(N,\), found torch\.float64 \(4, 2\)"):
+        attack(Linear(), x, soft, threat=Linf(0.1), loss="cw")
+
+
 @pytest.mark.parametrize("attack", [partial(pgd, step_size=0.05), partial(pgd, step_size=0.05, restarts=2), apgd])
 def test_a_mean_loss_says_nothing_of_each_example(attack):
     y = torch.zeros(4, dtype=torch.long)
@@ -274,6 +288,10 @@ def test_bad_arguments_are_refused(change, message):
         ({"y": [0, 0]}, "labels must be a torch tensor, found list"),
         ({"y": torch.zeros(2)}, r"labels \(N,\) must be int64 class numbers, found torch\.float32"),
         ({"y": torch.zeros(2, dtype=torch.int32)}, "must be int64 class numbers, found torch.int32"),
+        (
+            {"y": torch.eye(2).long()},
+            r"numbers \(N,\), found torch\.int64 \(2, 2\): argmax\(1\) of one-hot",
+        ),
         ({"threat": 8 / 255}, r"threat must be a threat model such as sglr\.threat\.Linf\(8 / 255\), found 0\.03"),
     ],
 )
@@ -341,6 +359,14 @@ def test_an_attack_that_returns_other_images_does_not_count(wrong):
 def test_a_ball_needs_a_radius(eps):
     with pytest.raises(ValueError, match="eps must be"):
         Linf(eps)
+
+
+def test_a_radius_in_255ths_is_doubted():
+    with pytest.warns(UserWarning, match=r"radii in 255ths are given as Linf\(8 / 255\)") as said:
+        Linf(8)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings(action="error"):
+        Linf(1), L2(8)
 
 
 def test_every_batch_sees_a_stream_of_its_own():

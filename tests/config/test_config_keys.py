@@ -91,7 +91,11 @@ def test_numbers_have_a_range_and_one_type(key: Key):
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("methods", ["At"], ".0: String should match pattern '^[a-z0-9][a-z0-9_]{0,39}$' (found 'At')"),
+        (
+            "methods",
+            ["At"],
+            ".0: String should match pattern '^[a-z0-9][a-z0-9_]{0,39}$': in lower case, 'at' (found 'At')",
+        ),
         ("seeds", [-1], ".0: Input should be greater than or equal to 0 (found -1)"),
         ("seeds", [], ": List should have at least 1 item after validation, not 0 (found [])"),
         ("methods", "at", ": Input should be a valid list (found 'at')"),

@@ -92,7 +92,8 @@ def test_paths_are_looked_for_here_and_then_in_the_data_root(tmp_path, monkeypat
     few = good(x_train=np.zeros((3, 1, 2, 2)), y_train=np.arange(3), x_test=np.ones((6, 1, 2, 2)))
     np.savez(tmp_path / "own.npz", **few)
     assert len(REGISTRY.options("npz", path="own.npz").read(root).x_train) == 3
-    with pytest.raises(FileError, match=r"data\.source\.path: there is no file .*absent\.npz or .*root/absent\.npz"):
+    said = r"data\.source\.path: there is no file .*absent\.npz or .*root/absent\.npz\. SGLR_DATA_ROOT names another"
+    with pytest.raises(FileError, match=said):
         REGISTRY.options("npz", path="absent.npz").read(root)
 
 

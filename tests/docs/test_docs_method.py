@@ -6,7 +6,7 @@ from pathlib import Path
 import pages
 import pytest
 import torch
-from tiny_training import net, plan, splits
+from tiny_training import assert_resumes, net, plan, splits
 
 from sglr.config import ConfigError, parse
 from sglr.config.reader import validate
@@ -69,3 +69,14 @@ def test_the_policy_is_label_relaxation():
     (gradient,) = torch.autograd.grad(soft_cross_entropy(logits, t).sum(), logits)
     torch.testing.assert_close(gradient, s - t)
     assert gradient[0].abs().max() < 1e-12  # sure enough: left alone
+
+
+def test_the_policy_with_a_memory_resumes(params, tmp_path):
+    path = tmp_path / "averaging.py"
+    path.write_text(pages.piece(PAGE, "python file=sglr/labels/averaging.py"), encoding="utf-8")
+    method = {"objective": "at", "labels": {"name": "averaging", "start_epoch": 2}, "weights": "none"}
+    with pages.forgetting():
+        pages.load(path, "sglr.labels.averaging")
+        trained = fit(plan(params, method), net(), *splits())
+        assert [row["refined/entropy"] > 0 for row in trained.history] == [False, True, True]
+        assert_resumes(params, method, tmp_path / "snapshots")

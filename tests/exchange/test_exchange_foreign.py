@@ -176,14 +176,17 @@ def test_normalisation_is_given_or_read_from_the_file(wrn, tmp_path):
 
 
 CHANGES: dict[str, tuple[Callable[[dict], object], str]] = {
-    "missing": (lambda s: s.pop("fc.bias"), r"read as the names of the TRADES code: missing: fc\.bias$"),
-    "unexpected": (lambda s: s.update(extra=torch.ones(1)), "unexpected: extra$"),
-    "shape": (lambda s: s.update({"fc.weight": torch.ones(4, 9)}), r"fc\.weight is \[4, 9\], must be \[4, 128\]$"),
+    "missing": (
+        lambda s: s.pop("fc.bias"),
+        r"read as the names of the TRADES code: missing: fc\.bias\. Its options here: depth=10, width=2 \(",
+    ),
+    "unexpected": (lambda s: s.update(extra=torch.ones(1)), r"unexpected: extra\."),
+    "shape": (lambda s: s.update({"fc.weight": torch.ones(4, 9)}), r"fc\.weight is \[4, 9\], must be \[4, 128\]\."),
     "type": (
         lambda s: s.update({"fc.bias": torch.ones(4, dtype=torch.float64)}),
         "float64, must be float32, float16 or",
     ),
-    "not finite": (lambda s: s.update({"fc.bias": torch.full((4,), torch.nan)}), r"not finite: fc\.bias$"),
+    "not finite": (lambda s: s.update({"fc.bias": torch.full((4,), torch.nan)}), r"not finite: fc\.bias\."),
     "half of the unused": (lambda s: s.pop("sub_block1.layer.0.conv1.weight"), "missing: sub_block1.layer.0.conv1"),
     "huge on paper": (lambda s: s.update({"fc.bias": torch.ones(1).expand(10**9)}), r"fc\.bias is \[1000000000\]"),
 }

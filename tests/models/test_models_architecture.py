@@ -163,3 +163,92 @@ def test_wide_resnet_starts_as_the_trades_code_does():
 def test_options_that_do_not_fit_are_refused(name, options, message):
     with pytest.raises(ConfigError, match=message):
         models.build(name, **{"num_classes": 10, "shape": (3, 8, 8), **options})
+
+
+class Whole(nn.Module):
+    """Logits, and nothing of the form that the analysis looks into."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Parts(Whole):
+    """Its head is there, and something else gives the logits."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.head = nn.Linear(64, classes)
+
+    def features(self, x):
+        return x.flatten(1)
+
+
+class Composed(Parts):
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+class Narrow(Composed):
+    def features(self, x):
+        return x.flatten(1)[:, :32]
+
+
+class Stepwise(Whole):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.head = nn.Sequential(nn.Linear(64, classes))
+
+
+class Random(Composed):
+    """It draws in eval mode too; each of its parts has a mode of its own."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.drop = nn.Dropout().eval()
+
+    def features(self, x):
+        return nn.functional.dropout(x.flatten(1), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "said"),
+    [
+        (Whole, 3, r"its head is no torch\.nn\.Linear but None"),
+        (Stepwise, 3, r"its head is no torch\.nn\.Linear but Sequential\("),
+        (type("Headed", (Whole,), {"head": nn.Linear(64, 3)}), 3, "it has no method features"),
+        (Narrow, 3, r"on images \(1, 8, 8\) it fails: "),
+        (Composed, 4, r"its logits of two images of 3 classes are \(2, 4\), not \(2, 3\)"),
+        (Parts, 3, r"its logits are others than head\(features\(x\)\)"),
+    ],
+)
+def test_a_network_of_another_form_is_refused_when_it_is_built(monkeypatch, kind, classes, said):
+    """Before it is trained, not when it is analysed."""
+    options = type(models.REGISTRY.options("small_cnn"))
+    monkeypatch.setattr(options, "build", lambda self, num_classes, shape: kind(classes))
+    with pytest.raises(ConfigError, match=rf"^model 'small_cnn' is not of the form head\(features\(.*: {said}"):
+        models.build("small_cnn", num_classes=3, shape=(1, 8, 8))
+
+
+def test_what_is_tried_leaves_modes_and_random_numbers(monkeypatch):
+    options = type(models.REGISTRY.options("small_cnn"))
+    monkeypatch.setattr(options, "build", lambda self, num_classes, shape: Random(3))
+    torch.manual_seed(5)
+    Random(3)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    model = models.build("small_cnn", num_classes=3, shape=(1, 8, 8))
+    assert torch.equal(torch.rand(2), expected)
+    assert (model.training, model.drop.training) == (True, False)
+
+
+def test_a_normalization_that_a_network_does_not_apply_is_refused(monkeypatch):
+    options = type(models.REGISTRY.options("small_cnn"))
+    monkeypatch.setattr(options, "build", lambda self, num_classes, shape: Composed(3))
+    asked = {"num_classes": 3, "shape": (1, 8, 8)}
+    models.build("small_cnn", **asked)
+    with pytest.raises(ConfigError, match=r"it does not call self\.normalize, so that model\.normalization would have"):
+        models.build("small_cnn", **asked, normalization={"mean": [0.5], "std": [0.2]})

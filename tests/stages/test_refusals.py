@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from study_project import EPOCHS, Ended, Params, Project
 
-from sglr import files
+from sglr import files, status
 
 
 def write_npz(project: Project, **changes: np.ndarray | None) -> None:
@@ -59,6 +59,7 @@ def test_the_check_stops_what_params_cannot_say(finished: Project):
         finished.change(edit)
         refused(finished, *expected)
         (finished.path / "params.yaml").write_text(good)
+        assert {one.state for one in status.status(finished.path)} == {"done"}
     assert finished.repro().ran == []
     assert (finished.path / "artifacts/check.txt").read_text() == "params.yaml is valid\n"
 
@@ -90,6 +91,18 @@ def test_no_network_and_no_files(finished: Project, tmp_path: Path):
         finished, "cifar-10-python.tar.gz is not in", str(empty), "SGLR_DATA_ROOT", ran=("check", "prepare"),
         SGLR_DATA_ROOT=str(empty), **nowhere,
     )  # fmt: skip
+
+
+def test_attacks_that_such_data_cannot_have_are_named_before_anything_is_trained(finished: Project):
+    """Not only when it is evaluated, hours later."""
+    write_npz(finished, y_train=np.arange(200) % 3, y_test=np.arange(100) % 3)
+    finished.change(lambda p: (own(p), p["evaluate"]["attacks"].update(aa="autoattack")))
+    ended = finished.call("dvc", "repro", "warmup@0")
+    assert (ended.status, ended.ran) == (0, ["check", "prepare", "warmup@0"])
+    said = "the evaluation will stop at this, after the trainings: evaluate.attacks.aa cannot be run on this data: "
+    assert ended.output.count(said) == 1
+    (problem,) = [line for line in finished.call("sglr", "doctor").output.splitlines() if line.startswith("problem")]
+    assert "evaluate.attacks.aa cannot be run on this data: its DLR losses need at least 4 classes" in problem
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -66,6 +67,24 @@ def test_an_output_that_is_missing_or_changed(finished: Project):
     assert found["evaluate@at-0"].reasons == ["artifacts/evaluate/at-0/outcomes.npz is missing"]
     assert found["analyze@at-0"].reasons == ["artifacts/analyze/at-0/metrics.json was modified"]
     assert found["audit"].state == found["report"].state == "waiting"
+
+
+def test_a_run_that_was_refused_leaves_the_last_results_in_the_cache(finished: Project):
+    """DVC removes an item's outputs before it begins."""
+    finished.change(lambda p: p["train"]["optimizer"].update(lr=0.2))
+    refusal = finished.call("dvc", "repro", "-s", "train@at-0", SGLR_DEVICE="cuda", CUDA_VISIBLE_DEVICES="")
+    assert refusal.status != 0
+    ended = finished.call("sglr", "status")
+    assert "The last results of train@at-0 are in DVC's cache: `dvc checkout` brings them back (" in ended.output
+    assert finished.call("dvc", "checkout", "train@at-0").status == 0
+    found = states(finished)["train@at-0"]
+    assert (found.state, [reason.partition(":")[0] for reason in found.reasons]) == ("waiting", ["for warmup@0"])
+    assert "DVC's cache" not in finished.call("sglr", "status").output
+
+
+def test_outputs_that_are_all_missing_are_named_together(finished: Project):
+    shutil.rmtree(finished.path / "artifacts/warmup/0")
+    assert states(finished)["warmup@0"].reasons == ["its outputs are missing"]
 
 
 def test_code_that_changed(finished: Project):

@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from sglr.attacks import attack_mode
 from sglr.labels.hard import FixedLabels, HardOptions
-from sglr.training import TrainingError, fit, step
+from sglr.labels.registry import restore
+from sglr.training import Snapshots, TrainingError, fit, step
 from sglr.weights import WeightPolicy
 from sglr.weights.registry import WeightOptions
 
@@ -137,6 +138,89 @@ def test_an_average_in_a_wrapper_is_saved_without_it(params):
     trained = fit(own(params, weights=WrappedOptions(name="own")), net(), *splits())
     for weights in (trained.last, trained.best, trained.kept[2]):
         net().load_state_dict(weights)
+
+
+class Table(FixedLabels):
+    """Labels that follow the predictions, and are forgotten."""
+
+    def update(self, step):
+        self._targets[step.index] = 0.5 * self._targets[step.index] + 0.5 * step.outputs.main.softmax(1)
+        return self._targets[step.index]
+
+
+class Kept(Table):
+    def state_dict(self):
+        return {"table": self._targets}
+
+    def load_state_dict(self, state):
+        restore(self._targets, state["table"])
+
+
+class Rounded(Kept):
+    def state_dict(self):
+        return {"table": self._targets.half()}
+
+
+class Pulled(FixedLabels):
+    """Only the penalty follows the predictions."""
+
+    def __init__(self, targets):
+        super().__init__(targets)
+        self.table = targets.clone()
+
+    def update(self, step):
+        self.table[step.index] = step.outputs.main.softmax(1)
+        return super().update(step)
+
+    def penalty(self, epoch, index):
+        return lambda logits: (logits.softmax(1) - self.table[index]).square().mean(1)
+
+
+class Weighed(Pulled):
+    """Only the weights of examples do, from the second epoch on."""
+
+    penalty = FixedLabels.penalty
+
+    def example_weights(self, epoch, index):
+        sure = self.table[index].amax(1)
+        return None if epoch < 2 else sure / sure.mean()
+
+
+class Restarted(Table):
+    """What it restores is not what it was."""
+
+    def state_dict(self):
+        return {"table": torch.ones(1)}
+
+
+def labelled(kind, monkeypatch):
+    monkeypatch.setattr(HardOptions, "build", lambda self, given, classes, epochs: kind(
+        nn.functional.one_hot(given, classes).float()))  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "epoch"), [(Table, 1), (Rounded, 1), (Pulled, 1), (Restarted, 1), (Weighed, 2)])
+def test_labels_that_would_not_come_back_are_refused_once_they_have_changed(params, monkeypatch, tmp_path, kind, epoch):
+    labelled(kind, monkeypatch)
+    rows = []
+    with pytest.raises(TrainingError, match=rf"^the state_dict of the label policy, {kind.__name__}, does not restore"):
+        fit(plan(params, AT), net(), *splits(), snapshots=Snapshots(tmp_path), on_epoch=rows.append)
+    assert len(rows) == epoch - 1
+    assert len(fit(plan(params, AT), net(), *splits()).history) == 3  # nothing is resumed without snapshots
+
+
+def test_labels_that_come_back_resume(params, monkeypatch, tmp_path):
+    labelled(Kept, monkeypatch)
+    assert_resumes(params, AT, tmp_path)
+
+
+def test_averages_that_would_not_come_back_are_refused(params, monkeypatch, tmp_path):
+    chosen = own(params, weights=WrappedOptions(name="own"))
+    with pytest.raises(TrainingError, match=r"^the state_dict of the weight policy, Wrapped, does not restore the wei"):
+        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path / "forgotten"))
+    monkeypatch.setattr(Wrapped, "state_dict", lambda self: dict(self.average.state_dict()), raising=False)
+    monkeypatch.setattr(Wrapped, "load_state_dict", lambda self, kept: self.average.load_state_dict(kept))
+    kept = fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path / "kept"))
+    assert_same(kept, fit(chosen, net(), *splits()))
 
 
 class Attached(FixedLabels):
