@@ -12,6 +12,7 @@ from typing import Literal
 
 from sglr import config, files, processes, space
 from sglr.config import packages
+from sglr.config.errors import counted
 
 Level = Literal["ok", "warning", "problem"]
 # What is needed for what. Without what the library itself imports, this module cannot be imported either.
@@ -85,8 +86,6 @@ def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
         settings = config.load(path)
     except config.ConfigError as error:
         return None, [Finding("problem", "params", str(error))]
-    from sglr.running import counted
-
     methods, seeds = settings.experiment.methods, settings.experiment.seeds
     return settings, [
         Finding(

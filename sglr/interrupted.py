@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sglr import files
+from sglr.config.errors import counted
 from sglr.project import FINISHED, INPUTS, Inputs, Item, value_of
-from sglr.running import counted, held
+from sglr.running import held
 
 
 @dataclass(frozen=True)

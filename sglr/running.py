@@ -118,8 +118,3 @@ def in_words(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and what it counts: '1 seed', '2 seeds'."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -79,6 +79,11 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {names[near[0]]!r}?" if near else ""
 
 
+def counted(count: int, noun: str) -> str:
+    """'1 seed', '2 seeds'."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def undeclared(method: str, declared: Iterable[str]) -> str:
     """That a method is not among those declared, with the nearest of them, or the line that declares a shipped one."""
     known = sorted(declared)

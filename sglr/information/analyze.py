@@ -130,6 +130,9 @@ def _labels(run: AnalyzedRun) -> Findings:
         table = contingency(labels, trained.true, trained.refined.shape[1])
         findings.shared_information(f"{name}/information", table)
         run.notes[f"{name}/information"] = notes.information_bias(name, mutual_information_bias(table))
+    if run.noise_information is not None:
+        findings.number("given/channel_information", run.noise_information, len(trained.true))
+        run.notes["given/channel_information"] = notes.CHANNEL
     test = run.test.true[run.test_index].cpu().numpy()
     findings.number("labels/entropy", label_entropy(test), len(test))
     return findings

@@ -44,7 +44,8 @@ class Checkpoint:
 @dataclass(frozen=True)
 class AnalyzedRun:
     """train_index: int64 (m,), the training examples looked at one by one, drawn with ``analyze.seed``; test_index: the
-    first so many test examples; noise_entropy: H(given | true) of the draw per training example, None without one."""
+    first so many test examples; noise_entropy: H(given | true) of the draw per training example, noise_information:
+    I(given; true) of its channel, both None without one."""
 
     config: Config
     method: str
@@ -56,6 +57,7 @@ class AnalyzedRun:
     train_index: Integers
     test_index: Tensor
     noise_entropy: float | None
+    noise_information: float | None
     tables: dict[str, Rows] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -97,16 +99,20 @@ def open_run(
     check_same_labels(trained, train, folder)
     drawn = numpy_stream(config.analyze.seed, "training subset").permutation(len(train))
     noise = data.meta["noise"]
-    entropy = None
+    entropy = information = None
     if noise["kind"] != "none" and trained.noisy.any():
         pairs = None if noise["map"] is None else {int(key): value for key, value in noise["map"].items()}
-        entropy = label_noise.drawn_entropy(noise["kind"], noise["rate"], data.num_classes, trained.true, pairs)
+        kind, rate, classes = noise["kind"], noise["rate"], data.num_classes
+        entropy = label_noise.drawn_entropy(kind, rate, classes, trained.true, pairs)
+        rows = label_noise.channel(kind, rate, classes, pairs)
+        information = label_noise.channel_information(rows, trained.true)
     return AnalyzedRun(
         config, method, trained, train, validation, test,
         checkpoints=_checkpoints(config, trained, folder, method, seed, warmup),
         train_index=drawn[: _at_most(config, len(train))],
         test_index=torch.arange(_at_most(config, len(test)), device=test.given.device),
         noise_entropy=entropy,
+        noise_information=information,
     )  # fmt: skip
 
 

@@ -42,6 +42,13 @@ def channel_entropy(rows: Floats, true: ArrayLike) -> float:
     return float(entropy(rows)[labels].mean())
 
 
+def channel_information(rows: Floats, true: ArrayLike) -> float:
+    """I(given; true) = H(sum_c pi_c row c) - H(given | true) in nats, as for ``channel_entropy``: of endlessly many
+    labels with these frequencies, where those of a sample seem to share more."""
+    labels = classes(true, len(np.asarray(true)), len(rows), "true")
+    return float(entropy(rows[labels].mean(0, keepdims=True))[0]) - channel_entropy(rows, true)
+
+
 def drawn_entropy(
     kind: str, rate: float, num_classes: int, true: ArrayLike, class_map: Mapping[Any, int] | None = None
 ) -> float:

@@ -81,6 +81,10 @@ def information_bias(name: str, bias: float) -> str:
     )
 
 
+CHANNEL = (
+    "What the injected noise leaves of the true labels: their mutual information with the given labels, by the noise's"
+    " probabilities and the frequencies of the true labels. given/information estimates it."
+)
 NOT_DRAWN = (
     "The wrong labels come with the data: the entropy of the given labels is not known, and the bound on the label"
     " information in the weights, which needs it, is left out."

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from sglr.config import doubts
+from sglr.config.errors import counted
 from sglr.config.sections import Method
 from sglr.data import seen_before
 from sglr.report.curves import label_starts
 from sglr.report.headline import headline_attack
 from sglr.report.study import Study
-from sglr.report.wording import counted, percent, quoted
+from sglr.report.wording import percent, quoted
 
 FEW_SEEDS = 10
 

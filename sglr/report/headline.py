@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from sglr.config.errors import counted
 from sglr.report.study import Study
-from sglr.report.wording import bounds, counted, percent, quoted
+from sglr.report.wording import bounds, percent, quoted
 
 Row = dict[str, Any]
 CLAIMS = {

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sglr.config.errors import counted
 from sglr.report.table import Table
 from sglr.report.wording import (
     ABSENT,
     bounds,
     count,
-    counted,
     interval,
     joined,
     number,

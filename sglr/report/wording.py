@@ -74,11 +74,6 @@ def quoted(method: str) -> str:
     return f"‘{method}’"
 
 
-def counted(count: int, noun: str) -> str:
-    """'1 seed', '2 seeds'."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
 def plain(value: Any) -> str:
     """A JSON value without brackets and quotes: {'train': 300, 'shape': [1, 8]} -> 'train 300; shape 1, 8'."""
     if isinstance(value, dict):

@@ -168,7 +168,7 @@ def test_refined_labels_by_hand(made):
     assert found["refined/nll"] == pytest.approx(-np.where(same, np.log(0.82), np.log(0.52)).mean(), abs=1e-6)
     shares = np.bincount(train.true) / len(train)
     assert found["refined/information"] == pytest.approx(-(shares * np.log(shares)).sum(), abs=1e-9)
-    assert 0 < found["given/information"] < found["refined/information"]
+    assert 0 < found["given/channel_information"] < found["given/information"] < found["refined/information"]
     assert result["n_examples"] == {
         "test": 60, "train": 60, "train_noisy": sum(r["noisy"] for r in result["tables"]["gradients"]) // 2,
         "labels": 80, "labels_noisy": int(train.noisy.sum()),

@@ -7,12 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import mutual_info_score
 from torch import nn
 
 from sglr.data import noise
 from sglr.information.entropy import contingency, entropy, mutual_information
 from sglr.information.label_information import density
-from sglr.information.label_noise import channel, channel_entropy, drawn_entropy
+from sglr.information.label_noise import channel, channel_entropy, channel_information, drawn_entropy
 
 LABELS = np.repeat(np.arange(10), 20)
 
@@ -134,3 +135,25 @@ def test_a_fixed_count_takes_little_off_the_channel(kind, most):
     true, pairs = np.arange(50_000) % 10, {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
     less = channel_entropy(channel(kind, 0.4, 10, pairs), true) - drawn_entropy(kind, 0.4, 10, true, pairs)
     assert 0 < less < most
+
+
+@pytest.mark.parametrize("kind", ["none", "symmetric", "symmetric-other", "asymmetric"])
+def test_what_noise_leaves_of_the_labels_is_scikit_learns_mutual_information(kind):
+    """Of the joint distribution as if it were counts; a large sample's own comes near it."""
+    true = np.repeat([0, 1, 2], [5000, 3000, 2000])
+    rows = channel(kind, 0.0 if kind == "none" else 0.4, 3, {0: 1, 2: 0})
+    joint = np.array([0.5, 0.3, 0.2])[:, None] * rows
+    found = channel_information(rows, true)
+    assert found == pytest.approx(mutual_info_score(None, None, contingency=1e6 * joint), abs=1e-12)
+    random = np.random.default_rng(0)
+    given = (random.random((len(true), 1)) > rows[true].cumsum(1)).sum(1)
+    assert mutual_info_score(true, given) == pytest.approx(found, abs=0.02)
+
+
+def test_uniform_noise_over_ten_classes_leaves_half_of_the_labels(known):
+    """log 10 - h(0.27) - 0.27 log 9 at a rate of 0.3, of which a tenth stays right."""
+    known(
+        lambda: channel_information(channel("symmetric", 0.3, 10), LABELS),
+        math.log(10) - h(0.27) - 0.27 * math.log(9),
+        1e-12,
+    )
