@@ -22,8 +22,8 @@ class LeftBehind:
 
 
 def left_behind(root: Path, item: Item, params: dict[str, Any]) -> LeftBehind | None:
-    """What is left of an item's unfinished runs: of one that would be continued, else of one that was stopped before it
-    left anything that could be, else of the latest; None if nothing.
+    """What is left of an item's unfinished runs: of one that would be continued, else of one that was stopped before
+    anything was kept, else of the latest; None if nothing.
 
     Snapshots that a queued or temporary DVC experiment left are among them: they lie in the project, too. Those that
     one is at work with are not.
@@ -51,7 +51,7 @@ def left_behind(root: Path, item: Item, params: dict[str, Any]) -> LeftBehind | 
         if inputs.hash == now.hash:
             return LeftBehind(reached, True, [])
     if any(inputs.hash == now.hash for inputs in begun):
-        return LeftBehind("before its first snapshot", False, [])
+        return LeftBehind("before anything was kept", False, [])
     if not found:
         return None
     _, inputs, reached = max(found, key=lambda run: run[0])

@@ -56,10 +56,9 @@ def for_users(error: Exception) -> str | None:
 def said(problem: Mapping[str, Any], key: str, found: str = "") -> str:
     """'key: problem' for one of pydantic's problems, in YAML's terms; ``found`` is appended."""
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "string_pattern_mismatch" and re.fullmatch(
-        problem["ctx"]["pattern"], problem["input"].lower()
-    ):
-        message += f": in lower case, {problem['input'].lower()!r}"
+    if problem["type"] == "string_pattern_mismatch":
+        lower = problem["input"].lower()
+        message += f": in lower case, {lower!r}" if re.fullmatch(problem["ctx"]["pattern"], lower) else ""
     if problem["type"] in _OF_LISTS:
         message = message.replace("Tuple", "List").replace("tuple", "list")
     return f"{key}: {message}{found}" if key else message + found
@@ -87,11 +86,10 @@ def counted(count: int, noun: str) -> str:
 def undeclared(method: str, declared: Iterable[str]) -> str:
     """That a method is not among those declared, with the nearest of them, or the line that declares a shipped one."""
     known = sorted(declared)
-    shipped = yaml.safe_load(_SHIPPED.read_text(encoding="utf-8"))["methods"]
-    line = (
-        yaml.safe_dump({method: shipped[method]}, default_flow_style=True, sort_keys=False, width=1000)
-        if method in shipped
-        else ""
-    )
-    near = f" The shipped params have it: {line.strip()[1:-1]}." if line else suggest(method, known)
+    shipped = yaml.safe_load(_SHIPPED.read_text(encoding="utf-8"))["methods"].get(method)
+    if shipped is None:
+        near = suggest(method, known)
+    else:
+        line = yaml.safe_dump(shipped, default_flow_style=True, sort_keys=False, width=1000).strip()
+        near = f" The shipped params have it: {method}: {line}."
     return f"method {method!r} is used but not declared under methods.{near} Declared: {', '.join(known)}."

@@ -112,7 +112,7 @@ def test_other_versions_are_named(project, monkeypatch):
 
 def test_one_that_left_nothing(project):
     stop("train")
-    assert said("train") == ("not run", ["a run that was stopped before its first snapshot begins anew"])
+    assert said("train") == ("not run", ["a run that was stopped before anything was kept begins anew"])
     with files.lock(Definition.read("train").snapshots_lock):
         assert said("train") == ("not run", [])
     (project / "code/loop.py").write_text("2")
