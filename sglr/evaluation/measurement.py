@@ -2,7 +2,7 @@
 
 A chunk's outcome depends on its examples, the attack and the seed + its number, and on no other chunk: it may be
 computed in any process, in any order, or be read from the journal. An example that is already misclassified is not
-attacked, unless its image is kept, to be shown to other models.
+attacked, unless its image is kept, to be shown to other models; pyautoattack's attacks leave it as it is even then.
 """
 
 import contextlib

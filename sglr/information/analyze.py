@@ -106,7 +106,7 @@ def _introduce(run: AnalyzedRun) -> None:
     elif trained.noisy.any():
         run.notes["noise"] = notes.NOT_DRAWN
     else:
-        run.notes["noise"] = notes.no_noise(config.data.noise.kind)
+        run.notes["noise"] = notes.no_noise(run.noise_kind)
     run.tables["memorization"] = memorization.curves(trained.history, run.noise_entropy)
 
 
@@ -120,6 +120,9 @@ def _labels(run: AnalyzedRun) -> Findings:
     findings.mean("refined/corrupted", corrupted)
     findings.mean("refined/brier", calibration.brier(trained.refined, trained.true))
     findings.ece("refined/ece", trained.refined, trained.true, bins)
+    last = next(one for one in run.checkpoints if one.name == "last")
+    for row in calibration.reliability_table(trained.refined, trained.true, bins):
+        run.add("calibration", last, input="refined", scaled=0, **row)
     with np.errstate(divide="ignore"):
         surprise = calibration.nll(np.log(trained.refined), trained.true)
     if np.isfinite(surprise).all():

@@ -44,8 +44,8 @@ class Checkpoint:
 @dataclass(frozen=True)
 class AnalyzedRun:
     """train_index: int64 (m,), the training examples looked at one by one, drawn with ``analyze.seed``; test_index: the
-    first so many test examples; noise_entropy: H(given | true) of the draw per training example, noise_information:
-    I(given; true) of its channel, both None without one."""
+    first so many test examples; noise_kind: that of the data; noise_entropy: H(given | true) of the draw per training
+    example, noise_information: I(given; true) of its channel, both None where no noise was injected."""
 
     config: Config
     method: str
@@ -56,6 +56,7 @@ class AnalyzedRun:
     checkpoints: tuple[Checkpoint, ...]
     train_index: Integers
     test_index: Tensor
+    noise_kind: str
     noise_entropy: float | None
     noise_information: float | None
     tables: dict[str, Rows] = field(default_factory=dict)
@@ -111,6 +112,7 @@ def open_run(
         checkpoints=_checkpoints(config, trained, folder, method, seed, warmup),
         train_index=drawn[: _at_most(config, len(train))],
         test_index=torch.arange(_at_most(config, len(test)), device=test.given.device),
+        noise_kind=noise["kind"],
         noise_entropy=entropy,
         noise_information=information,
     )  # fmt: skip

@@ -35,6 +35,10 @@ OVER_EPOCHS = {
     ),
 }  # fmt: skip
 INPUTS = ("natural", "adversarial")
+_RELIABILITY = {
+    "natural": "Reliability, natural, last model", "adversarial": "Reliability, adversarial, last model",
+    "refined": "Reliability, refined labels, last epoch",
+}  # fmt: skip
 Points = dict[str, list[tuple[int, float]]]
 
 
@@ -44,7 +48,7 @@ def draw_analyses(study: Study) -> dict[str, list[Plot]]:
     for name, (group, table, quantity, title, unit) in OVER_EPOCHS.items():
         drawn = _every_epoch if table == "memorization" else _every_checkpoint
         groups.setdefault(group, []).extend(drawn(study, name, quantity, title, unit))
-    groups["calibration"] = [plot for kind in INPUTS for plot in _reliability(study, kind)]
+    groups["calibration"] = [plot for kind in _RELIABILITY for plot in _reliability(study, kind)]
     groups["sharpness"] += [plot for kind in INPUTS for plot in _landscape(study, kind)]
     return groups
 
@@ -126,7 +130,8 @@ def _path(method: str, line: Curve, unit: str) -> str:
 
 
 def _reliability(study: Study, kind: str) -> list[Plot]:
-    """Accuracy against confidence of the last model, seeds pooled, before and after temperature scaling."""
+    """Accuracy against confidence, seeds pooled: of the last model, before and after temperature scaling, or of the
+    refined labels after the last epoch against the true ones."""
     found = {}
     for position, method in enumerate(study.methods):
         for scaled in (0, 1):
@@ -135,7 +140,7 @@ def _reliability(study: Study, kind: str) -> list[Plot]:
                 found[method, scaled] = (position, points)
     if not found:
         return []
-    title = f"Reliability, {kind}, last model"
+    title = _RELIABILITY[kind]
     with canvas(title) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GRID, label="calibrated")
         for (method, scaled), (position, points) in found.items():

@@ -137,7 +137,8 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
         ),
         PageSection(
             "calibration", "Calibration",
-            text=["Above the diagonal a model is right more often than it is confident, below it less often."],
+            text=["Above the diagonal a model is right more often than it is confident, below it less often. Refined"
+                  " labels are held against the true ones; labels that nothing refines are a point at confidence 1."],
             plots=plots["calibration"], tables=_some(tables, "calibration"),
         ),
         PageSection(

@@ -121,6 +121,11 @@ def test_calibration_table_accounts_for_the_reported_error(made):
             assert sum(row["count"] for row in chosen) == 60
             error = sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in chosen if row["count"]) / 60
             assert result[checkpoint][f"{kind}/ece"] == pytest.approx(error, abs=1e-12)
+    refined = [row for row in result["tables"]["calibration"] if row["input"] == "refined" and row["count"]]
+    assert {(row["checkpoint"], row["scaled"]) for row in refined} == {("last", 0)}
+    assert sum(row["count"] for row in refined) == 80
+    error = sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in refined) / 80
+    assert result["run"]["refined/ece"] == pytest.approx(error, abs=1e-12)
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "last"])

@@ -68,6 +68,16 @@ def test_reliability_pools_the_seeds_by_their_counts(make):
     assert "mean confidence minus accuracy -0.04" in image.description
 
 
+def test_reliability_of_refined_labels_is_drawn_beside(make):
+    config, folder = make()
+    row = {"checkpoint": "last", "epoch": 5, "scaled": 0, "bin": 14, "count": 30, "confidence": 0.9, "accuracy": 0.5}
+    for seed in (0, 1):
+        table(folder / f"analyze/at-{seed}/calibration.csv", row | {"input": "natural"}, row | {"input": "refined"})
+    natural, refined = drawn(read(config, folder))
+    assert (natural.name, refined.name) == ("reliability-natural", "reliability-refined")
+    assert refined.title == "Reliability, refined labels, last epoch"
+
+
 def test_analyses_that_were_left_out_are_not_drawn(make):
     config, folder = make()
     for name in ("landscape", "calibration", "memorization", "quantities"):

@@ -53,7 +53,7 @@ def test_two_clones_with_one_cache_folder(versioned, tmp_path, warm):
     second.change(lambda params: params["methods"]["sglr"]["labels"].update(alpha=0.5))
     first.change(lambda params: params["methods"]["sglr"]["labels"].update(alpha=0.5))
     assert "train@sglr-0" in second.repro().ran
-    assert first.repro().ran == []
+    assert first.repro().ran == ["check"]  # its output persists, for which DVC keeps no run cache
     assert second.lock() == first.lock()
 
 
