@@ -55,6 +55,16 @@ def test_an_attack_tells_its_passes(options, classes):
     assert model.backwards / N == pytest.approx(backwards, rel=0.05, abs=3)
 
 
+def test_targeted_attacks_have_as_many_targets_as_there_are_other_classes():
+    """Nine at most; so a third of the targeted passes where there are four classes."""
+    few, ten, hundred = (REGISTRY.options("autoattack").passes(classes)[0] for classes in (4, 10, 100))
+    own = REGISTRY.options("autoattack", version="plus")
+    assert ten == hundred
+    # APGD-T: 100 passes a target, FAB-T: 200.
+    assert ten - few == (9 - 3) * (100 + 2 * 100)
+    assert own.passes(10)[0] > ten
+
+
 def test_every_attack_tells_them_and_one_of_ones_own_need_not():
     assert all(REGISTRY.options(name).passes(10) for name in REGISTRY.names())
     assert AttackOptions(name="own").passes(10) is None

@@ -348,6 +348,39 @@ def test_an_attack_that_leaves_its_ball_does_not_count():
         correct_under(model, x, torch.arange(4), lambda *_, seed: x, **options)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_one_logit_that_is_not_finite_is_no_outcome(value):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 10))
+    model[1].bias.data[3] = value
+    with pytest.raises(LogitsError, match="of 4 of 4 images are NaN or infinite"):
+        correct_under(model, torch.rand(4, 1, 4, 4), torch.arange(4), lambda _, x, y, seed: x, seed=0, batch_size=4)
+
+
+class Blind(nn.Module):
+    """Its logits have gradients, and none of them at the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([1.0, 0.0], dtype=torch.float64))
+
+    def forward(self, x):
+        return self.logits.expand(len(x), 2)
+
+
+@pytest.mark.parametrize("name", ["pgd", "fgsm", "apgd"])
+def test_a_model_that_does_not_look_is_attacked_in_vain(name):
+    x = images(2)
+    x_adv = ATTACKS[name](Blind(), x, torch.zeros(2, dtype=torch.long), threat=Linf(0.1))
+    assert x_adv.shape == x.shape
+    assert bool(x_adv.isfinite().all())
+
+
+@pytest.mark.parametrize("name", ["pgd", "fgsm", "apgd", "square", "autoattack"])
+def test_of_no_images_there_is_nothing_to_attack(name):
+    x = images(2)[:0].float()
+    assert ATTACKS[name](Linear().float(), x, torch.zeros(0, dtype=torch.long), threat=Linf(0.1)).shape == x.shape
+
+
 @pytest.mark.parametrize("wrong", [lambda x: x[:, :, 1:], lambda x: x.float()])
 def test_an_attack_that_returns_other_images_does_not_count(wrong):
     x, y = images(2), torch.zeros(2, dtype=torch.long)

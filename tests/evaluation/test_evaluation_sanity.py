@@ -142,6 +142,18 @@ def test_a_shattered_gradient_finds_little_more_than_noise(trained):
     assert any(sign.startswith("random noise breaks") for sign in sanity(inputs))
 
 
+def test_what_is_wrong_without_noise_is_not_broken_by_it(trained):
+    """Two thirds of the labels are no prediction of the model, which is otherwise sound."""
+    networks, test = trained
+    model, x = networks[0], test.images(slice(0, N))
+    predicted = model(x).argmax(1)
+    inputs = SanityInputs(
+        model, x, torch.where(torch.arange(N) % 3 == 0, predicted, (predicted + 1) % 10),
+        ball=lambda radius: build("linf", radius), eps=EPS, steps=20, seed=0, chunk=N, journal=Journal(None),
+    )  # fmt: skip
+    assert not [sign for sign in sanity(inputs) if sign.startswith("random noise breaks")]
+
+
 def test_a_journal_changes_no_sign(trained, tmp_path):
     networks, test = trained
     model = broken(networks[0], "quantised")

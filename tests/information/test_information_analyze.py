@@ -13,7 +13,8 @@ from scipy.stats import norm
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
-from sglr import data, models
+from sglr import data, models, threat
+from sglr.attacks import pgd
 from sglr.config import Config, parse
 from sglr.config.reader import validate
 from sglr.data import Split
@@ -109,6 +110,25 @@ def test_numbers_on_test_images_against_an_independent_computation(made):
     assert found["natural/brier"] == pytest.approx(((probs - np.eye(10)[y]) ** 2).sum(1).mean(), abs=1e-6)
     assert found["adversarial/nll"] > found["natural/nll"]
     assert result["best"]["natural/nll"] != found["natural/nll"]
+
+
+def test_the_attack_starts_where_it_is_told_to(made):
+    """Without a random start it is the plain ascent from the image."""
+    config, prepared, folder, _ = made
+    model, test = models.load_model(folder / "last").eval(), prepared.test()
+    index = torch.arange(6)
+    seen = []
+    for random_start in (True, False):
+        attack = config.analyze.attack.model_copy(update={"random_start": random_start})
+        chosen = config.model_copy(update={"analyze": config.analyze.model_copy(update={"attack": attack})})
+        found = activations.observe(model, test, index, test.true[index], chosen, purpose="analyze test", keep=6)
+        seen.append(found["adversarial"].images)
+    ball = threat.of(config.threat)
+    plain = pgd(
+        model, test.images(index), test.true[index], threat=ball, steps=2, step_size=12.75 / 255, random_start=False
+    )
+    assert torch.equal(seen[1], plain)
+    assert not torch.equal(seen[0], plain)
 
 
 def test_calibration_table_accounts_for_the_reported_error(made):

@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sglr import config, data, files, training
+from sglr.attacks import correct_under
+from sglr.attacks.pgd import PgdOptions
 from sglr.config.reader import validate
 from sglr.config.sections import ConstantSchedule, CosineSchedule, LinearSchedule, StepSchedule
 from sglr.data import Split, batches, order
 from sglr.labels import LabelPolicy
+from sglr.random import derive
 from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, history, loop
 from sglr.training import step as training_step
 from sglr.training.history import describe
@@ -204,6 +207,9 @@ def test_the_trace_follows_noisy_and_clean_examples(params):
     assert len(index) == 64
     assert int(many.noisy[index].sum()) == 32
     assert index.tolist() == sorted(set(index.tolist()))
+    few = Split(torch.zeros(400, 1, 4, 4), torch.zeros(400, dtype=torch.long), (torch.arange(400) < 5).long())
+    index = fit(plan(params, AT, epochs=1, batch_size=100), net(), few).trace["index"]
+    assert (len(index), int(few.noisy[index].sum())) == (64, 5)
 
 
 def test_kept_epochs_come_back_from_a_resumed_training(params, tmp_path):
@@ -216,6 +222,50 @@ def test_kept_epochs_come_back_from_a_resumed_training(params, tmp_path):
     again = fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path))
     assert equal(again.kept, whole.kept)
     assert equal(again.labels, whole.labels)
+
+
+def test_a_training_goes_on_inside_an_epoch_that_it_is_to_keep(params, tmp_path):
+    chosen = plan(params, SGLR, keep_epochs=[2])
+    calls = iter(range(1, 100))
+    with pytest.raises(Interrupted, match="stopped in epoch 2"):
+        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 5)
+    assert list(fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path)).kept) == [2]
+
+
+def test_of_an_epoch_the_average_is_kept_that_is_evaluated(params):
+    method = AT | {"weights": {"name": "ema", "decay": 0.9}}
+    trained = fit(plan(params, method, keep_epochs=[3]), net(), *splits())
+    assert equal(trained.kept[3], trained.last)
+    live = fit(plan(params, AT, keep_epochs=[3]), net(), *splits())
+    assert not equal(trained.kept[3], live.kept[3])
+
+
+def test_what_training_leaves_is_no_part_of_the_model(params):
+    model = net()
+    trained = fit(plan(params, AT, keep_epochs=[3]), model, *splits())
+    before = copy.deepcopy((trained.last, trained.best, trained.kept))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1)
+    assert all(map(equal, before, (trained.last, trained.best, trained.kept)))
+
+
+def test_the_attack_on_validation_images_steps_as_training_does(params):
+    """From the same random start: very short steps are all but none, a quarter of a large radius breaks more."""
+    params["threat"]["eps_255"] = 100
+    shares = []
+    for step_size in (1e-6, None):
+        params["train"]["attack"]["step_size_255"] = step_size
+        chosen, model, (train, validation) = plan(params, AT), net(), splits()
+        (*_, row) = fit(chosen, model, train, validation).history
+        attack = PgdOptions(name="pgd", steps=2, step_size_255=step_size).build(chosen.threat)
+        seed = derive(chosen.seed, "selection")
+        correct = correct_under(
+            model.eval(), validation.x, validation.true, attack, seed=seed, batch_size=len(validation)
+        )
+        shares.append(row["val/pgd"])
+        assert row["val/pgd"] == pytest.approx(correct.float().mean().item())
+    assert shares[0] > shares[1]
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "cannot be read"), (b"cut", "is damaged")])
@@ -257,6 +307,9 @@ def test_a_loss_that_is_not_finite_is_placed_and_never_saved(params, tmp_path):
     with pytest.raises(TrainingError, match=r"not finite from epoch 1, batch 2 of 3 on\. Likely .*0\.1.*bad values"):
         fit(plan(params, AT), net(), train, validation, snapshots=Snapshots(tmp_path, 0))
     assert [path.name for path in tmp_path.iterdir()] == ["snapshot-000001-00000001"]
+    train.x[order(24, seed=1, epoch=1)[0]] = float("nan")
+    with pytest.raises(TrainingError, match=r"not finite from epoch 1, batch 1 of 3 on"):
+        fit(plan(params, AT), net(), train, validation)
     diverging = plan(params, AT, optimizer={"lr": 1e38, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0})
     with pytest.raises(TrainingError, match=r"not finite from epoch 1, batch [23] of 3 on\. Likely causes: .*1e\+38"):
         fit(diverging, net(), *splits())
@@ -341,6 +394,20 @@ def test_what_a_resumed_training_says(params, tmp_path):
     assert said.at == [(2, 3)], "two of three steps were done"
     assert rows == trained.history, "the epochs from before are told again"
     assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_a_snapshot_that_cannot_be_read_is_not_taken_for_a_damaged_one(params, tmp_path, monkeypatch):
+    """A disk that does not answer is no reason to remove it."""
+    snapshots = Snapshots(tmp_path)
+    snapshots.save({"progress": {}}, 1, 1)
+
+    def unreadable(path):
+        raise files.FileError(f"cannot read {path}")
+
+    monkeypatch.setattr(files, "load_state", unreadable)
+    with pytest.raises(files.FileError, match="cannot read"):
+        snapshots.load()
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_damaged_snapshot_is_passed_over(params, tmp_path):
