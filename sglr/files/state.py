@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def require_storable(state: Any) -> None:
     """TypeError for what ``save_state`` cannot write, or ``load_state`` would give back as something else."""
     import torch
 
-    if isinstance(state, dict):
+    if type(state) in (dict, OrderedDict):
         for key, value in state.items():
             if not (key is None or isinstance(key, bool | int | float | str)):
                 raise TypeError(f"cannot store a key {key!r} in a state file, a {type(key).__name__}")

@@ -14,7 +14,7 @@ from sglr.attacks.accuracy import LogitsError
 from sglr.data import Split, batches, order
 from sglr.models.checkpoint import unwrap
 from sglr.models.precision import float32_by_default, full_precision
-from sglr.random import torch_stream
+from sglr.random import derive, torch_stream
 from sglr.training.distributed import ALONE, Team
 from sglr.training.errors import Interrupted, TrainingError
 from sglr.training.history import measure, traced_examples
@@ -123,6 +123,7 @@ class _Loop:
         classes = self._count_classes(model)
         self.learner = Learner.build(plan, model, train.given, classes, team)
         self.restoration = Restoration(self.learner, plan, train.given, classes)
+        self.restoration.require_storable()
         self.progress = Progress()
         self.kept: dict[int, dict[str, Any]] = {}
         self.all = torch.arange(len(train), device=train.given.device)
@@ -204,7 +205,7 @@ class _Loop:
             learner.weights.after_epoch(learner.model, epoch, self._images)
         if self.snapshots:
             self.restoration.require(epoch)
-        evaluated, refined = self._evaluated(), learner.labels.refined(epoch, self.all)
+        evaluated, refined = self._evaluated(), self._refined(epoch)
         try:
             with monitoring(plan.precision, self.train.given.device):
                 row |= measure(plan, evaluated, refined, self.train, self.validation, epoch, attacked, self.team)
@@ -231,6 +232,11 @@ class _Loop:
             )
         return found
 
+    def _refined(self, epoch: int) -> Tensor:
+        """The refined labels (n, C) after an epoch, whatever was drawn before."""
+        torch.manual_seed(derive(self.plan.seed, "refined", epoch))
+        return self.learner.labels.refined(epoch, self.all)
+
     def _images(self) -> Iterator[Tensor]:
         # A team's batch norm takes its statistics from the shares of all.
         parts = batches(len(self.train), self.plan.batch_size)
@@ -255,6 +261,7 @@ class _Loop:
         stop, due = self.team.any(self.should_stop(), due)
         if self.snapshots and (stop or due):
             self._check_finite()
+            self.restoration.require_storable()
             if self.team.leads:
                 self.snapshots.save(capture(self.learner, self.progress), self.progress.epoch, self.progress.step)
         if stop:
@@ -279,7 +286,7 @@ class _Loop:
         labels = {"last": copied(learner.labels.state_dict())} | {str(epoch): kept[epoch]["labels"] for epoch in kept}
         if progress.best is not None:
             labels["best"] = progress.best_labels
-        refined = learner.labels.refined(progress.epoch - 1, self.all).cpu()
+        refined = self._refined(progress.epoch - 1).cpu()
         return TrainingResult(
             last=copied(self._evaluated().state_dict()),
             best=progress.best,

@@ -1,73 +1,117 @@
 """Whether the policies come back from what is kept of them: where they do not, a resumed training is another one."""
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sglr import files
 from sglr.labels import LabelPolicy
 from sglr.training.errors import TrainingError
 from sglr.training.plan import Plan
 from sglr.training.state import copied
-from sglr.training.step import Learner
+from sglr.training.step import Learner, label_policy, weight_policy
 from sglr.weights import WeightPolicy
 
 # Examples whose targets are compared at once.
-_AT_ONCE = 8192
+_AT_ONCE = 65_536
 
 
 class Restoration:
-    """Looks, at the end of an epoch, at whether the label and the weight policy are restored by their ``state_dict``.
+    """Looks, after an epoch, at whether the label and the weight policy are restored by their ``state_dict``.
 
-    Each is looked at until it answers otherwise than one that was just built: from then on there is something to
-    restore, and it was.
+    New ones are given the state, asked the same questions as copies of those at work, and have to answer the same. The
+    training itself stays as it was: nothing is asked of its own policies, and its random numbers go on.
     """
 
     def __init__(self, learner: Learner, plan: Plan, given: Tensor, classes: int) -> None:
+        self._learner, self._plan, self._given, self._classes = learner, plan, given, classes
+
+    def require_storable(self) -> None:
         """TrainingError where the state of a policy could not be kept."""
-        for name, policy in (("label", learner.labels), ("weight", learner.weights)):
+        for kind, policy in (("label", self._learner.labels), ("weight", self._learner.weights)):
             try:
                 files.require_storable(policy.state_dict())
             except TypeError as error:
                 raise TrainingError(
-                    f"the state_dict of the {name} policy, {type(policy).__name__}: {error}. It may hold tensors,"
+                    f"the state_dict of the {kind} policy, {type(policy).__name__}: {error}. It may hold tensors,"
                     " numbers, texts and None, in dicts, lists and tuples"
                 ) from error
-        self._learner, self._plan, self._given, self._classes = learner, plan, given, classes
-        self._proved: set[str] = set()
 
     @torch.no_grad()
     def require(self, epoch: int) -> None:
         """TrainingError where a policy answers otherwise once it is restored."""
-        if "label" not in self._proved and self._labels_differ(epoch):
-            self._proved.add("label")
-        if "weight" not in self._proved and self._weights_differ():
-            self._proved.add("weight")
+        self.require_storable()
+        with torch.random.fork_rng([self._given.device] if self._given.is_cuda else []):
+            self._require_labels(epoch)
+            self._require_weights(epoch)
 
-    def _labels_differ(self, epoch: int) -> bool:
-        """Whether the label policy answers otherwise than a new one."""
-        policy, method = self._learner.labels, self._plan.method
-        fresh = method.labels.build(self._given, self._classes, self._plan.epochs)
-        if _agree(policy, fresh, epoch, self._given):
-            return False
+    def _require_labels(self, epoch: int) -> None:
+        policy = _copy(self._learner.labels)
+        if policy is None:
+            return
+        fresh = label_policy(self._plan, self._given, self._classes)
         _load(fresh, policy)
-        if not _agree(policy, fresh, epoch, self._given):
-            raise _not_restored("label", policy, "its targets, refined labels, penalties or weights of examples")
-        return True
+        for index in torch.arange(len(self._given), device=self._given.device).split(_AT_ONCE):
+            answers = (_seeded(epoch, lambda: _answers(one, epoch, index)) for one in (policy, fresh))  # noqa: B023
+            for name, now, restored in zip(_ANSWERS, *answers, strict=True):
+                if not _same(now, restored):
+                    raise _not_restored("label", policy, name)
 
-    def _weights_differ(self) -> bool:
-        """Whether what the weight policy gives to evaluate is another than a new one gives."""
-        policy, model = self._learner.weights, self._learner.model
-        if policy.evaluated(model) is model:
-            return False
-        fresh = self._plan.method.weights.build(model)
-        if _equal(policy.evaluated(model), fresh.evaluated(model)):
-            return False
+    def _require_weights(self, epoch: int) -> None:
+        if type(self._learner.weights).evaluated is WeightPolicy.evaluated:
+            return  # the model itself
+        pair = _copy((self._learner.weights, self._learner.model))
+        if pair is None:
+            return
+        policy, model = pair
+        fresh = weight_policy(self._plan, copy.deepcopy(model))
         _load(fresh, policy)
-        if not _equal(policy.evaluated(model), fresh.evaluated(model)):
-            raise _not_restored("weight", policy, "the weights it gives to evaluate")
-        return True
+        now, restored = (_seeded(epoch, lambda: one.evaluated(model).state_dict()) for one in (policy, fresh))  # noqa: B023
+        if now.keys() != restored.keys() or not all(_same(now[name], restored[name], within=0) for name in now):
+            raise _not_restored("weight", policy, "weights to evaluate")
+
+
+_ANSWERS = ("targets", "refined labels", "weights of examples", "penalty")
+
+
+def _answers(policy: LabelPolicy, epoch: int, index: Tensor) -> list[Tensor | None]:
+    """What a policy says of these examples; None where it says nothing of so many, or only in a step."""
+    targets = policy.targets(epoch, index)
+
+    def penalised() -> Tensor | None:
+        penalty = policy.penalty(epoch, index)
+        return None if penalty is None else penalty(targets.float())  # any logits
+
+    return [
+        targets, policy.refined(epoch, index), *(_of_each(ask, len(index)) for ask in (
+            lambda: policy.example_weights(epoch, index), penalised,
+        )),
+    ]  # fmt: skip
+
+
+def _of_each(ask: Callable[[], Tensor | None], n: int) -> Tensor | None:
+    """The answer, one number for each of n examples; None for any other: it is about the batch of a step."""
+    try:
+        found = ask()
+    except Exception:  # whatever a policy does that was shown no batch before
+        return None
+    return found if isinstance(found, Tensor) and found.shape[:1] == (n,) else None
+
+
+def _seeded(epoch: int, ask: Callable[[], Any]) -> Any:
+    torch.manual_seed(epoch)
+    return ask()
+
+
+def _copy(policies: Any) -> Any:
+    """A deep copy; None where there can be none, and nothing is looked at."""
+    try:
+        return copy.deepcopy(policies)
+    except Exception:  # whatever they hold
+        return None
 
 
 def _load(fresh: LabelPolicy | WeightPolicy, policy: LabelPolicy | WeightPolicy) -> None:
@@ -78,39 +122,16 @@ def _load(fresh: LabelPolicy | WeightPolicy, policy: LabelPolicy | WeightPolicy)
 
 def _not_restored(kind: str, policy: Any, what: str) -> TrainingError:
     return TrainingError(
-        f"the state_dict of the {kind} policy, {type(policy).__name__}, does not restore {what}: a training that is"
-        " resumed would be another method. state_dict must hold all that steps change, and load_state_dict put it back"
+        f"the state_dict of the {kind} policy, {type(policy).__name__}, does not restore its {what}: a training that"
+        " is resumed would be another method. state_dict must hold all that steps change, and load_state_dict put it"
+        " back"
     )
-
-
-def _agree(one: LabelPolicy, other: LabelPolicy, epoch: int, given: Tensor) -> bool:
-    """Whether two label policies answer the same of all examples, drawing the same random numbers."""
-    devices = [given.device] if given.device.type == "cuda" else []
-    for index in torch.arange(len(given), device=given.device).split(_AT_ONCE):
-        answers = []
-        for policy in (one, other):
-            with torch.random.fork_rng(devices):
-                torch.manual_seed(epoch)
-                answers.append(_answers(policy, epoch, index))
-        if not all(map(_same, *answers)):
-            return False
-    return True
-
-
-def _answers(policy: LabelPolicy, epoch: int, index: Tensor) -> list[Tensor | None]:
-    targets = policy.targets(epoch, index)
-    penalty = policy.penalty(epoch, index)
-    penalised = None if penalty is None else penalty(targets.float())  # any logits
-    return [targets, policy.refined(epoch, index), policy.example_weights(epoch, index), penalised]
 
 
 def _same(one: Tensor | None, other: Tensor | None, within: float = 1e-6) -> bool:
     if one is None or other is None:
         return one is other
     # NaN is another one's error to name.
-    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=within, equal_nan=True)
-
-
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    ours, theirs = one.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(_same(value, theirs[name], within=0) for name, value in ours.items())
+    return one.shape == other.shape and torch.allclose(
+        one.double(), other.double(), rtol=0, atol=within, equal_nan=True
+    )

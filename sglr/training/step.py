@@ -4,7 +4,7 @@ Nothing in it waits for the device, but for torch's batch norm where several GPU
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -98,11 +98,31 @@ class Learner:
             networks=networks,
             optimizer=optimizer,
             objective=method.objective.build(),
-            labels=method.labels.build(given, classes, plan.epochs),
-            weights=method.weights.build(model),
+            labels=label_policy(plan, given, classes),
+            weights=weight_policy(plan, model),
             team=team,
             release=release,
         )
+
+
+def label_policy(plan: Plan, given: Tensor, classes: int) -> LabelPolicy:
+    """The plan's label policy as it begins, for given labels (n,) on their device; the plan decides what it draws."""
+    with _drawn(plan, given.device):
+        return plan.method.labels.build(given, classes, plan.epochs)
+
+
+def weight_policy(plan: Plan, model: nn.Module) -> WeightPolicy:
+    """The plan's weight policy as it begins, for a model on its device; the plan decides what it draws."""
+    with _drawn(plan, next((weight.device for weight in model.parameters()), torch.device("cpu"))):
+        return plan.method.weights.build(model)
+
+
+@contextlib.contextmanager
+def _drawn(plan: Plan, device: torch.device) -> Iterator[None]:
+    """In the block torch's random numbers are the plan's own for its policies."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(plan.seed, "policies"))
+        yield
 
 
 def take(

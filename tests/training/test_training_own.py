@@ -1,11 +1,12 @@
 """Components of one's own, written as people write them: random forwards, tensors put in place of others, wrappers."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
-from by_hand import Net
-from tiny_training import assert_resumes, assert_same, net, plan, splits
+from by_hand import C, Net
+from tiny_training import assert_resumes, assert_same, equal, net, plan, splits
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim.swa_utils import AveragedModel
@@ -193,29 +194,181 @@ class Restarted(Table):
         return {"table": torch.ones(1)}
 
 
+class Late(Kept):
+    """Of its two memories the second, which counts from the third epoch on, is forgotten."""
+
+    def __init__(self, targets):
+        super().__init__(targets)
+        self.seen = torch.zeros(len(targets))
+
+    def update(self, step):
+        self.seen[step.index] += step.outputs.main.softmax(1).amax(1)
+        return super().update(step)
+
+    def example_weights(self, epoch, index):
+        return None if epoch < 3 else self.seen[index] / self.seen[index].mean()
+
+
+class Converted(Kept):
+    """Its table is NumPy's from the first step on."""
+
+    def update(self, step):
+        self.numpy = self._targets.numpy()
+        return super().update(step)
+
+    def state_dict(self):
+        return {"table": getattr(self, "numpy", self._targets)}
+
+
+class Drawing(FixedLabels):
+    """Targets that draw from a generator of their own, which is kept."""
+
+    def __init__(self, targets):
+        super().__init__(targets)
+        self.generator = torch.Generator().manual_seed(3)
+
+    def targets(self, epoch, index):
+        noise = torch.rand(len(index), C, generator=self.generator)
+        return 0.9 * super().targets(epoch, index) + 0.1 * noise / noise.sum(1, keepdim=True)
+
+    def state_dict(self):
+        return {"drawn": self.generator.get_state()}
+
+    def load_state_dict(self, state):
+        self.generator.set_state(state["drawn"])
+
+
+class Jittered(FixedLabels):
+    """Targets that draw from torch's own generator."""
+
+    def targets(self, epoch, index):
+        return (super().targets(epoch, index) + 0.1 * torch.rand(len(index), C)).softmax(1)
+
+
+class Learned(FixedLabels):
+    """A network of its own, drawn when it is built."""
+
+    def __init__(self, targets):
+        super().__init__(targets)
+        self.network = nn.Linear(C, C)
+
+    def targets(self, epoch, index):
+        return self.network(super().targets(epoch, index)).detach().softmax(1)
+
+    def state_dict(self):
+        return self.network.state_dict()
+
+    def load_state_dict(self, state):
+        self.network.load_state_dict(state)
+
+
+class OfTheBatch(FixedLabels):
+    """Weights of the examples of a step, and a penalty prepared before its attack: nobody else can ask for them."""
+
+    def before_attack(self, epoch, index, natural):
+        self.natural = natural("eval").softmax(1)
+
+    def penalty(self, epoch, index):
+        return lambda logits: (logits.softmax(1) - self.natural).square().sum(1)
+
+    def update(self, step):
+        confidence = step.outputs.main.softmax(1).amax(1)
+        self.confidence = confidence / confidence.mean()
+        return super().update(step)
+
+    def example_weights(self, epoch, index):
+        return self.confidence
+
+
+class Widened(Kept):
+    """Its table becomes double."""
+
+    def update(self, step):
+        self._targets = self._targets.double()
+        self._targets[step.index] = 0.5 * self._targets[step.index] + 0.5 * step.outputs.main.double().softmax(1)
+        return self._targets[step.index].float()
+
+    def load_state_dict(self, state):
+        self._targets = state["table"]
+
+
 def labelled(kind, monkeypatch):
     monkeypatch.setattr(HardOptions, "build", lambda self, given, classes, epochs: kind(
         nn.functional.one_hot(given, classes).float()))  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "epoch"), [(Table, 1), (Rounded, 1), (Pulled, 1), (Restarted, 1), (Weighed, 2)])
+@pytest.mark.parametrize(
+    ("kind", "epoch"), [(Table, 1), (Rounded, 1), (Pulled, 1), (Restarted, 1), (Weighed, 2), (Late, 3)]
+)
 def test_labels_that_would_not_come_back_are_refused_once_they_have_changed(params, monkeypatch, tmp_path, kind, epoch):
     labelled(kind, monkeypatch)
     rows = []
-    with pytest.raises(TrainingError, match=rf"^the state_dict of the label policy, {kind.__name__}, does not restore"):
+    with pytest.raises(
+        TrainingError, match=rf"^the state_dict of the label policy, {kind.__name__}, does not restore its "
+    ):
         fit(plan(params, AT), net(), *splits(), snapshots=Snapshots(tmp_path), on_epoch=rows.append)
     assert len(rows) == epoch - 1
     assert len(fit(plan(params, AT), net(), *splits()).history) == 3  # nothing is resumed without snapshots
 
 
-def test_labels_that_come_back_resume(params, monkeypatch, tmp_path):
-    labelled(Kept, monkeypatch)
-    assert_resumes(params, AT, tmp_path)
+@pytest.mark.parametrize("kind", [Kept, Drawing, Jittered, Learned, OfTheBatch, Widened])
+def test_labels_that_come_back_resume(params, monkeypatch, tmp_path, kind):
+    """And whether they would is found without a change of the training."""
+    labelled(kind, monkeypatch)
+    assert_resumes(params, AT, tmp_path / "resumed")
+    torch.manual_seed(3)
+    kept = fit(plan(params, AT), net(), *splits(), snapshots=Snapshots(tmp_path / "kept"))
+    assert_same(kept, fit(plan(params, AT), net(), *splits()))
+
+
+def test_state_that_cannot_be_kept_later_is_named_by_its_policy(params, monkeypatch, tmp_path):
+    labelled(Converted, monkeypatch)
+    with pytest.raises(TrainingError, match=r"state_dict of the label policy, Converted: cannot store a ndarray"):
+        fit(plan(params, AT), net(), *splits(), snapshots=Snapshots(tmp_path, 0))
+    assert list(tmp_path.glob("snapshot-*")) == []
+
+
+class Sampled(Wrapped):
+    """Around the average a sample is drawn, as SWAG does."""
+
+    def state_dict(self):
+        return dict(self.average.state_dict())
+
+    def load_state_dict(self, state):
+        self.average.load_state_dict(state)
+
+    def evaluated(self, model):
+        sample = copy.deepcopy(self.average)
+        with torch.no_grad():
+            for weight in sample.parameters():
+                weight.add_(0.01 * torch.randn_like(weight))
+        return sample
+
+
+class Watching(Sampled):
+    """It hooks the model that it is built for."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.calls = []
+        model.register_forward_hook(lambda *of: self.calls.append(1))
+
+    def evaluated(self, model):
+        return self.average
+
+
+@pytest.mark.parametrize("kind", [Sampled, Watching])
+def test_looking_at_weights_changes_nothing(params, monkeypatch, tmp_path, kind):
+    monkeypatch.setattr(WrappedOptions, "build", lambda self, model: kind(model))
+    chosen, model = own(params, weights=WrappedOptions(name="own")), net()
+    kept = fit(chosen, model, *splits(), snapshots=Snapshots(tmp_path))
+    assert len(model._forward_hooks) == (kind is Watching)
+    assert equal(kept.last.keys(), net().state_dict().keys())
 
 
 def test_averages_that_would_not_come_back_are_refused(params, monkeypatch, tmp_path):
     chosen = own(params, weights=WrappedOptions(name="own"))
-    with pytest.raises(TrainingError, match=r"^the state_dict of the weight policy, Wrapped, does not restore the wei"):
+    with pytest.raises(TrainingError, match=r"^the state_dict of the weight policy, Wrapped, does not restore its wei"):
         fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path / "forgotten"))
     monkeypatch.setattr(Wrapped, "state_dict", lambda self: dict(self.average.state_dict()), raising=False)
     monkeypatch.setattr(Wrapped, "load_state_dict", lambda self, kept: self.average.load_state_dict(kept))
