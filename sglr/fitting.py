@@ -4,8 +4,9 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 import sglr
 from sglr import files, given, models, processes
 from sglr.attacks.inputs import outside_inference_mode
-from sglr.config import Config, ConfigError, Options
+from sglr.config import Config, ConfigError
 from sglr.config.errors import undeclared
 from sglr.data import Split
 from sglr.fingerprint import fingerprint
 from sglr.given import AnyArray
 from sglr.project import value_of
+from sglr.random import undisturbed
 from sglr.threat import Threat
 from sglr.training import Plan, Snapshots, TrainingResult, fit
 from sglr.training.snapshots import interval
@@ -102,7 +104,7 @@ def train(
         snapshots: Folder in which the state is kept every SGLR_SNAPSHOT_SECONDS (30), until the end: the same call made
             again continues a training that was interrupted. It may hold those of several trainings, which are told
             apart by everything that they depend on: arguments, thread count, versions, the code of this library and of
-            the files in which components of your own are defined.
+            the files in which the classes of your own components are defined.
 
     Raises:
         ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
@@ -197,24 +199,35 @@ class _Training:
         asked = [value_of(self.config.model_dump(mode="json"), key) for key in (*_USED, f"methods.{self.method}")]
         arrays = [part for split in self.splits for part in (split.x, split.given, split.true)]
         method = self.config.methods[self.method]
-        parts = (self.config.model, method.objective, method.labels, method.weights)
-        code = [files.digest(Path(sglr.__file__).parent), *map(_code, parts)]
+        options = (self.config.model, method.objective, method.labels, method.weights)
+        with undisturbed():
+            model = models.initial(self.spec, self.seed)
+            given, classes, epochs = self.splits[0].given, self.spec["num_classes"], self.config.train.epochs
+            parts = (method.objective.build(), method.labels.build(given, classes, epochs), method.weights.build(model))
+        own = sorted(_code(map(type, (*options, *parts, *model.modules()))).items())
+        code = [files.digest(Path(sglr.__file__).parent), own]
         versions = [platform.python_version(), torch.__version__, torch.get_num_threads()]
         return fingerprint(asked, self.seed, self.spec, str(self.device), code, versions, arrays)[:32]
 
 
-def _code(options: Options) -> str:
-    """A digest of the file that defines a component, where it is not this library's."""
-    kind = type(options)
-    if kind.__module__.split(".")[0] == "sglr":
-        return ""
-    source = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    if source is None:
-        raise ValueError(
-            f"snapshots cannot tell {options.name!r}, which is defined in a notebook, from an earlier form of it: put"
-            " it into a file, or leave the snapshots out"
-        )
-    return files.sha256(source)
+def _code(kinds: Iterable[type]) -> dict[str, str]:
+    """Digests of the files that define these classes and their bases, where those are neither installed nor ours."""
+    paths = sysconfig.get_paths()
+    installed = [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    found = {}
+    for kind in {base for asked in kinds for base in asked.__mro__}:
+        package = kind.__module__.split(".")[0]
+        if package in ("sglr", "builtins"):
+            continue
+        source = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        if source is None:
+            raise ValueError(
+                f"snapshots cannot tell {kind.__name__}, which is defined in a notebook, from an earlier form of it:"
+                " put it into a file, or leave the snapshots out"
+            )
+        if not any(Path(source).resolve().is_relative_to(folder) for folder in installed):
+            found[kind.__module__] = files.sha256(source)
+    return found
 
 
 def _fitted(result: TrainingResult, spec: dict[str, Any]) -> Fitted:

@@ -40,9 +40,10 @@ def robustness(
 ) -> Evaluation:
     """Attack any module with a suite of attacks, as the pipeline attacks its models.
 
-    A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32: the model stays as it is. What it
-    only refers to, such as a network in a function's globals, is neither copied nor put into eval mode. Not for several
-    threads of one process at a time: torch's global generators and AutoAttack's warnings are shared.
+    A copy of the model (``copy.deepcopy``) is attacked, in eval mode and float32, or in the types of its own where it
+    converts images to these: the model stays as it is. What it only refers to, such as a network in a function's
+    globals, is neither copied nor put into eval mode. Not for several threads of one process at a time: torch's global
+    generators and AutoAttack's warnings are shared.
 
     Args:
         model: Images (n, C, H, W) in [0, 1] in, logits (n, classes) out.
@@ -93,11 +94,15 @@ def robustness(
     for key, value in changes.items():
         given.put(values, key, value)
     config = given.validated(values, params, changes, _USED, "sglr.robustness", stacklevel=4)
-    attacked = _copy(model).to(device).float().eval()
-    image = test.images(slice(0, 1)).clone()
+    image = test.images(slice(0, 2)).clone()
     untouched = image._version
     with torch.no_grad(), drawn_anew(config.evaluate.seed, device):
-        logits = attacked(image)
+        attacked = _copy(model).to(device).float().eval()
+        try:
+            logits = attacked(image)
+        except RuntimeError:
+            attacked = _copy(model).to(device).eval()  # it converts images to the type of its weights itself
+            logits = attacked(image)
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise ModelError(f"the model gives no logits (n, classes), but {_form(logits)}")
     if image._version != untouched:

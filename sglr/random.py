@@ -4,8 +4,11 @@ A stream is named by (seed, purpose, epoch, step). A resumed run, a run on sever
 therefore see the same numbers.
 """
 
+import contextlib
 import hashlib
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,3 +39,36 @@ def torch_stream(
     generator = torch.Generator(device=device)
     generator.manual_seed(derive(seed, purpose, epoch, step))
     return generator
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[Callable[[], bool]]:
+    """Draws within the block are undone: the global generators of torch, NumPy and Python go on as if it had not been.
+
+    Yields a function that says whether any of them was drawn from, or seeded, so far.
+    """
+    import torch
+
+    on_gpus = torch.cuda.is_initialized()
+
+    def states() -> tuple[Any, ...]:
+        gpus = torch.cuda.get_rng_state_all() if on_gpus else []
+        _, keys, *rest = np.random.get_state()  # noqa: NPY002 (others draw from it)
+        return [torch.get_rng_state(), *gpus], [keys, *rest], random.getstate()
+
+    before = states()
+    try:
+        yield lambda: any(not _equal(*pair) for pair in zip(before, states(), strict=True))
+    finally:
+        (of_torch, *of_gpus), of_numpy, of_python = before
+        torch.set_rng_state(of_torch)
+        if on_gpus:
+            torch.cuda.set_rng_state_all(of_gpus)
+        np.random.set_state(("MT19937", *of_numpy))  # noqa: NPY002
+        random.setstate(of_python)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, list):
+        return all(bool(np.all(np.asarray(a) == np.asarray(b))) for a, b in zip(one, other, strict=True))
+    return bool(one == other)

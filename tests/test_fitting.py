@@ -235,11 +235,20 @@ def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 LABELS = """
+from policies import Policy
+from torch.nn.functional import one_hot
 from sglr.labels.hard import HardOptions
 from sglr.labels.registry import REGISTRY
 
 @REGISTRY.register("tested_elsewhere")
 class Elsewhere(HardOptions):
+    def build(self, given, num_classes, epochs):
+        return Policy(one_hot(given, num_classes).float())
+"""
+POLICY = """
+from sglr.labels.hard import FixedLabels
+
+class Policy(FixedLabels):
     \"\"\"Nothing of its own.\"\"\"
 """
 
@@ -247,6 +256,7 @@ class Elsewhere(HardOptions):
 def test_snapshots_tell_the_code_of_other_components_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "elsewhere.py").write_text(LABELS)
+    (tmp_path / "policies.py").write_text(POLICY)
     importlib.import_module("elsewhere")
     method = {"objective": "at", "labels": "tested_elsewhere", "weights": "none"}
     asked: list[str] = []
@@ -255,12 +265,15 @@ def test_snapshots_tell_the_code_of_other_components_apart(tmp_path: Path, monke
         for change in ("", "# Another.\n"):
             (tmp_path / "elsewhere.py").write_text(LABELS + change)
             sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD, snapshots=tmp_path / "kept")
+        # The policy itself is in another file than its options.
+        (tmp_path / "policies.py").write_text(POLICY + "# Another.\n")
+        sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD, snapshots=tmp_path / "kept")
         torch.set_num_threads(torch.get_num_threads() + 1)
         sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD, snapshots=tmp_path / "kept")
-        assert len(set(asked)) == 3
+        assert len(set(asked)) == 4
         # In a notebook there is no file.
         monkeypatch.delattr(sys.modules["elsewhere"], "__file__")
-        with pytest.raises(ValueError, match="cannot tell 'tested_elsewhere', which is defined in a notebook"):
+        with pytest.raises(ValueError, match="cannot tell Elsewhere, which is defined in a notebook"):
             sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD, snapshots=tmp_path / "kept")
         sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD)
     finally:

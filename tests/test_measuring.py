@@ -45,10 +45,31 @@ class InPlace(Theirs):
         return super().forward(x.div_(2))
 
 
+class Halved(Theirs):
+    """It computes in its own type, whatever images come in."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.to(self.dtype))
+
+
 class Uncopied(Theirs):
     def __init__(self) -> None:
         super().__init__()
         self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_that_converts_images_itself_is_attacked_in_its_own_type(dtype):
+    model = Halved(dtype)
+    found = sglr.robustness(model, X, Y, changes=QUICK)
+    with torch.no_grad():
+        right = model.eval()(torch.tensor(X).float() / 255).argmax(1).numpy() == Y
+    assert found.accuracy("natural") == right.mean()
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)])
@@ -257,7 +278,7 @@ def test_suites_can_be_used_again():
         ({"params": "nowhere.yaml"}, ConfigError, "cannot read nowhere.yaml"),
         ({"x": X / 25}, ValueError, r"x has values from 0 to 10\.2"),
         ({"y": Y[:7]}, ValueError, r"30 images \(x\), 7 labels \(y\)"),
-        ({"model": nn.Flatten(0)}, ModelError, r"no logits \(n, classes\), but a tensor of shape \(64,\)"),
+        ({"model": nn.Flatten(0)}, ModelError, r"no logits \(n, classes\), but a tensor of shape \(128,\)"),
         ({"model": Pair()}, ModelError, r"no logits \(n, classes\), but tuple"),
         ({"y": Y + 1}, ValueError, "there is a label 10, but the model gives 10 logits"),
         ({"model": InPlace()}, ModelError, "the model changes the images it is given in place"),

@@ -133,6 +133,8 @@ def runner(model: nn.Module, x: Tensor, *, threat: Threat, seed: int, **options:
     except ImportError:
         raise ImportError(_MISSING) from None
     norms: dict[type, str] = {Linf: "Linf", L2: "L2"}
+    if type(threat) not in norms:
+        raise TypeError(f"pyautoattack knows the balls Linf and L2, not {type(threat).__name__}")
     model = _OfOneType(model, x.dtype)
     return AutoAttack(model, norm=norms[type(threat)], eps=threat.eps, seed=seed, device=x.device, **options)
 

@@ -12,7 +12,7 @@ from sglr.threat import Threat
 @outside_inference_mode
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat) -> Tensor:
     """One steepest step of length eps on the cross-entropy. Shapes, ranges and ValueError as in ``pgd``."""
-    require_inputs(x, y, threat)
+    require_inputs(x, y, threat, "ce")
     x = x.detach()
     return threat.project(x + threat.step(input_gradient(model, x, y, cross_entropy), threat.eps), x)
 

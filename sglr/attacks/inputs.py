@@ -33,11 +33,11 @@ def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
-def require_inputs(x: Tensor, y: Tensor, threat: Threat, loss: str | Loss = "ce") -> None:
+def require_inputs(x: Tensor, y: Tensor, threat: Threat, loss: str | Loss | None = None) -> None:
     """Check the inputs of an attack; waits for the device.
 
-    x: (N, ...) images in [0, 1]; y: (N,) class numbers, int64, or (N, ...) targets of a custom loss. The cross-entropy
-    takes probabilities (N, C), too. TypeError for anything of another kind, ValueError for other values.
+    x: (N, ...) images in [0, 1]; y: (N,) class numbers, int64; for the loss "ce" also probabilities (N, C), for a
+    custom one (N, ...) targets. TypeError for anything of another kind, ValueError for other values.
     """
     for name, given in (("images", x), ("labels", y)):
         if not isinstance(given, Tensor):
@@ -46,7 +46,8 @@ def require_inputs(x: Tensor, y: Tensor, threat: Threat, loss: str | Loss = "ce"
         raise TypeError(f"threat must be a threat model such as sglr.threat.Linf(8 / 255), found {threat!r}")
     if y.dim() == 1 and y.dtype != torch.int64:
         raise TypeError(f"labels (N,) must be int64 class numbers, found {y.dtype}")
-    if y.dim() != 1 and isinstance(loss, str) and not (loss == "ce" and y.is_floating_point()):
+    takes_targets = callable(loss) or (loss == "ce" and y.is_floating_point())
+    if y.dim() != 1 and not takes_targets:
         raise TypeError(
             f"labels must be class numbers (N,), found {y.dtype} {tuple(y.shape)}: argmax(1) of one-hot ones"
         )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations as _kind
 
+from sglr.random import undisturbed
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -34,8 +36,9 @@ class Folded(nn.Module):
 
     For gradients with respect to images only: nothing in it takes a gradient. Layers that cannot be folded use the
     model's weights and statistics where they lie in memory. After these changed call ``refresh``. A model that torch.fx
-    cannot trace (its operations depend on values), that has hooks of its own, or that computes with tensors which are
-    neither weights nor buffers, is used as it is, in the mode it is in. Python numbers are taken as they are now.
+    cannot trace (its operations depend on values), that has hooks of its own, that draws numbers in its forward, or
+    that computes with tensors which are neither weights nor buffers, is used as it is, in the mode it is in. Python
+    numbers are taken as they are now.
 
     precision: of the folded convolutions, but for the network's first, which sees images, and stays in the model's.
     ``traced`` tells whether it is a copy, and not the model as it is.
@@ -135,15 +138,19 @@ class _Tracer(fx.Tracer):
 
 def _traced(model: nn.Module) -> fx.GraphModule:
     """The graph of a forward; ValueError where it leaves out the model's own hooks (those of layers are traced) or
-    another forward than its class's, or holds other tensors than the model's own, which would not follow."""
+    another forward than its class's, holds other tensors than the model's own, which would not follow, or numbers that
+    are drawn anew in each forward."""
     if _hooked(model):
         raise ValueError("the model has hooks, or a forward of its own")
     before = set(vars(model))
-    try:
-        traced = fx.GraphModule(model, _Tracer().trace(model))
-    finally:
-        for constant in vars(model).keys() - before:  # that tracing left in the model
-            delattr(model, constant)
+    with undisturbed() as drawn:
+        try:
+            traced = fx.GraphModule(model, _Tracer().trace(model))
+        finally:
+            for constant in vars(model).keys() - before:  # that tracing left in the model
+                delattr(model, constant)
+        if drawn():
+            raise ValueError("what it draws in a forward would be drawn once for all")
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     for node in traced.graph.nodes:
         if node.op == "get_attr" and id(operator.attrgetter(str(node.target))(traced)) not in own:

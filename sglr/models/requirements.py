@@ -1,26 +1,44 @@
 """What a network must be, looked at when it is built: before it is trained, not when it is saved or analysed."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
 from sglr.config import ConfigError
 from sglr.models.registry import ModelOptions, Shape
+from sglr.random import undisturbed
 
 # What a saved model's tensors may be.
 DTYPES = {"F32": torch.float32, "I64": torch.int64}
+_RELATIVE = 1e-3
 
 
 def require_classifier(model: nn.Module, options: ModelOptions, num_classes: int, shape: Shape) -> None:
     """ConfigError for a network that could not be saved and loaded again, or is not of the form that analyses need.
 
-    Where it has values, it is tried on two images (C, H, W) of ``shape``; modes and torch's random state stay.
+    Where it has values, others with its weights are built and tried on two images (C, H, W) of ``shape``; the network
+    itself and all random states stay as they are.
     """
     if problem := _unsavable(model):
         raise ConfigError(f"model {options.name!r} could not be saved and loaded again: {problem}")
-    with torch.random.fork_rng(devices=[]):
-        problem = _unusable(model, options, num_classes, shape)
-    if problem:
+    if problem := _form(model):
         raise ConfigError(f"model {options.name!r} is not of the form head(features(normalize(x))): {problem}")
+    if any(weight.is_meta for weight in model.parameters()):
+        return
+
+    def another() -> Any:
+        built = options.build(num_classes, shape)
+        built.load_state_dict(model.state_dict())
+        return built
+
+    with undisturbed(), torch.no_grad():
+        problem = _tried(another, num_classes, shape, normalized=options.normalization is not None)
+    if problem:
+        raise ConfigError(f"model {options.name!r} {problem}")
 
 
 def _unsavable(model: nn.Module) -> str | None:
@@ -29,12 +47,14 @@ def _unsavable(model: nn.Module) -> str | None:
         for name in sorted(module._non_persistent_buffers_set):
             return f"its buffer {f'{path}.{name}'.lstrip('.')} is not persistent"
         # What a layer makes anew from parameters of its name before each forward, as older weight_norm does, is saved.
-        made = {name.rpartition("_")[0] for name in module._parameters}
+        made = {name.rpartition("_")[0] for name, _ in module.named_parameters(recurse=False)}
         for name, value in vars(module).items():
             if isinstance(value, torch.Tensor) and name not in made:
                 return f"its tensor {f'{path}.{name}'.lstrip('.')} is neither a parameter nor a buffer"
     owners: dict[int, str] = {}
-    for name, value in model.state_dict().items():
+    for name, value in model.state_dict(keep_vars=True).items():
+        if isinstance(value, torch.Tensor) and is_lazy(value):
+            return f"{name} has no shape before its first forward"
         if not isinstance(value, torch.Tensor):
             return f"{name} is not a tensor"
         if value.dtype not in DTYPES.values():
@@ -44,41 +64,84 @@ def _unsavable(model: nn.Module) -> str | None:
     return None
 
 
-@torch.no_grad()
-def _unusable(model: nn.Module, options: ModelOptions, num_classes: int, shape: Shape) -> str | None:
-    """Why training, analysis or export could not use this network; None where they could, or it has no values yet."""
-    head, features, normalize = (getattr(model, name, None) for name in ("head", "features", "normalize"))
-    if not isinstance(head, nn.Linear):
+def _form(model: nn.Module) -> str | None:
+    """Which of its parts a network lacks."""
+    if not isinstance(head := getattr(model, "head", None), nn.Linear):
         return f"its head is no torch.nn.Linear but {head!r}"
-    if not callable(features):
+    if not callable(getattr(model, "features", None)):
         return "it has no method features, which gives what goes into its head"
-    if head.weight.is_meta:
-        return None
-    called: list[bool] = []
-    hook = (
-        normalize.register_forward_hook(lambda *of: called.append(True)) if isinstance(normalize, nn.Module) else None
-    )
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        x = torch.linspace(0, 1, 2, device=head.weight.device).view(-1, 1, 1, 1).expand(-1, *shape).contiguous()
-        outputs = []
-        for compute in (model, lambda x: head(features(x))):
-            torch.default_generator.manual_seed(0)  # what it draws, it draws twice
-            outputs.append(compute(x))
-    except Exception as error:  # whatever happens in it
-        return f"on images {shape} it fails: {error}"
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        if hook is not None:
-            hook.remove()
-    logits, composed = outputs
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        return f"its logits of two images of {num_classes} classes are {found}, not {(2, num_classes)}"
-    if composed.shape != logits.shape or not torch.allclose(logits, composed, rtol=1e-3, atol=1e-4, equal_nan=True):
-        return "its logits are others than head(features(x))"
-    if options.normalization is not None and not called:
-        return "it does not call self.normalize, so that model.normalization would have no effect"
     return None
+
+
+def _tried(another: Callable[[], Any], num_classes: int, shape: Shape, *, normalized: bool) -> str | None:
+    """Why training, analysis or export could not use networks of equal weights such as ``another()`` builds."""
+    mode, images = "", torch.rand((2, *shape), generator=torch.Generator().manual_seed(0), device="cpu")
+
+    def logits(network: nn.Module) -> Tensor:
+        x = images.clone()
+        _seed(images.device)
+        found = network(x)
+        if not isinstance(found, Tensor) or found.shape != (2, num_classes):
+            form = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise _TrialError(f"gives {form} for two images{mode}, not logits {(2, num_classes)}")
+        if not torch.equal(x, images):
+            raise _TrialError("changes the images it is given in place: let it compute new ones")
+        return found
+
+    try:
+        one = another().eval()
+        images = images.to(one.head.weight.device)
+        found = logits(one)
+        # Where it draws from a generator of its own, nothing can be compared.
+        if _same(found, logits(one)):
+            if not _same(found, logits(another().eval())):
+                return (
+                    "could not be saved and loaded again: two with equal weights give other logits; what is drawn when"
+                    " it is built belongs in a buffer"
+                )
+            for value in one.head.parameters():  # a head of zeros would agree with everything
+                value.normal_()
+            found = logits(one)
+            _seed(images.device)
+            composed = F.linear(one.features(images.clone()), one.head.weight, one.head.bias)
+            if composed.shape != found.shape or not _same(found, composed):
+                return "is not of the form head(features(x)): its logits are others"
+            if normalized and not _normalizes(one, lambda: logits(one)):
+                return "does not call self.normalize, so that model.normalization has no effect"
+        mode = " in train mode"
+        logits(one.train())
+    except _TrialError as error:
+        return str(error)
+    except Exception as error:  # whatever happens in it
+        return f"fails on images {shape}{mode}: {error}"
+    return None
+
+
+class _TrialError(Exception):
+    """What is wrong with a network, as the end of a sentence about it."""
+
+
+def _seed(device: torch.device) -> None:
+    """Not torch.manual_seed where the GPUs' generators are not needed."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(0)
+    else:
+        torch.manual_seed(0)
+
+
+def _normalizes(network: nn.Module, logits: Callable[[], Tensor]) -> bool:
+    """Whether its normalisation is called, or matters otherwise; it is changed."""
+    layer, called = getattr(network, "normalize", None), []
+    if not isinstance(layer, nn.Module):
+        return False
+    hook = layer.register_forward_hook(lambda *of: called.append(True))
+    before = logits()
+    hook.remove()
+    for value in layer.buffers():
+        value.mul_(1 + torch.rand_like(value))
+    return bool(called) or not _same(before, logits())
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    scale = float(one.abs().max())
+    return torch.allclose(one, other, rtol=_RELATIVE, atol=_RELATIVE * scale, equal_nan=True)

@@ -133,7 +133,7 @@ class _Loop:
     @torch.no_grad()
     def _count_classes(self, model: nn.Module) -> int:
         training = model.training
-        classes = model.eval()(self.train.images(slice(0, 1))).shape[1]
+        classes = model.eval()(self.train.images(slice(0, 2))).shape[1]
         model.train(training)
         return int(classes)
 

@@ -255,6 +255,20 @@ def test_the_cross_entropy_takes_probabilities_and_other_losses_take_classes(att
     torch.testing.assert_close(found, attack(Linear(), x, hard, **given))
     with pytest.raises(TypeError, match=r"labels must be class numbers \(N,\), found torch\.float64 \(4, 2\)"):
         attack(Linear(), x, soft, threat=Linf(0.1), loss="cw")
+    for name in ("square", "autoattack"):
+        with pytest.raises(TypeError, match=r"labels must be class numbers \(N,\), found torch\.float64 \(4, 2\)"):
+            ATTACKS[name](Linear(), x, soft, threat=Linf(0.1))
+
+
+class Slanted(Linf):
+    """A ball that only this project's attacks can use."""
+
+
+@pytest.mark.parametrize("name", ["square", "autoattack"])
+def test_balls_that_pyautoattack_does_not_know_are_named(name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
+    with pytest.raises(TypeError, match="pyautoattack knows the balls Linf and L2, not Slanted"):
+        ATTACKS[name](model, images(2).float(), torch.zeros(2, dtype=torch.long), threat=Slanted(0.1))
 
 
 @pytest.mark.parametrize("attack", [partial(pgd, step_size=0.05), partial(pgd, step_size=0.05, restarts=2), apgd])

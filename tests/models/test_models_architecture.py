@@ -1,5 +1,8 @@
 """Architectures: published sizes, features and head, normalisation, initial weights."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -214,41 +217,175 @@ class Random(Composed):
         return nn.functional.dropout(x.flatten(1), 0.5)
 
 
+class Own(Composed):
+    """It draws from a generator of its own."""
+
+    def features(self, x):
+        return x.flatten(1) + torch.from_numpy(np.random.default_rng().random(64)).float()
+
+
+class Permuted(Composed):
+    """What is drawn when it is built is in no file."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.order = torch.randperm(64).tolist()
+
+    def features(self, x):
+        return x.flatten(1)[:, self.order]
+
+
+class Projected(Permuted):
+    """NumPy draws it."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.order = np.random.permutation(64).tolist()  # noqa: NPY002
+
+
+class Besides(Composed):
+    """What constant images do not show."""
+
+    def forward(self, x):
+        return super().forward(x) + (x - x.mean((2, 3), keepdim=True)).flatten(1)[:, :3]
+
+
+class Scaled(Composed):
+    """What a head of zeros does not show."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x):
+        return 10 * super().forward(x)
+
+
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(nn.functional.normalize(x), nn.functional.normalize(self.weight))
+
+
+class Curved(Composed):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.head = Cosine(64, classes)
+
+
+class Auxiliary(Composed):
+    def forward(self, x):
+        return (super().forward(x), x) if self.training else super().forward(x)
+
+
+class Moving(Composed):
+    def features(self, x):
+        return x.sub_(0.5).flatten(1)
+
+
+class Lazy(Composed):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.first = nn.LazyLinear(4)
+
+
+class Whitened(Composed):
+    """Constant images have no variance that could be inverted."""
+
+    def features(self, x):
+        return (x / torch.linalg.cholesky(x.var((2, 3))[:, :, None])[..., None]).flatten(1)
+
+
+class Scripted(Composed):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.rectify = torch.jit.script(nn.ReLU())
+
+    def features(self, x):
+        return self.rectify(x).flatten(1)
+
+
+FORM = r"is not of the form head\(features\("
+
+
+def building(kind, monkeypatch):
+    options = type(models.REGISTRY.options("small_cnn"))
+    monkeypatch.setattr(options, "build", lambda self, num_classes, shape: kind(3))
+
+
 @pytest.mark.parametrize(
-    ("kind", "classes", "said"),
+    ("kind", "said"),
     [
-        (Whole, 3, r"its head is no torch\.nn\.Linear but None"),
-        (Stepwise, 3, r"its head is no torch\.nn\.Linear but Sequential\("),
-        (type("Headed", (Whole,), {"head": nn.Linear(64, 3)}), 3, "it has no method features"),
-        (Narrow, 3, r"on images \(1, 8, 8\) it fails: "),
-        (Composed, 4, r"its logits of two images of 3 classes are \(2, 4\), not \(2, 3\)"),
-        (Parts, 3, r"its logits are others than head\(features\(x\)\)"),
+        (Whole, FORM + r".*: its head is no torch\.nn\.Linear but None"),
+        (Stepwise, FORM + r".*: its head is no torch\.nn\.Linear but Sequential\("),
+        (type("Headed", (Whole,), {"head": nn.Linear(64, 3)}), FORM + r".*: it has no method features"),
+        (Narrow, r"fails on images \(1, 8, 8\): "),
+        (lambda _: Composed(4), r"gives \(2, 4\) for two images, not logits \(2, 3\)"),
+        (Parts, FORM + r"x\)\): its logits are others"),
+        (Besides, FORM + r"x\)\): its logits are others"),
+        (Scaled, FORM + r"x\)\): its logits are others"),
+        (Curved, FORM + r"x\)\): its logits are others"),
+        (Permuted, "could not be saved and loaded again: two with equal weights give other logits"),
+        (Projected, "could not be saved and loaded again: two with equal weights give other logits"),
+        (Auxiliary, r"gives tuple for two images in train mode, not logits \(2, 3\)"),
+        (Moving, "changes the images it is given in place"),
+        (Lazy, r"could not be saved .* first\.weight has no shape before its first forward"),
     ],
 )
-def test_a_network_of_another_form_is_refused_when_it_is_built(monkeypatch, kind, classes, said):
+def test_a_network_of_another_form_is_refused_when_it_is_built(monkeypatch, kind, said):
     """Before it is trained, not when it is analysed."""
-    options = type(models.REGISTRY.options("small_cnn"))
-    monkeypatch.setattr(options, "build", lambda self, num_classes, shape: kind(classes))
-    with pytest.raises(ConfigError, match=rf"^model 'small_cnn' is not of the form head\(features\(.*: {said}"):
+    building(kind, monkeypatch)
+    with pytest.raises(ConfigError, match=rf"^model 'small_cnn' {said}"):
         models.build("small_cnn", num_classes=3, shape=(1, 8, 8))
 
 
-def test_what_is_tried_leaves_modes_and_random_numbers(monkeypatch):
-    options = type(models.REGISTRY.options("small_cnn"))
-    monkeypatch.setattr(options, "build", lambda self, num_classes, shape: Random(3))
+@pytest.mark.parametrize("kind", [Random, Own, Whitened, Scripted])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
+def test_what_is_unusual_and_sound_is_built_and_left_as_it_is(monkeypatch, kind):
+    building(kind, monkeypatch)
     torch.manual_seed(5)
-    Random(3)
-    expected = torch.rand(2)
+    expected, drawn = kind(3), torch.rand(2)
     torch.manual_seed(5)
+    before = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     model = models.build("small_cnn", num_classes=3, shape=(1, 8, 8))
-    assert torch.equal(torch.rand(2), expected)
-    assert (model.training, model.drop.training) == (True, False)
+    assert torch.equal(torch.rand(2), drawn)
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before  # noqa: NPY002
+    assert torch.equal(model.head.weight, expected.head.weight)
+    assert [module.training for module in model.modules()] == [module.training for module in expected.modules()]
+
+
+class Initialised(Composed):
+    """Its scale is that of the first images it sees."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.register_buffer("scale", torch.zeros(1))
+
+    def features(self, x):
+        if not self.scale.any():
+            self.scale.fill_(x.std())
+        return (x / self.scale).flatten(1)
+
+
+def test_a_network_sees_no_image_when_it_is_built(monkeypatch):
+    building(Initialised, monkeypatch)
+    assert models.build("small_cnn", num_classes=3, shape=(1, 8, 8)).scale == 0
+
+
+class ByHand(Composed):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.normalize = models.Normalize((0.5,), (0.2,))
+
+    def features(self, x):
+        return ((x - self.normalize.mean) / self.normalize.std).flatten(1)
 
 
 def test_a_normalization_that_a_network_does_not_apply_is_refused(monkeypatch):
-    options = type(models.REGISTRY.options("small_cnn"))
-    monkeypatch.setattr(options, "build", lambda self, num_classes, shape: Composed(3))
     asked = {"num_classes": 3, "shape": (1, 8, 8)}
+    building(Composed, monkeypatch)
     models.build("small_cnn", **asked)
-    with pytest.raises(ConfigError, match=r"it does not call self\.normalize, so that model\.normalization would have"):
+    with pytest.raises(ConfigError, match=r"does not call self\.normalize, so that model\.normalization has no effect"):
         models.build("small_cnn", **asked, normalization={"mean": [0.5], "std": [0.2]})
+    building(ByHand, monkeypatch)
+    models.build("small_cnn", **asked, normalization={"mean": [0.5], "std": [0.2]})

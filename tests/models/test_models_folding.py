@@ -1,7 +1,9 @@
 """The folded network against the model itself in eval mode: logits and gradients with respect to images."""
 
+import random
 import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -254,3 +256,32 @@ def test_lower_precision_spares_the_first_convolution():
     # Its first convolution has no batch norm after it: of the folded ones none sees images.
     folded = Folded(trained("preact_resnet18").float(), torch.bfloat16)
     assert {pair.folded.weight.dtype for pair in folded._pairs} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: int(torch.randint(0, 16, (1,))),
+        lambda: np.random.randint(0, 16),  # noqa: NPY002
+        lambda: random.randrange(16),
+    ],
+)
+def test_what_is_drawn_in_each_forward_is_not_drawn_once_for_all(draw):
+    class Shifted(nn.Module):
+        def forward(self, x):
+            return x.roll(draw(), 3).flatten(1)
+
+    class Dropped(nn.Module):
+        def forward(self, x):
+            return nn.functional.dropout(x.flatten(1), 0.5)
+
+    before = torch.get_rng_state(), np.random.get_state()[2], random.getstate()  # noqa: NPY002
+    network = Folded(Shifted().eval())
+    assert not network.traced
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[2], random.getstate()) == before[1:]  # noqa: NPY002
+    assert len({tuple(network(images(1)).flatten().tolist()) for _ in range(40)}) > 5
+    # What a graph draws itself it draws anew.
+    network = Folded(Dropped().eval())
+    assert network.traced
+    assert not torch.equal(network(images(1)), network(images(1)))
