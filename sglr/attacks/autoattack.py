@@ -61,8 +61,8 @@ def autoattack(
             they find what the version finds. None: all.
 
     Raises:
-        ValueError: Images lie outside [0, 1]; version or member are unknown; the batch size is below 1; there are fewer
-            than 4 classes, for "rand" than 3, which the DLR losses need.
+        ValueError: Images lie outside [0, 1]; labels lie beyond the model's classes; version or member are unknown; the
+            batch size is below 1; there are fewer than 4 classes, for "rand" than 3, which the DLR losses need.
         TypeError: As for ``pgd``.
         ImportError: pyautoattack is not installed.
     """
@@ -75,8 +75,7 @@ def autoattack(
     require_inputs(x, y, threat)
     if len(x) == 0:
         return x.detach().clone()
-    with torch.no_grad():
-        classes = model(x[:1]).shape[1]
+    classes = classes_of(model, x, y)
     few = _few_classes(version, classes)
     if few:
         raise ValueError(f"AutoAttack {version}: {few}")
@@ -90,6 +89,15 @@ def autoattack(
         attacks.apgd_targeted.n_target_classes = attacks.fab.n_target_classes = classes - 1
         logging.getLogger(_LOGGER).warning("%d targets instead of 9: not AutoAttack's standard version", classes - 1)
     return run(attacks, x, y, batch_size, threat)
+
+
+@torch.no_grad()
+def classes_of(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    """How many logits the model gives; ValueError for labels beyond them, which the package takes for broken."""
+    classes = int(model(x[:1]).shape[1])
+    if int(y.max()) >= classes:
+        raise ValueError(f"there is a label {int(y.max())}, but the model gives {classes} logits")
+    return classes
 
 
 def _has_gradient(model: nn.Module, x: Tensor) -> bool:

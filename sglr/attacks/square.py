@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from sglr.attacks.autoattack import run, runner, square_misfit
+from sglr.attacks.autoattack import classes_of, run, runner, square_misfit
 from sglr.attacks.inputs import outside_inference_mode, require_inputs
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
@@ -17,12 +17,14 @@ def square(
 ) -> Tensor:
     """Adversarial examples by random square-shaped changes; where none succeeds, x itself.
 
-    x: (N, C, H, W) in [0, 1]; queries: forward passes per example and restart. ValueError for other images and for
-    queries or restarts below 1, ImportError without pyautoattack.
+    x: (N, C, H, W) in [0, 1]; queries: forward passes per example and restart. ValueError for other images, labels
+    beyond the model's classes and queries or restarts below 1, ImportError without pyautoattack.
     """
     if queries < 1 or restarts < 1:
         raise ValueError(f"queries and restarts must be at least 1, found {queries} and {restarts}")
     require_inputs(x, y, threat)
+    if len(x):
+        classes_of(model, x, y)
     attacks = runner(model, x, threat=threat, seed=seed, version="custom", attacks=["square"])
     attacks.square.n_queries, attacks.square.n_restarts = queries, restarts
     return run(attacks, x, y, len(x), threat)

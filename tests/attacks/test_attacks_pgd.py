@@ -265,6 +265,13 @@ class Slanted(Linf):
 
 
 @pytest.mark.parametrize("name", ["square", "autoattack"])
+def test_labels_beyond_the_classes_are_not_taken_for_broken(name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
+    with pytest.raises(ValueError, match="there is a label 10, but the model gives 10 logits"):
+        ATTACKS[name](model, images(2).float(), torch.tensor([0, 10]), threat=Linf(0.1))
+
+
+@pytest.mark.parametrize("name", ["square", "autoattack"])
 def test_balls_that_pyautoattack_does_not_know_are_named(name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
     with pytest.raises(TypeError, match="pyautoattack knows the balls Linf and L2, not Slanted"):
