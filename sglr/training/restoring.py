@@ -17,6 +17,7 @@ from sglr.weights import WeightPolicy
 
 # Examples whose targets are compared at once.
 _AT_ONCE = 65_536
+_ANSWERS = ("targets", "refined labels", "weights of examples", "penalty")
 
 
 class Restoration:
@@ -55,8 +56,11 @@ class Restoration:
         fresh = label_policy(self._plan, self._given, self._classes)
         _load(fresh, policy)
         for index in torch.arange(len(self._given), device=self._given.device).split(_AT_ONCE):
-            answers = (_seeded(epoch, lambda: _answers(one, epoch, index)) for one in (policy, fresh))  # noqa: B023
-            for name, now, restored in zip(_ANSWERS, *answers, strict=True):
+            now_and_restored = []
+            for one in (policy, fresh):
+                torch.manual_seed(epoch)  # what is drawn is drawn twice
+                now_and_restored.append(_answers(one, epoch, index))
+            for name, now, restored in zip(_ANSWERS, *now_and_restored, strict=True):
                 if not _same(now, restored):
                     raise _not_restored("label", policy, name)
 
@@ -69,27 +73,24 @@ class Restoration:
         policy, model = pair
         fresh = weight_policy(self._plan, copy.deepcopy(model))
         _load(fresh, policy)
-        now, restored = (_seeded(epoch, lambda: one.evaluated(model).state_dict()) for one in (policy, fresh))  # noqa: B023
+        torch.manual_seed(epoch)
+        now = policy.evaluated(model).state_dict()
+        torch.manual_seed(epoch)
+        restored = fresh.evaluated(model).state_dict()
         if now.keys() != restored.keys() or not all(_same(now[name], restored[name], within=0) for name in now):
             raise _not_restored("weight", policy, "weights to evaluate")
 
 
-_ANSWERS = ("targets", "refined labels", "weights of examples", "penalty")
-
-
 def _answers(policy: LabelPolicy, epoch: int, index: Tensor) -> list[Tensor | None]:
-    """What a policy says of these examples; None where it says nothing of so many, or only in a step."""
-    targets = policy.targets(epoch, index)
+    """What a policy says of these examples, as in ``_ANSWERS``; None where it says nothing of each of them."""
+    n, targets = len(index), policy.targets(epoch, index)
 
     def penalised() -> Tensor | None:
         penalty = policy.penalty(epoch, index)
         return None if penalty is None else penalty(targets.float())  # any logits
 
-    return [
-        targets, policy.refined(epoch, index), *(_of_each(ask, len(index)) for ask in (
-            lambda: policy.example_weights(epoch, index), penalised,
-        )),
-    ]  # fmt: skip
+    weights = _of_each(lambda: policy.example_weights(epoch, index), n)
+    return [targets, policy.refined(epoch, index), weights, _of_each(penalised, n)]
 
 
 def _of_each(ask: Callable[[], Tensor | None], n: int) -> Tensor | None:
@@ -99,11 +100,6 @@ def _of_each(ask: Callable[[], Tensor | None], n: int) -> Tensor | None:
     except Exception:  # whatever a policy does that was shown no batch before
         return None
     return found if isinstance(found, Tensor) and found.shape[:1] == (n,) else None
-
-
-def _seeded(epoch: int, ask: Callable[[], Any]) -> Any:
-    torch.manual_seed(epoch)
-    return ask()
 
 
 def _copy(policies: Any) -> Any:
