@@ -180,3 +180,10 @@ def test_defaults_of_keywords_count():
 
     assert fingerprint(made(1)) == fingerprint(made(1))
     assert fingerprint(made(1)) != fingerprint(made(2))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
+def test_scripted_networks_are_told_apart_by_their_statistics():
+    one, same, other = (torch.jit.script(nn.BatchNorm2d(2).eval()) for _ in range(3))
+    other.running_mean.fill_(1.0)
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)

@@ -67,6 +67,14 @@ def test_honest_images_pass(audited, tmp_path):
     assert len(own) == 4
     assert len(result.transfer) == 8
     assert all(row["accuracy"] == result.items[f"{row['model']}-0"][row["checkpoint"]]["worst"] for row in own)
+    for row in result.transfer:
+        if row["model"] == row["images_of"]:
+            assert (row["broken_by_these_only"], row["broken_by_own_only"]) == (0, 0)
+        else:
+            # What only these images break is taken off the share "worst", what only its own break is put on.
+            change = (row["broken_by_own_only"] - row["broken_by_these_only"]) / 40
+            worst = result.items[f"{row['model']}-0"][row["checkpoint"]]["worst"]
+            assert row["accuracy"] == pytest.approx(worst + change)
     evaluation.write_audit(result, tmp_path / "out")
     assert files.read_json(tmp_path / "out/metrics.json")["flags"] == []
     assert files.read_rows(tmp_path / "out/transfer.csv") == result.transfer

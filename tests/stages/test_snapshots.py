@@ -150,3 +150,11 @@ def test_a_stage_keeps_the_snapshots_it_goes_on_from(tmp_path, monkeypatch):
         with pytest.raises(PrunedError), runtime.stage(stage, **named):
             pass
     assert kept == [Path("those"), None]
+
+
+def test_a_measured_zero_is_logged_and_what_was_not_measured_is_not():
+    logged: list[tuple[dict, int]] = []
+    tracker = SimpleNamespace(metrics=lambda values, step: logged.append((values, step)))
+    run = runtime.Run(None, None, tracker, None, None)
+    run._log_row({"epoch": 3, "refined/corrupted": 0.0, "val/pgd": None, "lr": 0.1})
+    assert logged == [({"refined/corrupted": 0.0, "lr": 0.1}, 3)]

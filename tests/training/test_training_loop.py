@@ -28,6 +28,7 @@ from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, hist
 from sglr.training import step as training_step
 from sglr.training.history import describe
 from sglr.training.schedules import learning_rate
+from sglr.training.state import copied
 from sglr.weights import WeightPolicy
 
 CPU = torch.device("cpu")
@@ -293,6 +294,29 @@ def test_labels_are_kept_as_they_were_with_each_of_the_models(params):
     tables = [trained.labels[str(epoch)]["p"] for epoch in (1, 2, 3, 4)]
     assert all(not torch.equal(one, other) for one, other in pairwise(tables[1:]))
     assert torch.equal(tables[3][trained.trace["index"]], trained.trace["p"][3])
+
+
+def test_the_optimizer_is_the_one_that_is_asked_for(params):
+    asked = {"lr": 0.05, "momentum": 0.8, "nesterov": True, "weight_decay": 0.01}
+    learner = training_step.Learner.build(plan(params, AT, optimizer=asked), net(), splits()[0].given, C)
+    assert isinstance(learner.optimizer, torch.optim.SGD)
+    assert asked.items() <= learner.optimizer.param_groups[0].items()
+
+
+def test_a_training_without_snapshots_is_stopped_all_the_same(params):
+    rows: list[dict] = []
+    with pytest.raises(Interrupted, match=r"^stopped in epoch 1$"):
+        fit(plan(params, AT), net(), *splits(), should_stop=lambda: True, on_epoch=rows.append)
+    assert rows == []
+
+
+def test_a_copy_of_a_state_shares_nothing_with_it():
+    value = torch.zeros(2)
+    made = copied({"list": [value], "tuple": (value, {"inner": value})})
+    value.add_(1)
+    assert equal(made["list"][0], torch.zeros(2))
+    assert all(equal(part, torch.zeros(2)) for part in (made["tuple"][0], made["tuple"][1]["inner"]))
+    assert isinstance(made["tuple"], tuple)
 
 
 def test_a_batch_larger_than_the_data_is_refused(params):
