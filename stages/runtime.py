@@ -42,7 +42,6 @@ class Run:
     def loop(self) -> dict[str, Any]:
         """Keywords of ``sglr.training``'s items: processes, snapshots, a row's way to the tracker, when to stop."""
         from sglr import space
-        from sglr.evaluation.suitability import misfits
         from sglr.training import Snapshots
         from sglr.training.snapshots import interval
 
@@ -50,8 +49,7 @@ class Run:
         seconds = interval(os.environ.get("SGLR_SNAPSHOT_SECONDS", "30"))
         if self.leads and self.definition.stage == "warmup":
             known = space.expected(self.config, ARTIFACTS / "data")
-            for misfit in misfits(self.config, known.classes, known.shape):
-                click.echo(f"the evaluation will stop at this, after the trainings: {misfit}", err=True)
+            self._say_misfits(known.classes, known.shape)
         if self.leads:
             self.definition.note_inputs()
         snapshots = Snapshots(self.definition.snapshots, seconds, warn=partial(click.echo, err=True))
@@ -78,6 +76,14 @@ class Run:
     def cost(self, part: str, seconds: float) -> None:
         """Record how long a part of the work took: a time belongs to no output."""
         self.tracker.metrics({f"seconds/{part}": seconds}, step=0)
+
+    def _say_misfits(self, num_classes: int, shape: tuple[int, int, int]) -> None:
+        """What the evaluation will refuse, hours before it does."""
+        for name, options in self.config.evaluate.attacks.items():
+            reason = options.misfit(num_classes, shape, self.config.threat.norm)
+            if reason is not None:
+                said = f"the evaluation will stop at evaluate.attacks.{name}, after the trainings"
+                click.echo(f"{said}: {reason}; leave it out", err=True)
 
     def _say_resumed(self, epoch: int, step: int) -> None:
         if self.leads:
