@@ -73,9 +73,9 @@ def _packages(settings: config.Config | None) -> Iterator[Finding]:
     yield Finding("ok", "packages", shown)
     if settings is None:
         return
-    from sglr.evaluation.suitability import asked
+    from sglr.attacks.requested import requested
 
-    for key, options in {"data.source": settings.data.source, **asked(settings)}.items():
+    for key, options in {"data.source": settings.data.source, **requested(settings)}.items():
         for package in packages.missing(options.packages):
             yield Finding("problem", "packages", f"{key} needs {package}: pip install {package}")
 
@@ -147,7 +147,7 @@ def _no_compiler() -> str:
 def _data(root: Path, settings: config.Config | None) -> Iterator[Finding]:
     if settings is None:
         return
-    from sglr.evaluation.suitability import misfits
+    from sglr.attacks.requested import misfits
 
     asked = os.environ.get("SGLR_DATA_ROOT")
     try:

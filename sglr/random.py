@@ -41,6 +41,19 @@ def torch_stream(
     return generator
 
 
+def seed_torch(seed: int, device: "torch.device") -> None:
+    """Torch's global generators on the CPU and, where that is a GPU, on ``device`` begin with a seed.
+
+    ``torch.manual_seed`` would seed those of GPUs that are not used, too, and without any it takes 0.1 to 0.4 ms.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
 @contextlib.contextmanager
 def undisturbed() -> Iterator[Callable[[], bool]]:
     """Draws within the block are undone: the global generators of torch, NumPy and Python go on as if it had not been.

@@ -83,7 +83,7 @@ class Linf:
         return self.project(x + noise, x)
 
     def step(self, gradient: Tensor, size: float) -> Tensor:
-        return gradient.sign() * size
+        return gradient.sign().mul_(size)
 
     def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         # The ball and the box have x in common, so that their intersection is one interval a pixel.

@@ -79,11 +79,10 @@ class Run:
 
     def _say_misfits(self, num_classes: int, shape: tuple[int, int, int]) -> None:
         """What the evaluation will refuse, hours before it does."""
-        for name, options in self.config.evaluate.attacks.items():
-            reason = options.misfit(num_classes, shape, self.config.threat.norm)
-            if reason is not None:
-                said = f"the evaluation will stop at evaluate.attacks.{name}, after the trainings"
-                click.echo(f"{said}: {reason}; leave it out", err=True)
+        from sglr.attacks.requested import misfits  # loads torch
+
+        for misfit in misfits(self.config, num_classes, shape):
+            click.echo(f"the evaluation will stop, after the trainings: {misfit}", err=True)
 
     def _say_resumed(self, epoch: int, step: int) -> None:
         if self.leads:

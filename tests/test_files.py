@@ -1,5 +1,6 @@
 """Files are whole or absent, state survives the way through a file, locks hold."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from sglr import files
-from sglr.random import derive, numpy_stream, torch_stream
+from sglr.random import derive, numpy_stream, seed_torch, torch_stream
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
@@ -169,6 +170,20 @@ def test_streams_are_those_that_results_were_made_with():
     assert derive(0, "data/noise") == derive(0, "data/noise", 0, 0) == 5752994098900332422
     assert numpy_stream(0, "data/noise").integers(0, 100, 4).tolist() == [15, 35, 15, 43]
     assert torch.randint(0, 100, (4,), generator=torch_stream(3, "train/attack", 2, 5)).tolist() == [66, 76, 89, 40]
+
+
+def test_torch_is_seeded_as_by_its_own_function_and_unused_gpus_are_not(monkeypatch):
+    seeded: list[object] = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext(seeded.append(str(device))))
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2**62 + 5)
+        expected = torch.rand(4)
+        seed_torch(2**62 + 5, torch.device("cpu"))
+        assert torch.equal(torch.rand(4), expected)
+        assert seeded == []
+        seed_torch(7, torch.device("cuda:1"))
+    assert seeded == ["cuda:1", 7]
 
 
 def test_streams_depend_on_every_coordinate_and_on_nothing_else():

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sglr.attacks import losses
 from sglr.attacks.inputs import outside_inference_mode, require_inputs
-from sglr.attacks.losses import Loss, misclassified, named, per_example
+from sglr.attacks.losses import Loss, misclassified
 from sglr.attacks.pgd import gradient_of
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.attacks.restarts import worst_case
@@ -56,7 +56,7 @@ def apgd(
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, found {steps} and {restarts}")
     require_inputs(x, y, threat, loss)
-    criterion, x = named(loss), x.detach()
+    criterion, x = losses.criterion(loss), x.detach()
 
     def attempt(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return _run(model, x, y, threat, criterion, steps, _on_sphere(threat, x, generator))
@@ -109,7 +109,7 @@ def _evaluate(model: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> tuple[
         logits = model(x)
         value = criterion(logits, y)
         gradient = gradient_of(value, x)
-    return per_example(value, y).detach().to(x.dtype), gradient, misclassified(logits.detach(), y)
+    return value.detach().to(x.dtype), gradient, misclassified(logits.detach(), y)
 
 
 def _checkpoints(steps: int) -> dict[int, int]:

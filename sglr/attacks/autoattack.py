@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sglr.attacks.inputs import outside_inference_mode, require_inputs
-from sglr.attacks.losses import FEWEST_FOR_DLR
+from sglr.attacks.losses import FEWEST_FOR_DLR, require_known
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.models.precision import float32_by_default
 from sglr.threat import L2, Linf, Threat, per_image
@@ -95,8 +95,7 @@ def autoattack(
 def classes_of(model: nn.Module, x: Tensor, y: Tensor) -> int:
     """How many logits the model gives; ValueError for labels beyond them, which the package takes for broken."""
     classes = int(model(x[:1]).shape[1])
-    if int(y.max()) >= classes:
-        raise ValueError(f"there is a label {int(y.max())}, but the model gives {classes} logits")
+    require_known(y, classes)
     return classes
 
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from sglr.attacks.inputs import outside_inference_mode, require_inputs
-from sglr.attacks.losses import cross_entropy
+from sglr.attacks.losses import criterion
 from sglr.attacks.pgd import input_gradient
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
@@ -14,7 +14,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: Threat) -> Tensor:
     """One steepest step of length eps on the cross-entropy. Shapes, ranges and ValueError as in ``pgd``."""
     require_inputs(x, y, threat, "ce")
     x = x.detach()
-    return threat.project(x + threat.step(input_gradient(model, x, y, cross_entropy), threat.eps), x)
+    return threat.project(x + threat.step(input_gradient(model, x, y, criterion("ce")), threat.eps), x)
 
 
 @REGISTRY.register("fgsm")

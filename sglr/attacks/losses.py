@@ -44,11 +44,10 @@ def misclassified(logits: Tensor, y: Tensor) -> Tensor:
     return logits.argmax(1) != y if y.dim() == 1 else torch.zeros(len(y), dtype=torch.bool, device=y.device)
 
 
-def per_example(values: Tensor, y: Tensor) -> Tensor:
-    """The losses (N,) themselves; ValueError where they are not one for each example."""
-    if values.shape != y.shape[:1]:
-        raise ValueError(f"the loss must be one number per example, ({len(y)},), found {tuple(values.shape)}")
-    return values
+def require_known(y: Tensor, classes: int) -> None:
+    """ValueError for labels y (N,) beyond the model's classes; waits for the device, which they might break."""
+    if len(y) and int(y.max()) >= classes:
+        raise ValueError(f"there is a label {int(y.max())}, but the model gives {classes} logits")
 
 
 def misfit(loss: str, num_classes: int) -> str | None:
@@ -65,3 +64,21 @@ def named(loss: str | Loss) -> Loss:
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}, or a function (logits, y) -> (N,)")
     return LOSSES[loss]
+
+
+def criterion(loss: str | Loss) -> Loss:
+    """``named(loss)`` for one attack. ValueError where it is not one number per example, and, at the first call, for
+    labels beyond the model's classes, which only a loss of one's own may understand."""
+    asked, known = named(loss), callable(loss)
+
+    def checked(logits: Tensor, y: Tensor) -> Tensor:
+        nonlocal known
+        if not known and y.dim() == 1:
+            require_known(y, logits.shape[1])
+        known = True
+        values = asked(logits, y)
+        if values.shape != y.shape[:1]:
+            raise ValueError(f"the loss must be one number per example, ({len(y)},), found {tuple(values.shape)}")
+        return values
+
+    return checked

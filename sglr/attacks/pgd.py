@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sglr.attacks import losses
 from sglr.attacks.inputs import outside_inference_mode, require_inputs
-from sglr.attacks.losses import Loss, misclassified, named, per_example
+from sglr.attacks.losses import Loss, misclassified
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.attacks.restarts import worst_case
 from sglr.random import torch_stream
@@ -53,9 +53,9 @@ def pgd(
         x_adv, detached, of x's shape and dtype.
 
     Raises:
-        ValueError: Images lie outside [0, 1]; labels are negative; the loss is unknown or not one number per example;
-            the step size is negative or not finite; steps or restarts are below 1; there are restarts without a random
-            start.
+        ValueError: Images lie outside [0, 1]; labels are no classes of the model; the loss is unknown or not one number
+            per example; the step size is negative or not finite; steps or restarts are below 1; there are restarts
+            without a random start.
         TypeError: Images or labels are no tensors, labels are not int64 (N,), or the threat is no threat model.
     """
     if steps < 1 or restarts < 1:
@@ -66,10 +66,7 @@ def pgd(
         raise ValueError(f"step_size must be a finite number of at least 0, found {step_size}")
     if restarts > 1 and (start is not None or not random_start):
         raise ValueError(f"restarts={restarts} needs a random start and no `start`: all would be the same attack")
-    asked, x = named(loss), x.detach()
-
-    def criterion(logits: Tensor, y: Tensor) -> Tensor:
-        return per_example(asked(logits, y), y)
+    criterion, x = losses.criterion(loss), x.detach()
 
     def attempt(x: Tensor, y: Tensor) -> Tensor:
         first = start.detach() if start is not None else threat.random_start(x, generator) if random_start else x

@@ -21,7 +21,7 @@ from sglr.attacks.autoattack import captured_warnings, warn_of_square
 from sglr.data import Images
 from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.outcome import Outcome, joined
-from sglr.random import derive
+from sglr.random import derive, seed_torch
 from sglr.threat import Threat
 
 
@@ -32,7 +32,7 @@ def drawn_anew(seed: int, device: torch.device) -> Iterator[None]:
     For models that draw random numbers.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        seed_torch(seed, device)
         yield
 
 

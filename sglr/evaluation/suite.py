@@ -13,6 +13,7 @@ from tqdm import tqdm
 from sglr import files, models, processes, threat
 from sglr.attacks import REGISTRY
 from sglr.attacks.accuracy import LogitsError
+from sglr.attacks.requested import require_attackable
 from sglr.config import Config
 from sglr.config.errors import ModelError
 from sglr.config.names import CHECKPOINTS, WORST
@@ -23,7 +24,7 @@ from sglr.evaluation.model_checks import inspect, model_at, unchanged
 from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.result import Evaluation, radius_key
 from sglr.evaluation.sanity import SanityInputs, sanity
-from sglr.evaluation.suitability import require_attackable, skewed
+from sglr.evaluation.skew import skewed
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
 

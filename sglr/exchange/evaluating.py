@@ -11,12 +11,12 @@ from torch import nn
 
 import sglr
 from sglr import files, models, processes, threat
+from sglr.attacks.requested import require_attackable
 from sglr.config import Config, ConfigError, packages
 from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared, Split
 from sglr.evaluation.auditing import rescore
 from sglr.evaluation.result import write
-from sglr.evaluation.suitability import require_attackable
 from sglr.evaluation.suite import KEPT, evaluate
 from sglr.exchange.foreign import Foreign, load_foreign
 from sglr.models.checkpoint import SPEC, WEIGHTS, saved_as

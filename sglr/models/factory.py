@@ -9,7 +9,7 @@ from sglr.config import ConfigError
 from sglr.models.precision import float32_by_default
 from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape, without_weights
 from sglr.models.requirements import require_classifier
-from sglr.random import derive
+from sglr.random import derive, seed_torch
 
 FORMAT = 1
 
@@ -33,8 +33,7 @@ def build(
     num_classes, shape = _checked(num_classes, shape)
     with torch.random.fork_rng(devices=[], enabled=generator_seed is not None):
         if generator_seed is not None:
-            # Not torch.manual_seed: that would seed the CUDA generators too, which are not restored here.
-            torch.default_generator.manual_seed(generator_seed)
+            seed_torch(generator_seed, torch.device("cpu"))
         with float32_by_default():
             built = chosen.build(num_classes, shape)
             require_classifier(built, chosen, num_classes, shape)

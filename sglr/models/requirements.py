@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from sglr.config import ConfigError
 from sglr.models.registry import ModelOptions, Shape
-from sglr.random import undisturbed
+from sglr.random import seed_torch, undisturbed
 
 # What a saved model's tensors may be.
 DTYPES = {"F32": torch.float32, "I64": torch.int64}
@@ -79,7 +79,7 @@ def _tried(another: Callable[[], Any], num_classes: int, shape: Shape, *, normal
 
     def logits(network: nn.Module) -> Tensor:
         x = images.clone()
-        _seed(images.device)
+        seed_torch(0, images.device)
         found = network(x)
         if not isinstance(found, Tensor) or found.shape != (2, num_classes):
             form = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -102,7 +102,7 @@ def _tried(another: Callable[[], Any], num_classes: int, shape: Shape, *, normal
             for value in one.head.parameters():  # a head of zeros would agree with everything
                 value.normal_()
             found = logits(one)
-            _seed(images.device)
+            seed_torch(0, images.device)
             composed = F.linear(one.features(images.clone()), one.head.weight, one.head.bias)
             if composed.shape != found.shape or not _same(found, composed):
                 return "is not of the form head(features(x)): its logits are others"
@@ -119,14 +119,6 @@ def _tried(another: Callable[[], Any], num_classes: int, shape: Shape, *, normal
 
 class _TrialError(Exception):
     """What is wrong with a network, as the end of a sentence about it."""
-
-
-def _seed(device: torch.device) -> None:
-    """Not torch.manual_seed where the GPUs' generators are not needed."""
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(0)
-    else:
-        torch.manual_seed(0)
 
 
 def _normalizes(network: nn.Module, logits: Callable[[], Tensor]) -> bool:

@@ -14,7 +14,7 @@ from sglr.attacks.accuracy import LogitsError
 from sglr.data import Split, batches, order
 from sglr.models.checkpoint import unwrap
 from sglr.models.precision import float32_by_default, full_precision
-from sglr.random import derive, torch_stream
+from sglr.random import derive, seed_torch, torch_stream
 from sglr.training.distributed import ALONE, Team
 from sglr.training.errors import Interrupted, TrainingError
 from sglr.training.history import measure, traced_examples
@@ -234,7 +234,7 @@ class _Loop:
 
     def _refined(self, epoch: int) -> Tensor:
         """The refined labels (n, C) after an epoch, whatever was drawn before."""
-        torch.manual_seed(derive(self.plan.seed, "refined", epoch))
+        seed_torch(derive(self.plan.seed, "refined", epoch), self.train.given.device)
         return self.learner.labels.refined(epoch, self.all)
 
     def _images(self) -> Iterator[Tensor]:

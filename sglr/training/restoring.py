@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sglr import files
 from sglr.labels import LabelPolicy
+from sglr.random import seed_torch
 from sglr.training.errors import TrainingError
 from sglr.training.plan import Plan
 from sglr.training.state import copied
@@ -58,7 +59,7 @@ class Restoration:
         for index in torch.arange(len(self._given), device=self._given.device).split(_AT_ONCE):
             now_and_restored = []
             for one in (policy, fresh):
-                torch.manual_seed(epoch)  # what is drawn is drawn twice
+                seed_torch(epoch, self._given.device)  # what is drawn is drawn twice
                 now_and_restored.append(_answers(one, epoch, index))
             for name, now, restored in zip(_ANSWERS, *now_and_restored, strict=True):
                 if not _same(now, restored):
@@ -73,9 +74,9 @@ class Restoration:
         policy, model = pair
         fresh = weight_policy(self._plan, copy.deepcopy(model))
         _load(fresh, policy)
-        torch.manual_seed(epoch)
+        seed_torch(epoch, self._given.device)
         now = policy.evaluated(model).state_dict()
-        torch.manual_seed(epoch)
+        seed_torch(epoch, self._given.device)
         restored = fresh.evaluated(model).state_dict()
         if now.keys() != restored.keys() or not all(_same(now[name], restored[name], within=0) for name in now):
             raise _not_restored("weight", policy, "weights to evaluate")

@@ -20,7 +20,7 @@ from sglr.labels.registry import Penalty
 from sglr.models.compiling import compiled
 from sglr.models.folding import Folded
 from sglr.objectives import Objective, Outputs
-from sglr.random import derive, torch_stream
+from sglr.random import derive, seed_torch, torch_stream
 from sglr.training.ascent import Ascent
 from sglr.training.distributed import ALONE, Team, shared
 from sglr.training.plan import Plan
@@ -121,7 +121,7 @@ def weight_policy(plan: Plan, model: nn.Module) -> WeightPolicy:
 def _drawn(plan: Plan, device: torch.device) -> Iterator[None]:
     """In the block torch's random numbers are the plan's own for its policies."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(plan.seed, "policies"))
+        seed_torch(derive(plan.seed, "policies"), device)
         yield
 
 
@@ -144,7 +144,7 @@ def _take(
     model, objective, labels, weights = learner.model, learner.objective, learner.labels, learner.weights
     team, n = learner.team, len(index)
     # For what draws from torch's own generators, such as dropout.
-    torch.manual_seed(derive(plan.seed, f"{plan.stream}/torch", epoch, step))
+    seed_torch(derive(plan.seed, f"{plan.stream}/torch", epoch, step), x.device)
     # Before the attack, which needs their memory; those of a CUDA graph lie where its replays write.
     learner.optimizer.zero_grad(set_to_none=True)
     # Random numbers are drawn, and the label policy is asked, for the whole batch; the rest is done for this share.

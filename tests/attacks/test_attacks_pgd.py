@@ -227,6 +227,13 @@ def test_the_loss_may_be_a_function():
     torch.testing.assert_close(away.flatten(1), (x.flatten(1) + 0.1 * model.w.detach().sign()).clamp(0, 1))
 
 
+@pytest.mark.parametrize("attack", [pgd, apgd])
+def test_a_loss_of_ones_own_may_understand_labels_beyond_the_classes(attack):
+    x = images(2)
+    found = attack(Linear(), x, torch.tensor([0, 7]), threat=Linf(0.1), loss=lambda logits, y: logits[:, 0] * (y + 1))
+    assert not torch.equal(found, x)
+
+
 @pytest.mark.parametrize("attack", [partial(pgd, step_size=0.05, restarts=3), partial(apgd, restarts=2)])
 def test_targets_of_a_loss_of_ones_own(attack):
     """They name no class: each example keeps its highest loss."""
@@ -264,7 +271,7 @@ class Slanted(Linf):
     """A ball that only this project's attacks can use."""
 
 
-@pytest.mark.parametrize("name", ["square", "autoattack"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd", "square", "autoattack"])
 def test_labels_beyond_the_classes_are_not_taken_for_broken(name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
     with pytest.raises(ValueError, match="there is a label 10, but the model gives 10 logits"):

@@ -100,7 +100,7 @@ def test_attacks_that_such_data_cannot_have_are_named_before_anything_is_trained
     ended = finished.call("dvc", "repro", "warmup@0")
     assert (ended.status, ended.ran) == (0, ["check", "prepare", "warmup@0"])
     said = (
-        "the evaluation will stop at evaluate.attacks.aa, after the trainings: its DLR losses need at least 4 classes"
+        "the evaluation will stop, after the trainings: evaluate.attacks.aa cannot be run on this data: its DLR losses"
     )
     assert ended.output.count(said) == 1
     (problem,) = [line for line in finished.call("sglr", "doctor").output.splitlines() if line.startswith("problem")]
