@@ -9,6 +9,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import params_reference  # noqa: E402 (lies beside this file)
+from docutils import nodes  # noqa: E402
+from docutils.utils.math import MathError  # noqa: E402
+from docutils.utils.math.latex2mathml import tex2mathml  # noqa: E402
+from sphinx.util import logging  # noqa: E402
 
 import sglr  # noqa: E402
 
@@ -22,7 +26,8 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 # Pages are read on GitHub too, where headings have anchors of this form.
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence", "attrs_inline"]
+# Formulas have the form that GitHub shows, too.
+myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
 default_role = "literal"
 # x' is an adversarial image, --version an option.
 smartquotes = False
@@ -35,6 +40,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 add_module_names = False
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"SGLR {release}"
 html_static_path = ["static"]
@@ -90,7 +96,20 @@ def show_examples(app: Any, context: Any, lines: list[str]) -> None:
         lines += [*(f"   {command}" for command in commands), ""]
 
 
+def show_formula(page: Any, node: Any) -> None:
+    """A formula as MathML, which browsers draw without a script, and so without a network."""
+    block = isinstance(node, nodes.math_block)
+    try:
+        formula = tex2mathml(node.astext(), as_block=block)
+    except MathError as error:
+        logging.getLogger(__name__).warning("formula %r: %s", node.astext(), error, location=node)
+        raise nodes.SkipNode from None
+    page.body.append(f'<div class="formula">{formula}</div>' if block else formula)
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
+    app.add_html_math_renderer("mathml", (show_formula, None), (show_formula, None))
     app.connect("sphinx-click-process-epilog", show_examples)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", read_source)
