@@ -26,8 +26,9 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 # Pages are read on GitHub too, where headings have anchors of this form.
 myst_heading_anchors = 4
-# Formulas have the form that GitHub shows, too.
+# Formulas have the form that GitHub shows, too: blocks are fenced, elsewhere it takes backslashes for escapes.
 myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
+myst_fence_as_directive = ["math"]
 default_role = "literal"
 # x' is an adversarial image, --version an option.
 smartquotes = False
@@ -100,7 +101,9 @@ def show_formula(page: Any, node: Any) -> None:
     """A formula as MathML, which browsers draw without a script, and so without a network."""
     block = isinstance(node, nodes.math_block)
     try:
-        formula = tex2mathml(node.astext(), as_block=block)
+        # Docutils leaves no space around the name of a function.
+        spaced = re.sub(r"(?<=[\w)'] )\\log", r"\\,\\log", node.astext()).replace(r"\log ", r"\log\, ")
+        formula = tex2mathml(spaced, as_block=block)
     except MathError as error:
         logging.getLogger(__name__).warning("formula %r: %s", node.astext(), error, location=node)
         raise nodes.SkipNode from None

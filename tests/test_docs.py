@@ -36,6 +36,14 @@ def test_links_lead_somewhere(page: Path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_formulas_in_a_line_are_shown_by_github(page: Path):
+    r"""It takes a backslash before a sign, as in \, or \\|, for an escape of Markdown; not in blocks."""
+    text = re.sub(r"(?s)```.*?```|`[^`\n]*`", "", page.read_text())
+    assert "$$" not in text
+    assert [formula for formula in re.findall(r"\$([^$\n]+)\$", text) if re.search(r"\\[^A-Za-z]", formula)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path):
     named = set(re.findall(r"`sglr ([a-z]+)", page.read_text())) | set(
         re.findall(r"^sglr ([a-z]+)", page.read_text(), re.MULTILINE)
