@@ -1,9 +1,10 @@
 # Each target creates .venv and installs what it needs, when that is needed and only then.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(abspath $(VENV))/bin
+BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# dvc and python of the environment come first; matplotlib and MLflow need a place for their caches only.
+# What is started finds the environment's dvc and python first. Below they are named by their path: Apple's make looks for
+# commands where they are before this line.
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -24,36 +25,36 @@ help:
 	@echo "make clean      remove results, snapshots and the environment (not DVC's cache, the run database, downloads)"
 
 repro: $(INSTALLED)
-	dvc repro
+	"$(BIN)/dvc" repro
 
 test: lint
-	python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
+	"$(BIN)/python" -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
-	python -m pytest -m slow
+	"$(BIN)/python" -m pytest -m slow
 
 test-versions:
 	tests/environments.sh lowest -n auto --dist loadfile --no-loadscope-reorder
 	tests/environments.sh newest -n auto --dist loadfile --no-loadscope-reorder
 
 bench: $(INSTALLED)
-	python benchmarks/bench.py
+	"$(BIN)/python" benchmarks/bench.py
 
 docs: $(INSTALLED)
-	python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --write-all -b html docs build/docs
+	"$(BIN)/python" -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --write-all -b html docs build/docs
 	@echo "The documentation: build/docs/index.html"
 
 figures: repro
 	cp artifacts/report/figures/validation-pgd.svg docs/images/
-	python docs/figures.py
+	"$(BIN)/python" docs/figures.py
 
 ui: $(INSTALLED)
-	sglr ui
+	"$(BIN)/sglr" ui
 
 lint: $(INSTALLED)
-	ruff check .
-	ruff format --check .
-	mypy
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
 
 # With the lowest Python that is at hand: what is newest for a newer one may not install on it (a test looks).
 lock: pyproject.toml
@@ -67,7 +68,9 @@ clean:
 	rm -rf .sglr/snapshots .sglr/locks .pytest_cache .mypy_cache .ruff_cache build *.egg-info $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; use make PYTHON=...") if sys.version_info < (3, 11) else None'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.14 is needed by the pinned versions, found " + sys.version.split()[0] + "; use make PYTHON=...") if not (3, 11) <= sys.version_info < (3, 15) else None'
+	test -x "$(BIN)/python" || $(PYTHON) -m venv $(VENV)
+# Where Debian's python3-venv was missing at first, the line above has left an environment without pip.
+	"$(BIN)/python" -m pip --version > /dev/null 2>&1 || "$(BIN)/python" -m ensurepip --upgrade
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@

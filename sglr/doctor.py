@@ -4,13 +4,12 @@ import difflib
 import os
 import platform
 import shutil
-import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sglr import config, files, processes, space
+from sglr import config, files, machine, processes, space
 from sglr.config import packages
 from sglr.config.errors import counted
 
@@ -98,6 +97,8 @@ def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
 
 
 def _environment() -> Iterator[Finding]:
+    for problem in filter(None, (machine.nameless(), machine.other_python())):
+        yield Finding("problem", "environment", problem)
     for name in sorted(name for name in os.environ if name.startswith("SGLR_") and name not in VARIABLES):
         near = difflib.get_close_matches(name, VARIABLES, 1)
         meant = f": perhaps {near[0]} is meant" if near else f": there are {', '.join(VARIABLES)}"
@@ -123,25 +124,25 @@ def _device(settings: config.Config | None) -> Iterator[Finding]:
             found = torch.cuda.get_device_properties(number)
             yield Finding("ok", "device", f"cuda:{number} {found.name}, {found.total_memory / 2**30:.0f} GiB")
     else:
-        yield Finding("ok", "device", f"CPU, {os.cpu_count()} cores")
+        yield Finding("ok", "device", f"CPU, {counted(processes.cores(), 'core')}")
+        if useless := machine.useless_gpu():
+            yield Finding("warning", "device", useless)
     asked = [] if settings is None else [("train", settings.train.compile), ("evaluate", settings.evaluate.compile)]
     for section, compile_ in asked:
-        if device is not None and device.type == "cuda" and wanted(compile_, device) and (lack := _no_compiler()):
+        if (
+            device is not None
+            and device.type == "cuda"
+            and wanted(compile_, device)
+            and (lack := machine.no_compiler())
+        ):
             yield Finding("warning", "device", f"{section}.compile {compile_} needs {lack}, which is missing")
     if settings is not None and settings.train.precision == "tf32" and not gpus:
         yield Finding("warning", "device", "train.precision tf32 is float32 on a CPU")
-    if settings is not None and settings.experiment.threads > (os.cpu_count() or 1):
+    if settings is not None and settings.experiment.threads > processes.cores():
         yield Finding(
-            "warning", "device", f"experiment.threads {settings.experiment.threads} on {os.cpu_count()} cores: slower"
-        )
-
-
-def _no_compiler() -> str:
-    """What Triton builds its launcher with and does not find here; '' where all is there."""
-    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        return "a C compiler (gcc or clang)"
-    header = Path(sysconfig.get_path("include")) / "Python.h"
-    return "" if header.is_file() else f"Python's headers ({header}; python3-dev on Debian)"
+            "warning", "device", f"experiment.threads {settings.experiment.threads} on"
+            f" {counted(processes.cores(), 'core')}: slower"
+        )  # fmt: skip
 
 
 def _data(root: Path, settings: config.Config | None) -> Iterator[Finding]:
@@ -233,13 +234,13 @@ def _tracking(root: Path) -> Iterator[Finding]:
 
 
 def _repository(root: Path) -> Iterator[Finding]:
-    for needed, todo in (
-        (".git", "clone the project"),
-        (".dvc", "run `dvc init`"),
-        ("dvc.yaml", "run it in the project"),
-    ):
+    for needed, todo in ((".dvc", "run `dvc init`"), ("dvc.yaml", "run it in the project")):
         if not (root / needed).exists():
             yield Finding("problem", "project", f"there is no {needed} in {root.resolve()}: {todo}")
+    if lack := machine.no_repository(root):
+        yield Finding("problem", "project", lack)
+    elif said := machine.mute_git(root):
+        yield Finding("warning", "project", said)
     try:
         from sglr import status
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import io
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sglr.config import ConfigError
@@ -60,13 +62,14 @@ def launched() -> Launch | None:
     if found[0] is None or found[1] is None:
         return None
     try:
-        rank, size, local = int(found[0]), int(found[1]), int(found[2] or 0)
+        rank, size = int(found[0]), int(found[1])
+        local = int(found[2] or (0 if size == 1 else -1))  # which GPU is whose, where there are several
     except ValueError:
         rank = size = local = -1
     if not 0 <= rank < size or not 0 <= local < size:
         raise ConfigError(
-            f"RANK={found[0]}, WORLD_SIZE={found[1]} and LOCAL_RANK={found[2]} are inconsistent: 0 <= RANK <"
-            " WORLD_SIZE and 0 <= LOCAL_RANK < WORLD_SIZE is expected"
+            f"RANK={found[0]}, WORLD_SIZE={found[1]} and LOCAL_RANK={found[2]}: 0 <= RANK < WORLD_SIZE and 0 <="
+            " LOCAL_RANK < WORLD_SIZE is expected"
         )
     beside = os.environ.get("LOCAL_WORLD_SIZE", "")
     return Launch(rank, size, local, int(beside) if beside.isdecimal() else 1) if size > 1 else None
@@ -86,7 +89,10 @@ def device(asked: str, called: str = "SGLR_DEVICE") -> "torch.device":
     except RuntimeError:
         raise ConfigError(f"{called}={asked!r} is not a device; use auto, cpu, cuda or cuda:<number>.") from None
     if found.type not in ("cpu", "cuda"):
-        raise ConfigError(f"{called}={asked!r} is not supported; use auto, cpu, cuda or cuda:<number>.")
+        raise ConfigError(
+            f"{called}={asked!r} is not supported; use auto, cpu, cuda or cuda:<number>."
+            + (" Apple's GPUs have no float64, which training sums in." if found.type == "mps" else "")
+        )
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         there = torch.cuda.device_count()
         raise ConfigError(f"{called}={asked!r} requests a GPU, but torch sees {there}. Use {called}=cpu or auto.")
@@ -128,6 +134,23 @@ def keep_freed_memory() -> None:
         # The second alone would make it worse: glibc then stops adapting the first, which is small.
         if mallopt is not None and any(mallopt(_M_MMAP_THRESHOLD, size) for size in (_GIBIBYTE, _OLD_LIMIT)):
             mallopt(_M_TRIM_THRESHOLD, _GIBIBYTE)
+
+
+def cores() -> int:
+    """How many cores this process may use: those it is bound to, and no more than its container's share of them."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(bound, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or no limit ("max")
+        return bound
+
+
+def print_anything() -> None:
+    """From now on characters that the output's encoding lacks, such as a minus sign, are printed as ``?``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def let_threads_sleep() -> None:

@@ -40,6 +40,9 @@ class Group(click.Group):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(200)) for name in names])
 
     def invoke(self, ctx: click.Context) -> Any:
+        from sglr import processes
+
+        processes.print_anything()
         if os.environ.get("NO_COLOR"):
             ctx.color = False
         try:

@@ -3,3 +3,4 @@
 from sglr import processes
 
 processes.let_threads_sleep()
+processes.print_anything()

@@ -239,7 +239,9 @@ def _git_commit() -> str:
         found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     except OSError:  # no git on this machine
         return "unknown"
-    return found.stdout.strip() or "unknown"
+    if found.returncode and Path(".git").exists():  # such as a repository that git takes for another user's
+        click.echo(f"recorded without the commit, which git does not tell: {found.stderr.strip()}", err=True)
+    return found.stdout.strip() if found.returncode == 0 else "unknown"
 
 
 def remove_unlisted_items(settings: config.Config) -> None:

@@ -9,6 +9,9 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+# Between DVC and a stage, where they do not become their last command.
+SHELLS = ("ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh")
+
 
 class Stopped(SystemExit):
     """A signal, or the death of the pipeline that started this stage, ends it; status 128 + signal."""
@@ -76,7 +79,7 @@ def _pipeline_alive() -> Callable[[], bool] | None:
     for process in psutil.Process().parents():
         watched.append(process)
         with contextlib.suppress(psutil.Error):
-            if process.name() not in ("sh", "bash", "dash", "zsh", "fish"):
+            if process.name() not in SHELLS:
                 pipeline = process
                 break
     if pipeline is None or _takes_orphans(pipeline):
@@ -89,9 +92,12 @@ def _takes_orphans(process: Any) -> bool:
     """Whether a process is the system's first, which takes over orphans. In a container, DVC itself may be that."""
     import psutil
 
+    first = process.pid == 1
     try:
-        first = process.pid == 1 or process.name() in ("systemd", "launchd")
+        first = first or process.name() in ("systemd", "launchd")
         return first and not any(name in " ".join(process.cmdline()) for name in ("dvc", "python"))
+    except psutil.AccessDenied:  # macOS shows launchd's to root alone
+        return first
     except psutil.Error:
         return False
 

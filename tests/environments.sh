@@ -24,7 +24,8 @@ if [ ! -d "$environment" ] && [ "$free" -lt 14 ]; then
 fi
 [ -x "$base/uv/bin/uv" ] || { "${PYTHON:-python3}" -m venv "$base/uv" && "$base/uv/bin/python" -m pip install --quiet uv; }
 [ -x "$environment/bin/python" ] || "${PYTHON:-python3}" -m venv "$environment"
-UV_CACHE_DIR=$base/downloads "$base/uv/bin/uv" pip install --quiet --native-tls --upgrade --resolution "$resolution" \
+# uv does not follow pip's index.
+UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-https://pypi.org/simple}} UV_CACHE_DIR=$base/downloads "$base/uv/bin/uv" pip install --quiet --native-tls --upgrade --resolution "$resolution" \
     --python "$environment/bin/python" --editable ".[dev]"
 PATH=$environment/bin:$PATH
 export PATH

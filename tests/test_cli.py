@@ -1,9 +1,11 @@
 """The sglr command as a user meets it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -16,6 +18,8 @@ from sglr import doctor, presets, running, status, tracking
 from sglr.cli import main
 from sglr.files import FileError
 from sglr.terminal import Group
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_check_says_what_is_valid_and_what_is_not(tmp_path, params):
@@ -155,6 +159,22 @@ def test_json_for_scripts(monkeypatch, tmp_path):
     assert result.exit_code == 0
     said = "Cannot tell whether this report is up to date: dvc.lock holds conflicts of a merge"
     assert said in result.stderr
+
+
+def test_output_of_another_encoding(tmp_path):
+    """Of a terminal, or a pipe, that has no minus sign: of commands, and of the stage that prints the results."""
+    (tmp_path / "artifacts" / "report").mkdir(parents=True)
+    (tmp_path / "artifacts" / "report" / "results.md").write_text("gap \N{MINUS SIGN}2.0 ± 1.1\n")
+    stage = [
+        "-c",
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import stages; print('gap \N{MINUS SIGN}2.0 ± 1.1')",
+    ]
+    for arguments in (["-m", "sglr", "results"], stage):
+        ended = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+            capture_output=True, check=True,
+        )  # fmt: skip
+        assert ended.stdout.decode("latin-1").strip() == "gap ?2.0 ± 1.1"
 
 
 def test_it_is_a_module_too():

@@ -1,8 +1,11 @@
 """What `sglr doctor` finds, and what it forecasts."""
 
 import http.server
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import tomllib
 from pathlib import Path
@@ -13,7 +16,7 @@ import torch
 import yaml
 from command import call
 
-from sglr import data, doctor, duration, models, space, status, tracking
+from sglr import data, doctor, duration, machine, models, processes, space, status, tracking
 from sglr.attacks import AttackOptions
 from sglr.attacks.fgsm import FgsmOptions
 from sglr.config import ConfigError, load
@@ -23,6 +26,7 @@ from sglr.files import FileError
 from sglr.tracking import journal
 from sglr.tracking.delivery import DeliveryState
 from sglr.training import Plan, Snapshots, fit
+from stages import runtime
 
 
 @pytest.fixture
@@ -141,7 +145,7 @@ def test_doctor_says_where_nothing_can_be_compiled(project, params, monkeypatch)
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: Properties)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(doctor.processes, "device", lambda asked: torch.device(asked))
     for name in ("of_trainings", "of_evaluations"):
@@ -157,8 +161,96 @@ def test_doctor_says_where_nothing_can_be_compiled(project, params, monkeypatch)
     assert about("device", project) == [("ok", "cuda:0 H200, 139 GiB")]
     monkeypatch.setenv("SGLR_DEVICE", "cuda")
     monkeypatch.setenv("CC", "cc")
-    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name: "/none")
+    monkeypatch.setattr(machine.sysconfig, "get_path", lambda name: "/none")
     assert "Python's headers (/none/Python.h; python3-dev on Debian)" in about("device", project)[1][1]
+
+
+@pytest.mark.parametrize(("name", "error"), [("getuser", KeyError("uid not found: 54321")), ("home", RuntimeError())])
+def test_what_is_wrong_with_the_user_is_said(project, monkeypatch, name, error):
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(machine.getpass if name == "getuser" else machine.Path, name, failing)
+    ((level, said),) = about("environment", project)
+    assert level == "problem"
+    assert said.startswith("DVC will stop, because this user has no name or home: set USER to any name")
+
+
+def test_stages_need_this_python(project, tmp_path, monkeypatch):
+    assert about("environment", project) == []
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    assert "PYTHONSAFEPATH keeps" in about("environment", project)[0][1]
+    monkeypatch.delenv("PYTHONSAFEPATH")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ((level, said),) = about("environment", project)
+    assert level == "problem"
+    assert said == f"stages are started as `python`, which is not found: activate the environment ({sys.prefix})"
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho /elsewhere\n")
+    other.chmod(0o755)
+    assert "which is that of /elsewhere" in about("environment", project)[0][1]
+
+
+def test_a_gpu_that_torch_does_not_see(project, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    listing = tmp_path / "nvidia-smi"
+    listing.write_text("#!/bin/sh\necho 'GPU 0: Tesla P100 (UUID: GPU-1)'\n")
+    listing.chmod(0o755)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    level, said = about("device", project)[1]
+    assert level == "warning"
+    assert said.startswith(f"GPU 0: Tesla P100 (UUID: GPU-1) is here, but torch {torch.__version__}, which is built")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert len(about("device", project)) == 1
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    listing.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
+    assert len(about("device", project)) == 1
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    said = "Apple's GPU is not used: it has no float64, which training sums in"
+    assert about("device", project)[1] == ("warning", said)
+    with pytest.raises(ConfigError, match=r"SGLR_DEVICE='mps' is not supported; use .* Apple's GPUs have no float64"):
+        processes.device("mps")
+
+
+@pytest.mark.parametrize(
+    ("bound", "limit", "cores"),
+    [(8, "max 100000", 8), (8, "250000 100000", 2), (2, "800000 100000", 2), (4, "50000 100000", 1), (4, None, 4)],
+)
+def test_cores_are_those_that_may_be_used(monkeypatch, bound, limit, cores):
+    """Of a job that is bound to some, or a container that has a share."""
+
+    def read(path: Path) -> str:
+        if limit is None:
+            raise FileNotFoundError
+        assert str(path) == "/sys/fs/cgroup/cpu.max"
+        return limit
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(bound)), raising=False)
+    monkeypatch.setattr(Path, "read_text", read)
+    assert processes.cores() == cores
+
+
+def test_dvc_needs_a_repository_around_it(project, monkeypatch):
+    lack = f"{project} is in no git repository, which DVC needs: clone the project, or `git init`"
+    assert ("problem", lack) in about("project", project)
+    (project / ".dvc").mkdir(exist_ok=True)
+    (project / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    assert not [said for _, said in about("project", project) if "no git repository" in said]
+    (project / ".dvc" / "config").write_text("")
+    subprocess.run(["git", "init", "-q", str(project.parent)], check=True)  # of which it is a folder
+    assert not [said for _, said in about("project", project) if "no git repository" in said]
+
+
+def test_a_repository_that_git_refuses(project, monkeypatch, capsys):
+    """As it does where the folder is another user's."""
+    subprocess.run(["git", "init", "-q"], check=True, cwd=project)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    ((level, said),) = [one for one in about("project", project) if "commit" in one[1]]
+    assert level == "warning"
+    assert said.startswith("runs are recorded without their commit: fatal: detected dubious ownership")
+    assert runtime._git_commit() == "unknown"
+    assert "recorded without the commit, which git does not tell: fatal: detected dubious" in capsys.readouterr().err
 
 
 def test_doctor_forecasts_the_disk(project):

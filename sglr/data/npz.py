@@ -59,12 +59,23 @@ class NpzOptions(SourceOptions):
             places.append(root / self.path)
         for place in places:
             if place.is_file():
+                _require_watched(place)
                 return place
         raise FileError(
             f"data.source.path: there is no file {' or '.join(str(place.absolute()) for place in places)}."
             " SGLR_DATA_ROOT names another folder to look in, as a queued experiment needs it: its copy of the project"
             " has only what git tracks."
         )
+
+
+def _require_watched(path: Path) -> None:
+    """FileError for a file in data/ behind a link to a folder: DVC does not follow it, nor notice changes there."""
+    for folder in path.parents:
+        if folder.is_relative_to("data") and folder != Path("data") and folder.is_symlink():
+            raise FileError(
+                f"data.source.path: {folder} is a link to a folder, behind which no change would be noticed: put a link"
+                f" to {path.name} itself into data/, or give its full path."
+            )
 
 
 def _class_names(names: Array, path: Path) -> tuple[str, ...]:

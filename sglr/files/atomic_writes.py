@@ -38,9 +38,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes what may be written only
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_UMASK)
+        with contextlib.suppress(PermissionError):  # some file systems have modes of their own
+            temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
         temporary = None
     except OSError as error:

@@ -1,6 +1,7 @@
 """Checksums of files and folders: our own, and those that DVC records."""
 
 import fnmatch
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -8,18 +9,20 @@ from pathlib import Path
 
 from sglr.files.atomic_writes import PARTIAL, FileError
 
+# Systems that forbid it for security (FIPS) allow it for this.
+_md5 = functools.partial(hashlib.md5, usedforsecurity=False)
 # As in .dvcignore.
-_EDITORS = (".*.sw?", "*~", ".#*", "#*#", ".DS_Store")
+_BESIDE_FILES = (".*.sw?", "*~", ".#*", "#*#", ".DS_Store", "._*", ".nfs*")
 
 
 def digest(*paths: str | Path) -> str:
-    """SHA-256 over the contents of files and, recursively and in name order, of folders, whose bytecode, and what an
-    editor keeps beside a file that is open, is left out."""
+    """SHA-256 over the contents of files and, recursively and in name order, of folders, whose bytecode, and what
+    editors and file systems keep beside a file, is left out."""
     total = hashlib.sha256()
     for path in map(Path, paths):
         members = sorted(path.rglob("*")) if path.is_dir() else [path]
         for member in members:
-            if member.is_file() and "__pycache__" not in member.parts and not _of_an_editor(member.name):
+            if member.is_file() and "__pycache__" not in member.parts and not _beside_a_file(member.name):
                 total.update(str(member.relative_to(path)).encode())
                 with member.open("rb") as file:
                     total.update(hashlib.file_digest(file, "sha256").digest())
@@ -38,15 +41,15 @@ def sha256(path: str | Path) -> str:
 def md5(path: str | Path) -> str:
     """MD5 of one file, as DVC records it."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        return hashlib.file_digest(file, _md5).hexdigest()
 
 
 def dvc_digest(path: str | Path, md5: Callable[[Path], str] = md5) -> str | None:
     """What DVC records for a file (its MD5) or a folder (the MD5 of a listing of its files); None for neither.
 
-    What .dvcignore leaves out of folders (bytecode, .gitignore, files under way, an editor's) is left out. ``md5`` is
-    called on each file, by default the function of this name: callers that look at many folders may give one that
-    caches.
+    What .dvcignore leaves out of folders (bytecode, .gitignore, files under way, what is kept beside files) is left
+    out. ``md5`` is called on each file, by default the function of this name: callers that look at many folders may
+    give one that caches.
     """
     path = Path(path)
     if path.is_file():
@@ -60,14 +63,14 @@ def dvc_digest(path: str | Path, md5: Callable[[Path], str] = md5) -> str | None
     }
     # In the order of the names as texts: b.txt before b/x.txt.
     listing = [{"md5": md5(members[name]), "relpath": name} for name in sorted(members)]
-    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+    return _md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
 def _ignored_by_dvc(path: Path) -> bool:
     under_way = path.name.startswith(".") and path.suffix == PARTIAL
     made = "__pycache__" in path.parts or path.suffix == ".pyc" or path.name == ".gitignore"
-    return under_way or made or _of_an_editor(path.name)
+    return under_way or made or _beside_a_file(path.name)
 
 
-def _of_an_editor(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _EDITORS)
+def _beside_a_file(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _BESIDE_FILES)

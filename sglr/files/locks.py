@@ -33,7 +33,7 @@ def lock(
             guard.acquire(timeout=timeout)
     except Timeout:
         raise FileError(f"{holder} holds {path}; wait for it to finish, or stop it, then run this again.") from None
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:
         raise FileError(f"cannot lock {path}: {error}") from None
     try:
         yield

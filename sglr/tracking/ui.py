@@ -1,6 +1,7 @@
 """MLflow's UI, at the curves of this project's trainings."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ def serve_ui(root: Path, experiment: str, port: int, say: Callable[[str], object
         raise TrackingError("the UI needs MLflow: pip install mlflow") from None
     except Exception as error:
         raise TrackingError(f"MLflow at {shown(uri)} does not answer: {shown(error)}") from error
+    if not served:
+        _require_free(port)
     page = "/#/experiments"
     if found:
         page += f"/{found}/runs?compareRunsMode=CHART&workflowType=machine_learning"
@@ -38,3 +41,13 @@ def serve_ui(root: Path, experiment: str, port: int, say: Callable[[str], object
             [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1",
              "--port", str(port), "--workers", "1"],
         )  # fmt: skip
+
+
+def _require_free(port: int) -> None:
+    """TrackingError where something listens there already; macOS itself does on 5000."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise TrackingError(f"port {port}: {error.strerror}; take another with --port") from None

@@ -212,3 +212,17 @@ def test_arrays_in_fortran_order_are_the_same_arrays(tmp_path, save):
     save(tmp_path / "own.npz", **given)
     arrays = REGISTRY.options("npz", path=str(tmp_path / "own.npz")).read(None)
     assert np.array_equal(arrays.x_train, given["x_train"])
+
+
+def test_a_file_behind_a_linked_folder_is_refused(tmp_path, monkeypatch):
+    """DVC follows no link to a folder, and would go on with the old file when it was changed."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data/own", "scratch"):
+        (tmp_path / folder).mkdir(parents=True)
+    np.savez("scratch/own.npz", **good())
+    Path("data/big").symlink_to(tmp_path / "scratch")
+    with pytest.raises(FileError, match=r"data/big is a link to a folder, .*: put a link to own.npz itself into data/"):
+        REGISTRY.options("npz", path="data/big/own.npz").read(None)
+    Path("data/own/linked.npz").symlink_to(tmp_path / "scratch/own.npz")
+    for path in ("data/own/linked.npz", str(tmp_path / "data/big/own.npz")):
+        assert REGISTRY.options("npz", path=path).read(None).num_classes == 3

@@ -160,6 +160,8 @@ def test_dvc_is_gone_before_its_stage_looks_for_it(study: Killable):
         (1, "dvc", "/usr/bin/python /usr/bin/dvc repro", False),
         (1, "python3", "python3 -m dvc repro", False),
         (31, "make", "make repro", False),
+        (1, "launchd", None, True),  # which macOS shows to root alone
+        (31, "make", None, False),
     ],
 )
 def test_who_takes_orphans_is_no_pipeline(pid, name, command, takes):
@@ -171,6 +173,8 @@ def test_who_takes_orphans_is_no_pipeline(pid, name, command, takes):
             return name
 
         def cmdline(self) -> list[str]:
+            if command is None:
+                raise psutil.AccessDenied(pid)
             return command.split()
 
     assert watch._takes_orphans(Process()) is takes

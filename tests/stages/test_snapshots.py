@@ -62,11 +62,11 @@ def test_an_open_editor_is_no_other_code(tmp_path, monkeypatch):
     Path("code").mkdir()
     Path("code/loop.py").write_text("1")
     before = files.digest("code"), files.dvc_digest("code")
-    for name in (".loop.py.swp", "loop.py~", ".#loop.py", "#loop.py#", ".DS_Store"):
+    for name in (".loop.py.swp", "loop.py~", ".#loop.py", "#loop.py#", ".DS_Store", "._loop.py", ".nfs0001"):
         (Path("code") / name).write_text("2")
     assert (files.digest("code"), files.dvc_digest("code")) == before
     ignored = (Path(__file__).parents[2] / ".dvcignore").read_text().split()
-    assert {".*.sw?", "*~", ".#*", "\\#*#", ".DS_Store"} <= set(ignored)
+    assert {".*.sw?", "*~", ".#*", "\\#*#", ".DS_Store", "._*", ".nfs*"} <= set(ignored)
 
 
 def test_those_of_a_finished_item_stay_until_its_outs_are_committed(tmp_path, monkeypatch):

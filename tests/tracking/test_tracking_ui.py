@@ -1,6 +1,7 @@
 """Where the curves are in MLflow's UI, and what serves it (its look: tests/stages/test_mlflow_ui.py)."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,4 +70,15 @@ def test_a_server_that_is_not_there(
     ) as said:
         tracking.serve_ui(root, "digits", 5000, print)
     assert "s3cret" not in str(said.value)
+    assert started == []
+
+
+def test_a_port_that_is_taken(root: Path, started: list[list[str]]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        message = f"port {port}: Address already in use; take another with --port"
+        with pytest.raises(tracking.TrackingError, match=message):
+            tracking.serve_ui(root, "digits", port, print)
     assert started == []

@@ -214,7 +214,7 @@ def test_a_batch_smaller_than_the_team_is_refused(params):
     ("rank", "size", "local", "found"),
     [
         (None, None, None, None), ("0", "1", "0", None), ("3", "4", "1", processes.Launch(3, 4, 1)),
-        ("0", "2", None, processes.Launch(0, 2, 0)),
+        ("0", "1", None, None),
     ],
 )  # fmt: skip
 def test_a_launcher_is_recognised(monkeypatch, rank, size, local, found):
@@ -244,9 +244,15 @@ def test_processes_of_a_launcher_share_no_gpu(monkeypatch, device, gpus, beside,
         _require_own_gpu(processes.launched(), torch.device(device))
 
 
-@pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("-1", "2"), ("one", "2"), ("0", "0")])
-def test_a_launcher_that_says_nonsense_is_refused(monkeypatch, rank, size):
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", size)
+@pytest.mark.parametrize(
+    ("rank", "size", "local"),
+    [("2", "2", "0"), ("-1", "2", "0"), ("one", "2", "0"), ("0", "0", "0"), ("0", "2", "2"), ("0", "2", None)],
+)
+def test_a_launcher_that_says_nonsense_is_refused(monkeypatch, rank, size, local):
+    """Without LOCAL_RANK all processes of a machine would take the same GPU."""
+    for name, value in (("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", local)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=f"RANK={rank}, WORLD_SIZE={size}"):
         processes.launched()
