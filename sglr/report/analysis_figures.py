@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sglr.report.curves import Curve, from_rows
-from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, marker, plot
+from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, legend, marker, plot, seed_lines
 from sglr.report.study import Study
 from sglr.report.wording import quoted
 
@@ -35,6 +35,7 @@ OVER_EPOCHS = {
     ),
 }  # fmt: skip
 INPUTS = ("natural", "adversarial")
+_SCALED = (0, (1, 1.2))
 _RELIABILITY = {
     "natural": "Reliability, natural, last model", "adversarial": "Reliability, adversarial, last model",
     "refined": "Reliability, refined labels, last epoch",
@@ -66,7 +67,7 @@ def _every_epoch(study: Study, name: str, quantity: str, title: str, unit: str) 
         for position, method in enumerate(study.methods):
             if method in found:
                 line = found[method]
-                for values in line.values if len(line.values) > 1 else ():
+                for values in seed_lines(line.values, len(found)):
                     axes.plot(line.epochs, values, linewidth=0.7, alpha=0.45, color=colour(position))
                 axes.plot(line.epochs, line.mean, label=method, color=colour(position), linestyle=dashes(position))
         _label(figure, axes, unit)
@@ -85,8 +86,8 @@ def _every_checkpoint(study: Study, name: str, quantity: str, title: str, unit: 
             if method not in found:
                 continue
             mine, points = colour(position), found[method]
-            for seed in zip(*points.values(), strict=True) if len(study.of(method)) > 1 else ():
-                axes.plot(*zip(*sorted(seed), strict=True), linewidth=0.7, alpha=0.45, color=mine)
+            for seed in seed_lines(np.array(list(points.values())).swapaxes(0, 1), len(found)):
+                axes.plot(*zip(*sorted(seed.tolist()), strict=True), linewidth=0.7, alpha=0.45, color=mine)
             means = {checkpoint: np.mean(seeds, axis=0) for checkpoint, seeds in points.items()}
             # A checkpoint that is best and kept at once has one place.
             ordered = sorted(means.items(), key=lambda pair: float(pair[1][0]))
@@ -117,7 +118,7 @@ def _place(checkpoint: str, epoch: float) -> str:
 def _label(figure: "Figure", axes: "Axes", unit: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(unit)
-    figure.legend(loc="outside lower center", ncols=2)
+    legend(figure)
 
 
 def _path(method: str, line: Curve, unit: str) -> str:
@@ -144,15 +145,15 @@ def _reliability(study: Study, kind: str) -> list[Plot]:
     with canvas(title) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GRID, label="calibrated")
         for (method, scaled), (position, points) in found.items():
-            label = f"{method}, scaled" if scaled else method
-            line = (0, (1, 1.2)) if scaled else "-"
             axes.plot(
-                points[:, 0], points[:, 1], color=colour(position), linestyle=line, marker=marker(position),
-                markersize=3.5, label=label,
+                points[:, 0], points[:, 1], color=colour(position), linestyle=_SCALED if scaled else "-",
+                marker=marker(position), markersize=3.5, label=None if scaled else method,
             )  # fmt: skip
+        if any(scaled for _, scaled in found):
+            axes.plot([], [], color=INK, linestyle=_SCALED, label="after temperature scaling")
         axes.set_xlabel("confidence")
         axes.set_ylabel("accuracy")
-        figure.legend(loc="outside lower center", ncols=2)
+        legend(figure)
         words = (
             f"{quoted(method)}{', scaled' if scaled else ''}: mean confidence minus accuracy {_excess(points):+.2f}."
             for (method, scaled), (_, points) in found.items()
@@ -197,7 +198,7 @@ def _landscape(study: Study, kind: str) -> list[Plot]:
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlabel("distance, in units of the filters' norms")
         axes.set_ylabel("nats")
-        figure.legend(loc="outside lower center", ncols=2)
+        legend(figure)
         words = (
             f"{quoted(method)}: {points[len(points) // 2][1]:.3g} nats in the middle, {points[0][1]:.3g} and"
             f" {points[-1][1]:.3g} at the ends."

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -20,6 +22,12 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#9e59fe", "#7c2e0d", "#4b02e9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
 MARKERS = "osD^v<>"
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
+# More lines than these in one figure are no longer told apart: of seeds only the mean is drawn.
+MANY_LINES = 40
+# What a legend may take of a figure's height before the figure grows.
+_LEGEND = 0.3
+# Points, of a legend's letters.
+_LETTERS, _SMALLEST = (10.0, 9.0), 6.0
 # Drawn over filled shapes; not the paper's colour, which figures in the page have not.
 HATCH = "#fdfdfe"
 # Colours that the page replaces by its own, so that figures follow light and dark.
@@ -35,7 +43,7 @@ _STYLE = {
     "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "hatch.linewidth": 0.7, "hatch.color": HATCH,
-    "legend.frameon": False, "legend.fontsize": 10, "lines.linewidth": 1.8,
+    "legend.frameon": False, "lines.linewidth": 1.8,
 }  # fmt: skip
 
 
@@ -85,6 +93,28 @@ def marker(position: int) -> str:
 def hatch(position: int) -> str:
     """The pattern on filled shapes of the n-th thing shown; it tells apart those that share a colour."""
     return HATCHES[(position + position // len(PALETTE)) % len(HATCHES)]
+
+
+def seed_lines(values: np.ndarray, methods: int) -> np.ndarray:
+    """Of curves (seeds, ...) those to be drawn beside their mean, in a figure of so many methods: all or none."""
+    return values if len(values) > 1 and methods * len(values) <= MANY_LINES else values[:0]
+
+
+def legend(figure: "Figure", columns: int = 2) -> None:
+    """A legend below the axes, in as many columns, and letters, as are no wider than the figure, which grows by what is
+    too high."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    width, height = figure.get_size_inches()
+    fewer = [(number, size) for number in range(columns, 0, -1) for size in _LETTERS]
+    for number, size in (*fewer, (1, _SMALLEST)):
+        made = figure.legend(loc="outside lower center", ncols=number, fontsize=size)
+        extent = made.get_window_extent(renderer)
+        if extent.width <= width * figure.dpi or size == _SMALLEST:
+            break
+        made.remove()
+    figure.set_figheight(height + max(0.0, extent.height / figure.dpi - _LEGEND * height))
 
 
 @contextmanager

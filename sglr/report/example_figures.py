@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sglr.report.drawing import INK, Plot, canvas, colour, dashes, hatch, marker, panels, plot
+from sglr.report.drawing import INK, Plot, canvas, colour, dashes, hatch, legend, marker, panels, plot, seed_lines
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
 
@@ -51,7 +51,7 @@ def _radii(study: Study, checkpoint: str) -> list[Plot]:
             if method not in found:
                 continue
             radii, values = found[method]
-            for seed in values if len(values) > 1 else ():
+            for seed in seed_lines(values, len(found)):
                 axes.plot(radii, 100 * seed, linewidth=0.7, alpha=0.45, color=colour(position))
             axes.plot(
                 radii, 100 * values.mean(0), marker(position), ms=4, color=colour(position),
@@ -61,7 +61,7 @@ def _radii(study: Study, checkpoint: str) -> list[Plot]:
         axes.set_ylim(0, 100)
         axes.set_xlabel("eps in 255ths")
         axes.set_ylabel("percent")
-        figure.legend(loc="outside lower center", ncols=2)
+        legend(figure)
         described = (
             f"{quoted(method)}: "
             + ", ".join(f"{percent(value)}% at {radius:g}" for radius, value in zip(radii, values.mean(0), strict=True))
@@ -116,7 +116,7 @@ def _by_class(study: Study) -> list[Plot]:
         axes.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 2 else 0)
         axes.set_ylim(0, 100)
         axes.set_ylabel("percent")
-        figure.legend(loc="outside lower center", ncols=2)
+        legend(figure)
         described = (f"{quoted(method)}, {kind}: " + _shares(names, values) for (method, kind), values in found.items())
         return [plot("by-class", title, "; ".join(described) + ".", figure)]
 
@@ -221,7 +221,7 @@ def _labels(study: Study, method: str) -> list[Plot]:
         axes.set_ylim(0, 100)
         axes.set_xlabel("epoch")
         axes.set_ylabel("probability, percent")
-        figure.legend(loc="outside lower center", ncols=2)
+        legend(figure)
         ends = (p[-1, noisy, classes[noisy]].mean() for classes in (given, true))
         wrong, right = (percent(float(end)) for end in ends)
         described = (

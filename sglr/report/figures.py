@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from sglr.report.analysis_figures import draw_analyses
 from sglr.report.curves import Curve, curve, label_starts, warmup
-from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, plot
+from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, legend, plot, seed_lines
 from sglr.report.example_figures import draw_examples
 from sglr.report.intervals import draw_differences, draw_gaps
 from sglr.report.study import Study
@@ -61,7 +61,8 @@ def _overlay(study: Study, name: str, quantity: str, title: str) -> list[Plot]:
     with canvas(title) as (figure, axes):
         for position, method in enumerate(study.methods):
             if method in found:
-                _lines(axes, found[method], method, position, scale=1 if quantity == IN_NATS else 100)
+                scale = 1 if quantity == IN_NATS else 100
+                _lines(axes, found[method], method, position, methods=len(found), scale=scale)
         _context(axes, study, study.methods)
         _finish(figure, axes, "nats" if quantity == IN_NATS else "percent")
         if not name.startswith(("validation", "train")):
@@ -87,10 +88,10 @@ def _method(study: Study, method: str) -> list[Plot]:
         return [plot(f"curves-{method}", title, " ".join(parts) + marked, figure)]
 
 
-def _lines(axes: "Axes", line: Curve, label: str, position: int, scale: float = 100) -> None:
+def _lines(axes: "Axes", line: Curve, label: str, position: int, *, methods: int = 1, scale: float = 100) -> None:
     """Thin lines for the seeds, a thick one for their mean; epochs in which nothing was measured are bridged."""
     mine = colour(position)
-    for values in line.values if len(line.values) > 1 else ():
+    for values in seed_lines(line.values, methods):
         known = ~np.isnan(values)
         axes.plot(line.epochs[known], scale * values[known], linewidth=0.7, alpha=0.45, color=mine)
     known = ~np.isnan(line.mean)
@@ -136,7 +137,7 @@ def _finish(figure: "Figure", axes: "Axes", unit: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside lower center", ncols=2)
+    legend(figure)
 
 
 def _path(line: Curve, quantity: str) -> str:

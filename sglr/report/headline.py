@@ -7,6 +7,8 @@ from sglr.report.study import Study
 from sglr.report.wording import bounds, percent, quoted
 
 Row = dict[str, Any]
+# With more methods than these one sentence for each is no answer: it is summed up.
+_FEW = 5
 CLAIMS = {
     "narrows": "{method} narrows the {gap} of {baseline} {under}",
     "unchanged": "{method} does not significantly change the {gap} of {baseline} {under}",
@@ -17,6 +19,8 @@ CLAIMS = {
 
 def headline(study: Study, results: Row) -> Row:
     """The attack it is about, one verdict per method (a sentence on the gap, one on accuracy), and what qualifies them.
+
+    Of more than five methods ``summary`` is a verdict on all of them, else None, and ``each`` holds their sentences.
 
     Verdicts: narrows, unchanged, widens, no_gap (the baseline does not overfit), no_best (no validation split, so no
     best epoch). A closed gap is not a verdict: the remainder is given with its interval, and where that contains 0,
@@ -29,11 +33,19 @@ def headline(study: Study, results: Row) -> Row:
     also = [name for name in headline_attacks(study) if name != attack]
     details = [] if others else [_alone(study, results, attack, method) for method in study.methods]
     details += [_gap_of_baseline(results, attack, baseline)] if others and study.has_best else []
-    details += [_more(results, name, method, baseline) for name in also for method in others]
+    more = [_more(results, name, method, baseline) for name in also for method in others]
+    many = len(others) > _FEW
+    details += [] if many else more
     details += [_how_counted(study, results, attack)]
     if not study.has_best:
         details.append("There is no validation split, so no best epoch and no gap: only the last epoch is reported.")
-    return {"attack": attack, "verdicts": verdicts, "details": details}
+    return {
+        "attack": attack,
+        "verdicts": verdicts,
+        "details": details,
+        "summary": _summary(results, attack, verdicts, baseline) if many else None,
+        "each": [f"{row['sentence']} {row['accuracy']}".strip() for row in verdicts] + more if many else [],
+    }
 
 
 def headline_attack(study: Study) -> str:
@@ -95,6 +107,40 @@ def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
             f" {_against(stopped, 'that')}."
         ),
     }
+
+
+def _summary(results: Row, attack: str, verdicts: list[Row], baseline: str) -> Row:
+    """As a verdict, of all: which methods do what to the gap, and how they end beside the baseline and its best
+    epoch."""
+    found = {row["method"]: row["verdict"] for row in verdicts}
+    if "no_gap" in found.values():
+        told = [f"{quoted(baseline)} shows no significant {gap_name(attack)} {_under(attack)}."]
+    elif "no_best" in found.values():
+        told = []
+    else:
+        kinds = {"narrows": "narrowed by", "unchanged": "not changed significantly by", "widens": "widened by"}
+        by = _named({said: [name for name in found if found[name] == kind] for kind, said in kinds.items()})
+        told = [f"The {gap_name(attack)} of {quoted(baseline)} {_under(attack)} is {by}."]
+    places = {
+        "last_gain": f"At the last epoch, beside {quoted(baseline)},",
+        "last_over_best": f"Beside {quoted(baseline)} with early stopping,",
+    }
+    for quantity, place in places.items():
+        rows = {name: _comparison(results, attack, name, quantity) for name in found}
+        if all(rows.values()):
+            ends = _named({
+                "better:": [name for name, row in rows.items() if row["low"] > 0],
+                "not significantly different:": [name for name, row in rows.items() if row["low"] <= 0 <= row["high"]],
+                "worse:": [name for name, row in rows.items() if row["high"] < 0],
+            })  # fmt: skip
+            told.append(f"{place} {ends}.")
+    return {"sentence": told[0], "accuracy": " ".join(told[1:])}
+
+
+def _named(groups: dict[str, list[str]]) -> str:
+    """'narrowed by 2 (‘a’, ‘b’), widened by 1 (‘c’)': those that there are."""
+    said = {what: ", ".join(map(quoted, names)) for what, names in groups.items() if names}
+    return ", ".join(f"{what} {len(groups[what])} ({names})" for what, names in said.items())
 
 
 def _judge(theirs: Row, change: Row) -> str:

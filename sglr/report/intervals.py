@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from sglr.report.drawing import INK, Plot, canvas, colour, marker, plot
+from sglr.report.drawing import INK, Plot, canvas, colour, legend, marker, plot
 from sglr.report.headline import gap_name, headline_attack, headline_attacks
 from sglr.report.study import Study
 from sglr.report.tables import DIFFERENCES
@@ -61,7 +61,7 @@ def _draw(study: Study, name: str, title: str, rows: list[Row], lane_name: Calla
         axes.set_yticks(range(len(lanes)), [lane_name(lane) for lane in lanes])
         axes.invert_yaxis()
         axes.set_xlabel("points, with 95% intervals")
-        figure.legend(loc="outside lower center", ncols=3)
+        legend(figure, 3)
         described = (
             f"{quoted(row['method'])}, {lane_name(row['lane'])}: {percent(row['estimate'])} {bounds(row)}"
             for row in rows

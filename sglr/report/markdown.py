@@ -13,6 +13,8 @@ SHOWN = ("comparison", "differences", "seeds", "labels", "memorisation", "analys
 def markdown(results: dict[str, Any], tables: dict[str, Table]) -> str:
     """The complete file; anything that came from outside is escaped."""
     parts = _parts(results, tables, SHOWN)
+    if results["headline"]["each"]:
+        parts += ["## Every method in words", bullets(results["headline"]["each"])]
     if results["notes"]:
         parts += ["## Notes on the analyses", bullets([f"{key}: {note}" for key, note in results["notes"].items()])]
     parts += ["## Cautions", bullets(results["cautions"])]
@@ -31,7 +33,7 @@ def summary(results: dict[str, Any], tables: dict[str, Table]) -> str:
 def _parts(results: dict[str, Any], tables: dict[str, Table], shown: tuple[str, ...]) -> list[str]:
     parts = [f"# {escape(results['experiment']['name'])}"]
     headline = results["headline"]
-    for verdict in headline["verdicts"]:
+    for verdict in [headline["summary"]] if headline["summary"] else headline["verdicts"]:
         parts += [f"**{escape(verdict['sentence'])}** {escape(verdict['accuracy'])}".strip()]
     parts += [escape(" ".join(headline["details"]))]
     if results["flags"]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sglr.report.drawing import Plot
+from sglr.report.drawing import MANY_LINES, Plot
 from sglr.report.flags import raised
 from sglr.report.headline import gap_name
 from sglr.report.table import Table
@@ -55,14 +55,16 @@ def page(results: dict[str, Any], tables: dict[str, Table], plots: dict[str, lis
 
 def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str, list[Plot]]) -> list[PageSection]:
     """The parts of the page in order; those without content are dropped."""
-    verdicts = {verdict["sentence"]: verdict["accuracy"] for verdict in results["headline"]["verdicts"]}
-    details = results["headline"]["details"]
+    told = [results["headline"]["summary"]] if results["headline"]["summary"] else results["headline"]["verdicts"]
+    verdicts = {verdict["sentence"]: verdict["accuracy"] for verdict in told}
+    details, each = results["headline"]["details"], results["headline"]["each"]
     gap = gap_name(results["headline"]["attack"])
     notes = "\n\n".join(f"{key}: {note}" for key, note in results["notes"].items())
     return [
         PageSection(
             "result", f"The {gap}",
             lead=verdicts or {details[0]: ""}, text=details if verdicts else details[1:],
+            folded={"Every method in words": "\n\n".join(each)} if each else {},
         ),
         _flags(results),
         PageSection(
@@ -75,7 +77,8 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
             text=["Robust overfitting is training accuracy under attack that keeps rising while validation accuracy"
                   " under attack falls. Training batches are attacked as the method trains, at the weights of the step"
                   " (averaging and AWP keep others); validation images by PGD on the cross-entropy. Thin lines are"
-                  " seeds, thick ones their mean; the band is the warm-up, a dotted line where a label policy begins."],
+                  f" seeds (no more than {MANY_LINES} in a figure, else none), thick ones their mean; the band is the"
+                  " warm-up, a dotted line where a label policy begins."],
             plots=plots["curves"],
         ),
         PageSection(

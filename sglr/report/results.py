@@ -4,7 +4,8 @@ Keys of results.json (accuracies and differences are fractions, deviations are s
 one seed; nothing in it is a time):
 
 - ``experiment``: name, methods, seeds, baseline;  ``attacks``: names in order;  ``data``: the data's meta.json
-- ``headline``: attack, verdicts [{method, verdict, sentence, accuracy}], details [sentence]
+- ``headline``: attack, verdicts [{method, verdict, sentence, accuracy}], details [sentence], summary
+  {sentence, accuracy} and each [sentence] of many methods
 - ``accuracy``: per attack and method: best, last, gap as {mean, deviation} (gap also low, high), seeds, examples
 - ``same_examples``: where an attack saw fewer examples than the headline's: rows as in ``accuracy`` of the headline's
   attack (``reference``) on those examples
@@ -187,7 +188,7 @@ def _labels(items: list[RunResult]) -> dict[str, Any]:
     """Refined labels after the last epoch, by their largest entry: wrong ones corrected, right ones corrupted."""
     noisy, clean, recovered, corrupted = [], [], [], []
     for item in items:
-        given, true, found = item.labels["given"], item.labels["true"], item.labels["p"].argmax(1)
+        given, true, found = item.labels["given"], item.labels["true"], item.labels["refined"]
         noisy.append(int((given != true).sum()))
         clean.append(int((given == true).sum()))
         recovered.append(int(((given != true) & (found == true)).sum()))

@@ -20,8 +20,9 @@ class RunResult:
 
     training, evaluation, analysis: the three metrics.json; history: rows of history.csv; outcomes: "last/pgd20" ->
     float64 (n,), 1 where the example was classified correctly; index: attack -> int64 (n,) test indices of those
-    examples; labels: p (N, C), given (N,) and true (N,) after the last epoch; trace: index (t,) of the examples whose
-    labels were traced and their p (epochs, t, C); notes, tables: the analysis' notes.json, and its csv files by name;
+    examples; labels: given, true and refined (N,), the classes of the training examples, the last being the most
+    probable one after the last epoch; trace, of the first seed alone: index (t,) of the examples whose labels were
+    traced and their p (epochs, t, C); notes, tables: the analysis' notes.json, and its csv files by name;
     weights: MD5 of the weights by checkpoint, of those that are there.
     """
 
@@ -89,7 +90,7 @@ def read(config: Config, artifacts: Path) -> Study:
     meta = artifacts / "data" / "meta.json"
     attacks = ("natural", *config.evaluate.attacks)
     items = tuple(
-        _read_item(artifacts, method, seed, attacks)
+        _read_item(artifacts, method, seed, attacks, traced=seed == config.experiment.seeds[0])
         for method in config.experiment.methods
         for seed in config.experiment.seeds
     )
@@ -102,7 +103,7 @@ def read(config: Config, artifacts: Path) -> Study:
     return Study(config, files.read_json(_present(meta)), files.sha256(meta), attacks, items, flags, rows, looked_at)
 
 
-def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]) -> RunResult:
+def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...], *, traced: bool) -> RunResult:
     train, evaluate, analyze = (artifacts / stage / f"{method}-{seed}" for stage in ("train", "evaluate", "analyze"))
     arrays = files.read_arrays(_present(evaluate / "outcomes.npz"))
     index = {name.removeprefix("index/"): values for name, values in arrays.items() if name.startswith("index/")}
@@ -111,8 +112,8 @@ def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]
         seed=seed,
         training=files.read_json(_present(train / "metrics.json")),
         history=files.read_rows(_present(train / "history.csv")),
-        labels=files.read_arrays(_present(train / "labels.npz")),
-        trace=files.read_arrays(_present(train / "labels_trace.npz")),
+        labels=_read_labels(train / "labels.npz"),
+        trace=files.read_arrays(_present(train / "labels_trace.npz")) if traced else {},
         evaluation=files.read_json(_present(evaluate / "metrics.json")),
         outcomes={name: values.astype(np.float64) for name, values in arrays.items() if not name.startswith("index/")},
         index=index,
@@ -131,9 +132,15 @@ def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]
             outcome = item.outcomes.get(f"{checkpoint}/{attack}")
             fits = outcome is not None and attack in index and outcome.shape == index[attack].shape
             _require(fits, f"{checkpoint}/{attack} with index/{attack}", evaluate / "outcomes.npz")
-    for key in ("p", "given", "true"):
-        _require(key in item.labels, key, train / "labels.npz")
     return item
+
+
+def _read_labels(path: Path) -> dict[str, np.ndarray]:
+    """Classes alone: the probabilities of all items would be gigabytes."""
+    found = files.read_arrays(_present(path))
+    for key in ("p", "given", "true"):
+        _require(key in found, key, path)
+    return {"given": found["given"], "true": found["true"], "refined": found["p"].argmax(1)}
 
 
 def _present(path: Path) -> Path:
