@@ -42,7 +42,8 @@ def sync(root: str | Path, *, end_interrupted: bool = False) -> SyncReport:
     """
     root = Path(root).absolute()
     sending = _Sync(root, SyncReport())
-    for folder in journal.folders(root):
+    # Runs below others last: their parents would be sent on the way, and not be counted.
+    for folder in sorted(journal.folders(root), key=_has_parent):
         sending.visit(folder, end_interrupted)
     return sending.report
 
@@ -51,6 +52,11 @@ def unsent(root: str | Path) -> int:
     """How many journals under ``root`` hold something that the server does not have."""
     surveys = map(survey, journal.folders(Path(root).absolute()))
     return sum(seen is not None and seen.lines > 0 for seen in surveys)
+
+
+def _has_parent(folder: Path) -> bool:
+    first, _ = next(journal.read(folder), ({}, 0))
+    return bool(first.get("parent"))
 
 
 class _Sync:

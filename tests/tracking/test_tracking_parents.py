@@ -163,3 +163,30 @@ def test_other_params_or_a_quote_in_a_name_are_another_training(root: Path, data
     ids = [parents.find_or_restore(root, server, "digits", each) for each in queries]
     assert len(set(ids)) == 4
     assert [parents.find_or_restore(root, server, "digits", each) for each in queries] == ids
+
+
+def test_sync_counts_parents_that_wait_with_their_children(
+    root: Path, train: Callable[..., Any], evaluate: Callable[..., Any], database: Any, monkeypatch: pytest.MonkeyPatch,
+    free_port: int, eventually: Callable[..., None],
+) -> None:  # fmt: skip
+    """A child's journal may come first by name, and cannot be sent before its parent's."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
+    monkeypatch.setenv("SGLR_TRACKING_WAIT", "0")
+    with train() as tracker:
+        tracker.tags({"weights_md5": "w1"})
+        tracker.metrics({"loss": 1.0}, step=1)
+    with evaluate(stage="analyze", item="analyze@sglr-0") as tracker:
+        tracker.metrics({"natural/ece": 0.25})
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    first, _ = journal.folders(root)
+    assert first.name.startswith("analyze")
+    reports = []
+
+    def sent() -> bool:  # once their senders have given up
+        reports.append(tracking.sync(root))
+        return reports[-1].missing == 0
+
+    eventually(sent)
+    assert sum(report.sent for report in reports) == 6  # each has its seconds and its memory, too
+    assert sorted(item for report in reports for item in report.items) == ["analyze@sglr-0", "train@sglr-0"]
+    assert len(database.runs()) == 2
