@@ -7,6 +7,7 @@
 | ```` ```yaml ```` | laid on the shipped params.yaml, which must then be valid |
 | ```` ```sh ```` | each command of this project, DVC and make parsed with its options, not run |
 | ```` ```console ```` | the same, without the output; those of the tutorial are run by test_docs_tutorial.py |
+| ```` ```math ```` | drawn, in the built pages (test_docs_site.py): an error there is a formula that cannot be |
 
 ``<!-- skip: next "reason" -->`` before a block leaves it out (sybil's own syntax).
 """
@@ -35,7 +36,7 @@ from sglr.presets import rendering
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"python", "yaml", "sh", "console", "text", "bibtex"}
+LANGUAGES = {"python", "yaml", "sh", "console", "text", "bibtex", "math"}
 
 
 class Blocks:

@@ -38,7 +38,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make docs` builds it."""
     folder = tmp_path_factory.mktemp("site")
     makefile = (pages.ROOT / "Makefile").read_text()
-    (options,) = re.findall(r"python -m sphinx (.*) docs build/docs", makefile)
+    (options,) = re.findall(r"python\"? -m sphinx (.*) docs build/docs", makefile)
     command = [sys.executable, "-m", "sphinx", *options.split(), "-d", str(folder / "trees"), "docs", str(folder)]
     done = subprocess.run(command, cwd=pages.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
