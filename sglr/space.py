@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglr import config, files, models, threat
+from sglr import config, files, models
+from sglr.attacks.autoattack import MEMBERS, AutoAttackOptions
 from sglr.models.registry import Shape
 from sglr.training.history import TRACED
 
@@ -157,9 +158,12 @@ def _prepared(settings: config.Config, images: ExpectedData) -> int:
 
 def _attacks(settings: config.Config, images: ExpectedData) -> Need:
     """Of an evaluation: worst-case images, those of each attack meanwhile, and which examples each attack broke."""
-    section, ball = settings.evaluate, threat.of(settings.threat)
+    section = settings.evaluate
     kept = _MODELS * _kept(settings, images) * math.prod(images.shape) * _FLOAT
-    pieces = 1 + sum(len(options.members(ball)) for options in section.attacks.values())
+    pieces = 1 + sum(
+        len(MEMBERS[attack.version]) if isinstance(attack, AutoAttackOptions) else 1
+        for attack in section.attacks.values()
+    )
     rows = 2 + len(section.attacks)  # natural and the worst case
     radii = 0 if section.sweep is None else 1 + len(section.sweep.eps_255)
     outcomes = section.examples(images.test_examples) * (rows * _NUMBER + _MODELS * (rows + radii))
