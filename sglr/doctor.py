@@ -1,5 +1,6 @@
 """Is everything here that a run needs, and what to do where it is not."""
 
+import contextlib
 import difflib
 import os
 import platform
@@ -7,11 +8,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sglr import config, files, machine, processes, space
 from sglr.config import packages
 from sglr.config.errors import counted
+
+if TYPE_CHECKING:
+    from sglr.status import Status
 
 Level = Literal["ok", "warning", "problem"]
 # What is needed for what. Without what the library itself imports, this module cannot be imported either.
@@ -46,6 +50,7 @@ class Finding:
 def examine(root: Path) -> list[Finding]:
     """What can be told without running a stage: versions, params, device, data, time, disk, tracking, the project."""
     settings, params = _params(root)
+    items = _items(root)
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         lambda: iter([Finding("ok", "python", platform.python_version())]),
         lambda: _packages(settings),
@@ -54,9 +59,9 @@ def examine(root: Path) -> list[Finding]:
         lambda: _device(settings),
         lambda: _data(root, settings),
         lambda: _time(root, settings),
-        lambda: _disk(root, settings),
+        lambda: _disk(root, settings, items),
         lambda: _tracking(root),
-        lambda: _repository(root),
+        lambda: _repository(root, items),
     )
     return [finding for check in checks for finding in check()]
 
@@ -94,6 +99,16 @@ def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
         ),
         *(Finding("warning", "params", doubt) for doubt in config.doubts(settings)),
     ]
+
+
+def _items(root: Path) -> "list[Status] | None":
+    """The state of every item; None where it cannot be told."""
+    from sglr import status
+
+    try:
+        return status.status(root)
+    except (files.FileError, config.ConfigError):  # said where the project and params are looked at
+        return None
 
 
 def _environment() -> Iterator[Finding]:
@@ -204,19 +219,24 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
         return
     evaluations += items * _BESIDE
     text = (
-        f"at most about {in_words(evaluations)} for all {items} evaluations, {by}: less, the more examples are broken"
+        f"at most about {in_words(evaluations)} for all {items} evaluations and their audit, {by}: less, the more"
+        " examples are broken"
     )
     yield said(text, evaluations, "; evaluate.attacks.*.n_examples limits it")
 
 
-def _disk(root: Path, settings: config.Config | None) -> Iterator[Finding]:
-    free = shutil.disk_usage(root).free
-    try:
-        needed = space.of_study(settings, root / "artifacts" / "data") if settings is not None else 0
-    except (files.FileError, config.ConfigError):  # said where data and params are looked at
-        needed = 0
-    text = f"{free // 10**6:,} MB free, up to {space.megabytes(needed)} needed for all trainings"
-    yield Finding("ok" if free > 2 * needed + 1e9 else "warning" if free > needed else "problem", "disk", text)
+def _disk(root: Path, settings: config.Config | None, items: "list[Status] | None") -> Iterator[Finding]:
+    free, needed, text = shutil.disk_usage(root).free, 0, ""
+    # Where params or data keep it from being told, that is said where they are looked at.
+    with contextlib.suppress(files.FileError, config.ConfigError):
+        if settings is not None:
+            done = {one.item for one in items or () if one.state == "done"}
+            needed = space.of_study(settings, root / "artifacts" / "data", done)
+            text = f", up to {space.megabytes(needed)} needed for what is still to run"
+            if not needed:
+                text = ", all items are done"
+    level: Level = "ok" if free > 2 * needed + 1e9 else "warning" if free > needed else "problem"
+    yield Finding(level, "disk", f"{free // 10**6:,} MB free{text}")
     if not os.access(root, os.W_OK):
         yield Finding("problem", "disk", f"{root.resolve()} cannot be written to")
 
@@ -233,7 +253,7 @@ def _tracking(root: Path) -> Iterator[Finding]:
         yield Finding(level, "tracking", text)
 
 
-def _repository(root: Path) -> Iterator[Finding]:
+def _repository(root: Path, items: "list[Status] | None") -> Iterator[Finding]:
     for needed, todo in ((".dvc", "run `dvc init`"), ("dvc.yaml", "run it in the project")):
         if not (root / needed).exists():
             yield Finding("problem", "project", f"there is no {needed} in {root.resolve()}: {todo}")
@@ -241,17 +261,13 @@ def _repository(root: Path) -> Iterator[Finding]:
         yield Finding("problem", "project", lack)
     elif said := machine.mute_git(root):
         yield Finding("warning", "project", said)
-    try:
-        from sglr import status
-
-        found = status.status(root)
-    except (files.FileError, config.ConfigError):
+    if items is None:
         return
-    for one in found:
+    for one in items:
         if one.state == "orphaned":
             yield Finding("warning", "project", f"{one.item} runs on although its pipeline is gone; it stops by itself")
-    done = sum(one.state == "done" for one in found)
-    yield Finding("ok", "project", f"{done} of {len(found)} items done")
+    done = sum(one.state == "done" for one in items)
+    yield Finding("ok", "project", f"{done} of {len(items)} items done")
 
 
 def worst(found: list[Finding]) -> Level:

@@ -15,6 +15,7 @@ from sglr.attacks import REGISTRY, attack_mode
 from sglr.attacks.losses import named
 from sglr.attacks.pgd import input_gradient
 from sglr.evaluation.sanity import sanity_passes
+from sglr.evaluation.suite import KEPT
 from sglr.models import build
 from sglr.models.precision import full_precision
 from sglr.training import Plan
@@ -50,9 +51,9 @@ def of_trainings(settings: config.Config, data: Path, device: torch.device) -> f
 
 
 def of_evaluations(settings: config.Config, data: Path, device: torch.device) -> float | None:
-    """Seconds that all evaluations take at most, as ``of_trainings``: were no example ever broken, and not compiled.
+    """Seconds that all evaluations and their audit take at most: were no example ever broken, and not compiled.
 
-    None where an attack does not tell its passes. Errors as there.
+    None where an attack does not tell its passes. The rest as ``of_trainings``.
     """
     images = space.expected(settings, data)
     passes = _passes(settings, images)
@@ -69,7 +70,7 @@ def of_evaluations(settings: config.Config, data: Path, device: torch.device) ->
 
 def _passes(settings: config.Config, images: space.ExpectedData) -> dict[int, float] | None:
     """Number of test examples -> forward and backward passes on each, of all attacks, the sweep and the checks that are
-    run on so many of one model, if nothing is ever broken."""
+    run on so many of one model, if nothing is ever broken; of the audit, which shows it the images of all methods."""
     section, there = settings.evaluate, images.test_examples
     total: dict[int, float] = defaultdict(float)
     for options in section.attacks.values():
@@ -82,6 +83,8 @@ def _passes(settings: config.Config, images: space.ExpectedData) -> dict[int, fl
         total[section.examples(there)] += len(section.sweep.eps_255) * sum(radius.passes(images.classes))
     if section.sanity is not None:
         total[section.examples(there, section.sanity)] += sum(sanity_passes(section.sanity.steps))
+    # Forward only, and of the images as they are.
+    total[min(KEPT, section.examples(there))] += 1 + len(settings.experiment.methods)
     return total
 
 

@@ -1,12 +1,13 @@
-"""The room on the disk that trainings need, forecast before they start."""
+"""The room on the disk that trainings, and the other items of a study, need, forecast before they start."""
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from sglr import config, files, models
+from sglr.attacks.autoattack import MEMBERS, AutoAttackOptions
 from sglr.models.registry import Shape
 from sglr.training.history import TRACED
 
@@ -15,12 +16,22 @@ _FLOAT = 4
 _IN_A_SNAPSHOT = 4
 # Two are kept while a third is written.
 _SNAPSHOTS = 3
+# Of those, in what a shared warm-up passes on: it has no average.
+_PASSED_ON = 3
 # best and last.
 _MODELS = 2
 # History, logs, descriptions.
 _SMALL_FILES = 2**21
 # Tables of one probability per example and class: the label policy's, now and at the best epoch.
 _TABLES = 2
+# Numbers of 64 bits: labels, indices, positions.
+_NUMBER = 8
+# Beside each prepared image: given and true label, position in the source.
+_OF_AN_IMAGE = 3 * _NUMBER
+# Images of each model that the audit passes on to the report.
+_SHOWN = 8
+# Of figures and tables, for each training: 0.78 MB of 6 trainings of digits, and of 80 of CIFAR-10.
+_REPORT = 2**20
 # Of sources that only reading tells of: classes, shape and number of images, as CIFAR-10 has them.
 _USUAL: tuple[int, Shape] = (10, (3, 32, 32))
 _EXAMPLES, _TEST_EXAMPLES = 50_000, 10_000
@@ -40,15 +51,16 @@ class ExpectedData:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that one training writes, at most."""
+    """Bytes that one item writes, at most."""
 
     snapshots: int
+    """Until its outputs are in DVC's cache: snapshots, or an evaluation's journal."""
     outputs: int
     """Without DVC's copy of them, which takes as much again."""
 
     @property
     def own(self) -> int:
-        """Of the training itself."""
+        """Of the item itself."""
         return self.snapshots + self.outputs + _SMALL_FILES
 
     @property
@@ -88,9 +100,7 @@ def needed(settings: config.Config, data: Path) -> Need:
     FileError when the folder is damaged, ConfigError when the model does not fit its images.
     """
     images = expected(settings, data)
-    spec = models.spec(settings.model, num_classes=images.classes, shape=images.shape)
-    model = models.from_spec(spec, device="meta")
-    weights = sum(value.numel() for value in model.state_dict().values()) * _FLOAT
+    weights = _weights(settings, images)
     table = images.examples * images.classes * _FLOAT
     # With each model the labels as they were then.
     kept = len(settings.train.keep_epochs) * (weights + table)
@@ -101,14 +111,83 @@ def needed(settings: config.Config, data: Path) -> Need:
     )
 
 
-def of_study(settings: config.Config, data: Path) -> int:
-    """Bytes that all trainings of a study leave, DVC's copies among them, and one of them needs meanwhile.
+def of_study(settings: config.Config, data: Path, done: Collection[str] = ()) -> int:
+    """Bytes that the items of a study leave, DVC's copies among them, and one of them needs meanwhile; 0 where none is
+    left. Downloads and MLflow's files are not counted.
 
-    Errors as in ``needed``.
+    done: names of the items that are on the disk already. Errors as in ``needed``.
     """
-    one = needed(settings, data)
+    left = [name.partition("@")[0] for name in _items(settings) if name not in done]
+    needs = _needs(settings, data)
+    kept = sum(2 * needs[stage].outputs + _SMALL_FILES for stage in left)
+    return kept + max((needs[stage].snapshots for stage in left), default=0)
+
+
+def _items(settings: config.Config) -> list[str]:
+    """All that write more than a line, by their names in DVC."""
+    seeds = settings.experiment.seeds
+    pairs = [f"{method}-{seed}" for method in settings.experiment.methods for seed in seeds]
+    each = [f"{stage}@{pair}" for stage in ("train", "evaluate", "analyze") for pair in pairs]
+    return ["prepare", *(f"warmup@{seed}" for seed in seeds), *each, "audit", "report"]
+
+
+def _needs(settings: config.Config, data: Path) -> dict[str, Need]:
+    """What one item of each stage needs."""
+    images = expected(settings, data)
+    weights, training = _weights(settings, images), needed(settings, data)
     trainings = len(settings.experiment.methods) * len(settings.experiment.seeds)
-    return trainings * (2 * one.outputs + _SMALL_FILES) + one.snapshots
+    adversarial = settings.warmup.objective == "adversarial"
+    return {
+        "prepare": Need(0, _prepared(settings, images)),
+        "warmup": Need(training.snapshots, (1 + _PASSED_ON * adversarial) * weights),
+        "train": training,
+        "evaluate": _attacks(settings, images),
+        "audit": Need(0, trainings * _shown(settings, images)),
+        "analyze": Need(0, 0),
+        "report": Need(0, trainings * _REPORT),
+    }
+
+
+def _prepared(settings: config.Config, images: ExpectedData) -> int:
+    from sglr.data.torchvision_sets import TorchvisionOptions
+
+    of_a_value = 1 if isinstance(settings.data.source, TorchvisionOptions) else _FLOAT
+    examples = images.examples + settings.data.validation_size + images.test_examples
+    return examples * (math.prod(images.shape) * of_a_value + _OF_AN_IMAGE)
+
+
+def _attacks(settings: config.Config, images: ExpectedData) -> Need:
+    """Of an evaluation: worst-case images, those of each attack meanwhile, and which examples each attack broke."""
+    section = settings.evaluate
+    kept = _MODELS * _kept(settings, images) * math.prod(images.shape) * _FLOAT
+    pieces = 1 + sum(
+        len(MEMBERS[attack.version]) if isinstance(attack, AutoAttackOptions) else 1
+        for attack in section.attacks.values()
+    )
+    rows = 2 + len(section.attacks)  # natural and the worst case
+    radii = 0 if section.sweep is None else 1 + len(section.sweep.eps_255)
+    outcomes = section.examples(images.test_examples) * (rows * _NUMBER + _MODELS * (rows + radii))
+    return Need(snapshots=pieces * kept, outputs=kept + outcomes)
+
+
+def _shown(settings: config.Config, images: ExpectedData) -> int:
+    """Of the audit, for each training: some images, and the classes of all."""
+    classes = 2 * _kept(settings, images) * _NUMBER
+    return _MODELS * (_SHOWN * math.prod(images.shape) * _FLOAT + classes)
+
+
+def _kept(settings: config.Config, images: ExpectedData) -> int:
+    """How many worst-case images are kept of a model."""
+    # Here, because this module is loaded by stages that do not depend on it.
+    from sglr.evaluation.suite import KEPT
+
+    return min(KEPT, settings.evaluate.examples(images.test_examples))
+
+
+def _weights(settings: config.Config, images: ExpectedData) -> int:
+    spec = models.spec(settings.model, num_classes=images.classes, shape=images.shape)
+    model = models.from_spec(spec, device="meta")
+    return sum(value.numel() for value in model.state_dict().values()) * _FLOAT
 
 
 def require(settings: config.Config, data: Path, folder: Path, warn: Callable[[str], object]) -> None:

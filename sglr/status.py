@@ -3,13 +3,13 @@
 Worked out from dvc.yaml, params.yaml, dvc.lock and the files, without DVC, whose own status fails during a run.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from sglr import config, files
+from sglr import checksums, config, files
 from sglr.interrupted import left_behind
 from sglr.project import Item, Record, changes, read_items, read_params, records, value_of
 from sglr.running import Progress, processes_at_work
@@ -38,25 +38,24 @@ def status(root: Path) -> list[Status]:
     """
     items, params = read_items(root), read_params(root)
     ran = records(root)
-    _digest.cache_clear()
-    _md5.cache_clear()
     found: dict[str, Status] = {}
     running = processes_at_work(root)
-    makers = {out: item.name for item in items for out in item.outs}
-    for item in _in_order(items, makers):
-        if item.name in running:
-            alone, progress = running[item.name]
-            said = [str(progress)] if str(progress) else []
-            found[item.name] = Status(item.name, "orphaned" if alone else "running", said, progress)
-            continue
-        pending = sorted(name for name in _upstream(item, makers) if found[name].state != "done")
-        if _SAME_EVERY_TIME in ran:
-            pending = [name for name in pending if name != _SAME_EVERY_TIME]
-        if pending:
-            found[item.name] = Status(item.name, "waiting", [f"for {_few(pending)}"])
-            continue
-        reasons = list(_differences(root, item, ran[item.name], params)) if item.name in ran else None
-        found[item.name] = Status(item.name, "done") if reasons == [] else _to_run(root, item, params, reasons)
+    upstream = _upstream(items)
+    with checksums.kept(root) as digest:
+        for item in _in_order(items, upstream):
+            if item.name in running:
+                alone, progress = running[item.name]
+                said = [str(progress)] if str(progress) else []
+                found[item.name] = Status(item.name, "orphaned" if alone else "running", said, progress)
+                continue
+            pending = sorted(name for name in upstream[item.name] if found[name].state != "done")
+            if _SAME_EVERY_TIME in ran:
+                pending = [name for name in pending if name != _SAME_EVERY_TIME]
+            if pending:
+                found[item.name] = Status(item.name, "waiting", [f"for {_few(pending)}"])
+                continue
+            reasons = list(_differences(root, item, ran[item.name], params, digest)) if item.name in ran else None
+            found[item.name] = Status(item.name, "done") if reasons == [] else _to_run(root, item, params, reasons)
     return [found[item.name] for item in items]
 
 
@@ -113,23 +112,33 @@ def _to_run(root: Path, item: Item, params: dict[str, Any], reasons: list[str] |
     return Status(item.name, "not run" if reasons is None else "out of date", said + (reasons or []))
 
 
-def _upstream(item: Item, makers: dict[str, str]) -> set[str]:
-    """The items that make what this one depends on."""
-    return {
-        name
-        for dep in item.deps
-        for out, name in makers.items()
-        if dep == out or out.startswith(f"{dep}/") or dep.startswith(f"{out}/")
-    }
+def _upstream(items: list[Item]) -> dict[str, set[str]]:
+    """By item, those that make what it depends on: a dep itself, what lies below it, or a folder that it lies in."""
+    makers = {out: item.name for item in items for out in item.outs}
+    below: defaultdict[str, set[str]] = defaultdict(set)
+    for out, name in makers.items():
+        for folder in _folders(out):
+            below[folder].add(name)
+
+    def of(dep: str) -> set[str]:
+        return below.get(dep, set()) | {makers[path] for path in (dep, *_folders(dep)) if path in makers}
+
+    return {item.name: set().union(*map(of, item.deps)) for item in items}
 
 
-def _in_order(items: list[Item], makers: dict[str, str]) -> list[Item]:
+def _folders(path: str) -> list[str]:
+    """Of a/b/c: a and a/b."""
+    parts = path.split("/")
+    return ["/".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _in_order(items: list[Item], upstream: dict[str, set[str]]) -> list[Item]:
     """Every item after those it depends on."""
     ordered: dict[str, Item] = {}
     known = {item.name: item for item in items}
 
     def visit(item: Item) -> None:
-        for name in sorted(_upstream(item, makers) - ordered.keys() - {item.name}):
+        for name in sorted(upstream[item.name] - ordered.keys() - {item.name}):
             visit(known[name])
         ordered.setdefault(item.name, item)
 
@@ -138,7 +147,9 @@ def _in_order(items: list[Item], makers: dict[str, str]) -> list[Item]:
     return list(ordered.values())
 
 
-def _differences(root: Path, item: Item, record: Record, params: dict[str, Any]) -> Iterator[str]:
+def _differences(
+    root: Path, item: Item, record: Record, params: dict[str, Any], digest: Callable[[Path], str | None]
+) -> Iterator[str]:
     """Differences from dvc.lock, in words."""
     if record.command != item.command:
         yield "its command changed"
@@ -148,7 +159,7 @@ def _differences(root: Path, item: Item, record: Record, params: dict[str, Any])
         else:
             yield from changes(key, record.values[key], value_of(params, key))
     for dep in item.deps:
-        if record.deps.get(dep) != _digest(root / dep):
+        if record.deps.get(dep) != digest(root / dep):
             yield f"{dep} changed"
     missing = [out for out in item.outs if not (root / out).exists()]
     if len(missing) > 1 and len(missing) == len(item.outs):
@@ -157,18 +168,8 @@ def _differences(root: Path, item: Item, record: Record, params: dict[str, Any])
     for out in item.outs:
         if out in missing:
             yield f"{out} is missing"
-        elif record.outs.get(out) != _digest(root / out):
+        elif record.outs.get(out) != digest(root / out):
             yield f"{out} was modified"
-
-
-@cache
-def _digest(path: Path) -> str | None:
-    return files.dvc_digest(path, _md5)
-
-
-@cache
-def _md5(path: Path) -> str:
-    return files.md5(path)
 
 
 def _few(names: list[str]) -> str:

@@ -9,6 +9,7 @@ import sys
 import threading
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from sglr.data.registry import SourceOptions
 from sglr.files import FileError
 from sglr.tracking import journal
 from sglr.tracking.delivery import DeliveryState
-from sglr.training import Plan, Snapshots, fit
+from sglr.training import Plan, Snapshots, fit, warm_up
 from stages import runtime
 
 
@@ -254,8 +255,30 @@ def test_a_repository_that_git_refuses(project, monkeypatch, capsys):
 
 
 def test_doctor_forecasts_the_disk(project):
-    text = next(finding.text for finding in doctor.examine(project) if finding.about == "disk")
-    assert re.fullmatch(r"[\d,]+ MB free, up to \d+ MB needed for all trainings", text)
+    ((_, text),) = about("disk", project)
+    assert re.fullmatch(r"[\d,]+ MB free, up to \d+ MB needed for what is still to run", text)
+
+
+def test_what_is_on_the_disk_already_needs_no_room(project, monkeypatch):
+    items = ["prepare", *(f"warmup@{seed}" for seed in range(3)), "audit", "report"]
+    items += [f"{s}@{m}-{n}" for s in ("train", "evaluate", "analyze") for m in ("at", "sglr") for n in range(3)]
+    settings = load(project / "params.yaml")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2_000_000))
+    found = [status.Status(item, "done") for item in ("check", *items)]
+    monkeypatch.setattr(status, "status", lambda root: found)
+    assert about("disk", project) == [("warning", "2 MB free, all items are done")]
+    found[-1] = status.Status("report", "out of date")
+    left = space.megabytes(space.of_study(settings, project / "artifacts/data", items[:-1]))
+    assert about("disk", project) == [("problem", f"2 MB free, up to {left} needed for what is still to run")]
+    forecasts = [space.of_study(settings, project / "artifacts/data", items[:n]) for n in range(len(items) + 1)]
+    assert forecasts == sorted(forecasts, reverse=True)
+    assert forecasts[-1] == 0
+
+
+def test_where_params_cannot_be_read_the_room_that_is_needed_is_not_told(project):
+    (project / "params.yaml").write_text("experiment: {}\n")
+    ((_, text),) = about("disk", project)
+    assert re.fullmatch(r"[\d,]+ MB free", text)
 
 
 def test_the_forecast_grows_with_what_is_trained(params, tmp_path):
@@ -263,14 +286,40 @@ def test_the_forecast_grows_with_what_is_trained(params, tmp_path):
         return space.of_study(validate(params), tmp_path)
 
     small = forecast()
-    # Best and last with DVC's copy, six times; twelve copies of the weights in snapshots; and small files.
-    assert small > (6 * 4 + 12) * 71_900 * 4
-    assert small < 1.2 * ((6 * 4 + 12) * 71_900 * 4 + 6 * 2**21)
+    # Best and last with DVC's copy, six times; the warm-ups, three times; twelve copies of the weights in snapshots.
+    weights = (6 * 4 + 3 * 2 + 12) * 71_900 * 4
+    # Worst-case images of best and last, with DVC's copy, six times; prepared images; and small files.
+    images = (6 * 2 * 2 * 800 + 2 * 1300) * 64 * 4
+    assert weights + images < small < 1.25 * (weights + images) + 24 * 2**21 + 2 * 6 * 2**20
     params["experiment"]["seeds"] = [0, 1, 2, 3, 4, 5]
     assert 1.5 * small < forecast() < 2 * small
     params["model"] = {"name": "resnet18"}
     params["data"]["source"] = {"name": "cifar10"}
-    assert forecast() > 12 * 2 * 2 * 11_173_962 * 4
+    assert forecast() > 12 * 2 * 2 * 11_173_962 * 4 + 12 * 2 * 2 * 1000 * 3072 * 4
+
+
+def test_a_shared_warm_up_passes_on_no_more_than_forecast(params, tmp_path):
+    params["data"] |= {"source": {"name": "digits", "test_size": 40}, "train_size": 60, "validation_size": 20}
+    params["model"] = {"name": "small_cnn", "channels": [16, 64], "hidden": 1024}
+    params["train"] |= {"epochs": 3, "batch_size": 60, "keep_epochs": []}
+    params["train"]["attack"]["steps"] = params["train"]["selection"]["steps"] = 1
+    params["warmup"] |= {"objective": "adversarial", "epochs": 1}
+    params["methods"]["sglr"]["labels"]["start_epoch"] = 2
+    params["experiment"]["seeds"] = [0]
+    settings = validate(params)
+    data.prepare(settings.data, tmp_path / "data")
+    prepared = data.open_folder(tmp_path / "data")
+    warm_up(settings, 0, prepared, tmp_path / "warmup", device=torch.device("cpu"))
+    written = sum(path.stat().st_size for path in (tmp_path / "warmup").rglob("*") if path.is_file())
+
+    def forecast(objective: str) -> int:
+        params["warmup"]["objective"] = objective
+        return space.of_study(validate(params), tmp_path / "data")
+
+    more = forecast("adversarial") - forecast("standard")
+    continuation = (tmp_path / "warmup/continuation.state").stat().st_size
+    assert 0.98 * 2 * continuation < more < 1.1 * 2 * continuation
+    assert more < 2 * written
 
 
 @pytest.mark.parametrize(
@@ -408,7 +457,7 @@ def test_doctor_counts_what_an_item_takes_beside_its_work(project, monkeypatch):
     monkeypatch.setattr(duration, "of_evaluations", lambda *_: 2.0)
     trainings, evaluations = about("time", project)
     assert trainings[1].startswith("about 31 s for all 6 trainings")
-    assert evaluations[1].startswith("at most about 32 s for all 6 evaluations")
+    assert evaluations[1].startswith("at most about 32 s for all 6 evaluations and their audit")
 
 
 def test_doctor_forecasts_the_time(project):
@@ -416,7 +465,7 @@ def test_doctor_forecasts_the_time(project):
     by, time = "by an attack step of small_cnn here", r"[\d.]+ (s|min)"
     assert trainings[0] == evaluations[0] == "ok"
     assert re.fullmatch(rf"about {time} for all 6 trainings, {by}", trainings[1])
-    assert re.fullmatch(rf"at most about {time} for all 6 evaluations, {by}: less, .*", evaluations[1])
+    assert re.fullmatch(rf"at most about {time} for all 6 evaluations and their audit, {by}: less, .*", evaluations[1])
 
 
 def test_the_time_is_that_of_the_epochs_and_steps_asked_for(params, tmp_path, monkeypatch):
@@ -446,17 +495,31 @@ def test_the_time_of_evaluations_is_that_of_attacks_that_break_nothing(params, t
     def seconds() -> float | None:
         return duration.of_evaluations(validate(params), tmp_path, torch.device("cpu"))
 
-    assert seconds() == pytest.approx(6 * 1e-3 * 600 * 20)
+    # The audit shows each model the images as they are, and those of two methods: half a gradient each.
+    audit = 3 / 2
+    assert seconds() == pytest.approx(6 * 1e-3 * 600 * (20 + audit))
     params["data"]["validation_size"] = 100  # there is a best
-    assert seconds() == pytest.approx(12 * 1e-3 * 600 * 20)
+    assert seconds() == pytest.approx(12 * 1e-3 * 600 * (20 + audit))
     params["evaluate"]["sweep"] = {"eps_255": [12.75, 25.5], "steps": 10}
-    assert seconds() == pytest.approx(12 * 1e-3 * 600 * (20 + 2 * 10))
+    assert seconds() == pytest.approx(12 * 1e-3 * 600 * (20 + audit + 2 * 10))
     params["evaluate"]["sanity"] = {"n_examples": 50, "steps": 20}
     # FGSM, three radii, no radius, a quarter of the steps and all of them; 200 forward passes of Square Attack.
     sanity = 1 + 3 * 20 + 20 + 5 + 20 + 200 / 2
-    assert seconds() == pytest.approx(12 * 1e-3 * (600 * 40 + 50 * sanity))
+    assert seconds() == pytest.approx(12 * 1e-3 * (600 * (40 + audit) + 50 * sanity))
     params["evaluate"]["attacks"]["autoattack"] = {"name": "autoattack", "n_examples": 8}
-    assert seconds() == pytest.approx(12 * 1e-3 * (600 * 40 + 50 * sanity + 8 * (7800 + 1900) / 2))
+    assert seconds() == pytest.approx(12 * 1e-3 * (600 * (40 + audit) + 50 * sanity + 8 * (7800 + 1900) / 2))
+
+
+def test_the_audit_takes_longer_with_every_method(params, tmp_path, monkeypatch):
+    """It looks at a thousand images of each, at most."""
+    monkeypatch.setattr(duration, "_gradient", lambda *_: 1e-3)
+    params["data"]["source"] = {"name": "cifar10"}
+    params["evaluate"] |= {"attacks": {"fgsm": "fgsm"}, "sweep": None, "sanity": None}
+    for methods in (["at", "sglr"], ["at", "sglr", "trades", "mart"]):
+        params["experiment"] |= {"methods": methods, "seeds": [0]}
+        seconds = duration.of_evaluations(validate(params), tmp_path, torch.device("cpu"))
+        each = 10_000 + 1000 * (len(methods) + 1) / 2
+        assert seconds == pytest.approx(len(methods) * 2 * 1e-3 * each)
 
 
 def test_of_an_attack_that_does_not_tell_its_passes_nothing_is_said(project, monkeypatch):

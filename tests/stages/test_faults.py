@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from study_project import EPOCHS, REPOSITORY, Ended, Project
+from study_project import EPOCHS, ITEMS, REPOSITORY, Ended, Project
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 from disks import disk, fill
 
-from sglr import config, files, space
+from sglr import config, files, space, status
 
 ITEM = "train@sglr-0"
 
@@ -57,6 +57,17 @@ def test_the_forecast_of_a_training_covers_what_it_writes(forgotten: Callable[..
     assert written < need.own < need.with_copies
     # Without the two megabytes for small files it is of the same size.
     assert need.own - 2**21 < 4 * written
+
+
+def test_the_forecast_of_a_study_covers_what_it_leaves(finished: Project):
+    settings, data = config.load(finished.path / "params.yaml"), finished.path / "artifacts/data"
+    written = sum(path.stat().st_size for path in data.parent.rglob("*") if path.is_file())
+    forecast = space.of_study(settings, data)
+    assert 2 * written < forecast
+    # Without the two megabytes of each item for small files it is of the same size.
+    assert forecast - len(ITEMS[1:]) * 2**21 < 4 * 2 * written
+    done = [one.item for one in status.status(finished.path) if one.state == "done"]
+    assert space.of_study(settings, data, done) == 0
 
 
 def test_a_training_that_will_not_fit_the_disk_does_not_start(

@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+import yaml
 from command import call
 from study_project import ITEMS, Ended, Project
 
@@ -133,6 +134,28 @@ def test_before_anything_ran(blank: Project):
     found = states(blank)
     assert list(found) == ITEMS
     assert (found["check"].state, found["prepare"].state) == ("not run", "waiting")
+
+
+@pytest.mark.parametrize(
+    ("dep", "makers"),
+    [
+        ("a", "one, three, two"),  # a folder with their outs
+        ("a/b", "one, two"),
+        ("a/b/one", "one"),
+        ("a/b/one/deep/file", "one"),  # in an out that is a folder
+        ("a/b/on", ""),
+        ("a/b/one.csv", ""),
+        ("given", ""),
+    ],
+)
+def test_an_item_waits_for_what_makes_its_deps_or_a_part_of_them(tmp_path, dep, makers):
+    stages = {"use": {"cmd": "use", "deps": [dep], "outs": ["used"]}}
+    for name, out in {"one": "a/b/one", "two": "a/b/c/two", "three": "a/three"}.items():
+        stages[name] = {"cmd": name, "outs": [out]}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (tmp_path / "params.yaml").write_text("{}")
+    (found,) = (one for one in status.status(tmp_path) if one.item == "use")
+    assert (found.state, found.reasons) == (("waiting", [f"for {makers}"]) if makers else ("not run", []))
 
 
 @pytest.mark.slow
