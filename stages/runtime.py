@@ -236,12 +236,13 @@ def _git_commit() -> str:
     import subprocess
 
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        asked = ["git", "rev-parse", "--quiet", "--verify", "HEAD"]
+        found = subprocess.run(asked, capture_output=True, text=True, check=False)
     except OSError:  # no git on this machine
         return "unknown"
-    if found.returncode and Path(".git").exists():  # such as a repository that git takes for another user's
+    if found.stderr and Path(".git").exists():  # such as a repository that git takes for another user's
         click.echo(f"recorded without the commit, which git does not tell: {found.stderr.strip()}", err=True)
-    return found.stdout.strip() if found.returncode == 0 else "unknown"
+    return found.stdout.strip() or "unknown"
 
 
 def remove_unlisted_items(settings: config.Config) -> None:
