@@ -12,13 +12,13 @@ from pathlib import Path
 from sglr import files
 
 KEPT = Path(".sglr", "md5")
-"""In a project: a checksum of the rest; then, as JSON by path, size, mtime in ns, inode and MD5."""
+"""In a project: a checksum of the rest; then, as JSON by path, size, mtime and ctime in ns, inode and MD5."""
 # Smaller ones are read as fast as they are looked up.
 _LARGE = 2**16
 # Seconds. Written anew within its file system's resolution (2 s at most) a file would keep its mtime.
 _SETTLED = 2.0
 
-_State = tuple[int, int, int]
+_State = tuple[int, int, int, int]
 _Kept = dict[str, tuple[_State, str]]
 
 
@@ -39,7 +39,7 @@ def kept(root: Path) -> Iterator[Callable[[Path], str | None]]:
         if name in known and known[name][0] == state:
             return known[name][1]
         found = files.md5(path)
-        size, mtime, _ = state
+        size, mtime, *_ = state
         if size >= _LARGE and mtime < (begun - _SETTLED) * 1e9 and _state(path) == state:
             known[name] = state, found
         return found
@@ -53,9 +53,9 @@ def kept(root: Path) -> Iterator[Callable[[Path], str | None]]:
 
 
 def _state(path: Path) -> _State:
-    """Size, mtime in ns and inode, as DVC and git tell files apart without reading them."""
+    """Size, mtime and ctime in ns, and inode, by which git, too, tells files apart without reading them."""
     found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _is(path: Path, state: _State) -> bool:

@@ -112,8 +112,10 @@ def _items(root: Path) -> "list[Status] | None":
 
 
 def _environment() -> Iterator[Finding]:
-    for problem in filter(None, (machine.nameless(), machine.other_python())):
+    for problem in filter(None, (machine.nameless(), machine.safe_path())):
         yield Finding("problem", "environment", problem)
+    if other := machine.other_python():
+        yield Finding("warning", "environment", other)
     for name in sorted(name for name in os.environ if name.startswith("SGLR_") and name not in VARIABLES):
         near = difflib.get_close_matches(name, VARIABLES, 1)
         meant = f": perhaps {near[0]} is meant" if near else f": there are {', '.join(VARIABLES)}"

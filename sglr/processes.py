@@ -63,9 +63,11 @@ def launched() -> Launch | None:
         return None
     try:
         rank, size = int(found[0]), int(found[1])
-        local = int(found[2] or (0 if size == 1 else -1))  # which GPU is whose, where there are several
+        local = int(found[2] or (0 if size == 1 else -1))
     except ValueError:
         rank = size = local = -1
+    if found[2] is None and size > 1:
+        raise ConfigError("RANK and WORLD_SIZE are set and LOCAL_RANK is not (0 where each machine has one process)")
     if not 0 <= rank < size or not 0 <= local < size:
         raise ConfigError(
             f"RANK={found[0]}, WORLD_SIZE={found[1]} and LOCAL_RANK={found[2]}: 0 <= RANK < WORLD_SIZE and 0 <="
@@ -149,7 +151,7 @@ def cores() -> int:
 def print_anything() -> None:
     """From now on characters that the output's encoding lacks, such as a minus sign, are printed as ``?``."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sglr import config, files, models
 from sglr.attacks.autoattack import MEMBERS, AutoAttackOptions
+from sglr.data.torchvision_sets import TorchvisionOptions
 from sglr.models.registry import Shape
 from sglr.training.history import TRACED
 
@@ -28,8 +29,6 @@ _TABLES = 2
 _NUMBER = 8
 # Beside each prepared image: given and true label, position in the source.
 _OF_AN_IMAGE = 3 * _NUMBER
-# Images of each model that the audit passes on to the report.
-_SHOWN = 8
 # Of figures and tables, for each training: 0.78 MB of 6 trainings of digits, and of 80 of CIFAR-10.
 _REPORT = 2**20
 # Of sources that only reading tells of: classes, shape and number of images, as CIFAR-10 has them.
@@ -149,8 +148,6 @@ def _needs(settings: config.Config, data: Path) -> dict[str, Need]:
 
 
 def _prepared(settings: config.Config, images: ExpectedData) -> int:
-    from sglr.data.torchvision_sets import TorchvisionOptions
-
     of_a_value = 1 if isinstance(settings.data.source, TorchvisionOptions) else _FLOAT
     examples = images.examples + settings.data.validation_size + images.test_examples
     return examples * (math.prod(images.shape) * of_a_value + _OF_AN_IMAGE)
@@ -172,8 +169,10 @@ def _attacks(settings: config.Config, images: ExpectedData) -> Need:
 
 def _shown(settings: config.Config, images: ExpectedData) -> int:
     """Of the audit, for each training: some images, and the classes of all."""
+    from sglr.evaluation.auditing import SHOWN  # here, as in ``_kept``
+
     classes = 2 * _kept(settings, images) * _NUMBER
-    return _MODELS * (_SHOWN * math.prod(images.shape) * _FLOAT + classes)
+    return _MODELS * (SHOWN * math.prod(images.shape) * _FLOAT + classes)
 
 
 def _kept(settings: config.Config, images: ExpectedData) -> int:

@@ -240,9 +240,10 @@ def _git_commit() -> str:
         found = subprocess.run(asked, capture_output=True, text=True, check=False)
     except OSError:  # no git on this machine
         return "unknown"
-    if found.stderr and Path(".git").exists():  # such as a repository that git takes for another user's
-        click.echo(f"recorded without the commit, which git does not tell: {found.stderr.strip()}", err=True)
-    return found.stdout.strip() or "unknown"
+    commit, said = found.stdout.strip(), " ".join(found.stderr.split())
+    if not commit and said and "not a git repository" not in said:  # such as one that git takes for another user's
+        click.echo(f"recorded without the commit, which git does not tell: {said}", err=True)
+    return commit or "unknown"
 
 
 def remove_unlisted_items(settings: config.Config) -> None:

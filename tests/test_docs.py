@@ -40,6 +40,7 @@ def test_formulas_in_a_line_are_shown_by_github(page: Path):
     r"""It takes a backslash before a sign, as in \, or \\|, for an escape of Markdown; not in blocks."""
     text = re.sub(r"(?s)```.*?```|`[^`\n]*`", "", page.read_text())
     assert "$$" not in text
+    assert [line for line in text.splitlines() if line.count("$") % 2] == []
     assert [formula for formula in re.findall(r"\$([^$\n]+)\$", text) if re.search(r"\\[^A-Za-z]", formula)] == []
 
 

@@ -31,7 +31,8 @@ from stages import runtime
 
 
 @pytest.fixture
-def project(digits_project):
+def project(digits_project, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     return digits_project
 
 
@@ -180,20 +181,33 @@ def test_what_is_wrong_with_the_user_is_said(project, monkeypatch, name, error):
 def test_stages_need_this_python(project, tmp_path, monkeypatch):
     assert about("environment", project) == []
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
-    assert "PYTHONSAFEPATH keeps" in about("environment", project)[0][1]
+    ((level, said),) = about("environment", project)
+    assert level == "problem"
+    assert said.startswith("PYTHONSAFEPATH keeps")
     monkeypatch.delenv("PYTHONSAFEPATH")
     monkeypatch.setenv("PATH", str(tmp_path))
     ((level, said),) = about("environment", project)
-    assert level == "problem"
-    assert said == f"stages are started as `python`, which is not found: activate the environment ({sys.prefix})"
+    assert level == "warning"
+    todo = f"activate the environment ({sys.prefix}); `make repro` does by itself"
+    assert said == f"`dvc repro` starts stages as `python`, which is not found: {todo}"
+    (tmp_path / "linked").symlink_to(sys.prefix)
     other = tmp_path / "python"
-    other.write_text("#!/bin/sh\necho /elsewhere\n")
-    other.chmod(0o755)
-    assert "which is that of /elsewhere" in about("environment", project)[0][1]
+    for does, expected in (
+        ("echo /elsewhere", ["which is that of /elsewhere"]),
+        (f"echo {tmp_path}/linked", []),
+        ("exec /bin/sleep 60", ["which is not found"]),
+    ):
+        other.write_text(f"#!/bin/sh\n{does}\n")
+        other.chmod(0o755)
+        monkeypatch.setattr(machine, "_PATIENCE", 0.5)
+        found = about("environment", project)
+        assert len(found) == len(expected)
+        assert all(part in said for part, (_, said) in zip(expected, found, strict=True))
 
 
 def test_a_gpu_that_torch_does_not_see(project, tmp_path, monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("CUDA_VISIBLE_DEVICES", "SGLR_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     listing = tmp_path / "nvidia-smi"
     listing.write_text("#!/bin/sh\necho 'GPU 0: Tesla P100 (UUID: GPU-1)'\n")
@@ -202,9 +216,15 @@ def test_a_gpu_that_torch_does_not_see(project, tmp_path, monkeypatch):
     level, said = about("device", project)[1]
     assert level == "warning"
     assert said.startswith(f"GPU 0: Tesla P100 (UUID: GPU-1) is here, but torch {torch.__version__}, which is built")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert len(about("device", project)) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # as a cluster's jobs have it
+    assert len(about("device", project)) == 2
+    for hidden in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert len(about("device", project)) == 1
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("SGLR_DEVICE", "cpu")
+    assert len(about("device", project)) == 1
+    monkeypatch.delenv("SGLR_DEVICE")
     listing.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
     assert len(about("device", project)) == 1
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -237,7 +257,7 @@ def test_dvc_needs_a_repository_around_it(project, monkeypatch):
     assert ("problem", lack) in about("project", project)
     (project / ".dvc").mkdir(exist_ok=True)
     (project / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
-    assert not [said for _, said in about("project", project) if "no git repository" in said]
+    assert not [said for _, said in about("project", project) if "git" in said.replace(str(project), "")]
     (project / ".dvc" / "config").write_text("")
     subprocess.run(["git", "init", "-q", str(project.parent)], check=True)  # of which it is a folder
     assert not [said for _, said in about("project", project) if "no git repository" in said]
@@ -252,6 +272,14 @@ def test_a_repository_that_git_refuses(project, monkeypatch, capsys):
     assert said.startswith("runs are recorded without their commit: fatal: detected dubious ownership")
     assert runtime._git_commit() == "unknown"
     assert "recorded without the commit, which git does not tell: fatal: detected dubious" in capsys.readouterr().err
+    monkeypatch.delenv("GIT_TEST_ASSUME_DIFFERENT_OWNER")
+    assert runtime._git_commit() == "unknown"  # there is none yet
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "x"], check=True, cwd=project)
+    monkeypatch.setenv("GIT_TRACE", "1")  # git says something, and the commit
+    assert len(runtime._git_commit()) == 40
+    assert capsys.readouterr().err == ""
+    assert not [said for _, said in about("project", project) if "commit" in said]
 
 
 def test_doctor_forecasts_the_disk(project):

@@ -26,7 +26,7 @@ _BATCH = 125
 # Another order of the same sums may turn a prediction where the two largest logits are closer than this.
 _TIE = 1e-3
 # Images that are passed on to be looked at.
-_SHOWN = 8
+SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def _model(
         f"{item}/{checkpoint}/worst": worst[method].cpu().numpy(),
     }
     result.shown |= {
-        "natural": x[:_SHOWN].cpu().numpy(),
-        f"{item}/{checkpoint}": own.images[:_SHOWN].cpu().numpy(),
+        "natural": x[:SHOWN].cpu().numpy(),
+        f"{item}/{checkpoint}": own.images[:SHOWN].cpu().numpy(),
     }
     flags = _flags(own, x, ball, found[method])
     for source, correct in found.items():

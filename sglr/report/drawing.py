@@ -95,9 +95,9 @@ def hatch(position: int) -> str:
     return HATCHES[(position + position // len(PALETTE)) % len(HATCHES)]
 
 
-def seed_lines(values: np.ndarray, methods: int) -> np.ndarray:
-    """Of curves (seeds, ...) those to be drawn beside their mean, in a figure of so many methods: all or none."""
-    return values if len(values) > 1 and methods * len(values) <= MANY_LINES else values[:0]
+def seed_lines(values: np.ndarray, means: int) -> np.ndarray:
+    """Of curves (seeds, ...) those to be drawn beside their mean, in a figure of so many means: all or none."""
+    return values if len(values) > 1 and means * len(values) <= MANY_LINES else values[:0]
 
 
 def legend(figure: "Figure", columns: int = 2) -> None:

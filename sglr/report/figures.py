@@ -62,7 +62,7 @@ def _overlay(study: Study, name: str, quantity: str, title: str) -> list[Plot]:
         for position, method in enumerate(study.methods):
             if method in found:
                 scale = 1 if quantity == IN_NATS else 100
-                _lines(axes, found[method], method, position, methods=len(found), scale=scale)
+                _lines(axes, found[method], method, position, means=len(found), scale=scale)
         _context(axes, study, study.methods)
         _finish(figure, axes, "nats" if quantity == IN_NATS else "percent")
         if not name.startswith(("validation", "train")):
@@ -80,7 +80,7 @@ def _method(study: Study, method: str) -> list[Plot]:
     # A method's name may be long: alone there is space for it.
     with canvas(quoted(method)) as (figure, axes):
         for position, (quantity, line) in enumerate(found.items()):
-            _lines(axes, line, METHOD_LINES[quantity], position)
+            _lines(axes, line, METHOD_LINES[quantity], position, means=len(found))
         marked = _mark_epochs(axes, study, method, found.get("val/pgd"))
         _context(axes, study, (method,))
         _finish(figure, axes, "percent")
@@ -88,10 +88,10 @@ def _method(study: Study, method: str) -> list[Plot]:
         return [plot(f"curves-{method}", title, " ".join(parts) + marked, figure)]
 
 
-def _lines(axes: "Axes", line: Curve, label: str, position: int, *, methods: int = 1, scale: float = 100) -> None:
+def _lines(axes: "Axes", line: Curve, label: str, position: int, *, means: int, scale: float = 100) -> None:
     """Thin lines for the seeds, a thick one for their mean; epochs in which nothing was measured are bridged."""
     mine = colour(position)
-    for values in seed_lines(line.values, methods):
+    for values in seed_lines(line.values, means):
         known = ~np.isnan(values)
         axes.plot(line.epochs[known], scale * values[known], linewidth=0.7, alpha=0.45, color=mine)
     known = ~np.isnan(line.mean)

@@ -7,7 +7,7 @@ from sglr.report.study import Study
 from sglr.report.wording import bounds, percent, quoted
 
 Row = dict[str, Any]
-# With more methods than these one sentence for each is no answer: it is summed up.
+# With more methods than these beside the baseline one sentence for each is no answer: it is summed up.
 _FEW = 5
 CLAIMS = {
     "narrows": "{method} narrows the {gap} of {baseline} {under}",
@@ -20,7 +20,7 @@ CLAIMS = {
 def headline(study: Study, results: Row) -> Row:
     """The attack it is about, one verdict per method (a sentence on the gap, one on accuracy), and what qualifies them.
 
-    Of more than five methods ``summary`` is a verdict on all of them, else None, and ``each`` holds their sentences.
+    Of more than five beside the baseline ``summary`` is a verdict on all, else None, ``each`` holds their sentences.
 
     Verdicts: narrows, unchanged, widens, no_gap (the baseline does not overfit), no_best (no validation split, so no
     best epoch). A closed gap is not a verdict: the remainder is given with its interval, and where that contains 0,
@@ -44,7 +44,7 @@ def headline(study: Study, results: Row) -> Row:
         "verdicts": verdicts,
         "details": details,
         "summary": _summary(results, attack, verdicts, baseline) if many else None,
-        "each": [f"{row['sentence']} {row['accuracy']}".strip() for row in verdicts] + more if many else [],
+        "each": [*(f"{row['sentence']} {row['accuracy']}".strip() for row in verdicts), *more] if many else [],
     }
 
 
@@ -112,35 +112,36 @@ def _verdict(results: Row, attack: str, method: str, baseline: str) -> Row:
 def _summary(results: Row, attack: str, verdicts: list[Row], baseline: str) -> Row:
     """As a verdict, of all: which methods do what to the gap, and how they end beside the baseline and its best
     epoch."""
-    found = {row["method"]: row["verdict"] for row in verdicts}
-    if "no_gap" in found.values():
-        told = [f"{quoted(baseline)} shows no significant {gap_name(attack)} {_under(attack)}."]
-    elif "no_best" in found.values():
-        told = []
-    else:
-        kinds = {"narrows": "narrowed by", "unchanged": "not changed significantly by", "widens": "widened by"}
-        by = _named({said: [name for name in found if found[name] == kind] for kind, said in kinds.items()})
-        told = [f"The {gap_name(attack)} of {quoted(baseline)} {_under(attack)} is {by}."]
-    places = {
-        "last_gain": f"At the last epoch, beside {quoted(baseline)},",
-        "last_over_best": f"Beside {quoted(baseline)} with early stopping,",
-    }
-    for quantity, place in places.items():
-        rows = {name: _comparison(results, attack, name, quantity) for name in found}
-        if all(rows.values()):
-            ends = _named({
-                "better:": [name for name, row in rows.items() if row["low"] > 0],
-                "not significantly different:": [name for name, row in rows.items() if row["low"] <= 0 <= row["high"]],
-                "worse:": [name for name, row in rows.items() if row["high"] < 0],
-            })  # fmt: skip
-            told.append(f"{place} {ends}.")
+    kinds, methods = {row["verdict"] for row in verdicts}, [row["method"] for row in verdicts]
+    gap = f"The {gap_name(attack)} of {quoted(baseline)} {_under(attack)} is"
+    if "no_gap" in kinds:
+        gap = f"{quoted(baseline)} shows no significant {gap_name(attack)} {_under(attack)}; it is"
+    better = ("better:", "not significantly different:", "worse:")
+    told = [
+        f"{place} {groups}."
+        for place, quantity, words in (
+            (gap, "gap_reduction", ("narrowed by", "not changed significantly by", "widened by")),
+            (f"At the last epoch, beside {quoted(baseline)},", "last_gain", better),
+            (f"Beside {quoted(baseline)} with early stopping,", "last_over_best", better),
+        )
+        if (groups := _grouped(results, attack, methods, quantity, words))
+    ]
     return {"sentence": told[0], "accuracy": " ".join(told[1:])}
 
 
-def _named(groups: dict[str, list[str]]) -> str:
-    """'narrowed by 2 (‘a’, ‘b’), widened by 1 (‘c’)': those that there are."""
-    said = {what: ", ".join(map(quoted, names)) for what, names in groups.items() if names}
-    return ", ".join(f"{what} {len(groups[what])} ({names})" for what, names in said.items())
+def _grouped(results: Row, attack: str, methods: list[str], quantity: str, words: tuple[str, str, str]) -> str:
+    """'narrowed by 2 (‘a’, ‘b’), widened by 1 (‘c’)': where a difference is above, around and below 0; '' where it is
+    not known of all."""
+    rows = [(name, _comparison(results, attack, name, quantity)) for name in methods]
+    if not all(row for _, row in rows):
+        return ""
+    groups = (
+        [name for name, row in rows if row["low"] > 0],
+        [name for name, row in rows if row["low"] <= 0 <= row["high"]],
+        [name for name, row in rows if row["high"] < 0],
+    )
+    named = ((word, names) for word, names in zip(words, groups, strict=True) if names)
+    return ", ".join(f"{word} {len(names)} ({', '.join(map(quoted, names))})" for word, names in named)
 
 
 def _judge(theirs: Row, change: Row) -> str:

@@ -44,7 +44,7 @@ def serve_ui(root: Path, experiment: str, port: int, say: Callable[[str], object
 
 
 def _require_free(port: int) -> None:
-    """TrackingError where something listens there already; macOS itself does on 5000."""
+    """TrackingError where something listens there already."""
     with socket.socket() as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

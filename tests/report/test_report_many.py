@@ -24,11 +24,12 @@ METHODS = ("at", "sglr", "a_method_with_a_long_name", "narrow_1", "narrow_2", "w
 CORRECT = dict(zip(METHODS, (FALLING, KEPT, KEPT, KEPT, KEPT, LOWER, FALLING), strict=True))
 
 
+def declare(values: dict[str, Any]) -> None:
+    values["methods"] |= dict.fromkeys(METHODS[2:], values["methods"]["sglr"])
+
+
 @pytest.fixture
 def many(make: Make) -> tuple[config.Config, Path]:
-    def declare(values: dict[str, Any]) -> None:
-        values["methods"] |= dict.fromkeys(METHODS[2:], values["methods"]["sglr"])
-
     return make(METHODS, correct=CORRECT, change=declare)
 
 
@@ -83,7 +84,25 @@ def test_the_answer_about_many_methods_is_summed_up(many: tuple[config.Config, P
     assert "- ‘wide’ widens the robust overfitting gap" in (tmp_path / "report" / "results.md").read_text()
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_of_few_methods_each_has_its_sentence(make: Make) -> None:
-    headline = collect(read(*make()))["headline"]
+@pytest.mark.parametrize(
+    ("best", "correct", "said"),
+    [
+        (
+            True, CORRECT | {"at": KEPT},
+            "‘at’ shows no significant robust overfitting gap under pgd20; it is not changed significantly by 4"
+            " (‘sglr’, ‘a_method_with_a_long_name’, ‘narrow_1’, ‘narrow_2’), widened by 2 (‘wide’, ‘same’).",
+        ),
+        (False, CORRECT, "At the last epoch, beside ‘at’, better: 4 (‘sglr’,"),
+    ],
+)  # fmt: skip
+def test_the_summary_where_there_is_no_gap_to_narrow(
+    make: Make, best: bool, correct: dict[str, Any], said: str
+) -> None:
+    headline = collect(read(*make(METHODS, best=best, correct=correct, change=declare)))["headline"]
+    assert headline["summary"]["sentence"].startswith(said)
+
+
+@pytest.mark.parametrize("methods", [METHODS[:2], METHODS[:6]])
+def test_of_few_methods_each_has_its_sentence(make: Make, methods: tuple[str, ...]) -> None:
+    headline = collect(read(*make(methods, correct=CORRECT, change=declare)))["headline"]
     assert (headline["summary"], headline["each"]) == (None, [])

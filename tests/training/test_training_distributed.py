@@ -254,5 +254,6 @@ def test_a_launcher_that_says_nonsense_is_refused(monkeypatch, rank, size, local
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=f"RANK={rank}, WORLD_SIZE={size}"):
+    said = f"RANK={rank}, WORLD_SIZE={size}" if local else r"LOCAL_RANK is not \(0 where each machine has one process\)"
+    with pytest.raises(ConfigError, match=said):
         processes.launched()
