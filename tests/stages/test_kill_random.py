@@ -5,6 +5,7 @@ was hit. What is killed started with the plain interpreter, so that processes, p
 """
 
 import collections
+import contextlib
 import os
 import random
 import re
@@ -247,10 +248,11 @@ def hit_inside(study: Study, aim: str, epoch: int) -> bool:
     """Start ``dvc repro`` and kill who is at it, from ``epoch`` on; whether it was still at it when it was killed."""
     dvc, there = study.start("dvc", "repro", REFINED), partial(AIMS[aim], study)
     begun = aim == "DVC commits" or until(lambda: study.epoch() >= epoch, dvc)
+    # Known before the moment comes, which may be over within milliseconds.
+    target = psutil.Process(dvc.pid) if aim == "DVC commits" else stage_of(dvc, REFINED)
     hit = False
-    if begun and until(lambda: there(dvc), dvc):
-        target = psutil.Process(dvc.pid) if aim == "DVC commits" else stage_of(dvc, REFINED)
-        if target is not None:
+    if begun and target is not None and until(lambda: there(dvc), dvc):
+        with contextlib.suppress(psutil.NoSuchProcess):
             target.suspend()
             hit = bool(there(dvc))
             target.kill()
