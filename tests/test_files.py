@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import torch
 
 from sglr import files
+from sglr.files import FileError, digests
 from sglr.random import derive, numpy_stream, seed_torch, torch_stream
 
 
@@ -163,6 +166,37 @@ def test_a_folders_digest_is_dvcs(tmp_path):
     assert files.dvc_digest(folder) == expected.hash_info.value
     assert files.dvc_digest(folder / "b.txt") == hashlib.md5(b"2").hexdigest()
     assert files.dvc_digest(tmp_path / "absent") is None
+
+
+def test_a_file_system_with_modes_of_its_own(tmp_path, monkeypatch):
+    """As some network and Windows disks are, on which no mode can be set."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refused)
+    files.write_text(tmp_path / "a.txt", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def unsupported(*_: object, **__: object) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", unsupported)
+    with pytest.raises(FileError, match=r"cannot lock .*a\.lock: FileSystem does not"), files.lock(tmp_path / "a.lock"):
+        pytest.fail("nothing is locked")
+
+
+def test_md5_is_told_to_be_for_no_security(tmp_path, monkeypatch):
+    """Systems that follow FIPS refuse it else."""
+    (tmp_path / "a.txt").write_text("2")
+    asked = digests._md5
+    assert asked.keywords == {"usedforsecurity": False}
+    monkeypatch.setattr(hashlib, "md5", None)  # nothing of ours calls it another way
+    assert files.md5(tmp_path / "a.txt") == asked(b"2").hexdigest()
+    assert files.dvc_digest(tmp_path) is not None
 
 
 def test_streams_are_those_that_results_were_made_with():
