@@ -58,7 +58,7 @@ def examine(root: Path) -> list[Finding]:
         _environment,
         lambda: _device(settings),
         lambda: _data(root, settings),
-        lambda: _time(root, settings),
+        lambda: _time(root, settings, items),
         lambda: _disk(root, settings, items),
         lambda: _tracking(root),
         lambda: _repository(root, items),
@@ -183,7 +183,7 @@ def _data(root: Path, settings: config.Config | None) -> Iterator[Finding]:
         yield Finding("problem", "data", misfit)
 
 
-def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
+def _time(root: Path, settings: config.Config | None, items: "list[Status] | None") -> Iterator[Finding]:
     if settings is None:
         return
     import torch
@@ -191,16 +191,16 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
     from sglr import duration
     from sglr.running import in_words
 
+    done = _done(items)
     try:
         device = processes.device(os.environ.get("SGLR_DEVICE", "auto"))
-        trainings = duration.of_trainings(settings, root / "artifacts" / "data", device)
-        evaluations = duration.of_evaluations(settings, root / "artifacts" / "data", device)
+        trainings = duration.of_trainings(settings, root / "artifacts" / "data", device, done)
+        evaluations = duration.of_evaluations(settings, root / "artifacts" / "data", device, done)
     except (files.FileError, config.ConfigError):  # said where device, data and params are looked at
         return
     except torch.OutOfMemoryError as error:
         yield Finding("problem", "time", f"an attack step of {settings.model.name} does not fit the GPU: {error}")
         return
-    items = len(settings.experiment.methods) * len(settings.experiment.seeds)
     by = f"by an attack step of {settings.model.name} here"
     known = space.expected(settings, root / "artifacts" / "data")
     if known.assumed:
@@ -210,21 +210,37 @@ def _time(root: Path, settings: config.Config | None) -> Iterator[Finding]:
         long = seconds > _LONG and device.type == "cpu"
         return Finding("warning" if long else "ok", "time", text + (shorter if long else ""))
 
-    trainings += items * _BESIDE
-    text = f"about {in_words(trainings)} for all {items} trainings, {by}"
+    left, which = _left(settings, "train", done)
+    trainings += left * _BESIDE
+    text = f"about {in_words(trainings)} for {which} trainings, {by}" if left else f"{which} trainings are done"
     yield said(text, trainings, ": a GPU, a smaller model or fewer seeds take less")
+    left, which = _left(settings, "evaluate", done)
+    which += " evaluations"
+    if not left and "audit" in done:
+        yield Finding("ok", "time", f"{which} and their audit are done")
+        return
     if evaluations is None:
         attacks = settings.evaluate.attacks.items()
         silent = [f"evaluate.attacks.{name}" for name, attack in attacks if attack.passes(known.classes) is None]
         todo = "a method `passes` of its options tells its forward and backward passes"
         yield Finding("ok", "time", f"of evaluation nothing is known because of {', '.join(silent)}: {todo}")
         return
-    evaluations += items * _BESIDE
-    text = (
-        f"at most about {in_words(evaluations)} for all {items} evaluations and their audit, {by}: less, the more"
-        " examples are broken"
-    )
+    evaluations += left * _BESIDE
+    which = f"{which} and their audit" if left else "the audit"
+    text = f"at most about {in_words(evaluations)} for {which}, {by}: less, the more examples are broken"
     yield said(text, evaluations, "; evaluate.attacks.*.n_examples limits it")
+
+
+def _done(items: "list[Status] | None") -> set[str]:
+    """Names of the items that need not run."""
+    return {one.item for one in items or () if one.state == "done"}
+
+
+def _left(settings: config.Config, stage: str, done: set[str]) -> tuple[int, str]:
+    """How many items of a stage are still to run; 'all 6', or '4 of 6', in words."""
+    pairs = [f"{stage}@{method}-{seed}" for method in settings.experiment.methods for seed in settings.experiment.seeds]
+    left = sum(pair not in done for pair in pairs)
+    return left, f"all {len(pairs)}" if left in (0, len(pairs)) else f"{left} of {len(pairs)}"
 
 
 def _disk(root: Path, settings: config.Config | None, items: "list[Status] | None") -> Iterator[Finding]:
@@ -232,8 +248,7 @@ def _disk(root: Path, settings: config.Config | None, items: "list[Status] | Non
     # Where params or data keep it from being told, that is said where they are looked at.
     with contextlib.suppress(files.FileError, config.ConfigError):
         if settings is not None:
-            done = {one.item for one in items or () if one.state == "done"}
-            needed = space.of_study(settings, root / "artifacts" / "data", done)
+            needed = space.of_study(settings, root / "artifacts" / "data", _done(items))
             text = f", up to {space.megabytes(needed)} needed for what is still to run"
             if not needed:
                 text = ", all items are done"

@@ -1,10 +1,10 @@
-"""How long the trainings and evaluations of a study take here, estimated before they start."""
+"""How long the trainings and evaluations of a study that are still to run take here, estimated."""
 
 import contextlib
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import torch
@@ -30,15 +30,18 @@ _LEARNING = 2.0
 _FEW, _LONG_ENOUGH = 8, 0.2
 
 
-def of_trainings(settings: config.Config, data: Path, device: torch.device) -> float:
-    """Seconds that all trainings, warm-ups among them, take one after another in one process.
+def of_trainings(settings: config.Config, data: Path, device: torch.device, done: Collection[str] = ()) -> float:
+    """Seconds that the trainings, warm-ups among them, take one after another in one process.
 
-    data: the folder of the prepared data, or where it will be. Times an attack step of the network, in the precision
-    and with the threads of the settings but not compiled.
+    data: the folder of the prepared data, or where it will be; done: names of the items that need not run, such as
+    "train@at-0". Times an attack step of the network, in the precision and with the threads of the settings but not
+    compiled.
 
     FileError when the data is damaged, ConfigError when the model does not fit its images.
     """
-    images = space.expected(settings, data)
+    gradients, images = _gradients(settings, done), space.expected(settings, data)
+    if not gradients:
+        return 0.0
     plan = Plan.training(settings, settings.methods[settings.experiment.methods[0]], 0)
     plan = dataclasses.replace(plan, compile="never")
     layout = memory_format(plan.precision, device)
@@ -47,30 +50,41 @@ def of_trainings(settings: config.Config, data: Path, device: torch.device) -> f
         networks = Networks.of(plan, model, device, ALONE)
         with attack_mode(model, plan.attack_bn):
             gradient = _gradient(networks.attacked, images, min(plan.batch_size, images.examples), device, layout)
-    return len(settings.experiment.seeds) * images.examples * _gradients(settings) * gradient
+    return images.examples * gradients * gradient
 
 
-def of_evaluations(settings: config.Config, data: Path, device: torch.device) -> float | None:
-    """Seconds that all evaluations and their audit take at most: were no example ever broken, and not compiled.
+def of_evaluations(
+    settings: config.Config, data: Path, device: torch.device, done: Collection[str] = ()
+) -> float | None:
+    """Seconds that the evaluations and their audit take at most: were no example ever broken, and not compiled.
 
     None where an attack does not tell its passes. The rest as ``of_trainings``.
     """
-    images = space.expected(settings, data)
+    images, methods = space.expected(settings, data), settings.experiment.methods
     passes = _passes(settings, images)
     if passes is None:
         return None
-    with _threads(settings), full_precision():
-        model, total = _model(settings, images, device).eval(), 0.0
-        for examples, each in passes.items():
-            size = min(settings.evaluate.batch_size, examples)
-            total += examples * each * _gradient(model, images, size, device, torch.contiguous_format) / 2
+    items = [f"{method}-{seed}" for method in methods for seed in settings.experiment.seeds]
     checkpoints = 2 if settings.data.validation_size else 1  # without validation there is no best
-    return len(settings.experiment.methods) * len(settings.experiment.seeds) * checkpoints * total
+    left = checkpoints * sum(f"evaluate@{item}" not in done for item in items)
+    total = {examples: left * each for examples, each in passes.items()}
+    if "audit" not in done:
+        # Shows each model the images as they are, and those of all methods.
+        shown = min(KEPT, settings.evaluate.examples(images.test_examples))
+        total[shown] = total.get(shown, 0.0) + checkpoints * len(items) * (1 + len(methods))
+    if not any(total.values()):
+        return 0.0
+    with _threads(settings), full_precision():
+        model, seconds = _model(settings, images, device).eval(), 0.0
+        for examples, each in total.items():
+            size = min(settings.evaluate.batch_size, examples)
+            seconds += examples * each * _gradient(model, images, size, device, torch.contiguous_format) / 2
+    return seconds
 
 
 def _passes(settings: config.Config, images: space.ExpectedData) -> dict[int, float] | None:
     """Number of test examples -> forward and backward passes on each, of all attacks, the sweep and the checks that are
-    run on so many of one model, if nothing is ever broken; of the audit, which shows it the images of all methods."""
+    run on so many of one model, if nothing is ever broken."""
     section, there = settings.evaluate, images.test_examples
     total: dict[int, float] = defaultdict(float)
     for options in section.attacks.values():
@@ -83,8 +97,6 @@ def _passes(settings: config.Config, images: space.ExpectedData) -> dict[int, fl
         total[section.examples(there)] += len(section.sweep.eps_255) * sum(radius.passes(images.classes))
     if section.sanity is not None:
         total[section.examples(there, section.sanity)] += sum(sanity_passes(section.sanity.steps))
-    # Forward only, and of the images as they are.
-    total[min(KEPT, section.examples(there))] += 1 + len(settings.experiment.methods)
     return total
 
 
@@ -99,16 +111,19 @@ def _threads(settings: config.Config) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _gradients(settings: config.Config) -> float:
-    """How many times the network is run forward and backward for each training example, for one seed."""
+def _gradients(settings: config.Config, done: Collection[str]) -> float:
+    """How many times networks are run forward and backward for a training example, in all that is not done."""
     attacked = settings.train.attack.steps + _LEARNING
-    continues = settings.warmup.objective == "adversarial"
-    total = settings.warmup.epochs * (attacked if continues else _LEARNING)
-    for name in settings.experiment.methods:
-        method = settings.methods[name]
-        shared = settings.warmup.epochs if continues and method.start == "warmup" else 0
-        each = attacked if method.objective.build().attacks else _LEARNING
-        total += (settings.train.epochs - shared) * each
+    continues, total = settings.warmup.objective == "adversarial", 0.0
+    for seed in settings.experiment.seeds:
+        if f"warmup@{seed}" not in done:
+            total += settings.warmup.epochs * (attacked if continues else _LEARNING)
+        for name in settings.experiment.methods:
+            method = settings.methods[name]
+            shared = settings.warmup.epochs if continues and method.start == "warmup" else 0
+            if f"train@{name}-{seed}" not in done:
+                each = attacked if method.objective.build().attacks else _LEARNING
+                total += (settings.train.epochs - shared) * each
     return total
 
 

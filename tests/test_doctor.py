@@ -488,6 +488,31 @@ def test_doctor_counts_what_an_item_takes_beside_its_work(project, monkeypatch):
     assert evaluations[1].startswith("at most about 32 s for all 6 evaluations and their audit")
 
 
+def test_doctor_forecasts_the_time_of_what_is_still_to_run(project, monkeypatch):
+    monkeypatch.setattr(duration, "_gradient", lambda *_: 1e-3)
+    pairs = [f"{method}-{seed}" for method in ("at", "sglr") for seed in range(3)]
+    done = [f"{stage}@{pair}" for stage in ("train", "evaluate") for pair in pairs[:4]]
+    states: list[str] = []
+    monkeypatch.setattr(status, "status", lambda root: [status.Status(item, "done") for item in states])
+    whole = [text.partition(",")[0] for _, text in about("time", project)]
+    assert [text.partition(" for ")[2] for text in whole] == ["all 6 trainings", "all 6 evaluations and their audit"]
+    states += done
+    part = [text.partition(",")[0] for _, text in about("time", project)]
+    assert [text.partition(" for ")[2] for text in part] == ["2 of 6 trainings", "2 of 6 evaluations and their audit"]
+    assert all(
+        float(re.search(r"[\d.]+", text)[0]) < float(re.search(r"[\d.]+", before)[0])
+        for text, before in zip(part, whole, strict=True)
+    )
+    states += [f"{stage}@{pair}" for stage in ("train", "evaluate") for pair in pairs] + [
+        f"warmup@{n}" for n in range(3)
+    ]
+    trainings, audit = (text for _, text in about("time", project))
+    assert trainings == "all 6 trainings are done"
+    assert re.match("at most about .* for the audit, by", audit)
+    states.append("audit")
+    assert about("time", project)[1] == ("ok", "all 6 evaluations and their audit are done")
+
+
 def test_doctor_forecasts_the_time(project):
     (trainings, evaluations) = about("time", project)
     by, time = "by an attack step of small_cnn here", r"[\d.]+ (s|min)"
@@ -536,6 +561,26 @@ def test_the_time_of_evaluations_is_that_of_attacks_that_break_nothing(params, t
     assert seconds() == pytest.approx(12 * 1e-3 * (600 * (40 + audit) + 50 * sanity))
     params["evaluate"]["attacks"]["autoattack"] = {"name": "autoattack", "n_examples": 8}
     assert seconds() == pytest.approx(12 * 1e-3 * (600 * (40 + audit) + 50 * sanity + 8 * (7800 + 1900) / 2))
+
+
+def test_what_is_done_takes_no_time(params, tmp_path, monkeypatch):
+    monkeypatch.setattr(duration, "_gradient", lambda *_: 1e-3)
+    params["experiment"] |= {"methods": ["at", "standard"], "seeds": [0, 1]}
+    params["data"] |= {"source": {"name": "digits", "test_size": 800}, "train_size": 500, "validation_size": 0}
+    params["warmup"] = {"objective": "standard", "epochs": 3, "lr": 0.05}
+    params["train"] |= {"epochs": 20, "attack": {"steps": 10, "step_size_255": 2, "random_start": True}}
+    params["evaluate"] |= {"attacks": {"fgsm": "fgsm"}, "sweep": None, "sanity": None}
+    cpu = torch.device("cpu")
+    done = ["warmup@0", "train@at-0", "train@at-1", "evaluate@at-0", "evaluate@at-1", "evaluate@standard-1"]
+    trainings = duration.of_trainings(validate(params), tmp_path, cpu, done)
+    assert trainings == pytest.approx(1e-3 * 500 * (3 * 2 + 2 * 20 * 2))
+    evaluations = duration.of_evaluations(validate(params), tmp_path, cpu, done)
+    # One evaluation; the audit shows each of four models the images as they are, and those of two methods.
+    assert evaluations == pytest.approx(1e-3 * 800 * (1 + 4 * 3 / 2))
+    done += ["warmup@1", "train@standard-0", "train@standard-1", "evaluate@standard-0", "audit"]
+    monkeypatch.delattr(duration, "_model")  # nothing is timed
+    assert duration.of_trainings(validate(params), tmp_path, cpu, done) == 0
+    assert duration.of_evaluations(validate(params), tmp_path, cpu, done) == 0
 
 
 def test_the_audit_takes_longer_with_every_method(params, tmp_path, monkeypatch):
