@@ -76,9 +76,10 @@ def validated(
         whole = [key for key, value in changes.items() if isinstance(value, Mapping) and f"{key}." in str(error)]
         if not whole or "missing" not in str(error):
             raise
+        known = [key for key in changes[whole[0]] if f"{whole[0]}.{key}: unknown key" not in str(error)]
         raise ConfigError(
-            f"{error}\nchanges replace {', '.join(whole)} as a whole; name single values instead, such as"
-            f" '{whole[0]}.{next(iter(changes[whole[0]]), '...')}'."
+            f"{error}\nchanges replace {', '.join(whole)} as a whole; name single values instead"
+            + (f", such as '{whole[0]}.{known[0]}'." if known else ".")
         ) from None
     for doubt in doubts(config):
         if _below(doubt.split()[0], used):

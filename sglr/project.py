@@ -108,7 +108,9 @@ def read_items(root: Path) -> list[Item]:
         return [item for name, entry in pipeline["stages"].items() for item in _expanded(name, entry, params)]
     except OSError as error:
         raise files.FileError(f"{error.filename} cannot be read; run this in the project's root folder.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, AttributeError) as error:
+    except yaml.YAMLError as error:
+        raise files.FileError(f"dvc.yaml is not valid YAML: {error}") from None
+    except (UnicodeDecodeError, LookupError, TypeError, AttributeError) as error:
         raise files.FileError(f"dvc.yaml does not describe a pipeline: {error!r}") from None
 
 

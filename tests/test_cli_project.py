@@ -50,6 +50,16 @@ def test_status_outside_a_project(tmp_path, monkeypatch):
     assert "run this in the project's root folder" in result.output
 
 
+def test_status_says_where_dvc_yaml_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("train: {}\n")
+    (tmp_path / "dvc.yaml").write_text("stages:\n  - a\n  b: 1\n")
+    result = call("status")
+    assert result.exit_code == 1
+    assert "dvc.yaml is not valid YAML" in result.output
+    assert "line 3" in result.output
+
+
 def image(path, size=(8, 8)):
     Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)).save(path)
     return path

@@ -397,6 +397,11 @@ def test_what_is_probably_not_meant_is_a_warning_at_the_call():
         ),
         ({"method": "SGLR"}, ConfigError, "not declared under methods. Did you mean 'sglr'?"),
         ({"changes": {"train": {"epochs": 3}}}, ConfigError, "name single values instead, such as 'train.epochs'"),
+        (
+            {"changes": {"train.attack": {"name": "fgsm", "steps": 1}}},
+            ConfigError,
+            "name single values instead, such as 'train.attack.steps'",
+        ),
         ({"changes": ["train.epochs=3"]}, TypeError, "changes must be a dict"),
         ({"validation": np.zeros((5, 1, 8, 8))}, TypeError, "validation must be a pair, images and labels"),
         ({"x": torch.utils.data.TensorDataset(torch.zeros(3))}, TypeError, "x is a TensorDataset; give"),

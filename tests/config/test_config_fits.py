@@ -51,7 +51,12 @@ def put(*path: str, **values: object) -> Edit:
         (lambda params: params["methods"].pop("sglr"), " The shipped params have it: sglr: {objective: at, labels: "),
         (put("model", name="Small_CNN"), "model: unknown model 'Small_CNN'. Did you mean 'small_cnn'? Known: "),
         (put("report", baseline="awp"), "method 'awp' is used but not declared under methods."),
-        (put("train", schedule={"name": "steps"}), "'step', 'linear', 'cosine', 'constant'"),
+        (
+            put("train", schedule={"name": "steps"}),
+            "train.schedule: unknown 'steps'. Did you mean 'step'? Known: step, linear, cosine, constant.",
+        ),
+        (put("train", schedule="cosine"), "train.schedule: expected a mapping with a 'name' (found 'cosine')"),
+        (put("train", schedule={}), "train.schedule: expected a mapping with a 'name'"),
     ],
 )  # fmt: skip
 def test_names_that_do_not_exist(params, edit, expected):

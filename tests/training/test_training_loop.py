@@ -269,6 +269,18 @@ def test_the_attack_on_validation_images_steps_as_training_does(params):
     assert shares[0] > shares[1]
 
 
+def test_single_step_training_is_validated_by_steps_that_fit_the_ball(params):
+    """PGD with steps longer than the radius breaks less: the best epoch would be chosen by a weak attack."""
+    params["threat"]["eps_255"] = 100
+    params["train"]["attack"] |= {"steps": 1, "step_size_255": 125.0}
+    chosen, model, (train, validation) = plan(params, AT), net(), splits()
+    (*_, row) = fit(chosen, model, train, validation).history
+    attack = PgdOptions(name="pgd", steps=2, step_size_255=25.0).build(chosen.threat)
+    seed = derive(chosen.seed, "selection")
+    correct = correct_under(model.eval(), validation.x, validation.true, attack, seed=seed, batch_size=len(validation))
+    assert row["val/pgd"] == pytest.approx(correct.float().mean().item())
+
+
 @pytest.mark.parametrize(("content", "reason"), [(None, "cannot be read"), (b"cut", "is damaged")])
 def test_a_kept_epoch_that_is_gone_is_said_before_training_goes_on(params, tmp_path, content, reason):
     chosen = plan(params, SGLR, keep_epochs=[1])
