@@ -49,15 +49,15 @@ def headline(study: Study, results: Row) -> Row:
 
 
 def headline_attack(study: Study) -> str:
-    """The attack run on most test examples; among equals AutoAttack, then most steps, then the last listed."""
+    """The attack run on most test examples; among equals AutoAttack, then most gradients, then the last listed."""
     names = list(study.config.evaluate.attacks)
     if not names:
         return "natural"
 
     def strength(name: str) -> tuple[float, ...]:
-        options = study.config.evaluate.attacks[name]
+        passes = study.config.evaluate.attacks[name].passes(study.meta["num_classes"])
         examples = min(len(item.index[name]) for item in study.items)
-        return examples, _is_autoattack(study, name), getattr(options, "steps", 1), names.index(name)
+        return examples, _is_autoattack(study, name), passes[1] if passes else 0, names.index(name)
 
     return max(names, key=strength)
 

@@ -408,13 +408,25 @@ def test_where_no_method_is_warmed_up_no_other_is_spoken_of(make: Make) -> None:
     assert not [text for text in results_of(make(change=change))["cautions"] if "the others after" in text]
 
 
-def test_among_equals_most_steps_lead(make: Make) -> None:
+def test_among_equals_most_gradients_lead(make: Make) -> None:
     def change(values: dict[str, Any]) -> None:
         attacks = values["evaluate"]["attacks"]
         values["evaluate"]["attacks"] = {name: attacks[name] for name in ("pgd20", "fgsm")}
 
     examples = {"natural": 200, "pgd20": 200, "fgsm": 200}
     assert results_of(make(examples=examples, change=change))["headline"]["attack"] == "pgd20"
+
+
+def test_restarts_count_and_attacks_without_gradients_do_not_lead(make: Make) -> None:
+    """Nor those that do not tell their passes, such as transfer from another model."""
+
+    def change(values: dict[str, Any]) -> None:
+        thrice = {"name": "pgd", "steps": 10, "restarts": 3}
+        attacks = {"fgsm": thrice, "pgd20": {"name": "pgd", "steps": 20}, "autoattack": {"name": "square"}}
+        values["evaluate"]["attacks"] = attacks
+
+    examples = {"natural": 200, "fgsm": 200, "pgd20": 200, "autoattack": 200}
+    assert results_of(make(examples=examples, change=change))["headline"]["attack"] == "fgsm"
 
 
 def test_a_best_epoch_slightly_below_is_not_called_below(make: Make) -> None:
