@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from sglr.objectives import Objective, soft_cross_entropy
 
 Forward = Callable[[Tensor], Tensor]
 ExampleLoss = Callable[..., Tensor]
+# In what torch says of a loss that it cannot vectorise: one that draws, takes gradients or asks for values.
+_REFUSED = ("vmap", "functorch")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ def example_gradients(
     loss: function of a forward and one example's tensors, each with a batch axis of 1, such as ``cross_entropy_loss``;
     inputs: the examples' tensors, (N, ...) each. The model must be in eval mode: in train mode batch norm makes an
     example's gradient depend on the others (ValueError), and a direction must fit the weights it names (ValueError).
-    Memory: ``chunk`` times the number of weights, plus about as much again for vectorised convolutions.
+    Memory: ``chunk`` times the number of weights, plus about as much again for vectorised convolutions. A loss that
+    torch cannot vectorise (it draws random numbers, takes a gradient of its own, asks for a value) is taken example by
+    example, which takes longer.
     """
     if any(module.training for module in model.modules()):
         raise ValueError("gradients per example need a model in eval mode")
@@ -82,11 +87,26 @@ def example_gradients(
 
         return loss(forward, *(part[None] for part in example))
 
-    gradients = vmap(grad(of_one), in_dims=(None, *(0 for _ in inputs)))
+    def one_by_one(weights: dict[str, Tensor], *examples: Tensor) -> dict[str, Tensor]:
+        leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
+        with torch.enable_grad():
+            rows = [
+                torch.autograd.grad(of_one(leaves, *example), list(leaves.values()), materialize_grads=True)
+                for example in zip(*examples, strict=True)
+            ]
+        return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(leaves)}
+
+    gradients: Any = vmap(grad(of_one), in_dims=(None, *(0 for _ in inputs)))
     norms: list[Tensor] = []
     projections: dict[str, list[Tensor]] = {}
     for parts in zip(*(part.split(chunk) for part in inputs), strict=True):
-        found = gradients(parameters, *parts)
+        try:
+            found = gradients(parameters, *parts)
+        except RuntimeError as error:
+            if gradients is one_by_one or not any(word in str(error) for word in _REFUSED):
+                raise
+            gradients = one_by_one
+            found = gradients(parameters, *parts)
         squares: list[Tensor] = []
         layers: dict[str, Tensor] = {}
         for name in list(found):
