@@ -110,6 +110,17 @@ def test_an_array_that_claims_more_than_there_is_is_refused(
     assert grown() < ALLOWED
 
 
+@pytest.mark.parametrize("dtype", ["<U0", "|S0", "|V0"])
+@pytest.mark.parametrize("claimed", [10**8, 10**30])
+def test_items_of_no_bytes_are_counted(tmp_path: Path, grown: Callable[[], int], claimed: int, dtype: str):
+    """As texts in a list they would fill the memory."""
+    write_npz(tmp_path / "lies.npz", npy_header((claimed,), dtype) + bytes(100), names=("classes",))
+    for reader in (files.read_arrays, partial(read_npz, needed=(), optional=("classes",))):
+        with pytest.raises(files.FileError, match=rf"lies\.npz: classes claims {claimed:,} bytes"):
+            reader(tmp_path / "lies.npz")
+    assert grown() < ALLOWED
+
+
 def test_prepared_arrays_and_their_description_that_lie(tmp_path: Path, grown: Callable[[], int]):
     x, y = np.zeros((40, 1, 2, 2), dtype=np.uint8), np.arange(40) % 2
     np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
