@@ -340,6 +340,17 @@ def test_journals(tmp_path: Path, damaged: list[str], where: int):
     progress(tmp_path, "train@at-0", None)
 
 
+@pytest.mark.parametrize(
+    "copy", ["", ".", "..", "/home/anna/thesis.pdf", "../../../thesis.pdf", "artifacts/5/../../a", "artifacts/../a", 3]
+)
+def test_a_journal_names_no_files_but_its_own(tmp_path: Path, copy: object):
+    """The folder of a copy that was sent is removed."""
+    record = {"t": 5, "kind": "artifact", "copy": "artifacts/120/history.csv", "source": "/a", "folder": None}
+    lines = [*WHOLE, record, record | {"copy": copy}]
+    (tmp_path / "journal.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert [found for found, _ in journal.read(tmp_path)] == [*WHOLE, record]
+
+
 def test_a_damaged_note_of_a_finished_item_stops_no_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for number, content in enumerate(("{", "[]", "{}", "3", '{"item": 1, "path": 2, "md5": 3}')):
