@@ -22,8 +22,10 @@ from sglr import config, data, files, image_files, models
 from sglr.data.npz import NAMES, read_npz
 from sglr.exchange.foreign_file import read_tensors
 from sglr.exchange.given_images import read_test
+from sglr.exchange.provenance import gather
 from sglr.running import progress
-from sglr.tracking import journal
+from sglr.tracking import costs, journal
+from sglr.tracking.delivery import DeliveryState
 from stages.pipeline import Definition
 
 QUICK = settings(
@@ -349,6 +351,25 @@ def test_a_journal_names_no_files_but_its_own(tmp_path: Path, copy: object):
     lines = [*WHOLE, record, record | {"copy": copy}]
     (tmp_path / "journal.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert [found for found, _ in journal.read(tmp_path)] == [*WHOLE, record]
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"x"', '{"offset": "x"}', '{"put_off": 3}', '{"offset": -5}'])
+def test_notes_of_other_content(tmp_path: Path, content: str):
+    """Of the kind that ``json.loads`` reads."""
+    (tmp_path / "sent.json").write_text(content)
+    assert DeliveryState.read(tmp_path) == DeliveryState(creating=True)
+    if content.startswith("{"):
+        return
+    (tmp_path / ".sglr/records").mkdir(parents=True)
+    (tmp_path / ".sglr/records/train@at-0.json").write_text(content)
+    with pytest.raises(files.FileError, match=r"train@at-0\.json: it is not the record of a run"):
+        costs.read(tmp_path)
+    trained = tmp_path / "artifacts/train/at-0"
+    kind = {"num_classes": 3, "shape": (1, 4, 4), "channels": [2, 2], "hidden": 3}
+    models.save(models.build("small_cnn", **kind, generator_seed=0), trained / "best", models.spec("small_cnn", **kind))
+    (trained / "metrics.json").write_text(content)
+    with pytest.raises(files.FileError, match=r"metrics\.json: it holds no record"):
+        gather(trained)
 
 
 def test_a_damaged_note_of_a_finished_item_stops_no_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -106,7 +106,12 @@ def _checkpoint_folder(path: Path, checkpoint: str | None) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    return files.read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = files.read_json(path)
+    if not isinstance(found, dict):
+        raise files.FileError(f"cannot read {path}: it holds no record; what makes it must run again.")
+    return found
 
 
 def _took(entry: Record | None, path: Path, project: Path) -> bool:
