@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sglr.report.curves import Curve, from_rows
-from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, legend, marker, plot, seed_lines
+from sglr.report.drawing import INK, Plot, canvas, colour, dashes, legend, marker, plot, seed_lines
 from sglr.report.study import Study
 from sglr.report.wording import quoted
 
@@ -150,7 +150,7 @@ def _reliability(study: Study, kind: str) -> list[Plot]:
         return []
     title = _RELIABILITY[kind]
     with canvas(title) as (figure, axes):
-        axes.plot([0, 1], [0, 1], color=GRID, label="calibrated")
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, label="calibrated")
         for (method, scaled), (position, points) in found.items():
             axes.plot(
                 points[:, 0], points[:, 1], color=colour(position), linestyle=_SCALED if scaled else "-",

@@ -1,10 +1,12 @@
 """Figures of the analyses, from tables written by hand."""
 
 import csv
+import re
 
 import pytest
 
 from sglr.report.analysis_figures import draw_analyses
+from sglr.report.drawing import GRID
 from sglr.report.study import read
 
 pytestmark = pytest.mark.usefixtures("without_pdf")
@@ -61,6 +63,8 @@ def test_reliability_pools_the_seeds_by_their_counts(make):
     (image,) = drawn(read(config, folder))
     assert image.name == "reliability-natural"
     assert "mean confidence minus accuracy +0.50" in image.description  # 0.9 - (15 + 1) / 40
+    # The diagonal is to be seen: only the grid is as pale as the grid.
+    assert set(re.findall(rf"stroke: {GRID}; stroke-width: ([\d.]+)", image.svg)) == {"0.8"}
     other = row | {"bin": 2, "count": 360, "confidence": 0.2, "accuracy": 0.3}
     table(folder / "analyze/at-1/calibration.csv", row | {"count": 10, "confidence": 0.9, "accuracy": 0.1}, other)
     (image,) = drawn(read(config, folder))
