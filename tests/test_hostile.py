@@ -23,6 +23,7 @@ from sglr.data.npz import NAMES, read_npz
 from sglr.exchange.foreign_file import read_tensors
 from sglr.exchange.given_images import read_test
 from sglr.exchange.provenance import gather
+from sglr.project import records
 from sglr.running import progress
 from sglr.tracking import costs, journal
 from sglr.tracking.delivery import DeliveryState
@@ -253,6 +254,17 @@ def test_params_that_would_fill_the_memory(tmp_path: Path, grown: Callable[[], i
     with pytest.raises(config.ConfigError, match=expected):
         config.load(tmp_path / "params.yaml")
     assert grown() < ALLOWED
+
+
+def test_a_lock_file_that_would_fill_the_memory(tmp_path: Path, grown: Callable[[], int]):
+    """Its values would be compared, one by one, with those of params.yaml."""
+    lock = f"{BOMB}stages:\n  train@at-0:\n    params:\n      params.yaml: {{threat: *j}}\n"
+    (tmp_path / "dvc.lock").write_text(lock)
+    with pytest.raises(files.FileError, match=r"dvc\.lock is damaged"):
+        records(tmp_path)
+    assert grown() < ALLOWED
+    (tmp_path / "dvc.lock").write_text(lock.replace(BOMB, BOMB.splitlines()[0] + "\n").replace("*j", "[*a, *a]"))
+    assert records(tmp_path)["train@at-0"].values == {"threat": [["x"] * 10] * 2}
 
 
 def test_a_long_value_is_shown_in_part(params: dict):
