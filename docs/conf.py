@@ -111,8 +111,21 @@ def show_formula(page: Any, node: Any) -> None:
     raise nodes.SkipNode
 
 
+def complete_page(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """What scrolls is reached by keyboard in every browser, and the menu's headings have the level they lack."""
+    for part, tag, more in (
+        ("body", '<div class="table-wrapper', 'tabindex="0"'),
+        ("body", '<div class="formula', 'tabindex="0"'),
+        ("body", "<pre", 'tabindex="0"'),
+        ("furo_navigation_tree", '<p class="caption" role="heading', 'aria-level="2"'),
+    ):
+        name, *rest = tag.split(" ", 1)
+        context[part] = context.get(part, "").replace(tag, " ".join([name, more, *rest]))
+
+
 def setup(app: Any) -> None:
     app.add_html_math_renderer("mathml", (show_formula, None), (show_formula, None))
     app.connect("sphinx-click-process-epilog", show_examples)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", read_source)
+    app.connect("html-page-context", complete_page, priority=900)  # after the theme

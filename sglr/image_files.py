@@ -59,7 +59,7 @@ def _as_shown(found: "Image.Image", path: Path) -> "tuple[Image.Image, list[str]
     """An image as a viewer shows it, with 8 bits a value, and what was done to it, in words; FileError: see above."""
     from PIL import ExifTags, Image
 
-    done = []
+    done = ["its first image only"] if getattr(found, "is_animated", False) else []
     # Pillow scales grey of 2 and 4 bits to 8, and not the level that is transparent. Known until it is loaded.
     packed = [part.args for part in getattr(found, "tile", ())]
     scale = 85 if "L;2" in packed else 17 if "L;4" in packed else 1

@@ -99,4 +99,5 @@ def class_names(path: Path, number: int) -> list[str]:
     """
     # A file of another name was copied from its records.
     data = gather(path).data if path.is_dir() or path.name == WEIGHTS else None
-    return list(map(str, (data or {}).get("classes") or range(number)))
+    classes = (data or {}).get("classes") or ()
+    return list(map(str, classes if len(classes) == number else range(number)))

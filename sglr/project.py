@@ -129,7 +129,7 @@ def item_of(entry: dict[str, Any], name: str, values: dict[str, Any]) -> Item:
     """The item that a stage's entry of dvc.yaml defines for the values of its matrix (none where it has no matrix)."""
     text = json.dumps(entry)
     for key, value in values.items():
-        text = text.replace(f"${{item.{key}}}", str(value))
+        text = text.replace(f"${{item.{key}}}", json.dumps(str(value))[1:-1])
     filled = json.loads(text)
     outs = [*filled.get("outs", ()), *filled.get("metrics", ()), *filled.get("plots", ())]
     return Item(

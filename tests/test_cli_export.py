@@ -294,6 +294,27 @@ def test_a_file_of_another_kind_beside_a_model_is_no_record(study):
     assert (found.source, found.results, found.checkpoint) == (None, None, "last")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": 2}, {"data": {"source": {"name": "npz"}, "sizes": {}}}, {"threat": {"norm": "l7", "eps_255": 8}},
+        {"threat": {"norm": "linf", "eps_255": "8); import os"}}, {"notes": ["one\n## Heading"]}, {"weights": "a.pt"},
+        {"data": {"source": {"name": "npz"}, "sizes": {"test": 3}, "classes": ["\x1b[2J"] * 3}}, {"evaluate": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_that_evaluate_did_not_write_is_none(study, changes):
+    shutil.copytree(study / "artifacts/train/sglr-0/last", study / "mine/model/last")
+    source = {
+        "weights": {"file": "x.pt", "sha256": "0"}, "notes": ["read"], "threat": {"norm": "linf", "eps_255": 8.0},
+        "evaluate": {"attacks": {}}, "data": {"source": {"name": "npz"}, "sizes": {"test": 3}, "classes": None},
+    }  # fmt: skip
+    files.write_json(study / "mine/source.json", source)
+    assert gather(study / "mine/model/last").source == source
+    files.write_json(study / "mine/source.json", source | changes)
+    assert gather(study / "mine/model/last").source is None
+
+
 def test_records_of_other_weights_are_not_taken_for_these(study):
     """dvc.lock describes what DVC put there; weights changed since are not described by it."""
     kind = {"num_classes": 10, "shape": (1, 8, 8), "channels": [4, 8], "hidden": 16}

@@ -188,6 +188,16 @@ def test_images_are_turned_as_their_exif_data_say(project, name, orientation):
     assert x.mean() < 0.3
 
 
+@pytest.mark.parametrize("kind", ["gif", "png", "tiff", "webp"])
+def test_of_several_images_in_a_file_the_first_is_read_and_that_is_said(project, kind):
+    dark, light = (Image.new("RGB", (8, 8), (level,) * 3) for level in (0, 255))
+    dark.save(project / f"a.{kind}", save_all=True, append_images=[light])
+    x, done = image_files.read_image(project / f"a.{kind}", (1, 8, 8))
+    assert (float(x.max()), done) == (0, "its first image only")
+    dark.save(project / f"a.{kind}")
+    assert image_files.read_image(project / f"a.{kind}", (1, 8, 8))[1] == ""
+
+
 def test_other_exif_data_may_be_odd(project):
     """A number where a text belongs, which Pillow reads and cannot write."""
     exif = Image.Exif()

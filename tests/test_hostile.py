@@ -22,8 +22,11 @@ from sglr import config, data, files, image_files, models
 from sglr.data.npz import NAMES, read_npz
 from sglr.exchange.foreign_file import read_tensors
 from sglr.exchange.given_images import read_test
+from sglr.exchange.provenance import gather
+from sglr.project import records
 from sglr.running import progress
-from sglr.tracking import journal
+from sglr.tracking import costs, journal
+from sglr.tracking.delivery import DeliveryState
 from stages.pipeline import Definition
 
 QUICK = settings(
@@ -107,6 +110,17 @@ def test_an_array_that_claims_more_than_there_is_is_refused(
     write_npz(tmp_path / "lies.npz", npy_header((claimed,)) + bytes(100))
     with pytest.raises(files.FileError, match=rf"x_test claims {claimed:,} bytes, 228 are there; it is refused"):
         read(tmp_path / "lies.npz")
+    assert grown() < ALLOWED
+
+
+@pytest.mark.parametrize("dtype", ["<U0", "|S0", "|V0"])
+@pytest.mark.parametrize("claimed", [10**8, 10**30])
+def test_items_of_no_bytes_are_counted(tmp_path: Path, grown: Callable[[], int], claimed: int, dtype: str):
+    """As texts in a list they would fill the memory."""
+    write_npz(tmp_path / "lies.npz", npy_header((claimed,), dtype) + bytes(100), names=("classes",))
+    for reader in (files.read_arrays, partial(read_npz, needed=(), optional=("classes",))):
+        with pytest.raises(files.FileError, match=rf"lies\.npz: classes claims {claimed:,} bytes"):
+            reader(tmp_path / "lies.npz")
     assert grown() < ALLOWED
 
 
@@ -242,6 +256,17 @@ def test_params_that_would_fill_the_memory(tmp_path: Path, grown: Callable[[], i
     assert grown() < ALLOWED
 
 
+def test_a_lock_file_that_would_fill_the_memory(tmp_path: Path, grown: Callable[[], int]):
+    """Its values would be compared, one by one, with those of params.yaml."""
+    lock = f"{BOMB}stages:\n  train@at-0:\n    params:\n      params.yaml: {{threat: *j}}\n"
+    (tmp_path / "dvc.lock").write_text(lock)
+    with pytest.raises(files.FileError, match=r"dvc\.lock is damaged"):
+        records(tmp_path)
+    assert grown() < ALLOWED
+    (tmp_path / "dvc.lock").write_text(lock.replace(BOMB, BOMB.splitlines()[0] + "\n").replace("*j", "[*a, *a]"))
+    assert records(tmp_path)["train@at-0"].values == {"threat": [["x"] * 10] * 2}
+
+
 def test_a_long_value_is_shown_in_part(params: dict):
     params["threat"]["norm"] = "l" * 10_000
     with pytest.raises(config.ConfigError) as caught:
@@ -327,6 +352,36 @@ def test_journals(tmp_path: Path, damaged: list[str], where: int):
     assert [record for record in kept if record in WHOLE] == WHOLE
     journal.survey(folder, 0)
     progress(tmp_path, "train@at-0", None)
+
+
+@pytest.mark.parametrize(
+    "copy", ["", ".", "..", "/home/anna/thesis.pdf", "../../../thesis.pdf", "artifacts/5/../../a", "artifacts/../a", 3]
+)
+def test_a_journal_names_no_files_but_its_own(tmp_path: Path, copy: object):
+    """The folder of a copy that was sent is removed."""
+    record = {"t": 5, "kind": "artifact", "copy": "artifacts/120/history.csv", "source": "/a", "folder": None}
+    lines = [*WHOLE, record, record | {"copy": copy}]
+    (tmp_path / "journal.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert [found for found, _ in journal.read(tmp_path)] == [*WHOLE, record]
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"x"', '{"offset": "x"}', '{"put_off": 3}', '{"offset": -5}'])
+def test_notes_of_other_content(tmp_path: Path, content: str):
+    """Of the kind that ``json.loads`` reads."""
+    (tmp_path / "sent.json").write_text(content)
+    assert DeliveryState.read(tmp_path) == DeliveryState(creating=True)
+    if content.startswith("{"):
+        return
+    (tmp_path / ".sglr/records").mkdir(parents=True)
+    (tmp_path / ".sglr/records/train@at-0.json").write_text(content)
+    with pytest.raises(files.FileError, match=r"train@at-0\.json: it is not the record of a run"):
+        costs.read(tmp_path)
+    trained = tmp_path / "artifacts/train/at-0"
+    kind = {"num_classes": 3, "shape": (1, 4, 4), "channels": [2, 2], "hidden": 3}
+    models.save(models.build("small_cnn", **kind, generator_seed=0), trained / "best", models.spec("small_cnn", **kind))
+    (trained / "metrics.json").write_text(content)
+    with pytest.raises(files.FileError, match=r"metrics\.json: it holds no record"):
+        gather(trained)
 
 
 def test_a_damaged_note_of_a_finished_item_stops_no_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -40,6 +40,7 @@ def test_what_a_user_can_put_right_has_one_base():
     ("error", "said"),
     [
         (sglr.config.ConfigError("threat: missing."), "threat: missing."),
+        (sglr.files.FileError("x\n\x1b[2Jµ − “\x9b\r”"), r"x" "\n" r"\x1b[2Jµ − “\x9b\r”"),  # a terminal obeys none
         (
             ModuleNotFoundError("no", name="none_such.part"),
             "none_such is not installed, which this needs: pip install none_such",

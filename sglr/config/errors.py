@@ -37,7 +37,8 @@ class ModelError(UserError, ValueError):
 def for_users(error: Exception) -> str | None:
     """What a command shows of an error instead of a traceback; None for a bug, which keeps it."""
     if isinstance(error, UserError):
-        return str(error)
+        # Names in a file from elsewhere may hold what a terminal takes for commands.
+        return re.sub(r"[^\n\t -~\xa0-\U0010ffff]", lambda found: repr(found[0])[1:-1], str(error))
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
         if package in ("", "sglr", "stages") or importlib.util.find_spec(package):

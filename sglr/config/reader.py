@@ -77,23 +77,30 @@ def parse(text: str, source: str = "params.yaml") -> dict[str, Any]:
 
 
 def recorded(text: str) -> Any:
-    """What DVC wrote into dvc.lock, which may be long, its scalars read as in ``parse``; yaml.YAMLError if not YAML."""
-    return yaml.load(text, Loader=_Fast)
+    """What DVC wrote into dvc.lock, which may be long, its scalars read as in ``parse``; yaml.YAMLError if not YAML,
+    ConfigError if its anchors expand to more values than it has characters."""
+    loader = _Fast(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    if "*" in text:  # DVC repeats nothing
+        _unfolded(node, {}, len(text))
+    return loader.construct_document(node)
 
 
-def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
+def _unfolded(node: yaml.Node, known: dict[int, int], most: int = _MOST_VALUES) -> int:
     """How many values a node holds once its anchors are expanded; ConfigError for too many, or an endless one."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in known:
         known[id(node)] = 0
         parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
-        known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
+        known[id(node)] = 1 + sum(_unfolded(part, known, most) for part in parts)
     line = node.start_mark.line + 1
     if known[id(node)] == 0:
         raise ConfigError(f"line {line}: an anchor contains itself.")
-    if known[id(node)] > _MOST_VALUES:
-        raise ConfigError(f"line {line}: with its anchors expanded it holds more than {_MOST_VALUES:,} values.")
+    if known[id(node)] > most:
+        raise ConfigError(f"line {line}: with its anchors expanded it holds more than {most:,} values.")
     return known[id(node)]
 
 

@@ -56,6 +56,9 @@ class Arrays:
             raise FileError(f"{where}: x_train is {self.x_train.dtype}, x_test {self.x_test.dtype}; use one type.")
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise FileError(f"{where}: {len(self.classes)} class names for {self.num_classes} classes.")
+        # Control characters would reach terminals, and make SVG files that no program reads.
+        if unprintable := [name for name in self.classes or () if not name.isprintable()]:
+            raise FileError(f"{where}: the class name {unprintable[0]!r} holds a character that cannot be printed.")
         return self
 
 

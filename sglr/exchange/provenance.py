@@ -6,6 +6,7 @@ from typing import Any
 
 from sglr import files
 from sglr.config.names import CHECKPOINTS
+from sglr.config.sections import ThreatSettings
 from sglr.models.checkpoint import SPEC, WEIGHTS
 from sglr.project import Record, readable_records
 
@@ -42,7 +43,7 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
     folder = _checkpoint_folder(Path(path), checkpoint).resolve()
     trained, name = folder.parent, folder.name
     source = _json(trained.parent / "source.json") if trained.name == "model" else None
-    if source is not None and {"weights", "data"} <= source.keys():
+    if source is not None and _is_of_evaluate(source):
         return Provenance(
             folder,
             name,
@@ -74,6 +75,18 @@ def gather(path: str | Path, checkpoint: str | None = None) -> Provenance:
     )
 
 
+def _is_of_evaluate(source: Any) -> bool:
+    """Whether a source.json has what ``sglr evaluate`` writes, as far as it is read; one from elsewhere may not."""
+    try:
+        ThreatSettings.model_validate(source["threat"])
+        texts = [source["data"]["source"]["name"], *source["notes"], *(source["data"].get("classes") or ())]
+        whole = all(isinstance(text, str) and text.isprintable() for text in texts)
+        whole = whole and all(isinstance(source["weights"][name], str) for name in ("file", "sha256"))
+        return whole and isinstance(source["data"]["sizes"]["test"], int) and isinstance(source["evaluate"], dict)
+    except (LookupError, TypeError, AttributeError, ValueError):
+        return False
+
+
 def _checkpoint_folder(path: Path, checkpoint: str | None) -> Path:
     if path.name == WEIGHTS:
         path = path.parent
@@ -93,7 +106,12 @@ def _checkpoint_folder(path: Path, checkpoint: str | None) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    return files.read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = files.read_json(path)
+    if not isinstance(found, dict):
+        raise files.FileError(f"cannot read {path}: it holds no record; what makes it must run again.")
+    return found
 
 
 def _took(entry: Record | None, path: Path, project: Path) -> bool:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sglr.report.curves import Curve, from_rows
-from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, legend, marker, plot, seed_lines
+from sglr.report.drawing import INK, Plot, canvas, colour, dashes, legend, marker, plot, seed_lines
 from sglr.report.study import Study
 from sglr.report.wording import quoted
 
@@ -95,7 +95,9 @@ def _every_checkpoint(study: Study, name: str, quantity: str, title: str, unit: 
                 *np.array([mean for _, mean in ordered]).T, label=method, color=mine, linestyle=dashes(position),
                 marker=marker(position), markersize=4,
             )  # fmt: skip
-            told = ", ".join(f"{mean[1]:.3g} {unit} at {_place(checkpoint, mean[0])}" for checkpoint, mean in ordered)
+            told = ", ".join(
+                f"{_written(mean[1])} {unit} at {_place(checkpoint, mean[0])}" for checkpoint, mean in ordered
+            )
             described.append(f"{quoted(method)}: {told}.")
         _label(figure, axes, unit)
         return [plot(name, title, " ".join(described), figure)]
@@ -115,6 +117,11 @@ def _place(checkpoint: str, epoch: float) -> str:
     return f"{checkpoint} (epoch {epoch:.3g})"
 
 
+def _written(value: float, form: str = ".3g") -> str:
+    """With a minus sign: a hyphen is left out by programs that read aloud."""
+    return f"{value:{form}}".replace("-", "−")
+
+
 def _label(figure: "Figure", axes: "Axes", unit: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(unit)
@@ -125,8 +132,8 @@ def _path(method: str, line: Curve, unit: str) -> str:
     known = np.flatnonzero(~np.isnan(line.mean))
     first, last = known[0], known[-1]
     return (
-        f"{quoted(method)} goes from {line.mean[first]:.3g} {unit} at epoch {line.epochs[first]} to"
-        f" {line.mean[last]:.3g} at epoch {line.epochs[last]}."
+        f"{quoted(method)} goes from {_written(line.mean[first])} {unit} at epoch {line.epochs[first]} to"
+        f" {_written(line.mean[last])} at epoch {line.epochs[last]}."
     )
 
 
@@ -143,7 +150,7 @@ def _reliability(study: Study, kind: str) -> list[Plot]:
         return []
     title = _RELIABILITY[kind]
     with canvas(title) as (figure, axes):
-        axes.plot([0, 1], [0, 1], color=GRID, label="calibrated")
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, label="calibrated")
         for (method, scaled), (position, points) in found.items():
             axes.plot(
                 points[:, 0], points[:, 1], color=colour(position), linestyle=_SCALED if scaled else "-",
@@ -155,7 +162,8 @@ def _reliability(study: Study, kind: str) -> list[Plot]:
         axes.set_ylabel("accuracy")
         legend(figure)
         words = (
-            f"{quoted(method)}{', scaled' if scaled else ''}: mean confidence minus accuracy {_excess(points):+.2f}."
+            f"{quoted(method)}{', scaled' if scaled else ''}: mean confidence minus accuracy"
+            f" {_written(_excess(points), '+.2f')}."
             for (method, scaled), (_, points) in found.items()
         )
         return [plot(f"reliability-{kind}", title, " ".join(words), figure)]
@@ -200,8 +208,8 @@ def _landscape(study: Study, kind: str) -> list[Plot]:
         axes.set_ylabel("nats")
         legend(figure)
         words = (
-            f"{quoted(method)}: {points[len(points) // 2][1]:.3g} nats in the middle, {points[0][1]:.3g} and"
-            f" {points[-1][1]:.3g} at the ends."
+            f"{quoted(method)}: {_written(points[len(points) // 2][1])} nats in the middle, {_written(points[0][1])}"
+            f" and {_written(points[-1][1])} at the ends."
             for method, (_, points) in found.items()
         )
         return [plot(f"landscape-{kind}", title, " ".join(words), figure)]

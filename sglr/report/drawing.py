@@ -37,6 +37,7 @@ _THEMED = {
 }  # fmt: skip
 _STYLE = {
     "svg.hashsalt": "sglr", "svg.fonttype": "none", "pdf.fonttype": 42, "font.family": "sans-serif", "font.size": 11,
+    "text.parse_math": False,  # a class may be called $
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.facecolor": PAPER, "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,

@@ -38,6 +38,8 @@ def read(root: Path, items: Collection[str] | None = None) -> list[dict[str, Any
     records = []
     for path in sorted((root / RECORDS).glob("*.json")):
         record = files.read_json(path)
+        if not isinstance(record, dict):
+            raise files.FileError(f"cannot read {path}: it is not the record of a run; remove it.")
         if items is not None and record.get("item") not in items:
             continue
         records.append({name: record.get(name) for name in _COLUMNS})

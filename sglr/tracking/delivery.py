@@ -33,6 +33,10 @@ class DeliveryState:
     creating: bool = False
     put_off: list[int] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if not all(type(place) is int and place >= 0 for place in (self.offset, self.inflight, *self.put_off)):
+            raise TypeError("a place in a journal is a number of bytes")
+
     @classmethod
     def read(cls, folder: Path) -> "DeliveryState":
         """The progress noted in a journal's folder; the beginning when there is no readable note."""

@@ -42,6 +42,8 @@ _FIELDS: dict[str, set[str]] = {
     "artifact": {"copy", "source", "folder"},
     "end": {"status"},
 }
+# What is sent is removed, with the folder it lies in: never one outside the journal's own.
+_COPY = re.compile(r"artifacts/\d+/[^/]+")
 # This many journals of one item, all unsent or held by others, mean that something else is wrong.
 _MOST = 20
 
@@ -241,6 +243,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
         whole = type(record["t"]) is int and _FIELDS[record["kind"]] <= record.keys()
         whole = whole and isinstance(record.get("values", {}), dict) and type(record.get("step", 0)) is int
+        whole = whole and (record["kind"] != "artifact" or _COPY.fullmatch(record["copy"]) is not None)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
     return record if whole else None

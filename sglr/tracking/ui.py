@@ -36,11 +36,12 @@ def serve_ui(root: Path, experiment: str, port: int, say: Callable[[str], object
     say(f"The runs: {shown(uri).rstrip('/') if served else f'http://127.0.0.1:{port}'}{page}")
     if not served:
         say("Starting MLflow's server for it, which takes some seconds; Ctrl-C stops it.")
-        os.execv(
+        os.execve(
             sys.executable,
-            [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1",
-             "--port", str(port), "--workers", "1"],
-        )  # fmt: skip
+            [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+            # Not as an argument: it may hold a password, and everybody on this machine can list those.
+            os.environ | {"MLFLOW_BACKEND_STORE_URI": uri},
+        )
 
 
 def _require_free(port: int) -> None:

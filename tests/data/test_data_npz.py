@@ -62,6 +62,8 @@ def test_classes_may_have_names(tmp_path):
         (names[:2], "2 class names for 3 classes"), (np.array([1, 2, 3]), "classes must hold one name per class"),
         (np.array(["cat", "cat", "dog"]), "one name per class, each another text"), (names[None], "one name per"),
         (np.array(["cat", "", "dog"]), "one name per class"),
+        (np.array(["cat", "do\x1bg", "a"]), r"the class name 'do\\x1bg' holds a character that cannot be printed"),
+        (np.array(["cat", "a\nb", "a"]), "cannot be printed"), (np.array(["cat", "\ud800", "a"]), "cannot be printed"),
     ):  # fmt: skip
         with pytest.raises(FileError, match=message):
             read(tmp_path, good(classes=wrong))

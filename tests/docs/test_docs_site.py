@@ -76,6 +76,17 @@ def test_nothing_is_loaded_from_elsewhere(site: Path, soups: dict[Path, Beautifu
         assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", style.read_text(encoding="utf-8")), style
 
 
+def test_what_scrolls_is_reached_by_keyboard(soups: dict[Path, BeautifulSoup]):
+    found = [
+        tag for soup in soups.values() for tag in soup.select("article pre, article .table-wrapper, article .formula")
+    ]
+    assert {tag.name for tag in found} == {"pre", "div"}
+    assert [str(tag)[:80] for tag in found if tag.get("tabindex") != "0"] == []
+    headings = [tag for soup in soups.values() for tag in soup.select("[role=heading]")]
+    assert headings
+    assert all(tag.get("aria-level") for tag in headings)
+
+
 def test_every_public_name_has_its_place(soups: dict[Path, BeautifulSoup]):
     places = {tag["id"] for soup in soups.values() for tag in soup.find_all(id=True)}
     assert [name for name in NAMES if name not in places] == []

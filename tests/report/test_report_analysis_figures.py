@@ -1,10 +1,12 @@
 """Figures of the analyses, from tables written by hand."""
 
 import csv
+import re
 
 import pytest
 
 from sglr.report.analysis_figures import draw_analyses
+from sglr.report.drawing import GRID
 from sglr.report.study import read
 
 pytestmark = pytest.mark.usefixtures("without_pdf")
@@ -46,11 +48,11 @@ def test_a_quantity_over_checkpoints_is_the_mean_over_seeds_at_their_mean_epoch(
 
 def test_a_quantity_of_every_epoch_is_described(make):
     config, folder = make()
-    for seed, values in ((0, (0.0, 1.0, 2.0)), (1, (0.0, 2.0, 4.0))):
+    for seed, values in ((0, (-0.5, 1.0, 2.0)), (1, (-1.0, 2.0, 4.0))):
         rows = [{"epoch": epoch, "label_information": value} for epoch, value in enumerate(values)]
         table(folder / f"analyze/at-{seed}/memorization.csv", *rows)
     (image,) = drawn(read(config, folder))
-    assert image.description == "‘at’ goes from 0 nats at epoch 0 to 3 at epoch 2."
+    assert image.description == "‘at’ goes from −0.75 nats at epoch 0 to 3 at epoch 2."
 
 
 def test_reliability_pools_the_seeds_by_their_counts(make):
@@ -61,11 +63,13 @@ def test_reliability_pools_the_seeds_by_their_counts(make):
     (image,) = drawn(read(config, folder))
     assert image.name == "reliability-natural"
     assert "mean confidence minus accuracy +0.50" in image.description  # 0.9 - (15 + 1) / 40
+    # The diagonal is to be seen: only the grid is as pale as the grid.
+    assert set(re.findall(rf"stroke: {GRID}; stroke-width: ([\d.]+)", image.svg)) == {"0.8"}
     other = row | {"bin": 2, "count": 360, "confidence": 0.2, "accuracy": 0.3}
     table(folder / "analyze/at-1/calibration.csv", row | {"count": 10, "confidence": 0.9, "accuracy": 0.1}, other)
     (image,) = drawn(read(config, folder))
     # Over examples, not bins: (40 (0.9 - 0.4) + 360 (0.2 - 0.3)) / 400.
-    assert "mean confidence minus accuracy -0.04" in image.description
+    assert "mean confidence minus accuracy −0.04" in image.description
 
 
 def test_reliability_of_refined_labels_is_drawn_beside(make):

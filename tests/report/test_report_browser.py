@@ -45,6 +45,25 @@ def test_nothing_sticks_out_and_every_figure_is_drawn(opened: tuple[Tab, int], w
     assert page.evaluate("performance.getEntriesByType('resource').length") == 0
 
 
+def test_facts_have_room_beside_their_names(opened: tuple[Tab, int]):
+    widths = opened[0].page.evaluate("() => [...document.querySelectorAll('dd')].map(e => e.clientWidth)")
+    assert len(widths) > 5
+    assert min(widths) > 100
+
+
+def test_on_paper_no_table_is_cut_off(written: Path):
+    """A4 with Chromium's margins; paper does not scroll."""
+    with tab(718) as found:
+        found.page.goto((written / "index.html").as_uri())
+        found.page.emulate_media(media="print")
+        reach = found.page.evaluate(
+            "() => [...document.querySelectorAll('section > .scroll table')].map(e => e.getBoundingClientRect().right)"
+        )
+        assert len(reach) > 3
+        assert max(reach) <= 718
+        assert found.page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflow") == "visible"
+
+
 @pytest.mark.slow
 def test_axe_finds_nothing(opened: tuple[Tab, int]):
     """Deque's checker of the rules for accessibility; what it cannot decide is looked at in test_report_colours."""

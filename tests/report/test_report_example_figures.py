@@ -55,6 +55,14 @@ def test_nothing_is_said_of_a_class_without_test_images(study):
         assert set(re.findall(r"(\w+) [\w.]+%", image.description)) == {"0", "1", "2"}
 
 
+def test_a_class_may_have_the_name_of_a_currency(study):
+    """Matplotlib would take what is between two of its signs for a formula, and fail where it is none."""
+    study.meta["classes"] = ["$\\frac$", "$1$", "10 $"]
+    for image in draw_examples(study)["classes"]:
+        for name in study.meta["classes"]:
+            assert f">{name}</text>" in image.svg
+
+
 def test_images_are_shown_with_the_class_they_are_taken_for(study):
     (shown,) = draw_examples(study)["examples"]
     # Natural, and worst case and change of two methods, eight columns.

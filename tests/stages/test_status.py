@@ -128,6 +128,9 @@ def test_params_that_cannot_be_used_are_mended_first(blank: Project, tmp_path, m
     assert call("status").output.endswith("; `dvc repro` runs the rest.\n")
     project.change(lambda p: p["threat"].update(eps_255=-8))
     assert "fix params.yaml first: `sglr check` lists" in call("status").output
+    project.change(lambda p: p["experiment"].update(methods=['a"b', "\\at"]))
+    assert 'train@a"b-0 ' in call("status").output
+    assert "fix params.yaml first: `sglr check` lists" in call("status").output
 
 
 def test_before_anything_ran(blank: Project):
