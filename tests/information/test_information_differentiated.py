@@ -96,6 +96,47 @@ def test_all_terms_of_a_loss(name, penalised):
     assert found.norms == pytest.approx(one_by_one(model, loss, 6).norm(dim=1).numpy(), rel=1e-4)
 
 
+class Shifted(type(REGISTRY.options("at").build())):
+    """Cross-entropy at an input that is moved in a way torch cannot vectorise."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def forward(self, model, x, x_adv):
+        return super().forward(model, x, self.moved(model, x, x_adv))
+
+    def moved(self, model, x, x_adv):
+        if self.how == "drawn":
+            return x_adv + 0.1 * torch.empty_like(x_adv).normal_(generator=stream(5))
+        if self.how == "value":
+            return x_adv * float(x_adv.max())
+        point = x.detach().requires_grad_()
+        with torch.enable_grad():
+            return x_adv + torch.autograd.grad(model(point).sum(), point)[0]
+
+
+@pytest.mark.parametrize("how", ["drawn", "value", "gradient"])
+def test_a_loss_that_cannot_be_vectorised_is_taken_example_by_example(network, how):
+    model, x, targets = network
+    loss, y = Shifted(how), torch.arange(len(x))
+    inputs = (x, x, targets, y, torch.ones(len(x)), y)
+    found = example_gradients(model, objective_loss(loss), inputs, chunk=2)
+    for n, norm in enumerate(found.norms):
+        model.zero_grad()
+        moved = loss.moved(model, x[n : n + 1], x[n : n + 1]).detach()
+        F.cross_entropy(model(moved), targets[n : n + 1]).backward()
+        squares = sum(float(value.grad.double().square().sum()) for value in model.parameters())
+        assert norm == pytest.approx(math.sqrt(squares), rel=1e-4)
+
+
+def test_any_other_error_of_a_loss_is_raised(linear):
+    def broken(forward, x, target):
+        raise RuntimeError("out of cheese")
+
+    with pytest.raises(RuntimeError, match="out of cheese"):
+        example_gradients(linear[0], broken, linear[1:], chunk=4)
+
+
 def test_the_head_alone_is_the_closed_form(network):
     model, x, t = network
     for name, value in model.named_parameters():
