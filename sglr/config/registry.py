@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
 from types import UnionType
-from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -82,6 +82,9 @@ def _sequence(kind: Any) -> type | None:
 
 class Options(Section):
     """The options of a component. Subclasses add fields and the method that builds the component."""
+
+    title: ClassVar[str] = ""
+    """What it is called, where its name does not say it; the report shows it."""
 
     name: str
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -78,6 +78,7 @@ class TemporalEnsembling(LabelPolicy):
 class EnsemblingOptions(LabelOptions):
     """Defaults are the paper's, for 200 epochs."""
 
+    title: ClassVar[str] = "temporal ensembling"
     start_epoch: int = Field(default=90, ge=1)
     ramp_epochs: int = Field(default=60, ge=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)

@@ -1,5 +1,7 @@
 """The given labels as they are."""
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,6 +37,7 @@ class ControlLabels(FixedLabels):
 class HardOptions(LabelOptions):
     """``natural_forward_from``: an epoch from which refinement's train-mode natural forward is made all the same."""
 
+    title: ClassVar[str] = "the given labels"
     natural_forward_from: int | None = Field(default=None, ge=1)
 
     def build(self, given: Tensor, num_classes: int, epochs: int) -> FixedLabels:

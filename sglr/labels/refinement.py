@@ -1,7 +1,7 @@
 """Self-guided label refinement (arXiv 2403.09101); formulas and sources: docs/methods.md."""
 
 import warnings
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -175,6 +175,7 @@ class RefinementOptions(LabelOptions):
     """Defaults are those of the authors' published code; docs/methods.md has the sources. ``start_epoch`` has none,
     since it goes with the number of epochs: 90 of 200 there."""
 
+    title: ClassVar[str] = "self-guided label refinement"
     start_epoch: int = Field(ge=1)
     alpha: float = Field(default=0.9, ge=0, le=1)
     adversarial_weight: float = Field(default=0.8, ge=0, le=1)

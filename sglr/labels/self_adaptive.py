@@ -1,6 +1,6 @@
 """Self-adaptive training (Huang et al. 2020) on TRADES."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -48,6 +48,7 @@ class SelfAdaptive(LabelPolicy):
 class SelfAdaptiveOptions(LabelOptions):
     """Defaults are the paper's, for 100 epochs."""
 
+    title: ClassVar[str] = "self-adaptive training"
     start_epoch: int = Field(default=70, ge=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
 

@@ -1,5 +1,7 @@
 """Label smoothing (Szegedy et al. 2016)."""
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,6 +14,7 @@ from sglr.labels.registry import NEVER, REGISTRY, LabelOptions, NaturalForward
 class SmoothingOptions(LabelOptions):
     """t = (1 - s) onehot(y) + s / C."""
 
+    title: ClassVar[str] = "label smoothing"
     smoothing: float = Field(default=0.1, gt=0, lt=1)
 
     def build(self, given: Tensor, num_classes: int, epochs: int) -> FixedLabels:

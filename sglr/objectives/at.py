@@ -1,5 +1,7 @@
 """Adversarial training (Madry et al. 2018): cross-entropy on adversarial examples only."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outputs, soft_cross_entropy, weighted_mean
@@ -21,6 +23,8 @@ class AdversarialTraining(Objective):
 @REGISTRY.register("at")
 class AtOptions(ObjectiveOptions):
     """Nothing to set."""
+
+    title: ClassVar[str] = "adversarial training"
 
     def build(self) -> AdversarialTraining:
         return AdversarialTraining()

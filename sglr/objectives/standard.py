@@ -1,5 +1,7 @@
 """Standard training: cross-entropy on natural images, no attack."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outputs, soft_cross_entropy, weighted_mean
@@ -23,6 +25,8 @@ class Standard(Objective):
 @REGISTRY.register("standard")
 class StandardOptions(ObjectiveOptions):
     """Nothing to set."""
+
+    title: ClassVar[str] = "natural training"
 
     def build(self) -> Standard:
         return Standard()

@@ -9,6 +9,7 @@ from sglr.config.sections import Method
 from sglr.data import seen_before
 from sglr.report.curves import label_starts
 from sglr.report.headline import headline_attack
+from sglr.report.outline import chosen_under
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
 
@@ -48,7 +49,7 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
         yield from _late_best(study)
         examples = counted(config.data.validation_size, "validation example")
         yield (
-            f"Best epochs were chosen on {examples} {_chosen_under(study)}, never on the test set;"
+            f"Best epochs were chosen on {examples} {chosen_under(study)}, never on the test set;"
             " with few of them the choice is noisy and makes the gap look smaller."
         )
         if study.wrong_labels:
@@ -80,17 +81,6 @@ def _late_best(study: Study) -> Iterator[str]:
                 f"The best epoch of {quoted(method)} is its last with {len(late)} of {counted(len(items), 'seed')}:"
                 " its gap there is 0 by construction."
             )
-
-
-def _chosen_under(study: Study) -> str:
-    """The attack under which best epochs were chosen; those of methods that train without one are chosen without."""
-    pgd = f"under PGD-{study.config.train.selection.steps}"
-    natural = [method for method in study.methods if not study.config.methods[method].objective.build().attacks]
-    if not natural:
-        return pgd
-    if len(natural) == len(study.methods):
-        return "by natural accuracy"
-    return f"{pgd} ({', '.join(map(quoted, natural))}: by natural accuracy)"
 
 
 def _attacks(study: Study, results: dict[str, Any]) -> Iterator[str]:

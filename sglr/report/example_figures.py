@@ -186,7 +186,7 @@ def _examples(study: Study) -> list[Plot]:
                 change = 0.5 + (image - natural[column]) / (2 * largest)
                 _show(axes[2 + 2 * place, column], change, "")
             axes[1 + 2 * place, 0].set_ylabel(method)
-            axes[2 + 2 * place, 0].set_ylabel("change")
+            axes[2 + 2 * place, 0].set_ylabel(f"change ×{1 / (2 * largest):.2g}")
             wrong = sum(taken[column] != true[column] for column in range(columns))
             described.append(f"{quoted(method)} misclassifies {wrong} of {columns}")
         size = f"{threat.eps_255:g}/255 in {threat.norm.capitalize()}"

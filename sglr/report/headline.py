@@ -3,6 +3,7 @@
 from typing import Any
 
 from sglr.config.errors import counted
+from sglr.report.outline import within
 from sglr.report.study import Study
 from sglr.report.wording import bounds, percent, quoted
 
@@ -209,15 +210,16 @@ def _alone(study: Study, results: Row, attack: str, method: str) -> str:
 
 def _more(results: Row, attack: str, method: str, baseline: str) -> str:
     """The same differences under a further attack, usually on fewer examples."""
-    parts = [
-        f"{name} {percent(row['estimate'])} {bounds(row)}"
-        for quantity, name in (
-            ("gap_reduction", "gap smaller by"),
-            ("last_gain", f"last against last of {quoted(baseline)}"),
-            ("last_over_best", f"last against best of {quoted(baseline)}"),
-        )
-        if (row := _comparison(results, attack, method, quantity)) is not None
-    ]
+    parts = []
+    for quantity, name in (
+        ("gap_reduction", "gap smaller by"),
+        ("last_gain", f"last against last of {quoted(baseline)}"),
+        ("last_over_best", f"last against best of {quoted(baseline)}"),
+    ):
+        row = _comparison(results, attack, method, quantity)
+        if row is not None:
+            doubt = ", not significant" if row["low"] <= 0 <= row["high"] else ""
+            parts.append(f"{name} {percent(row['estimate'])} {bounds(row)}{doubt}")
     examples = counted(_accuracy(results, attack, method)["examples"], "test example")
     return f"Under {attack} ({examples}), {quoted(method)}, in points: {'; '.join(parts)}."
 
@@ -225,14 +227,15 @@ def _more(results: Row, attack: str, method: str, baseline: str) -> str:
 def _how_counted(study: Study, results: Row, attack: str) -> str:
     seeds = len(study.config.experiment.seeds)
     examples = min(row["examples"] for row in results["accuracy"] if row["attack"] == attack)
+    allowed = "" if attack == "natural" else f"Perturbations {within(study.config)}. "
     if seeds == 1:
         return (
-            f"One seed, {counted(examples, 'test example')}: the 95% intervals count test examples only, not how much"
-            " one training run differs from the next."
+            f"{allowed}One seed, {counted(examples, 'test example')}: the 95% intervals count test examples only, not"
+            " how much one training run differs from the next."
         )
     return (
-        f"{counted(seeds, 'seed')} × {counted(examples, 'test example')}; in brackets 95% intervals of a hierarchical"
-        " bootstrap over both, with Student's t for the number of each."
+        f"{allowed}{counted(seeds, 'seed')} × {counted(examples, 'test example')}; in brackets 95% intervals of a"
+        " hierarchical bootstrap over both, with Student's t for the number of each."
     )
 
 

@@ -13,6 +13,7 @@ SHOWN = ("comparison", "differences", "seeds", "labels", "memorisation", "analys
 def markdown(results: dict[str, Any], tables: dict[str, Table]) -> str:
     """The complete file; anything that came from outside is escaped."""
     parts = _parts(results, tables, SHOWN)
+    parts += ["## Setting", bullets([f"{heading}: {text}" for heading, text in results["outline"].items()])]
     if results["headline"]["each"]:
         parts += ["## Every method in words", bullets(results["headline"]["each"])]
     if results["notes"]:

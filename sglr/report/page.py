@@ -66,6 +66,7 @@ def sections(results: dict[str, Any], tables: dict[str, Table], plots: dict[str,
             lead=verdicts or {details[0]: ""}, text=details if verdicts else details[1:],
             folded={"Every method in words": "\n\n".join(each)} if each else {},
         ),
+        PageSection("setting", "The setting", facts=results["outline"]),
         _flags(results),
         PageSection(
             "comparison", "Comparison",

@@ -4,6 +4,7 @@ Keys of results.json (accuracies and differences are fractions, deviations are s
 one seed; nothing in it is a time):
 
 - ``experiment``: name, methods, seeds, baseline;  ``attacks``: names in order;  ``data``: the data's meta.json
+- ``outline``: what was done, by heading: sentences
 - ``headline``: attack, verdicts [{method, verdict, sentence, accuracy}], details [sentence], summary
   {sentence, accuracy} and each [sentence] of many methods
 - ``accuracy``: per attack and method: best, last, gap as {mean, deviation} (gap also low, high), seeds, examples
@@ -34,6 +35,7 @@ from sglr.report.comparisons import compare, gap, paired
 from sglr.report.cost import cost
 from sglr.report.curves import of_saved_model
 from sglr.report.headline import headline
+from sglr.report.outline import outline
 from sglr.report.provenance import provenance
 from sglr.report.published import published
 from sglr.report.same_examples import same_examples
@@ -57,6 +59,7 @@ def collect(study: Study) -> dict[str, Any]:
             "seeds": list(experiment.seeds),
             "baseline": study.config.report.baseline,
         },
+        "outline": outline(study),
         "attacks": list(study.attacks),
         "accuracy": [_accuracy(study, attack, method) for attack in study.attacks for method in study.methods],
         "same_examples": same_examples(study),

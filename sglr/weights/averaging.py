@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -88,6 +88,7 @@ class _AveragingOptions(WeightOptions):
 class EmaOptions(_AveragingOptions):
     """Exponential moving average after every step (Rebuffi et al. 2021); the first step averaged is taken as it is."""
 
+    title: ClassVar[str] = "exponential moving average"
     decay: float = Field(default=0.995, gt=0, lt=1)
     buffers: Buffers = "average"
 
@@ -101,6 +102,7 @@ class EmaOptions(_AveragingOptions):
 class SwaOptions(_AveragingOptions):
     """Equal average of the weights at the end of each epoch (Izmailov et al. 2018)."""
 
+    title: ClassVar[str] = "stochastic weight averaging"
     buffers: Buffers = "recompute"
 
     def build(self, model: nn.Module) -> AveragedWeights:

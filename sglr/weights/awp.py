@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -71,6 +72,7 @@ def _moved(model: nn.Module) -> list[Tensor]:
 class AwpOptions(WeightOptions):
     """The paper's gamma is 0.01 from epoch 1 with ``at``, 0.005 from epoch 10 with ``trades``."""
 
+    title: ClassVar[str] = "adversarial weight perturbation"
     gamma: float = Field(default=0.01, gt=0)
     start_epoch: int = Field(default=1, ge=1)
 

@@ -131,6 +131,7 @@ def build(
     values["experiment"] |= {"methods": list(methods), "seeds": list(seeds)}
     change(values)
     meta = {"source": {"name": "digits"}, "shape": [1, 8, 8], "num_classes": 3, "classes": ["0", "1", "2"]}
+    meta["sizes"] = {"train": 120, "validation": 200, "test": 200}
     meta["noise"] = {"flipped": 0 if values["data"]["noise"]["kind"] == "none" else 40}
     write_json(artifacts / "data/meta.json", meta)
     for method in methods:

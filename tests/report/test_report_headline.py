@@ -323,7 +323,10 @@ def test_wrong_labels_of_the_data_itself_are_said(make: Make) -> None:
         change=lambda values: values["data"].update(noise={"kind": "none", "rate": 0.0, "seed": 0})
     )
     meta = artifacts / "data" / "meta.json"
-    found = json.loads(meta.read_text()) | {"noise": {"flipped": 30}, "sizes": {"train": 120, "test": 200}}
+    found = json.loads(meta.read_text()) | {
+        "noise": {"flipped": 30},
+        "sizes": {"train": 120, "validation": 200, "test": 200},
+    }
     meta.write_text(json.dumps(found))
     said = results_of((config, artifacts))["cautions"]
     assert any(caution.startswith("25.0% of the training labels are wrong, as the data gives them") for caution in said)

@@ -212,7 +212,8 @@ def test_no_flags_no_warning_but_a_word_on_it(written: Path) -> None:
 
 def test_the_page_has_every_part_in_the_order_of_interest(written: Path) -> None:
     found = [a["id"] for a in Page((written / "index.html").read_text()).all("section")]
-    order = "result flags comparison curves gap classes examples transfer labels memorisation calibration analysis cost"
+    order = "result setting flags comparison curves gap classes examples transfer labels memorisation"
+    order += " calibration analysis cost"
     assert found == [*order.split(), "cautions", "data", "provenance"]
 
 

@@ -1,0 +1,67 @@
+"""What was done, in a few lines: enough to know what the numbers are of."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sglr import config, presets
+from sglr.config.reader import validate
+from sglr.report.outline import outline
+from sglr.report.results import collect
+from sglr.report.study import read
+
+Make = Callable[..., tuple[config.Config, Path]]
+
+
+def of_preset(name: str) -> dict[str, str]:
+    """Of a study without wrong labels."""
+    settings: Any = validate(config.parse(presets.render(name)))
+    labels = dict.fromkeys(("given", "true"), np.zeros(4, dtype=np.int64))
+    meta = {"sizes": {"train": 49_000, "validation": 1000, "test": 10_000}, "shape": [3, 32, 32], "num_classes": 10}
+    methods, items = settings.experiment.methods, [SimpleNamespace(labels=labels)]
+    study: Any = SimpleNamespace(config=settings, meta=meta, items=items, has_best=True, methods=methods)
+    return outline(study)
+
+
+def test_what_is_shown_of_a_study(make: Make) -> None:
+    found = collect(read(*make()))["outline"]
+    assert found["data"].startswith("digits (test_size ")
+    assert found["data"].endswith(
+        "images of 1x8x8, 3 classes; 40.0% of the training labels wrong (symmetric noise, rate 0.4)"
+    )
+    assert found["perturbations"] == "within 25.5/255 in Linf"
+    epochs = "60 epochs in batches of 100 (1 epoch of natural training before, rate 0.05); SGD (lr 0.1, momentum 0.9, "
+    assert found["training"].startswith(epochs)
+    assert found["attack in training"] == "PGD-10, steps of 6.375/255, a random start, batch norm in eval mode"
+    assert found["best epoch"] == "by accuracy under PGD-10 on 200 validation examples"
+    assert found["method ‘at’"] == "objective at (adversarial training); labels hard (the given labels); weights none"
+    refined = "labels refinement (self-guided label refinement; start_epoch 6, alpha 0.9, adversarial_weight 0.8, "
+    assert refined in found["method ‘sglr’"]
+    assert found["attack pgd20"] == "pgd (steps 20, restarts 2, loss ce)"
+
+
+def test_the_authors_setting() -> None:
+    found = of_preset("cifar10-resnet18-sglr")
+    assert found["data"] == (
+        "cifar10: 49,000 training, 1,000 validation, 10,000 test images of 3x32x32, 10 classes; no training label known"
+        " as wrong"
+    )
+    assert found["perturbations"] == "within 8/255 in Linf"
+    assert found["training"].startswith("200 epochs in batches of 128")
+    assert "augmentation crops after padding by 4 and flips" in found["training"]
+    assert found["attack in training"].startswith("PGD-10, steps of 2/255, ")
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_is_told(name: str) -> None:
+    found = of_preset(name)
+    assert all(found.values())
+    assert not any("None" in text or "null" in text for text in found.values())
+
+
+def test_without_validation_there_is_no_best_epoch(make: Make) -> None:
+    assert "best epoch" not in collect(read(*make(best=False)))["outline"]
