@@ -198,7 +198,7 @@ class _Training:
         """Of everything that the result depends on, the code of this library and of other components included."""
         asked = [value_of(self.config.model_dump(mode="json"), key) for key in (*_USED, f"methods.{self.method}")]
         arrays = [part for split in self.splits for part in (split.x, split.given, split.true)]
-        method = self.config.methods[self.method]
+        method = self.config.methods[self.method].for_seed(self.seed)
         options = (self.config.model, method.objective, method.labels, method.weights)
         with undisturbed():
             model = models.initial(self.spec, self.seed)

@@ -88,6 +88,11 @@ class Options(Section):
 
     name: str
 
+    def for_seed(self, seed: int) -> Self:
+        """The options as a run of this seed has them: for components that use something of each seed's own, such as a
+        file that was made with it."""
+        return self
+
 
 OptionsT = TypeVar("OptionsT", bound=type[Options])
 

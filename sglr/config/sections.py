@@ -222,3 +222,8 @@ class Method(Section):
     def _fits(self) -> Self:
         self.labels.check_objective(self.objective)
         return self
+
+    def for_seed(self, seed: int) -> Self:
+        """The method as a run of this seed has it."""
+        parts = {name: getattr(self, name).for_seed(seed) for name in ("objective", "labels", "weights")}
+        return self.model_copy(update=parts)

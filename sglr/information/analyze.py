@@ -91,7 +91,7 @@ def write(result: dict[str, Any], folder: Path) -> None:
 def _introduce(run: AnalyzedRun) -> None:
     """Assumptions that hold throughout, and the memorisation curves, with the bound on label information by epoch."""
     config, trained = run.config, run.trained
-    warmed_up = config.warmup.epochs > 0 and config.methods[run.method].start == "warmup"
+    warmed_up = config.warmup.epochs > 0 and run.chosen.start == "warmup"
     run.notes.update(
         source=notes.SOURCE, attack=notes.ATTACK, gradient=notes.GRADIENTS, full_gradient=notes.FULL_GRADIENTS,
         probe=notes.PROBE, index_information=notes.INDEX, memorization=notes.MEMORIZATION, gap=notes.GAP,

@@ -10,6 +10,7 @@ from torch import Tensor
 from sglr import files, models
 from sglr.config import Config
 from sglr.config.names import CHECKPOINTS, LABELS
+from sglr.config.sections import Method
 from sglr.data import Prepared, Split
 from sglr.information import label_noise
 from sglr.information.checks import Integers
@@ -43,12 +44,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class AnalyzedRun:
-    """train_index: int64 (m,), the training examples looked at one by one, drawn with ``analyze.seed``; test_index: the
-    first so many test examples; noise_kind: that of the data; noise_entropy: H(given | true) of the draw per training
-    example, noise_information: I(given; true) of its channel, both None where no noise was injected."""
+    """chosen: the method as a run of this seed has it; train_index: int64 (m,), the training examples looked at one by
+    one, drawn with ``analyze.seed``; test_index: the first so many test examples; noise_kind: that of the data;
+    noise_entropy: H(given | true) of the draw per training example, noise_information: I(given; true) of its channel,
+    both None where no noise was injected."""
 
     config: Config
     method: str
+    chosen: Method
     trained: TrainingRecord
     train: Split
     validation: Split
@@ -70,8 +73,7 @@ class AnalyzedRun:
     def labels(self, checkpoint: Checkpoint) -> LabelPolicy:
         """The label policy as it was at a checkpoint; FileError where its state is not on record."""
         trained = self.trained
-        options = self.config.methods[self.method].labels
-        policy = options.build(self.train.given, trained.refined.shape[1], trained.epochs)
+        policy = self.chosen.labels.build(self.train.given, trained.refined.shape[1], trained.epochs)
         if checkpoint.name == "start":
             return policy
         try:
@@ -108,7 +110,7 @@ def open_run(
         rows = label_noise.channel(kind, rate, classes, pairs)
         information = label_noise.channel_information(rows, trained.true)
     return AnalyzedRun(
-        config, method, trained, train, validation, test,
+        config, method, config.methods[method].for_seed(seed), trained, train, validation, test,
         checkpoints=_checkpoints(config, trained, folder, method, seed, warmup),
         train_index=drawn[: _at_most(config, len(train))],
         test_index=torch.arange(_at_most(config, len(test)), device=test.given.device),

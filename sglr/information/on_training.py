@@ -114,7 +114,7 @@ def _gradient_norms(
     for kind, images in (("natural", x), ("adversarial", x_adv)):
         norms = example_gradients(model, cross_entropy_loss, (images, soft), chunk=settings.chunk).norms
         _compare(findings, f"full_gradient/{kind}", norms, noisy)
-    objective = run.config.methods[run.method].objective.build()
+    objective = run.chosen.objective.build()
     weights = policy.example_weights(checkpoint.epoch, index)
     inputs = (x, x_adv, soft, given, torch.ones(n, device=x.device) if weights is None else weights, index)
     loss = objective_loss(objective, partial(policy.penalty, checkpoint.epoch))

@@ -28,6 +28,9 @@ class Step:
     """The forwards the objective made, detached."""
     natural: Callable[[BatchNormMode], Tensor]
     """Natural logits (N, C) without gradient: the objective's if it made some, else a forward in the mode asked for."""
+    images: Callable[[], tuple[Tensor, Tensor]]
+    """The batch's images (N, C, H, W), natural and adversarial, as they were forwarded: augmented, and the same where
+    nothing is attacked. For policies that show them to another network."""
 
 
 @dataclass(frozen=True)

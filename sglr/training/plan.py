@@ -37,7 +37,7 @@ class Plan:
         """The adversarial training of one method and seed."""
         train = config.train
         return cls(
-            method=method,
+            method=method.for_seed(seed),
             seed=seed,
             epochs=train.epochs,
             until=train.epochs,

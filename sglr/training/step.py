@@ -176,11 +176,14 @@ def _take(
         loss = mean(objective.forward(copy, x, x_adv), labels.targets(epoch, index[own]))
         return team.total(torch.autograd.grad(loss / team.size, moved, materialize_grads=True))
 
+    def images() -> tuple[Tensor, Tensor]:
+        return team.whole(x, n), team.whole(x_adv, n)
+
     model.train()
     with weights.perturbed(model, epoch, ascent):
         outputs = objective.forward(learner.networks.trained, x, x_adv)
         seen = _seen(team, outputs, n)
-        targets = labels.update(Step(epoch, index, seen, lambda bn: natural(bn, outputs)))
+        targets = labels.update(Step(epoch, index, seen, lambda bn: natural(bn, outputs), images))
         loss = mean(outputs, targets[own])
         loss.backward()
     learner.optimizer.step()

@@ -63,7 +63,8 @@ def test_the_policy_is_label_relaxation():
     policy = REGISTRY.options("relaxation", alpha=0.1).build(torch.tensor([0, 0]), 3, 1)
     s = torch.tensor([[0.95, 0.03, 0.02], [0.5, 0.3, 0.2]], dtype=torch.float64)
     logits = s.log().requires_grad_()
-    step = Step(1, torch.arange(2), Outputs(adversarial=logits), lambda bn: pytest.fail("no forward is needed"))
+    asked = [lambda bn: pytest.fail("no forward is needed"), lambda: pytest.fail("no images are needed")]
+    step = Step(1, torch.arange(2), Outputs(adversarial=logits), *asked)
     t = policy.update(step)
     torch.testing.assert_close(t, torch.tensor([[0.95, 0.03, 0.02], [0.9, 0.06, 0.04]], dtype=torch.float64))
     (gradient,) = torch.autograd.grad(soft_cross_entropy(logits, t).sum(), logits)

@@ -42,7 +42,8 @@ def test_a_policy_says_when_and_how_it_asks_for_natural_logits(labels):
     for epoch in (1, 2, 3, 4):
         asked.clear()
         policy.before_attack(epoch, index, partial(natural, "before"))
-        policy.update(Step(epoch, index, objectives.Outputs(adversarial=logits), partial(natural, "after")))
+        outputs, images = objectives.Outputs(adversarial=logits), lambda: pytest.fail("no images are needed")
+        policy.update(Step(epoch, index, outputs, partial(natural, "after"), images))
         asks = said.start_epoch is not None and epoch >= said.start_epoch
         assert asked == [("before" if said.before_attack else "after", said.bn)] * asks
 

@@ -83,7 +83,13 @@ def test_the_refined_label_is_what_is_mixed_into_the_target():
         options = REGISTRY.options("refinement", start_epoch=2, alpha=0.5, refinement_ratio=ratio)
         policy = options.build(given, 2, 10)
         assert torch.equal(policy.refined(1, torch.tensor([0])), torch.tensor([[1.0, 0.0]]))
-        step = Step(2, torch.tensor([0]), Outputs(adversarial=logits), lambda bn: logits)
+        step = Step(
+            2,
+            torch.tensor([0]),
+            Outputs(adversarial=logits),
+            lambda bn: logits,
+            lambda: pytest.fail("no images are needed"),
+        )
         torch.testing.assert_close(policy.update(step), torch.tensor([[1 - 0.5 * ratio, 0.5 * ratio]]))
         torch.testing.assert_close(policy.refined(2, torch.tensor([0])), torch.tensor([[0.5, 0.5]]))
 

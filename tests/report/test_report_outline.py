@@ -34,7 +34,7 @@ def test_what_is_shown_of_a_study(make: Make) -> None:
         "images of 1x8x8, 3 classes; 40.0% of the training labels wrong (symmetric noise, rate 0.4)"
     )
     assert found["perturbations"] == "within 25.5/255 in Linf"
-    epochs = "60 epochs in batches of 100 (1 epoch of natural training before, rate 0.05); SGD (lr 0.1, momentum 0.9, "
+    epochs = "6 epochs in batches of 100 (1 epoch of natural training before, rate 0.05); SGD (lr 0.1, momentum 0.9, "
     assert found["training"].startswith(epochs)
     assert found["attack in training"] == "PGD-10, steps of 6.375/255, a random start, batch norm in eval mode"
     assert found["best epoch"] == "by accuracy under PGD-10 on 200 validation examples"

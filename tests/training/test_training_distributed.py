@@ -1,6 +1,7 @@
 """Several processes that train one model: the same result as one, one error, nothing lost."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -13,7 +14,10 @@ from tiny_training import plan
 from sglr import models, processes
 from sglr.attacks.accuracy import LogitsError
 from sglr.config import ConfigError
+from sglr.config.sections import Method
 from sglr.data import Split
+from sglr.labels import Step
+from sglr.labels.hard import FixedLabels, HardOptions
 from sglr.training import Interrupted, Plan, Snapshots, TrainingError, TrainingResult, fit, history
 from sglr.training.distributed import ALONE, Team, _require_own_gpu, shared, together
 
@@ -87,6 +91,44 @@ def test_two_processes_end_where_one_does(params):
             assert [row[key] for key in known] == pytest.approx([wanted[key] for key in known], rel=1e-4, abs=1e-6), (
                 name
             )
+
+
+class Bright(FixedLabels):
+    """The brighter an adversarial image, the softer its target."""
+
+    def update(self, step: Step) -> torch.Tensor:
+        natural, adversarial = step.images()
+        assert len(natural) == len(adversarial) == len(step.index)
+        share = adversarial.mean((1, 2, 3))[:, None]
+        self._targets[step.index] = (1 - share) * self._targets[step.index] + share / self._targets.shape[1]
+        return self._targets[step.index]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"targets": self._targets}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._targets.copy_(state["targets"])
+
+
+class BrightOptions(HardOptions):
+    """No options."""
+
+    def build(self, given: torch.Tensor, num_classes: int, epochs: int) -> Bright:
+        return Bright(torch.nn.functional.one_hot(given, num_classes).float())
+
+
+def bright(team: Team, device: torch.device, one: Plan) -> TrainingResult:
+    return train(one, team)
+
+
+def test_a_policy_sees_the_images_of_the_whole_batch(params):
+    method = Method.model_validate({"objective": "at", "labels": BrightOptions(name="bright"), "weights": "none"})
+    one = dataclasses.replace(chosen(params, "sglr"), method=method)
+    with together(2, CPU, bright, one) as (team, device):
+        found = bright(team, device, one)
+    expected = bright(ALONE, CPU, one)
+    assert not torch.equal(expected.refined, expected.refined.round())
+    torch.testing.assert_close(found.refined, expected.refined, rtol=1e-4, atol=1e-5)
 
 
 def broken_at(team: Team, device: torch.device, one: Plan, rank: int, monkeypatch: Any = None) -> None:

@@ -12,9 +12,10 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim.swa_utils import AveragedModel
 
 from sglr.attacks import attack_mode
+from sglr.config.reader import validate
 from sglr.labels.hard import FixedLabels, HardOptions
 from sglr.labels.registry import restore
-from sglr.training import Snapshots, TrainingError, fit, step
+from sglr.training import Plan, Snapshots, TrainingError, fit, step
 from sglr.weights import WeightPolicy
 from sglr.weights.registry import WeightOptions
 
@@ -53,6 +54,48 @@ def test_random_forwards_are_drawn_again(params, tmp_path, monkeypatch, attack_b
     assert_same(trained, fit(chosen, noisy(), *splits()))
     torch.manual_seed(7)
     assert not torch.equal(trained.last["head.weight"], fit(chosen, Net(), *splits()).last["head.weight"])
+
+
+class Witness(FixedLabels):
+    """Keeps what it is shown."""
+
+    def __init__(self, targets, seen):
+        super().__init__(targets)
+        self.seen = seen
+
+    def update(self, step):
+        self.seen.append((step.index, *step.images()))
+        return super().update(step)
+
+
+class WitnessOptions(HardOptions):
+    """seen: a list for each seed that asks."""
+
+    seen: dict
+
+    def for_seed(self, seed):
+        return self.model_copy(update={"seen": {"images": self.seen.setdefault(seed, [])}})
+
+    def build(self, given, num_classes, epochs):
+        return Witness(nn.functional.one_hot(given, num_classes).float(), self.seen["images"])
+
+
+@pytest.mark.parametrize("objective", ["at", "standard"])
+def test_a_policy_sees_the_images_of_its_seed(params, objective):
+    """Natural ones as they are trained on, and in their ball the adversarial ones; no others where nothing attacks."""
+    kept: dict = {}
+    labels = WitnessOptions.model_construct(name="witness", seen=kept)
+    method = plan(params, AT | {"objective": objective}).method.model_copy(update={"labels": labels})
+    chosen = Plan.training(validate(params), method, seed=4)
+    train, validation = splits()
+    fit(chosen, net(), train, validation)
+    assert list(kept) == [4]
+    assert len(kept[4]) == chosen.epochs * -(-len(train) // chosen.batch_size)
+    for index, natural, adversarial in kept[4]:
+        assert torch.equal(natural, train.x[index])
+        distance = (adversarial - natural).abs().max()
+        assert distance <= chosen.threat.eps + 1e-6
+        assert (distance > 0) == (objective == "at")
 
 
 class Lookahead(WeightPolicy):
