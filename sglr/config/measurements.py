@@ -37,7 +37,12 @@ class Evaluate(Section):
 
     @model_validator(mode="after")
     def _names_free(self) -> Self:
-        for taken, what in (("natural", "is always measured"), (WORST, "is the worst case over the attacks")):
+        reserved = {
+            "natural": "is always measured",
+            WORST: "is the worst case over the attacks",
+            "validation": "is what the report calls the accuracies on the validation split",
+        }
+        for taken, what in reserved.items():
             if taken in self.attacks:
                 raise ValueError(f"{taken!r} {what} and cannot name an attack")
         return self

@@ -27,6 +27,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
+        if "epoch" in self.experiment.methods:
+            raise ValueError("'epoch' is a column of the report's curves and cannot name a method")
         for name in (*self.experiment.methods, self.report.baseline):
             if name not in self.methods:
                 raise ValueError(undeclared(name, self.methods))

@@ -1,5 +1,6 @@
 """Sharpness: the largest eigenvalue of the loss's Hessian, by Lanczos' method."""
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ from sglr.objectives import soft_cross_entropy
 
 # A step that leaves this little, relative to the spectrum found, has exhausted what the start can reach.
 _EXHAUSTED = 1e-6
+_INFINITE = "the second derivatives of the loss are not finite"
+
+
+class InfiniteError(ValueError):
+    """Second derivatives of the loss are beyond what the weights' type holds."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ def largest_eigenvalue(
     Model in eval mode, iterations at least 1 (ValueError otherwise); chunk: examples at once. Memory: ``iterations``
     times the number of weights. Batch norm makes the loss invariant to the scale of the weights before it, but not the
     Hessian: do not compare networks whose weights differ in scale by this number alone.
+
+    InfiniteError where second derivatives overflow, as those of a network that diverged may with finite logits.
     """
     if any(module.training for module in model.modules()):
         raise ValueError("the Hessian needs a model in eval mode: batch norm would change with the weights")
@@ -71,6 +79,8 @@ def largest_eigenvalue(
         for _ in range(2):
             product = product - (basis[: done + 1] @ product) @ basis[: done + 1]
         beside.append(float(product.norm()))
+        if not math.isfinite(diagonal[-1] + beside[-1]):
+            raise InfiniteError(_INFINITE)
         values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
         residual = beside[-1] * abs(float(vectors[-1, -1]))
         converged = residual <= max(tolerance * abs(values[-1]), _EXHAUSTED * float(abs(values).max()))
@@ -80,6 +90,8 @@ def largest_eigenvalue(
     weights = torch.from_numpy(vectors[:, -1]).to(basis)
     found = _parts(weights @ basis[: len(diagonal)], parameters)
     contributions = _curvatures(model, dict(zip(named, found, strict=True)), x, targets, chunk)
+    if not np.isfinite(contributions).all():
+        raise InfiniteError(_INFINITE)
     return Eigenvalue(float(contributions.mean()), contributions, len(diagonal), residual, bool(converged))
 
 

@@ -70,6 +70,7 @@ NO_BEST = "There is no best checkpoint: without a validation split none is chose
 INFINITE_NLL = (
     "Left out: some labels give the true class probability 0, as wrong hard labels do, so that the mean is infinite."
 )
+INFINITE_CURVATURE = "Left out for some checkpoint: the second derivatives of its loss are beyond what float32 holds."
 
 
 def information_bias(name: str, bias: float) -> str:

@@ -22,7 +22,7 @@ from sglr.information.analyzed_run import AnalyzedRun, Checkpoint
 from sglr.information.checks import Floats
 from sglr.information.example_gradients import cross_entropy_loss, example_gradients, objective_loss
 from sglr.information.findings import Findings
-from sglr.information.hessian import largest_eigenvalue
+from sglr.information.hessian import InfiniteError, largest_eigenvalue
 from sglr.information.label_information import density
 from sglr.labels import LabelPolicy
 from sglr.models import Classifier
@@ -65,6 +65,8 @@ def training(
             # On a copy: derivatives of derivatives leave their tensors in layers with hooks of their own.
             with _differentiable_twice():
                 _eigenvalues(run, copy.deepcopy(model), findings, seen, targets)
+        except InfiniteError:
+            run.notes["sharpness/finite"] = notes.INFINITE_CURVATURE
         except RuntimeError as error:
             if not any(words in str(error) for words in _NO_DERIVATIVE):
                 raise

@@ -20,8 +20,8 @@ _RELATIVE = 1e-3
 def require_classifier(model: nn.Module, options: ModelOptions, num_classes: int, shape: Shape) -> None:
     """ConfigError for a network that could not be saved and loaded again, or is not of the form that analyses need.
 
-    Where it has values, others with its weights are built and tried on two images (C, H, W) of ``shape``; the network
-    itself and all random states stay as they are.
+    Where it has values, others with its weights are built and tried on two images (C, H, W) of ``shape``, and on one of
+    them alone; the network itself and all random states stay as they are.
     """
     if problem := _unsavable(model):
         raise ConfigError(f"model {options.name!r} could not be saved and loaded again: {problem}")
@@ -77,14 +77,16 @@ def _tried(another: Callable[[], Any], num_classes: int, shape: Shape, *, normal
     """Why training, analysis or export could not use networks of equal weights such as ``another()`` builds."""
     mode, images = "", torch.rand((2, *shape), generator=torch.Generator().manual_seed(0), device="cpu")
 
-    def logits(network: nn.Module) -> Tensor:
-        x = images.clone()
+    def logits(network: nn.Module, n: int = 2) -> Tensor:
+        x = images[:n].clone()
         seed_torch(0, images.device)
         found = network(x)
-        if not isinstance(found, Tensor) or found.shape != (2, num_classes):
+        if not isinstance(found, Tensor) or found.shape != (n, num_classes):
             form = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise _TrialError(f"gives {form} for two images{mode}, not logits {(2, num_classes)}")
-        if not torch.equal(x, images):
+            raise _TrialError(
+                f"gives {form} for {'two images' if n > 1 else 'one image'}{mode}, not logits {(n, num_classes)}"
+            )
+        if not torch.equal(x, images[:n]):
             raise _TrialError("changes the images it is given in place: let it compute new ones")
         return found
 
@@ -108,6 +110,8 @@ def _tried(another: Callable[[], Any], num_classes: int, shape: Shape, *, normal
                 return "is not of the form head(features(x)): its logits are others"
             if normalized and not _normalizes(one, lambda: logits(one)):
                 return "does not call self.normalize, so that model.normalization has no effect"
+        mode = " alone"
+        logits(one, 1)  # as an attack sees the last that is not broken
         mode = " in train mode"
         logits(one.train())
     except _TrialError as error:

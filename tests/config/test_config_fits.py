@@ -94,6 +94,8 @@ def test_names_that_do_not_exist(params, edit, expected):
         (put("data", "noise", map={0: 1}), "data.noise: map belongs to kind asymmetric only"),
         (put("data", train_size=99), "train.batch_size 100 is larger than the training set (data.train_size 99)"),
         (put("evaluate", attacks={"natural": "fgsm"}), "evaluate: 'natural' is always measured"),
+        (put("evaluate", attacks={"validation": "fgsm"}), "evaluate: 'validation' is what the report calls the"),
+        (put("experiment", methods=["at", "epoch"]), "'epoch' is a column of the report's curves and cannot name a"),
         (put("analyze", "sharpness", points=4), "analyze.sharpness.points: 4 is even"),
         (put("analyze", "probe", folds=1), "analyze.probe.folds: Input should be greater than or equal to 2 (found 1)"),
         (put("warmup", objective="adversarial", epochs=60), "warmup.epochs 60 leaves nothing of train.epochs 60"),

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
-from sglr import data, models, threat
+from sglr import data, files, models, threat
 from sglr.attacks import pgd
 from sglr.config import Config, parse
 from sglr.config.reader import validate
@@ -520,6 +520,22 @@ def test_a_network_without_second_derivatives_has_no_curvature_and_all_the_rest(
         monkeypatch.setattr("sglr.information.hessian.jvp", fail)
         with pytest.raises(RuntimeError, match=str(error)):
             analyze(config, prepared, folder, METHOD, SEED, CPU)
+
+
+def test_a_network_whose_second_derivatives_overflow_has_no_curvature_and_all_the_rest(copied):
+    """As of one that diverged, with finite logits."""
+    config, prepared, folder = copied
+    model = models.load_model(folder / "last")
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(1e6)
+    models.save(model, folder / "last", files.read_json(folder / "last" / "model.json"))
+    assert model(prepared.test().images()).isfinite().all()
+    result = analyze(config, prepared, folder, METHOD, SEED, CPU)
+    assert "beyond what float32 holds" in result["notes"]["sharpness/finite"]
+    assert not any(name.startswith("sharpness") for name in result["last"])
+    assert any(name.startswith("sharpness") for name in result["best"])
+    assert np.isfinite(list(result["last"].values())).all()
 
 
 class Attention(torch.nn.Module):

@@ -278,6 +278,24 @@ class Auxiliary(Composed):
         return (super().forward(x), x) if self.training else super().forward(x)
 
 
+class Batched(Composed):
+    """Its batch norm has no statistics of its own, and needs a batch in eval mode too."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.norm = nn.BatchNorm1d(64, track_running_stats=False)
+
+    def features(self, x):
+        return self.norm(x.flatten(1))
+
+
+class Squeezed(Composed):
+    """One image loses its first axis too."""
+
+    def features(self, x):
+        return x.flatten(2).squeeze()
+
+
 class Moving(Composed):
     def features(self, x):
         return x.sub_(0.5).flatten(1)
@@ -328,6 +346,8 @@ def building(kind, monkeypatch):
         (Permuted, "could not be saved and loaded again: two with equal weights give other logits"),
         (Projected, "could not be saved and loaded again: two with equal weights give other logits"),
         (Auxiliary, r"gives tuple for two images in train mode, not logits \(2, 3\)"),
+        (Batched, r"fails on images \(1, 8, 8\) alone: Expected more than 1 value per channel"),
+        (Squeezed, r"gives \(3,\) for one image alone, not logits \(1, 3\)"),
         (Moving, "changes the images it is given in place"),
         (Lazy, r"could not be saved .* first\.weight has no shape before its first forward"),
     ],
