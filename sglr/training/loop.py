@@ -81,8 +81,8 @@ def fit(
 
     Raises:
         TrainingError: A batch is larger than the data, smaller than the team, or one image where the model has batch
-            norm; a loss or an epoch's logits are not finite; a policy's ``state_dict`` cannot be kept, or does not
-            restore it (found where there are snapshots); the processes do not all see the same snapshots.
+            norm; a loss, or an epoch's logits or weights, are not finite; a policy's ``state_dict`` cannot be kept, or
+            does not restore it (found where there are snapshots); the processes do not all see the same snapshots.
         FileError: A kept epoch that a snapshot counts on is missing or damaged.
         ConfigError: A team cannot train the model.
         Interrupted: ``should_stop`` said so.
@@ -124,6 +124,7 @@ class _Loop:
         self.learner = Learner.build(plan, model, train.given, classes, team)
         self.restoration = Restoration(self.learner, plan, train.given, classes)
         self.restoration.require_storable()
+        self.finite = _finite(model)  # masks may hold infinity
         self.progress = Progress()
         self.kept: dict[int, dict[str, Any]] = {}
         self.all = torch.arange(len(train), device=train.given.device)
@@ -211,6 +212,7 @@ class _Loop:
                 row |= measure(plan, evaluated, refined, self.train, self.validation, epoch, attacked, self.team)
         except LogitsError as error:
             raise TrainingError(f"after epoch {epoch} {error}.{self._advice()}") from error
+        self._require_finite(evaluated, epoch)
         score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
         if score is not None and score > progress.best_score:
             progress.best_score, progress.best_epoch = score, epoch
@@ -231,6 +233,12 @@ class _Loop:
                 " weights: it must be a copy of the model, or torch's own wrapper around one (AveragedModel)"
             )
         return found
+
+    def _require_finite(self, evaluated: nn.Module, epoch: int) -> None:
+        """TrainingError for weights and statistics that losses and logits have not shown to be broken."""
+        broken = sorted(self.finite - _finite(evaluated))
+        if broken:
+            raise TrainingError(f"after epoch {epoch} {broken[0]} of the model is NaN or infinite.{self._advice()}")
 
     def _refined(self, epoch: int) -> Tensor:
         """The refined labels (n, C) after an epoch, whatever was drawn before."""
@@ -301,6 +309,13 @@ class _Loop:
             },
             state=copy.deepcopy(capture(learner, progress)) if self.plan.until < self.plan.epochs else None,
         )
+
+
+def _finite(model: nn.Module) -> set[str]:
+    """Names of the weights and buffers without NaN and infinity; waits for the device."""
+    state = model.state_dict()
+    whole = torch.stack([value.isfinite().all() for value in state.values()]).cpu().tolist() if state else []
+    return {name for name, finite in zip(state, whole, strict=True) if finite}
 
 
 def _percent(share: float | None) -> str:

@@ -98,6 +98,40 @@ def test_a_policy_sees_the_images_of_its_seed(params, objective):
         assert (distance > 0) == (objective == "at")
 
 
+class Masked(Net):
+    """It has a buffer with infinity in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+
+class Breaking(WeightPolicy):
+    """After the second epoch, values in one place that no loss shows."""
+
+    def __init__(self, place, value):
+        self.place, self.value = place, value
+
+    def after_epoch(self, model, epoch, images):
+        if epoch == 2:
+            model.state_dict()[self.place].view(-1)[0] = self.value
+
+
+@pytest.mark.parametrize(("place", "value"), [("bn.running_var", float("inf")), ("unused", float("nan"))])
+def test_what_no_loss_shows_to_be_broken_is_never_saved(params, place, value):
+    class BreakingOptions(WeightOptions):
+        """No options."""
+
+        def build(self, model):
+            return Breaking(place, value)
+
+    model = Masked()
+    model.unused = nn.Parameter(torch.zeros(3))
+    chosen = own(params, weights=BreakingOptions(name="breaking"))
+    with pytest.raises(TrainingError, match=rf"after epoch 2 {place} of the model is NaN or infinite\. Likely causes"):
+        fit(chosen, model, *splits())
+
+
 class Lookahead(WeightPolicy):
     """Every other step the weights go half way back to where they were."""
 
