@@ -13,7 +13,8 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """(images (N, C, H, W) float32 in [0, 1], generator on their device) -> images of the same shape, type, device, range.
 
 Each image is changed on its own, whatever the others are, and the input stays as it is. Random numbers come from the
-generator only; nothing in it waits for the device. It is called under ``torch.no_grad``, in float32."""
+generator only; nothing in it waits for the device, or remembers earlier calls. It is called under ``torch.no_grad``,
+without autocast."""
 
 
 class AugmentationOptions(Options):
