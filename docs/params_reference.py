@@ -23,8 +23,8 @@ from sglr.config.sections import Method
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 # Where a key of params.yaml holds a component: the room it is found in, and the page's heading for it.
 TITLES = {
-    "source": "Data sources", "model": "Models", "attacks": "Attacks", "objective": "Objectives",
-    "labels": "Label policies", "weights": "Weight policies",
+    "source": "Data sources", "more": "Augmentations", "model": "Models", "attacks": "Attacks",
+    "objective": "Objectives", "labels": "Label policies", "weights": "Weight policies",
 }  # fmt: skip
 # Of keys and options that params.yaml does not show or does not explain; a test holds that each is needed.
 MEANINGS = {
@@ -32,6 +32,8 @@ MEANINGS = {
     "methods.<name>.labels": "what the training target is",
     "methods.<name>.weights": "what happens to the weights besides the optimiser's step",
     "methods.<name>.start": "with the warm-up's weights, or with the seed's initial ones",
+    "data.augment.more": "what else is done to each image, after crop and flip, in this order",
+    "more.cutout.size": "side of the square in pixels, less than the images' longer side",
     "train.schedule.rise_epochs": "of `linear`: epochs in which the rate rises from 0; then it falls to 0 at the end",
     "source.npz.path": "of the archive, absolute or relative to the project or to `SGLR_DATA_ROOT`",
     "model.*.normalization": "per channel, of images in [0, 1]; the model's first layer",
@@ -116,6 +118,8 @@ def allowed(field: FieldInfo) -> str:
     if kind:
         many = get_origin(field.annotation) is dict
         words = f"[{TITLES[kind].lower()}](#{TITLES[kind].lower().replace(' ', '-')})"
+        if get_origin(field.annotation) is tuple:
+            return f"list of {words}"
         return f"name: one of the {words}, by names of your own" if many else f"one of the {words}"
     sections = _sections(field.annotation)
     if sections:
@@ -212,7 +216,8 @@ def _is_name(row: str, where: str, key: str) -> bool:
 
 def _rooms(field: FieldInfo) -> list[str]:
     """The rooms in which validators of the field look for a component."""
-    inner = get_args(field.annotation)[1] if get_origin(field.annotation) is dict else None
+    inner = {dict: 1, tuple: 0}.get(get_origin(field.annotation))  # where the type of what it holds stands
+    inner = None if inner is None else get_args(field.annotation)[inner]
     metadata = [*field.metadata, *(get_args(inner)[1:] if get_origin(inner) is Annotated else ())]
     functions = [one.func for one in metadata if inspect.isfunction(getattr(one, "func", None))]
     found = [inspect.getclosurevars(function).nonlocals.get("room") for function in functions]

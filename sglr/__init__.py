@@ -11,6 +11,9 @@ if TYPE_CHECKING:
         attacks as attacks,
     )
     from sglr import (
+        augmentations as augmentations,
+    )
+    from sglr import (
         config as config,
     )
     from sglr import (
@@ -61,6 +64,7 @@ _EXPORTS = {
 }
 _ROOMS = (
     "attacks",
+    "augmentations",
     "config",
     "data",
     "evaluation",

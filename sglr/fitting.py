@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -199,23 +200,31 @@ class _Training:
         asked = [value_of(self.config.model_dump(mode="json"), key) for key in (*_USED, f"methods.{self.method}")]
         arrays = [part for split in self.splits for part in (split.x, split.given, split.true)]
         method = self.config.methods[self.method].for_seed(self.seed)
-        options = (self.config.model, method.objective, method.labels, method.weights)
+        more = self.config.data.augment.more
+        options = (self.config.model, method.objective, method.labels, method.weights, *more)
         with undisturbed():
             model = models.initial(self.spec, self.seed)
             given, classes, epochs = self.splits[0].given, self.spec["num_classes"], self.config.train.epochs
             parts = (method.objective.build(), method.labels.build(given, classes, epochs), method.weights.build(model))
-        own = sorted(_code(map(type, (*options, *parts, *model.modules()))).items())
+            parts += tuple(one.build(tuple(self.spec["shape"])) for one in more)
+        own = sorted(_code(map(_definition, (*options, *parts, *model.modules()))).items())
         code = [files.digest(Path(sglr.__file__).parent), own]
         versions = [platform.python_version(), torch.__version__, torch.get_num_threads()]
         return fingerprint(asked, self.seed, self.spec, str(self.device), code, versions, arrays)[:32]
 
 
-def _code(kinds: Iterable[type]) -> dict[str, str]:
-    """Digests of the files that define these classes and their bases, where those are neither installed nor ours."""
+def _definition(part: Any) -> Any:
+    """What a file defines of a part: its class, or the function that it is."""
+    return part if isinstance(part, FunctionType) else type(part)
+
+
+def _code(defined: Iterable[Any]) -> dict[str, str]:
+    """Digests of the files that define these functions, classes and their bases, where those are neither installed nor
+    ours."""
     paths = sysconfig.get_paths()
     installed = [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     found = {}
-    for kind in {base for asked in kinds for base in asked.__mro__}:
+    for kind in {base for one in defined for base in getattr(one, "__mro__", (one,))}:
         package = kind.__module__.split(".")[0]
         if package in ("sglr", "builtins"):
             continue

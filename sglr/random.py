@@ -55,6 +55,16 @@ def seed_torch(seed: int, device: "torch.device") -> None:
 
 
 @contextlib.contextmanager
+def seeded(seed: int, device: "torch.device") -> Iterator[None]:
+    """In the block torch's global generators begin with a seed, as in ``seed_torch``; then they are as they were."""
+    import torch
+
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        seed_torch(seed, device)
+        yield
+
+
+@contextlib.contextmanager
 def undisturbed() -> Iterator[Callable[[], bool]]:
     """Draws within the block are undone: the global generators of torch, NumPy and Python go on as if it had not been.
 

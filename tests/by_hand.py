@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from sglr.config.reader import validate
 from sglr.random import torch_stream
+from sglr.training.augmenting import Augmenting
 from sglr.training.plan import Plan
 from sglr.training.step import Learner, Networks, take
 
@@ -114,6 +115,7 @@ def learner(plan: Plan, model: nn.Module, y: Tensor) -> Learner:
         objective=plan.method.objective.build(),
         labels=plan.method.labels.build(y, C, plan.epochs),
         weights=plan.method.weights.build(model),
+        augmenting=Augmenting(plan),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import sglr
-from sglr import data, fitting, training
+from sglr import augmentations, data, fitting, training
 from sglr.config import ConfigError
 from sglr.config.reader import validate
 from sglr.files import FileError, write_text
@@ -279,6 +279,42 @@ def test_snapshots_tell_the_code_of_other_components_apart(tmp_path: Path, monke
     finally:
         torch.set_num_threads(1)
         REGISTRY._types.pop("tested_elsewhere")
+
+
+AUGMENTATION = """
+from drawing import noisy
+from sglr.augmentations import REGISTRY, AugmentationOptions
+
+@REGISTRY.register("tested_elsewhere")
+class Elsewhere(AugmentationOptions):
+    def build(self, shape):
+        return noisy
+"""
+FUNCTION = """
+import torch
+
+def noisy(x, generator):
+    return (x + 0.1 * torch.rand(x.shape, generator=generator)).clamp(0, 1)
+"""
+
+
+def test_snapshots_tell_the_code_of_augmentations_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The file of the options, and that of the function they build."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "augmenting_elsewhere.py").write_text(AUGMENTATION)
+    (tmp_path / "drawing.py").write_text(FUNCTION)
+    importlib.import_module("augmenting_elsewhere")
+    asked: list[str] = []
+    monkeypatch.setattr(fitting, "fingerprint", lambda *parts: asked.append(str(parts[4])) or "f" * 64)
+    call = {"changes": SMALL | {"data.augment.more": ["tested_elsewhere"]}, "snapshots": tmp_path / "kept"}
+    try:
+        sglr.train(*images(), **call)
+        for name in ("augmenting_elsewhere.py", "drawing.py"):
+            (tmp_path / name).write_text((tmp_path / name).read_text() + "# Another.\n")
+            sglr.train(*images(), **call)
+        assert len(set(asked)) == 3
+    finally:
+        augmentations.REGISTRY._types.pop("tested_elsewhere")
 
 
 def test_the_interval_of_snapshots_is_asked_for_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

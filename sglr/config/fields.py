@@ -37,6 +37,7 @@ ROOMS = {
     key: f"sglr.{room}"
     for key, room in {
         "source": "data",
+        "more": "augmentations",
         "model": "models",
         "attacks": "attacks",
         "objective": "objectives",
@@ -45,6 +46,7 @@ ROOMS = {
     }.items()
 }
 Source = Annotated[Any, in_room(ROOMS["source"])]
+Augmentation = Annotated[Any, in_room(ROOMS["more"])]
 Model = Annotated[Any, in_room(ROOMS["model"])]
 Attack = Annotated[Any, in_room(ROOMS["attacks"])]
 Objective = Annotated[Any, in_room(ROOMS["objective"])]

@@ -15,6 +15,10 @@ def section_type(where: list[Any], values: Any) -> type[BaseModel] | None:
     current: Any = Config
     room = ""
     for part in where:
+        if get_origin(current) is tuple:
+            values = values[part]
+            current = _resolve(get_args(current)[0], room, values)
+            continue
         values = values.get(part) if isinstance(values, dict) else None
         room = ROOMS.get(str(part), room)
         if isinstance(current, type) and issubclass(current, BaseModel):

@@ -1,4 +1,4 @@
-"""Components (models, sources, attacks, objectives, label and weight policies) found by name.
+"""Components (models, sources, augmentations, attacks, objectives, label and weight policies) found by name.
 
 A room of components holds one ``REGISTRY``. A component is one file in that room: a frozen ``Options`` type with its
 options, registered under the name params.yaml uses, and a ``build`` (or ``read``) method that makes the thing

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, model_validator
 
 from sglr.config.fields import (
+    Augmentation,
     BatchNormMode,
     Compile,
     Count,
@@ -56,10 +57,11 @@ class Noise(Section):
 
 
 class Augment(Section):
-    """Random crop after zero padding, and random horizontal flip, per example."""
+    """Random crop after zero padding, random horizontal flip, and then ``more``, in order; per example."""
 
     crop_padding: Padding
     flip: bool
+    more: tuple[Augmentation, ...] = ()
 
 
 class Data(Section):

@@ -133,7 +133,8 @@ def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
             f"Training accuracies under PGD are not shown for {', '.join(map(quoted, others))}: the weights that are"
             " saved are not those of the training steps in which they are measured."
         )
-    if not config.data.augment.crop_padding and not config.data.augment.flip:
+    augment = config.data.augment
+    if not (augment.crop_padding or augment.flip or augment.more):
         yield "There is no data augmentation, which makes overfitting easier to see than in the usual setting."
     shape = study.meta.get("shape")
     if isinstance(shape, list) and len(shape) == 3 and max(shape[1:]) < 32:

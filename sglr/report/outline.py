@@ -74,7 +74,7 @@ def _training(config: Config) -> str:
         kind = f"of natural training before, rate {warmup.lr:g}" if warmup.objective == "standard" else "of them shared"
         epochs += f" ({counted(warmup.epochs, 'epoch')} {kind})"
     crops = [f"crops after padding by {augment.crop_padding}"] if augment.crop_padding else []
-    changed = crops + (["flips"] if augment.flip else [])
+    changed = [*crops, *(["flips"] if augment.flip else []), *map(_options, augment.more)]
     return "; ".join([
         epochs,
         f"SGD ({_values(train.optimizer)})",

@@ -34,6 +34,8 @@ def beyond_keys(config: Config, method: str) -> list[str]:
         found.append(f"ours trained on {examples:,} of {whole:,} images")
     if warmup.objective == "standard" and warmup.epochs and config.methods[method].start == "warmup":
         found.append(f"ours begins after natural training (warmup.epochs {warmup.epochs}), theirs from scratch")
+    if config.data.augment.more:
+        found.append(f"ours also augmented with {' and '.join(options.name for options in config.data.augment.more)}")
     # Float32 and TF32 are one setting: which of them torch takes by default depends on the GPU.
     if config.train.precision == "bf16":
         found.append("ours trained in bf16, theirs in float32")

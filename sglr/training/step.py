@@ -4,7 +4,7 @@ Nothing in it waits for the device, but for torch's batch norm where several GPU
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from sglr.attacks import attack_mode
 from sglr.attacks.pgd import ascend
 from sglr.config.fields import BatchNormMode
-from sglr.data import augment
 from sglr.labels import LabelPolicy, Step
 from sglr.labels.registry import Penalty
 from sglr.models.compiling import compiled
 from sglr.models.folding import Folded
 from sglr.objectives import Objective, Outputs
-from sglr.random import derive, seed_torch, torch_stream
+from sglr.random import derive, seed_torch, seeded, torch_stream
 from sglr.training.ascent import Ascent
+from sglr.training.augmenting import Augmenting
 from sglr.training.distributed import ALONE, Team, shared
 from sglr.training.plan import Plan
 from sglr.training.precision import computing, exact_ends, memory_format
@@ -74,6 +74,7 @@ class Learner:
     objective: Objective
     labels: LabelPolicy
     weights: WeightPolicy
+    augmenting: Augmenting
     team: Team = ALONE
     release: Callable[[], None] = lambda: None
     """Takes off what training put on the model for its own purposes."""
@@ -100,6 +101,7 @@ class Learner:
             objective=method.objective.build(),
             labels=label_policy(plan, given, classes),
             weights=weight_policy(plan, model),
+            augmenting=Augmenting(plan),
             team=team,
             release=release,
         )
@@ -107,22 +109,15 @@ class Learner:
 
 def label_policy(plan: Plan, given: Tensor, classes: int) -> LabelPolicy:
     """The plan's label policy as it begins, for given labels (n,) on their device; the plan decides what it draws."""
-    with _drawn(plan, given.device):
+    with seeded(derive(plan.seed, "policies"), given.device):
         return plan.method.labels.build(given, classes, plan.epochs)
 
 
 def weight_policy(plan: Plan, model: nn.Module) -> WeightPolicy:
     """The plan's weight policy as it begins, for a model on its device; the plan decides what it draws."""
-    with _drawn(plan, next((weight.device for weight in model.parameters()), torch.device("cpu"))):
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+    with seeded(derive(plan.seed, "policies"), device):
         return plan.method.weights.build(model)
-
-
-@contextlib.contextmanager
-def _drawn(plan: Plan, device: torch.device) -> Iterator[None]:
-    """In the block torch's random numbers are the plan's own for its policies."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        seed_torch(derive(plan.seed, "policies"), device)
-        yield
 
 
 def take(
@@ -149,13 +144,7 @@ def _take(
     learner.optimizer.zero_grad(set_to_none=True)
     # Random numbers are drawn, and the label policy is asked, for the whole batch; the rest is done for this share.
     own = team.share(n)
-    x = augment(
-        x,
-        crop_padding=plan.augment.crop_padding,
-        flip=plan.augment.flip,
-        generator=torch_stream(plan.seed, f"{plan.stream}/augment", epoch, step, x.device),
-    )
-    x = x.contiguous(memory_format=memory_format(plan.precision, x.device))
+    x = learner.augmenting(x, epoch, step).contiguous(memory_format=memory_format(plan.precision, x.device))
     start = _start(plan, x, epoch, step) if objective.attacks else None
     x, y, start = x[own], y[own], None if start is None else start[own]
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from sglr import labels, models, objectives, weights
+from sglr import augmentations, labels, models, objectives, weights
 from sglr.config import ConfigError, parse
 from sglr.config.reader import validate
 from sglr.config.sections import (
@@ -154,6 +154,9 @@ truth = torch.arange(EXAMPLES) % CLASSES
 DATA = Split(images, truth.roll(1), truth)
 
 
+augmenting = section(Augment, 64, more=st.lists(component(augmentations.REGISTRY), max_size=2))
+
+
 def runs_or_is_refused(train: Any, method: Any, model: Any, threat: Any, augment: Any) -> str:
     """'refused', 'diverged' or 'ran'; any other error passes."""
     params = copy.deepcopy(PARAMS)
@@ -189,7 +192,7 @@ def try_values(policy: str, **how: Any) -> collections.Counter[str]:
     tested = method(labels=chosen) | method(labels=chosen).filter(fits)
 
     @settings(deadline=None, suppress_health_check=list(HealthCheck), **how)
-    @given(train=trains, method=tested, model=networks, threat=section(ThreatSettings), augment=section(Augment, 64))
+    @given(train=trains, method=tested, model=networks, threat=section(ThreatSettings), augment=augmenting)
     def draw(**values: Any) -> None:
         outcomes[runs_or_is_refused(**values)] += 1
 

@@ -207,6 +207,22 @@ def test_without_attacks_nothing_is_said_of_robustness(make: Make) -> None:
     assert any("No attack was run" in caution for caution in results["cautions"])
 
 
+@pytest.mark.parametrize(
+    ("augment", "cautioned"),
+    [
+        ({"crop_padding": 0, "flip": False}, True),
+        ({"crop_padding": 0, "flip": True}, False),
+        ({"crop_padding": 0, "flip": False, "more": [{"name": "cutout", "size": 4}]}, False),
+    ],
+)
+def test_a_study_without_augmentation_is_cautioned(make: Make, augment: dict[str, Any], cautioned: bool) -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["data"]["augment"] = augment
+
+    said = " ".join(results_of(make(change=change))["cautions"])
+    assert ("There is no data augmentation" in said) == cautioned
+
+
 def test_cautions_follow_from_the_facts(make: Make) -> None:
     said = " ".join(results_of(make())["cautions"])
     for fact in ("Only 2 seeds", "autoattack was run on 20 of the 200", "‘sglr’ refines 16.7%", "8x8"):

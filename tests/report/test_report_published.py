@@ -92,6 +92,16 @@ def test_another_training_is_said(make):
         assert ("start epoch 3 (90)" in row["mismatch"]) == (row["method"] == "sglr")
 
 
+def test_further_augmentation_is_said(make):
+    def edit(params):
+        cifar(params)
+        params["data"]["augment"]["more"] = [{"name": "cutout", "size": 16}]
+
+    found = [row["mismatch"] for row in rows(make, edit)]
+    assert any("ours also augmented with cutout" in said for said in found)
+    assert all(("also augmented" in said) != said.startswith("another method") for said in found)
+
+
 def test_every_setting_that_they_state_is_compared(make):
     def edit(params):
         cifar(params)

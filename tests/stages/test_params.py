@@ -107,7 +107,7 @@ CALLS = {
 # Listed without being read, each for a reason.
 LISTED = {
     # Whatever is in data decides what the data are for: all of it reruns everything.
-    "prepare": {"data.augment.crop_padding", "data.augment.flip"},
+    "prepare": {"data.augment.crop_padding", "data.augment.flip", "data.augment.more"},
     # What its weights come from belongs to a training, and is shown beside it in MLflow.
     "train": {"warmup.epochs", "warmup.lr", "warmup.objective"},
     # The analysis asks for a method's start, objective and labels, and DVC cannot list a key that may be left out.

@@ -34,7 +34,7 @@ METHODS = {
 
 def chosen(params: dict, method: str, **train: Any) -> Plan:
     """Three epochs of batches of 7, 7, 7 and 3: shares of 3 and 4, of 1 and 2."""
-    params["data"]["augment"] = {"crop_padding": 1, "flip": True}
+    params["data"]["augment"] = {"crop_padding": 1, "flip": True, "more": [{"name": "cutout", "size": 3}]}
     return plan(params, {"weights": "none"} | METHODS[method], batch_size=7, **train)
 
 
