@@ -70,6 +70,7 @@ _ROOMS = (
     "models",
     "objectives",
     "random",
+    "schedules",
     "threat",
     "training",
     "weights",

@@ -38,6 +38,7 @@ ROOMS = {
     for key, room in {
         "source": "data",
         "model": "models",
+        "schedule": "schedules",
         "attacks": "attacks",
         "objective": "objectives",
         "labels": "labels",
@@ -46,6 +47,7 @@ ROOMS = {
 }
 Source = Annotated[Any, in_room(ROOMS["source"])]
 Model = Annotated[Any, in_room(ROOMS["model"])]
+Schedule = Annotated[Any, in_room(ROOMS["schedule"])]
 Attack = Annotated[Any, in_room(ROOMS["attacks"])]
 Objective = Annotated[Any, in_room(ROOMS["objective"])]
 LabelPolicy = Annotated[Any, in_room(ROOMS["labels"])]
