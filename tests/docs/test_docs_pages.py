@@ -15,6 +15,7 @@ STAGES = yaml.safe_load((pages.ROOT / "dvc.yaml").read_text())["stages"]
 # Page, and the room that gets a file there.
 ADDITIONS = {
     "add-a-method": "labels", "add-a-model": "models", "add-an-attack": "attacks", "add-a-data-set": "data",
+    "add-a-schedule": "schedules",
 }  # fmt: skip
 
 
