@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
@@ -25,6 +25,7 @@ PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 TITLES = {
     "source": "Data sources", "more": "Augmentations", "model": "Models", "attacks": "Attacks",
     "objective": "Objectives", "labels": "Label policies", "weights": "Weight policies",
+    "schedule": "Learning-rate schedules",
 }  # fmt: skip
 # Of keys and options that params.yaml does not show or does not explain; a test holds that each is needed.
 MEANINGS = {
@@ -34,7 +35,6 @@ MEANINGS = {
     "methods.<name>.start": "with the warm-up's weights, or with the seed's initial ones",
     "data.augment.more": "what else is done to each image, after crop and flip, in this order",
     "more.cutout.size": "side of the square in pixels, less than the images' longer side",
-    "train.schedule.rise_epochs": "of `linear`: epochs in which the rate rises from 0; then it falls to 0 at the end",
     "source.npz.path": "of the archive, absolute or relative to the project or to `SGLR_DATA_ROOT`",
     "model.*.normalization": "per channel, of images in [0, 1]; the model's first layer",
     "model.small_cnn.batch_norm": "batch norm after each convolution",
@@ -51,6 +51,7 @@ MEANINGS = {
     "labels.ensembling.weight": "final weight of the penalty",
     "weights.*.start_epoch": "the policy begins with this epoch, counted from 1",
     "weights.*.buffers": "batch statistics: averaged like the weights, copied from the live model, or recomputed",
+    "schedule.linear.rise_epochs": "epochs in which the rate rises from 0; then it falls to 0 at the end",
 }
 HEADER = "| key | allowed | as shipped | meaning |\n|---|---|---|---|"
 OPTIONS = "| option | allowed | default | meaning |\n|---|---|---|---|"
@@ -86,15 +87,10 @@ def _rows(section: Any, values: Any, where: str) -> Iterator[str]:
     for key, field in _fields(section):
         value = values.get(key, PydanticUndefined) if isinstance(values, dict) else PydanticUndefined
         comment = _comment(values, key)
-        inner = _sections(field.annotation)
         yield _row(f"{where}.{key}", field, value, comment)
-        for one in inner:
-            given = value if isinstance(value, dict) and _is_called(one, value) else CommentedMap()
-            # Of several sections, the one the file does not use would show no values: its name says when it is meant.
-            suffix = f" ({_name(one)})" if len(inner) > 1 else ""
-            yield from (
-                row for row in _rows(one, given, f"{where}.{key}") if not (suffix and _is_name(row, where, key))
-            )
+        inner = _section(field.annotation)
+        if inner:
+            yield from _rows(inner, value if isinstance(value, dict) else CommentedMap(), f"{where}.{key}")
 
 
 def _row(key: str, field: FieldInfo, value: Any, comment: str) -> str:
@@ -121,10 +117,9 @@ def allowed(field: FieldInfo) -> str:
         if get_origin(field.annotation) is tuple:
             return f"list of {words}"
         return f"name: one of the {words}, by names of your own" if many else f"one of the {words}"
-    sections = _sections(field.annotation)
-    if sections:
-        names = [_name(one) for one in sections if _name(one)]
-        words = f"section: {', '.join(names)}" if names else f"section: {', '.join(sections[0].model_fields)}"
+    section = _section(field.annotation)
+    if section:
+        words = f"section: {', '.join(section.model_fields)}"
         return words + (" or `null`" if type(None) in _members(field.annotation) else "")
     annotated = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     return _cell(_words(TypeAdapter(annotated).json_schema()))
@@ -197,21 +192,10 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (UnionType, Union) else (annotation,)
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    return [one for one in _members(annotation) if inspect.isclass(one) and issubclass(one, BaseModel)]
-
-
-def _name(section: type[BaseModel]) -> str:
-    field = section.model_fields.get("name")
-    return str(get_args(field.annotation)[0]) if field and get_origin(field.annotation) is Literal else ""
-
-
-def _is_called(section: type[BaseModel], values: dict[str, Any]) -> bool:
-    return not _name(section) or values.get("name") == _name(section)
-
-
-def _is_name(row: str, where: str, key: str) -> bool:
-    return row.startswith(f"| `{where}.{key}.name`")
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key holds, or may hold; None where it holds none."""
+    kinds = (one for one in _members(annotation) if inspect.isclass(one) and issubclass(one, BaseModel))
+    return next(kinds, None)
 
 
 def _rooms(field: FieldInfo) -> list[str]:

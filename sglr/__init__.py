@@ -74,6 +74,7 @@ _ROOMS = (
     "models",
     "objectives",
     "random",
+    "schedules",
     "threat",
     "training",
     "weights",

@@ -111,7 +111,7 @@ def train(
         ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
             there; SGLR_SNAPSHOT_SECONDS is no number.
         TypeError: What is given is no array, no pair, no dict.
-        ValueError: The arrays cannot be used; a component of the method is defined in a notebook, so that snapshots
+        ValueError: The arrays cannot be used; a component is defined in a notebook, so that snapshots
             could not tell it from an earlier form.
         TrainingError: As for ``sglr.training.fit``.
         FileError: Snapshots cannot be written or read, or another process is at work on them.
@@ -200,8 +200,8 @@ class _Training:
         asked = [value_of(self.config.model_dump(mode="json"), key) for key in (*_USED, f"methods.{self.method}")]
         arrays = [part for split in self.splits for part in (split.x, split.given, split.true)]
         method = self.config.methods[self.method].for_seed(self.seed)
-        more = self.config.data.augment.more
-        options = (self.config.model, method.objective, method.labels, method.weights, *more)
+        more, schedule = self.config.data.augment.more, self.config.train.schedule
+        options = (self.config.model, schedule, method.objective, method.labels, method.weights, *more)
         with undisturbed():
             model = models.initial(self.spec, self.seed)
             given, classes, epochs = self.splits[0].given, self.spec["num_classes"], self.config.train.epochs

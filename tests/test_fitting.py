@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import sglr
-from sglr import augmentations, data, fitting, training
+from sglr import augmentations, data, fitting, schedules, training
 from sglr.config import ConfigError
 from sglr.config.reader import validate
 from sglr.files import FileError, write_text
@@ -251,13 +251,23 @@ from sglr.labels.hard import FixedLabels
 class Policy(FixedLabels):
     \"\"\"Nothing of its own.\"\"\"
 """
+SCHEDULE = """
+from sglr.schedules import REGISTRY, ScheduleOptions
+
+@REGISTRY.register("tested_falling")
+class Falling(ScheduleOptions):
+    def rate(self, progress, epochs):
+        return 1 / (1 + progress)
+"""
 
 
 def test_snapshots_tell_the_code_of_other_components_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "elsewhere.py").write_text(LABELS)
     (tmp_path / "policies.py").write_text(POLICY)
+    (tmp_path / "falling.py").write_text(SCHEDULE)
     importlib.import_module("elsewhere")
+    importlib.import_module("falling")
     method = {"objective": "at", "labels": "tested_elsewhere", "weights": "none"}
     asked: list[str] = []
     monkeypatch.setattr(fitting, "fingerprint", lambda *parts: asked.append(str(parts[4:6])) or "f" * 64)
@@ -271,6 +281,11 @@ def test_snapshots_tell_the_code_of_other_components_apart(tmp_path: Path, monke
         torch.set_num_threads(torch.get_num_threads() + 1)
         sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD, snapshots=tmp_path / "kept")
         assert len(set(asked)) == 4
+        for change in ("", "# Another.\n"):
+            (tmp_path / "falling.py").write_text(SCHEDULE + change)
+            falling = SMALL | {"train.schedule": "tested_falling"}
+            sglr.train(*images(), changes=falling, snapshots=tmp_path / "kept")
+        assert len(set(asked)) == 6
         # In a notebook there is no file.
         monkeypatch.delattr(sys.modules["elsewhere"], "__file__")
         with pytest.raises(ValueError, match="cannot tell Elsewhere, which is defined in a notebook"):
@@ -279,6 +294,7 @@ def test_snapshots_tell_the_code_of_other_components_apart(tmp_path: Path, monke
     finally:
         torch.set_num_threads(1)
         REGISTRY._types.pop("tested_elsewhere")
+        schedules.REGISTRY._types.pop("tested_falling")
 
 
 AUGMENTATION = """

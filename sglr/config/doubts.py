@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 
-from sglr.config.sections import StepSchedule
 from sglr.config.study import Config
 
 # With fewer validations than these, choosing a best epoch is unreliable.
@@ -82,7 +81,7 @@ def _examples(config: Config) -> Iterator[str]:
 
 def _schedule(config: Config) -> list[str]:
     schedule, epochs = config.train.schedule, config.train.epochs
-    if not isinstance(schedule, StepSchedule):
+    if schedule.name != "step":
         return []
     late = [milestone for milestone in schedule.milestones if milestone > epochs]
     if not late:

@@ -60,14 +60,6 @@ def said(problem: Mapping[str, Any], key: str, found: str = "") -> str:
     if problem["type"] == "string_pattern_mismatch":
         lower = problem["input"].lower()
         message += f": in lower case, {lower!r}" if re.fullmatch(problem["ctx"]["pattern"], lower) else ""
-    if problem["type"] == "union_tag_invalid":
-        known = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
-        message = (
-            f"unknown {problem['ctx']['tag']!r}.{suggest(problem['ctx']['tag'], known)} Known: {', '.join(known)}."
-        )
-        found = ""
-    if problem["type"] in ("union_tag_not_found", "model_attributes_type"):
-        message = "expected a mapping with a 'name'"
     if problem["type"] in _OF_LISTS:
         message = message.replace("Tuple", "List").replace("tuple", "list")
     return f"{key}: {message}{found}" if key else message + found

@@ -39,6 +39,7 @@ ROOMS = {
         "source": "data",
         "more": "augmentations",
         "model": "models",
+        "schedule": "schedules",
         "attacks": "attacks",
         "objective": "objectives",
         "labels": "labels",
@@ -48,6 +49,7 @@ ROOMS = {
 Source = Annotated[Any, in_room(ROOMS["source"])]
 Augmentation = Annotated[Any, in_room(ROOMS["more"])]
 Model = Annotated[Any, in_room(ROOMS["model"])]
+Schedule = Annotated[Any, in_room(ROOMS["schedule"])]
 Attack = Annotated[Any, in_room(ROOMS["attacks"])]
 Objective = Annotated[Any, in_room(ROOMS["objective"])]
 LabelPolicy = Annotated[Any, in_room(ROOMS["labels"])]

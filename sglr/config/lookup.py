@@ -33,20 +33,14 @@ def section_type(where: list[Any], values: Any) -> type[BaseModel] | None:
 
 
 def _resolve(annotation: Any, room: str, values: Any) -> Any:
-    """The section type behind an annotation: a component's by its name, one of a union by its name, or itself."""
+    """The section type behind an annotation: a component's by its name, the one in a union, or itself."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    name = values.get("name") if isinstance(values, dict) else None
     if annotation is Any:
+        name = values.get("name") if isinstance(values, dict) else None
         registry = importlib.import_module(room).REGISTRY
         return registry.type_of(name) if name in registry.names() else None
     if isinstance(annotation, UnionType):
         members = [member for member in get_args(annotation) if isinstance(member, type)]
-        sections = [member for member in members if issubclass(member, BaseModel)]
-        return next((section for section in sections if _is_called(name, section)), None)
+        return next((member for member in members if issubclass(member, BaseModel)), None)
     return annotation
-
-
-def _is_called(name: Any, section: type[BaseModel]) -> bool:
-    """Whether ``name`` picks this section of a union; one without a name is the only one of its union."""
-    return "name" not in section.model_fields or name in get_args(section.model_fields["name"].annotation)

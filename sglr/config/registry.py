@@ -1,9 +1,9 @@
-"""Components (models, sources, augmentations, attacks, objectives, label and weight policies) found by name.
+"""Components (models, sources, augmentations, schedules, attacks, objectives, label and weight policies) found by name.
 
 A room of components holds one ``REGISTRY``. A component is one file in that room: a frozen ``Options`` type with its
-options, registered under the name params.yaml uses, and a ``build`` (or ``read``) method that makes the thing
-itself. In params.yaml it is written ``{name: refinement, alpha: 0.9}``, or just ``refinement`` where every option has a
-default.
+options, registered under the name params.yaml uses, and a method that makes the thing itself (``build``, of sources
+``read``) or is it (``rate`` of schedules). In params.yaml it is written ``{name: refinement, alpha: 0.9}``, or just
+``refinement`` where every option has a default.
 """
 
 import importlib

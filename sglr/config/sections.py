@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sglr.config.fields import (
     Augmentation,
@@ -19,6 +19,7 @@ from sglr.config.fields import (
     PositiveFloat,
     Precision,
     Radius,
+    Schedule,
     Seed,
     Source,
     Threads,
@@ -125,36 +126,6 @@ class Optimizer(Section):
         return self
 
 
-class StepSchedule(Section):
-    """Learning rate times ``factor`` at the start of each of the milestone epochs."""
-
-    name: Literal["step"]
-    milestones: Epochs
-    factor: Annotated[float, Field(gt=0, lt=1)]
-
-
-class LinearSchedule(Section):
-    """From 0 up to the full rate over ``rise_epochs`` epochs (0: none), then down to 0 at the end of the last epoch."""
-
-    name: Literal["linear"]
-    rise_epochs: Annotated[float, Field(ge=0)]
-
-
-class CosineSchedule(Section):
-    """Half a cosine from the full rate to 0 at the end of the last epoch."""
-
-    name: Literal["cosine"]
-
-
-class ConstantSchedule(Section):
-    """The same rate throughout."""
-
-    name: Literal["constant"]
-
-
-Schedule = Annotated[StepSchedule | LinearSchedule | CosineSchedule | ConstantSchedule, Discriminator("name")]
-
-
 class TrainAttack(Section):
     """PGD inside training and analysis: steps, step size in 255ths (None: a quarter of eps), random start."""
 
@@ -196,11 +167,8 @@ class Train(Section):
         return self
 
     @model_validator(mode="after")
-    def _the_rate_reaches_its_peak(self) -> Self:
-        if isinstance(self.schedule, LinearSchedule) and self.schedule.rise_epochs >= self.epochs:
-            raise ValueError(
-                f"schedule.rise_epochs {self.schedule.rise_epochs:g} must be less than the {self.epochs} epochs"
-            )
+    def _the_schedule_fits(self) -> Self:
+        self.schedule.check_epochs(self.epochs)
         return self
 
 

@@ -1,4 +1,4 @@
-"""The one training loop, its schedules, snapshots, and the items of the study made with it."""
+"""The one training loop, its snapshots, and the items of the study made with it."""
 
 from sglr.training.errors import Interrupted, TrainingError
 from sglr.training.items import train, warm_up

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -22,7 +23,6 @@ from sglr.training.plan import Plan
 from sglr.training.precision import monitoring
 from sglr.training.requirements import require_trainable
 from sglr.training.restoring import Restoration
-from sglr.training.schedules import learning_rate
 from sglr.training.snapshots import Snapshots
 from sglr.training.state import Progress, Row, capture, copied, restore
 from sglr.training.step import Learner, take
@@ -82,8 +82,9 @@ def fit(
     Raises:
         TrainingError: A batch is larger than the data, smaller than the team, or one image where the model has batch
             norm; an augmentation does not fit the images, or gives other than such images; a loss, or an epoch's logits
-            or weights, are not finite; a policy's ``state_dict`` cannot be kept, or does not restore it (found where
-            there are snapshots); the processes do not all see the same snapshots.
+            or weights, are not finite; a schedule gives a learning rate that is negative or that float32 cannot hold; a
+            policy's ``state_dict`` cannot be kept, or does not restore it (found where there are snapshots); the
+            processes do not all see the same snapshots.
         FileError: A kept epoch that a snapshot counts on is missing or damaged.
         ConfigError: A team cannot train the model.
         Interrupted: ``should_stop`` said so.
@@ -180,7 +181,7 @@ class _Loop:
         shuffled = order(len(train), seed=plan.seed, epoch=epoch).to(device)
         parts = list(batches(len(train), plan.batch_size, shuffled))
         for step in range(progress.step, self.steps):
-            rate = learning_rate(plan.schedule, plan.optimizer.lr, epoch - 1 + step / self.steps, plan.epochs)
+            rate = self._rate(epoch, step)
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate
             index = parts[step]
@@ -195,6 +196,18 @@ class _Loop:
                 self._pause()
         self._close_epoch(bar, rate=rate)
         self._pause()
+
+    def _rate(self, epoch: int, step: int) -> float:
+        """The learning rate of a step, which is counted from 0."""
+        schedule = self.plan.schedule
+        factor = schedule.rate(epoch - 1 + step / self.steps, self.plan.epochs)
+        rate = self.plan.optimizer.lr * float(factor) if isinstance(factor, Real) else math.nan
+        if not 0 <= rate <= torch.finfo(torch.float32).max:
+            raise TrainingError(
+                f"train.schedule {schedule.name!r} multiplies the learning rate by {factor!r} in epoch {epoch}, batch"
+                f" {step + 1} of {self.steps}: the rate must be a number of at least 0 that float32 can hold"
+            )
+        return rate
 
     def _close_epoch(self, bar: Any, rate: float) -> None:
         plan, progress, learner = self.plan, self.progress, self.learner

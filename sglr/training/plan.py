@@ -7,7 +7,9 @@ from typing import Any, Self
 from sglr import threat
 from sglr.config import Config
 from sglr.config.fields import BatchNormMode, Compile, Precision
-from sglr.config.sections import Augment, ConstantSchedule, Method, Optimizer, Schedule, Selection, TrainAttack
+from sglr.config.sections import Augment, Method, Optimizer, Selection, TrainAttack
+from sglr.schedules import ScheduleOptions
+from sglr.schedules.constant import ConstantOptions
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Plan:
     until: int
     batch_size: int
     optimizer: Optimizer
-    schedule: Schedule
+    schedule: ScheduleOptions
     threat: threat.Threat
     attack: TrainAttack
     attack_bn: BatchNormMode
@@ -63,7 +65,7 @@ class Plan:
             changes |= {
                 "epochs": max(config.warmup.epochs, 1),
                 "optimizer": config.train.optimizer.model_copy(update={"lr": config.warmup.lr}),
-                "schedule": ConstantSchedule(name="constant"),
+                "schedule": ConstantOptions(name="constant"),
                 "stream": "warmup",
             }
         return dataclasses.replace(plan, **changes)

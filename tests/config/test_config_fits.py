@@ -53,10 +53,11 @@ def put(*path: str, **values: object) -> Edit:
         (put("report", baseline="awp"), "method 'awp' is used but not declared under methods."),
         (
             put("train", schedule={"name": "steps"}),
-            "train.schedule: unknown 'steps'. Did you mean 'step'? Known: step, linear, cosine, constant.",
+            "train.schedule: unknown schedule 'steps'. Did you mean 'step'? Known: constant, cosine, linear, step.",
         ),
-        (put("train", schedule="cosine"), "train.schedule: expected a mapping with a 'name' (found 'cosine')"),
-        (put("train", schedule={}), "train.schedule: expected a mapping with a 'name'"),
+        (put("train", schedule="cosin"), "train.schedule: unknown schedule 'cosin'. Did you mean 'cosine'? Known: "),
+        (put("train", schedule="linear"), "train.schedule.rise_epochs: missing."),
+        (put("train", schedule={}), "train.schedule: expected the name of a schedule, or a mapping with a 'name'; kno"),
     ],
 )  # fmt: skip
 def test_names_that_do_not_exist(params, edit, expected):

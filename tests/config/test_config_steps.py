@@ -18,21 +18,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from sglr import augmentations, labels, models, objectives, weights
+from sglr import augmentations, labels, models, objectives, schedules, weights
 from sglr.config import ConfigError, parse
 from sglr.config.reader import validate
-from sglr.config.sections import (
-    Augment,
-    ConstantSchedule,
-    CosineSchedule,
-    LinearSchedule,
-    Method,
-    Optimizer,
-    Selection,
-    StepSchedule,
-    ThreatSettings,
-    TrainAttack,
-)
+from sglr.config.sections import Augment, Method, Optimizer, Selection, ThreatSettings, TrainAttack
 from sglr.data import Split
 from sglr.models.normalize import Normalization
 from sglr.training import Plan, fit
@@ -99,9 +88,9 @@ def section(kind: type[BaseModel], most: int = 3, **fixed: Drawn) -> Drawn:
     return st.fixed_dictionaries(fields)
 
 
-def component(registry: Any) -> Drawn:
-    """Any component of a room with any options."""
-    return st.one_of(*(section(registry.type_of(name), 2, name=st.just(name)) for name in registry.names()))
+def component(registry: Any, **fixed: Drawn) -> Drawn:
+    """Any component of a room with any options, but those fixed."""
+    return st.one_of(*(section(registry.type_of(name), 2, name=st.just(name), **fixed) for name in registry.names()))
 
 
 def method(**fixed: Drawn) -> Drawn:
@@ -125,12 +114,7 @@ trains = st.fixed_dictionaries(
         "epochs": st.just(2),
         "batch_size": st.sampled_from([3, 4, 5, 6, 6, 7]),
         "optimizer": section(Optimizer),
-        "schedule": st.one_of(
-            section(StepSchedule, name=st.just("step")),
-            section(LinearSchedule, rise_epochs=st.sampled_from([0, 0.5, 1, 2])),
-            section(CosineSchedule),
-            section(ConstantSchedule),
-        ),
+        "schedule": component(schedules.REGISTRY, rise_epochs=st.sampled_from([0, 0.5, 1, 2])),
         "attack": section(TrainAttack, **steps, random_start=st.sampled_from([True, True, True, False])),
         "attack_bn": st.sampled_from(["eval", "train"]),
         "precision": st.sampled_from(["fp32", "tf32", "bf16"]),

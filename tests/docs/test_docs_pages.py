@@ -16,6 +16,7 @@ STAGES = yaml.safe_load((pages.ROOT / "dvc.yaml").read_text())["stages"]
 ADDITIONS = {
     "add-a-method": "labels", "add-a-model": "models", "add-an-attack": "attacks", "add-a-data-set": "data",
     "add-an-augmentation": "augmentations",
+    "add-a-schedule": "schedules",
 }  # fmt: skip
 
 

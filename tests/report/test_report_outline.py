@@ -39,7 +39,7 @@ def test_what_is_shown_of_a_study(make: Make) -> None:
     assert found["attack in training"] == "PGD-10, steps of 6.375/255, a random start, batch norm in eval mode"
     assert found["best epoch"] == "by accuracy under PGD-10 on 200 validation examples"
     assert found["method ‘at’"] == "objective at (adversarial training); labels hard (the given labels); weights none"
-    refined = "labels refinement (self-guided label refinement; start_epoch 6, alpha 0.9, adversarial_weight 0.8, "
+    refined = "labels refinement (self-guided label refinement; start_epoch 4, alpha 0.9, adversarial_weight 0.8, "
     assert refined in found["method ‘sglr’"]
     assert found["attack pgd20"] == "pgd (steps 20, restarts 2, loss ce)"
 

@@ -18,10 +18,10 @@ from sglr.config.fields import ROOMS
 
 STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze", "report")
 ORDER = (
-    "config", "files", "project", "processes", "random", "threat", "augmentations", "models", "data", "attacks",
-    "objectives", "labels", "weights", "training", "evaluation", "information", "report", "exchange", "tracking",
-    "presets", "space", "duration", "running", "interrupted", "checksums", "status", "machine", "doctor", "image_files",
-    "predicting", "fingerprint", "given", "fitting", "measuring", "terminal", "cli", "__main__",
+    "config", "files", "project", "processes", "random", "threat", "augmentations", "schedules", "models", "data",
+    "attacks", "objectives", "labels", "weights", "training", "evaluation", "information", "report", "exchange",
+    "tracking", "presets", "space", "duration", "running", "interrupted", "checksums", "status", "machine", "doctor",
+    "image_files", "predicting", "fingerprint", "given", "fitting", "measuring", "terminal", "cli", "__main__",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch")

@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import math
+import re
+from fractions import Fraction
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +22,13 @@ from sglr import config, data, files, training
 from sglr.attacks import correct_under
 from sglr.attacks.pgd import PgdOptions
 from sglr.config.reader import validate
-from sglr.config.sections import ConstantSchedule, CosineSchedule, LinearSchedule, StepSchedule
 from sglr.data import Split, batches, order
 from sglr.labels import LabelPolicy
 from sglr.random import derive
+from sglr.schedules import ScheduleOptions
 from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, history, loop
 from sglr.training import step as training_step
 from sglr.training.history import describe
-from sglr.training.schedules import learning_rate
 from sglr.training.state import copied
 from sglr.weights import WeightPolicy
 
@@ -105,26 +106,6 @@ def _config(params: dict) -> Any:
     return validate(params)
 
 
-def test_rates_of_the_schedules():
-    quarter = [epoch / 2 for epoch in range(8)]  # four epochs of two steps
-    step = StepSchedule(name="step", milestones=(2, 4), factor=0.1)
-    rates = [learning_rate(step, 0.1, progress, 4) for progress in quarter]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.001, 0.001])
-    cosine = [learning_rate(CosineSchedule(name="cosine"), 0.1, progress, 4) for progress in quarter]
-    root = math.sqrt(0.5)
-    assert cosine == pytest.approx(
-        [0.1, 0.05 * (1 + math.cos(math.pi / 8)), 0.05 * (1 + root), 0.05 * (1 + math.cos(3 * math.pi / 8)), 0.05,
-         0.05 * (1 + math.cos(5 * math.pi / 8)), 0.05 * (1 - root), 0.05 * (1 + math.cos(7 * math.pi / 8))]
-    )  # fmt: skip
-    assert learning_rate(CosineSchedule(name="cosine"), 0.1, 4, 4) == pytest.approx(0)
-    assert [learning_rate(ConstantSchedule(name="constant"), 0.1, progress, 4) for progress in quarter] == [0.1] * 8
-    for rise in (0, 0.75, 3):
-        linear = LinearSchedule(name="linear", rise_epochs=rise)
-        found = [learning_rate(linear, 0.1, progress, 4) for progress in (0, *quarter, 4)]
-        corners = ([rise, 4], [0.1, 0]) if rise == 0 else ([0, rise, 4], [0, 0.1, 0])
-        assert found == pytest.approx(np.interp((0, *quarter, 4), *corners), abs=1e-15)
-
-
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [
@@ -146,6 +127,33 @@ def test_every_step_is_made_at_the_rate_of_its_schedule(params, monkeypatch, sch
     history = fit(plan(params, AT, schedule=schedule), net(), *splits()).history
     assert used == pytest.approx(rates)
     assert [row["lr"] for row in history] == pytest.approx(rates[2::3])
+
+
+class Given(ScheduleOptions):
+    """The full rate until the middle of epoch 2, then what is given."""
+
+    name: str = "mine"
+    given: Any
+
+    def rate(self, progress: float, epochs: int) -> Any:
+        return self.given if progress > 1.3 else 1
+
+
+@pytest.mark.parametrize("given", [math.nan, math.inf, -0.1, 1e300, None, "1", torch.tensor(1.0)])
+def test_what_is_no_rate_ends_the_training(params, given):
+    mine = dataclasses.replace(plan(params, AT), schedule=Given.model_construct(given=given))
+    said = f"train.schedule 'mine' multiplies the learning rate by {given!r} in epoch 2, batch 2 of 3: the rate must be"
+    with pytest.raises(TrainingError, match=re.escape(said)):
+        fit(mine, net(), *splits())
+
+
+def test_a_rate_may_be_any_number(params):
+    mine = plan(params, AT)
+    expected = fit(dataclasses.replace(mine, schedule=Given(given=0.5)), net(), *splits()).history
+    for half in (np.float32(0.5), np.float64(0.5), Fraction(1, 2)):
+        found = fit(dataclasses.replace(mine, schedule=Given(given=half)), net(), *splits()).history
+        assert found == expected
+        assert {type(row["lr"]) for row in found} == {float}
 
 
 @pytest.mark.parametrize("augmented", [True, False])
