@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from sglr.training.precision import monitoring
 from sglr.training.requirements import require_trainable
 from sglr.training.restoring import Restoration
 from sglr.training.snapshots import Snapshots
-from sglr.training.state import Progress, Row, capture, copied, restore
+from sglr.training.state import Progress, Row, capture, copied, finite, restore
 from sglr.training.step import Learner, take
 
 
@@ -126,7 +125,7 @@ class _Loop:
         self.learner = Learner.build(plan, model, train.given, classes, team)
         self.restoration = Restoration(self.learner, plan, train.given, classes)
         self.restoration.require_storable()
-        self.finite = _finite(model)  # masks may hold infinity
+        self.finite = finite(model)  # masks may hold infinity
         self.progress = Progress()
         self.kept: dict[int, dict[str, Any]] = {}
         self.all = torch.arange(len(train), device=train.given.device)
@@ -181,7 +180,7 @@ class _Loop:
         shuffled = order(len(train), seed=plan.seed, epoch=epoch).to(device)
         parts = list(batches(len(train), plan.batch_size, shuffled))
         for step in range(progress.step, self.steps):
-            rate = self._rate(epoch, step)
+            rate = plan.learning_rate(epoch, step, self.steps)
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate
             index = parts[step]
@@ -196,18 +195,6 @@ class _Loop:
                 self._pause()
         self._close_epoch(bar, rate=rate)
         self._pause()
-
-    def _rate(self, epoch: int, step: int) -> float:
-        """The learning rate of a step, which is counted from 0."""
-        schedule = self.plan.schedule
-        factor = schedule.rate(epoch - 1 + step / self.steps, self.plan.epochs)
-        rate = self.plan.optimizer.lr * float(factor) if isinstance(factor, Real) else math.nan
-        if not 0 <= rate <= torch.finfo(torch.float32).max:
-            raise TrainingError(
-                f"train.schedule {schedule.name!r} multiplies the learning rate by {factor!r} in epoch {epoch}, batch"
-                f" {step + 1} of {self.steps}: the rate must be a number of at least 0 that float32 can hold"
-            )
-        return rate
 
     def _close_epoch(self, bar: Any, rate: float) -> None:
         plan, progress, learner = self.plan, self.progress, self.learner
@@ -250,7 +237,7 @@ class _Loop:
 
     def _require_finite(self, evaluated: nn.Module, epoch: int) -> None:
         """TrainingError for weights and statistics that losses and logits have not shown to be broken."""
-        broken = sorted(self.finite - _finite(evaluated))
+        broken = sorted(self.finite - finite(evaluated))
         if broken:
             raise TrainingError(f"after epoch {epoch} {broken[0]} of the model is NaN or infinite.{self._advice()}")
 
@@ -323,13 +310,6 @@ class _Loop:
             },
             state=copy.deepcopy(capture(learner, progress)) if self.plan.until < self.plan.epochs else None,
         )
-
-
-def _finite(model: nn.Module) -> set[str]:
-    """Names of the weights and buffers without NaN and infinity; waits for the device."""
-    state = model.state_dict()
-    whole = torch.stack([value.isfinite().all() for value in state.values()]).cpu().tolist() if state else []
-    return {name for name, finite in zip(state, whole, strict=True) if finite}
 
 
 def _percent(share: float | None) -> str:

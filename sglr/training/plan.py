@@ -1,8 +1,12 @@
 """Everything one training depends on, gathered from the config."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Self
+
+import torch
 
 from sglr import threat
 from sglr.config import Config
@@ -10,6 +14,7 @@ from sglr.config.fields import BatchNormMode, Compile, Precision
 from sglr.config.sections import Augment, Method, Optimizer, Selection, TrainAttack
 from sglr.schedules import ScheduleOptions
 from sglr.schedules.constant import ConstantOptions
+from sglr.training.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,17 @@ class Plan:
     keep_epochs: tuple[int, ...] = ()
     stream: str = "train"
     """Prefix of its random streams but the order of examples: equal for everything that must see the same numbers."""
+
+    def learning_rate(self, epoch: int, step: int, steps: int) -> float:
+        """The rate of one of an epoch's ``steps``, counted from 0; TrainingError where the schedule gives none."""
+        factor = self.schedule.rate(epoch - 1 + step / steps, self.epochs)
+        rate = self.optimizer.lr * float(factor) if isinstance(factor, Real) else math.nan
+        if not 0 <= rate <= torch.finfo(torch.float32).max:
+            raise TrainingError(
+                f"train.schedule {self.schedule.name!r} multiplies the learning rate by {factor!r} in epoch {epoch},"
+                f" batch {step + 1} of {steps}: the rate must be a number of at least 0 that float32 can hold"
+            )
+        return rate
 
     @classmethod
     def training(cls, config: Config, method: Method, seed: int) -> Self:

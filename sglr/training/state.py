@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sglr.training.step import Learner
 
@@ -85,3 +85,10 @@ def copied(state: Any) -> Any:
     if isinstance(state, list | tuple):
         return type(state)(map(copied, state))
     return state
+
+
+def finite(model: nn.Module) -> set[str]:
+    """Names of the weights and buffers without NaN and infinity; waits for the device."""
+    state = model.state_dict()
+    whole = torch.stack([value.isfinite().all() for value in state.values()]).cpu().tolist() if state else []
+    return {name for name, holds in zip(state, whole, strict=True) if holds}

@@ -41,7 +41,7 @@ def test_what_is_shown_of_a_study(make: Make) -> None:
     assert found["method ‘at’"] == "objective at (adversarial training); labels hard (the given labels); weights none"
     refined = "labels refinement (self-guided label refinement; start_epoch 4, alpha 0.9, adversarial_weight 0.8, "
     assert refined in found["method ‘sglr’"]
-    assert found["attack pgd20"] == "pgd (steps 20, restarts 2, loss ce)"
+    assert found["attack pgd20"] == "pgd (steps 20, restarts 1, loss ce)"
 
 
 def test_the_authors_setting() -> None:
