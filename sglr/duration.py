@@ -119,7 +119,7 @@ def _gradients(settings: config.Config, done: Collection[str]) -> float:
         if f"warmup@{seed}" not in done:
             total += settings.warmup.epochs * (attacked if continues else _LEARNING)
         for name in settings.experiment.methods:
-            method = settings.methods[name]
+            method = settings.methods[name].for_seed(seed)
             shared = settings.warmup.epochs if continues and method.start == "warmup" else 0
             if f"train@{name}-{seed}" not in done:
                 each = attacked if method.objective.build().attacks else _LEARNING
