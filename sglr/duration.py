@@ -67,7 +67,7 @@ def of_evaluations(
     items = [f"{method}-{seed}" for method in methods for seed in settings.experiment.seeds]
     checkpoints = 2 if settings.data.validation_size else 1  # without validation there is no best
     left = checkpoints * sum(f"evaluate@{item}" not in done for item in items)
-    total = {examples: left * each for examples, each in passes.items()}
+    total = {examples: left * each for examples, each in passes.items() if left}
     if "audit" not in done:
         # Shows each model the images as they are, and those of all methods.
         shown = min(KEPT, settings.evaluate.examples(images.test_examples))
