@@ -67,7 +67,7 @@ def of_evaluations(
     items = [f"{method}-{seed}" for method in methods for seed in settings.experiment.seeds]
     checkpoints = 2 if settings.data.validation_size else 1  # without validation there is no best
     left = checkpoints * sum(f"evaluate@{item}" not in done for item in items)
-    total = {examples: left * each for examples, each in passes.items()}
+    total = {examples: left * each for examples, each in passes.items() if left}
     if "audit" not in done:
         # Shows each model the images as they are, and those of all methods.
         shown = min(KEPT, settings.evaluate.examples(images.test_examples))
@@ -119,7 +119,7 @@ def _gradients(settings: config.Config, done: Collection[str]) -> float:
         if f"warmup@{seed}" not in done:
             total += settings.warmup.epochs * (attacked if continues else _LEARNING)
         for name in settings.experiment.methods:
-            method = settings.methods[name]
+            method = settings.methods[name].for_seed(seed)
             shared = settings.warmup.epochs if continues and method.start == "warmup" else 0
             if f"train@{name}-{seed}" not in done:
                 each = attacked if method.objective.build().attacks else _LEARNING

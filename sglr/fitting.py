@@ -206,7 +206,8 @@ class _Training:
             model = models.initial(self.spec, self.seed)
             given, classes, epochs = self.splits[0].given, self.spec["num_classes"], self.config.train.epochs
             parts = (method.objective.build(), method.labels.build(given, classes, epochs), method.weights.build(model))
-            parts += tuple(one.build(tuple(self.spec["shape"])) for one in more)
+            shape = tuple(self.spec["shape"])
+            parts += tuple(one.build(shape) for one in more if not one.misfit(shape))  # others are refused by fit
         own = sorted(_code(map(_definition, (*options, *parts, *model.modules()))).items())
         code = [files.digest(Path(sglr.__file__).parent), own]
         versions = [platform.python_version(), torch.__version__, torch.get_num_threads()]

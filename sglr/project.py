@@ -166,7 +166,9 @@ def records(root: Path) -> dict[str, Record]:
         return {}
     # DVC may be writing it at this moment.
     for _ in range(_ATTEMPTS):
-        with contextlib.suppress(OSError, yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError):
+        with contextlib.suppress(
+            OSError, yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError
+        ):
             stages = config.recorded(path.read_text(encoding="utf-8"))["stages"]
             return {name: _record(entry) for name, entry in stages.items()}
         time.sleep(0.1)

@@ -299,6 +299,7 @@ def test_a_file_of_another_kind_beside_a_model_is_no_record(study):
     [
         {"data": 2}, {"data": {"source": {"name": "npz"}, "sizes": {}}}, {"threat": {"norm": "l7", "eps_255": 8}},
         {"threat": {"norm": "linf", "eps_255": "8); import os"}}, {"notes": ["one\n## Heading"]}, {"weights": "a.pt"},
+        {"weights": {"file": "a\n## Heading", "sha256": "0"}},
         {"data": {"source": {"name": "npz"}, "sizes": {"test": 3}, "classes": ["\x1b[2J"] * 3}}, {"evaluate": 3},
     ],
     ids=str,

@@ -463,3 +463,19 @@ def test_slips_of_a_first_call_are_named(arguments, kind, expected):
     x, y = images()
     with pytest.raises(kind, match=re.escape(expected)):
         sglr.train(**{"x": x, "y": y, "threat": THREAT} | arguments)
+
+
+class Unfit(augmentations.AugmentationOptions):
+    """It cannot be built for the images of this test."""
+
+    def build(self, shape: tuple[int, int, int]) -> augmentations.Augmentation:
+        raise AssertionError("it was built")
+
+    def misfit(self, shape: tuple[int, int, int]) -> str | None:
+        return "they are small"
+
+
+def test_an_augmentation_that_does_not_fit_is_refused_with_snapshots_too(tmp_path: Path):
+    call: dict[str, Any] = {"changes": SMALL | {"data.augment.more": [Unfit(name="unfit")]}, "snapshots": tmp_path}
+    with pytest.raises(sglr.UserError, match=r"unfit cannot augment images of .*: they are small"):
+        sglr.train(*images(), **call)

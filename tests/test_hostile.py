@@ -263,6 +263,9 @@ def test_a_lock_file_that_would_fill_the_memory(tmp_path: Path, grown: Callable[
     with pytest.raises(files.FileError, match=r"dvc\.lock is damaged"):
         records(tmp_path)
     assert grown() < ALLOWED
+    (tmp_path / "dvc.lock").write_text(f"a: &a 1\nb: [*a, {'[' * 3000}{']' * 3000}]\n")
+    with pytest.raises(files.FileError, match=r"dvc\.lock is damaged"):
+        records(tmp_path)
     (tmp_path / "dvc.lock").write_text(lock.replace(BOMB, BOMB.splitlines()[0] + "\n").replace("*j", "[*a, *a]"))
     assert records(tmp_path)["train@at-0"].values == {"threat": [["x"] * 10] * 2}
 

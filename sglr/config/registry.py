@@ -90,7 +90,7 @@ class Options(Section):
 
     def for_seed(self, seed: int) -> Self:
         """The options as a run of this seed has them: for components that use something of each seed's own, such as a
-        file that was made with it."""
+        file that was made with it. Asked of objectives, label and weight policies."""
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sglr.files import FileError
+from sglr.files import FileError, is_printable
 
 Array = NDArray[Any]
 # How far outside [0, 1] rounding leaves images: of a normalisation undone, or of one decoded elsewhere.
@@ -57,7 +57,7 @@ class Arrays:
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise FileError(f"{where}: {len(self.classes)} class names for {self.num_classes} classes.")
         # Control characters would reach terminals, and make SVG files that no program reads.
-        if unprintable := [name for name in self.classes or () if not name.isprintable()]:
+        if unprintable := [name for name in self.classes or () if not is_printable(name)]:
             raise FileError(f"{where}: the class name {unprintable[0]!r} holds a character that cannot be printed.")
         return self
 

@@ -79,9 +79,9 @@ def _is_of_evaluate(source: Any) -> bool:
     """Whether a source.json has what ``sglr evaluate`` writes, as far as it is read; one from elsewhere may not."""
     try:
         ThreatSettings.model_validate(source["threat"])
-        texts = [source["data"]["source"]["name"], *source["notes"], *(source["data"].get("classes") or ())]
-        whole = all(isinstance(text, str) and text.isprintable() for text in texts)
-        whole = whole and all(isinstance(source["weights"][name], str) for name in ("file", "sha256"))
+        texts = [source["data"]["source"]["name"], *(source["weights"][name] for name in ("file", "sha256"))]
+        texts += [*source["notes"], *(source["data"].get("classes") or ())]
+        whole = all(isinstance(text, str) and files.is_printable(text) for text in texts)
         return whole and isinstance(source["data"]["sizes"]["test"], int) and isinstance(source["evaluate"], dict)
     except (LookupError, TypeError, AttributeError, ValueError):
         return False

@@ -2,11 +2,20 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from sglr.files.atomic_writes import FileError, write_text
+
+# What ends a line or reverses it, too. Not str.isprintable: people's names for things hold no-break spaces and joiners.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text from elsewhere, of one line, does nothing to a terminal or in a file but to be shown."""
+    return _UNPRINTABLE.search(text) is None
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -14,8 +14,6 @@ from sglr.objectives import Objective, soft_cross_entropy
 
 Forward = Callable[[Tensor], Tensor]
 ExampleLoss = Callable[..., Tensor]
-# In what torch says of a loss that it cannot vectorise: one that draws, takes gradients or asks for values.
-_REFUSED = ("vmap", "functorch")
 
 
 @dataclass(frozen=True)
@@ -102,9 +100,9 @@ def example_gradients(
     for parts in zip(*(part.split(chunk) for part in inputs), strict=True):
         try:
             found = gradients(parameters, *parts)
-        except RuntimeError as error:
-            if gradients is one_by_one or not any(word in str(error) for word in _REFUSED):
-                raise
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # any other error of the loss comes again
             gradients = one_by_one
             found = gradients(parameters, *parts)
         squares: list[Tensor] = []

@@ -122,6 +122,8 @@ def _gradient_norms(
     loss = objective_loss(objective, partial(policy.penalty, checkpoint.epoch))
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         seed_torch(derive(run.config.analyze.seed, "objective"), x.device)  # for objectives that draw
+        if objective.attacks:
+            objective.attack_loss(model, x[:1])  # an objective may move a network of its own to the device there
         norms = example_gradients(model, loss, inputs, chunk=settings.chunk).norms
     _compare(findings, "full_gradient/objective", norms, noisy)
 

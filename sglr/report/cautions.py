@@ -144,7 +144,7 @@ def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
 def _sources(study: Study) -> Iterator[str]:
     batch_norm = study.config.model.has_batch_norm(study.meta["num_classes"], tuple(study.meta["shape"]))
     for method in study.methods:
-        chosen = study.config.methods[method]
+        chosen = study.config.methods[method].for_seed(study.config.experiment.seeds[0])
         labels = chosen.labels
         ratio = getattr(labels, "refinement_ratio", 1.0)
         rises = getattr(labels, "ratio_schedule", "constant") == "linear"

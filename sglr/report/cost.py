@@ -16,7 +16,7 @@ def passes(config: Config, method: str) -> dict[str, float] | None:
     after the epoch are the same for all methods and not in it. None where the method's objective, labels or weights do
     not tell their passes.
     """
-    chosen, epochs = config.methods[method], config.train.epochs
+    chosen, epochs = config.methods[method].for_seed(config.experiment.seeds[0]), config.train.epochs
     objective, natural = chosen.objective.build(), chosen.labels.natural_forward()
     own = int(objective.attacks) + int(objective.forwards_natural)
     added = chosen.weights.added_passes(own, epochs)

@@ -20,12 +20,12 @@ def outline(study: Study) -> dict[str, str]:
         "network": _options(config.model),
         "perturbations": within(config),
         "training": _training(config),
-        "attack in training": _attack(config),
     }
+    if any(_attacks(study, method) for method in study.methods):
+        lines["attack in training"] = _attack(config)
     if study.has_best:
-        lines["best epoch"] = (
-            f"by accuracy {chosen_under(study)} on {counted(config.data.validation_size, 'validation example')}"
-        )
+        examples = counted(config.data.validation_size, "validation example")
+        lines["best epoch"] = f"chosen on {examples} {chosen_under(study)}"
     for method in study.methods:
         chosen = config.methods[method]
         parts = (("labels", chosen.labels), ("weights", chosen.weights))
@@ -45,12 +45,17 @@ def within(config: Config) -> str:
 def chosen_under(study: Study) -> str:
     """The attack under which best epochs were chosen; those of methods that train without one are chosen without."""
     pgd = f"under PGD-{study.config.train.selection.steps}"
-    natural = [method for method in study.methods if not study.config.methods[method].objective.build().attacks]
+    natural = [method for method in study.methods if not _attacks(study, method)]
     if not natural:
         return pgd
     if len(natural) == len(study.methods):
         return "by natural accuracy"
     return f"{pgd} ({', '.join(map(quoted, natural))}: by natural accuracy)"
+
+
+def _attacks(study: Study, method: str) -> bool:
+    config = study.config
+    return bool(config.methods[method].for_seed(config.experiment.seeds[0]).objective.build().attacks)
 
 
 def _data(study: Study) -> str:
@@ -99,4 +104,7 @@ def _options(options: Any) -> str:
 
 def _values(section: Section) -> str:
     given = section.model_dump(mode="json", exclude={"name"}, exclude_none=True)
-    return ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in given.items())
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in given.items()
+    }
+    return ", ".join(f"{key} {text}" for key, text in texts.items())

@@ -89,6 +89,6 @@ def copied(state: Any) -> Any:
 
 def finite(model: nn.Module) -> set[str]:
     """Names of the weights and buffers without NaN and infinity; waits for the device."""
-    state = model.state_dict()
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}  # or extra state
     whole = torch.stack([value.isfinite().all() for value in state.values()]).cpu().tolist() if state else []
     return {name for name, holds in zip(state, whole, strict=True) if holds}

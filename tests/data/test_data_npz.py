@@ -58,12 +58,15 @@ def test_labels_to_train_on_may_be_others_than_the_true_ones(tmp_path):
 def test_classes_may_have_names(tmp_path):
     names = np.array(["cat", "dog", "Bär"])
     assert read(tmp_path, good(classes=names)).classes == ("cat", "dog", "Bär")
+    written = ("T\u00a0shirt", "می\u200cخواهم", "👨\u200d👩\u200d👧")
+    assert read(tmp_path, good(classes=np.array(written))).classes == written
     for wrong, message in (
         (names[:2], "2 class names for 3 classes"), (np.array([1, 2, 3]), "classes must hold one name per class"),
         (np.array(["cat", "cat", "dog"]), "one name per class, each another text"), (names[None], "one name per"),
         (np.array(["cat", "", "dog"]), "one name per class"),
         (np.array(["cat", "do\x1bg", "a"]), r"the class name 'do\\x1bg' holds a character that cannot be printed"),
         (np.array(["cat", "a\nb", "a"]), "cannot be printed"), (np.array(["cat", "\ud800", "a"]), "cannot be printed"),
+        (np.array(["cat", "a\u202eb", "a"]), "cannot be printed"),
     ):  # fmt: skip
         with pytest.raises(FileError, match=message):
             read(tmp_path, good(classes=wrong))

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
-from sglr import data, files, models, threat
+from sglr import data, files, models, objectives, threat
 from sglr.attacks import pgd
 from sglr.config import Config, parse
 from sglr.config.reader import validate
@@ -536,6 +536,27 @@ def test_a_network_whose_second_derivatives_overflow_has_no_curvature_and_all_th
     assert not any(name.startswith("sharpness") for name in result["last"])
     assert any(name.startswith("sharpness") for name in result["best"])
     assert np.isfinite(list(result["last"].values())).all()
+
+
+class Moving(type(objectives.REGISTRY.options("at").build())):
+    """It moves what it holds in the first attack."""
+
+    moved = False
+
+    def attack_loss(self, model, x):
+        self.moved = True
+        return super().attack_loss(model, x)
+
+    def forward(self, model, x, x_adv):
+        assert self.moved
+        return super().forward(model, x, x_adv)
+
+
+def test_an_objective_is_asked_for_its_attack_before_its_loss(copied, monkeypatch):
+    config, prepared, folder = copied
+    monkeypatch.setattr(type(config.methods[METHOD].objective), "build", lambda self: Moving())
+    found = analyze(config, prepared, folder, METHOD, SEED, CPU)["last"]
+    assert any(name.startswith("full_gradient/objective") for name in found)
 
 
 class Attention(torch.nn.Module):

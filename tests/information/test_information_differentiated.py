@@ -110,12 +110,18 @@ class Shifted(type(REGISTRY.options("at").build())):
             return x_adv + 0.1 * torch.empty_like(x_adv).normal_(generator=stream(5))
         if self.how == "value":
             return x_adv * float(x_adv.max())
+        if self.how == "list":
+            return x_adv * max(x_adv.flatten().tolist())
+        if self.how == "in place":
+            moved = torch.zeros(x_adv.shape)
+            moved += 2 * x_adv
+            return moved
         point = x.detach().requires_grad_()
         with torch.enable_grad():
             return x_adv + torch.autograd.grad(model(point).sum(), point)[0]
 
 
-@pytest.mark.parametrize("how", ["drawn", "value", "gradient"])
+@pytest.mark.parametrize("how", ["drawn", "value", "list", "in place", "gradient"])
 def test_a_loss_that_cannot_be_vectorised_is_taken_example_by_example(network, how):
     model, x, targets = network
     loss, y = Shifted(how), torch.arange(len(x))

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
 
-from sglr import config, presets
+from sglr import config, duration, presets
 from sglr.config.reader import validate
+from sglr.objectives.registry import REGISTRY, ObjectiveOptions
+from sglr.report.cost import cost
 from sglr.report.outline import outline
 from sglr.report.results import collect
 from sglr.report.study import read
@@ -17,9 +19,11 @@ from sglr.report.study import read
 Make = Callable[..., tuple[config.Config, Path]]
 
 
-def of_preset(name: str) -> dict[str, str]:
+def of_preset(name: str, change: Callable[[dict[str, Any]], object] = lambda params: None) -> dict[str, str]:
     """Of a study without wrong labels."""
-    settings: Any = validate(config.parse(presets.render(name)))
+    params = config.parse(presets.render(name))
+    change(params)
+    settings: Any = validate(params)
     labels = dict.fromkeys(("given", "true"), np.zeros(4, dtype=np.int64))
     meta = {"sizes": {"train": 49_000, "validation": 1000, "test": 10_000}, "shape": [3, 32, 32], "num_classes": 10}
     methods, items = settings.experiment.methods, [SimpleNamespace(labels=labels)]
@@ -37,7 +41,7 @@ def test_what_is_shown_of_a_study(make: Make) -> None:
     epochs = "6 epochs in batches of 100 (1 epoch of natural training before, rate 0.05); SGD (lr 0.1, momentum 0.9, "
     assert found["training"].startswith(epochs)
     assert found["attack in training"] == "PGD-10, steps of 6.375/255, a random start, batch norm in eval mode"
-    assert found["best epoch"] == "by accuracy under PGD-10 on 200 validation examples"
+    assert found["best epoch"] == "chosen on 200 validation examples under PGD-10"
     assert found["method ‘at’"] == "objective at (adversarial training); labels hard (the given labels); weights none"
     refined = "labels refinement (self-guided label refinement; start_epoch 4, alpha 0.9, adversarial_weight 0.8, "
     assert refined in found["method ‘sglr’"]
@@ -61,6 +65,52 @@ def test_every_preset_is_told(name: str) -> None:
     found = of_preset(name)
     assert all(found.values())
     assert not any("None" in text or "null" in text for text in found.values())
+
+
+def test_where_nothing_attacks_no_attack_is_told() -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["methods"]["natural"] = {"objective": "standard", "labels": "hard", "weights": "none"}
+        params["experiment"]["methods"] = ["natural"]
+
+    found = of_preset("digits", change)
+    assert "attack in training" not in found
+    assert found["best epoch"] == "chosen on 200 validation examples by natural accuracy"
+
+
+class Part(config.Section):
+    weight: float | None = None
+    words: tuple[str, ...] = ("é", "b")
+
+
+class OwnOptions(ObjectiveOptions):
+    """Can be built of a seed only."""
+
+    file: str
+    part: Part = Part()
+
+    def for_seed(self, seed: int) -> Self:
+        return self.model_copy(update={"file": self.file.format(seed=seed)})
+
+    def build(self) -> Any:
+        assert self.file == "teachers/0"
+        return REGISTRY.options("at").build()
+
+
+def test_options_of_ones_own_and_of_a_seed() -> None:
+    def change(params: dict[str, Any]) -> None:
+        own = OwnOptions(name="own", file="teachers/{seed}")
+        params["methods"]["own"] = {"objective": own, "labels": "hard", "weights": "none", "start": "initial"}
+        params["experiment"] |= {"methods": ["at", "own"], "seeds": [0]}
+
+        settings.append(params)
+
+    settings: list[dict[str, Any]] = []
+    told = 'objective own (file teachers/{seed}, part {"words": ["é", "b"]}); labels hard (the given labels); '
+    assert of_preset("digits", change)["method ‘own’"].startswith(told)
+    study = validate(settings[0])
+    at, own = cost(study)
+    assert own == at | {"method": "own"}
+    assert duration._gradients(study, {"train@at-0"}) > 0
 
 
 def test_without_validation_there_is_no_best_epoch(make: Make) -> None:

@@ -106,6 +106,26 @@ class Masked(Net):
         self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
 
 
+class Noted(Net):
+    """Its state dict holds more than tensors, and tensors of other types than weights have."""
+
+    def __init__(self):
+        super().__init__()
+        for kind in (torch.bool, torch.uint8, torch.float8_e4m3fn, torch.complex64):
+            self.register_buffer(str(kind).partition(".")[2], torch.zeros(2, dtype=kind))
+        self.register_buffer("empty", torch.zeros(0))
+
+    def get_extra_state(self):
+        return {"version": 2}
+
+    def set_extra_state(self, state):
+        assert state == {"version": 2}
+
+
+def test_a_network_with_more_than_weights_in_its_state(params):
+    assert "empty" in fit(plan(params, AT), Noted(), *splits()).last
+
+
 class Breaking(WeightPolicy):
     """After the second epoch, values in one place that no loss shows."""
 
