@@ -75,7 +75,8 @@ def _data(study: Study) -> str:
 def _training(config: Config) -> str:
     train, warmup, augment = config.train, config.warmup, config.data.augment
     epochs = f"{counted(train.epochs, 'epoch')} in batches of {train.batch_size}"
-    if warmup.epochs:
+    begun = any(config.methods[name].start == "warmup" for name in config.experiment.methods)
+    if warmup.epochs and begun:
         kind = f"of natural training before, rate {warmup.lr:g}" if warmup.objective == "standard" else "of them shared"
         epochs += f" ({counted(warmup.epochs, 'epoch')} {kind})"
     crops = [f"crops after padding by {augment.crop_padding}"] if augment.crop_padding else []

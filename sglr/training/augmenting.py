@@ -72,7 +72,10 @@ def _fault(plan: Plan, place: int, x: Tensor) -> str | None:
         # Torch's own, which every step seeds, are none of the others that it could draw from.
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             generator = torch_stream(plan.seed, "augment/trial", device=x.device)
-            found = _applied(_built(plan, place, x), given, generator)
+            try:
+                found = _applied(_built(plan, place, x), given, generator)
+            except Exception as error:  # whatever it does
+                return f"fails on two training images: {type(error).__name__}: {error}"
         if disturbed():
             return (
                 "draws from the global random numbers of NumPy or Python, which a training that is resumed, and several"

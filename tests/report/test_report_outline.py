@@ -115,3 +115,13 @@ def test_options_of_ones_own_and_of_a_seed() -> None:
 
 def test_without_validation_there_is_no_best_epoch(make: Make) -> None:
     assert "best epoch" not in collect(read(*make(best=False)))["outline"]
+
+
+def test_a_warm_up_that_no_method_begins_with_is_not_told(make: Make) -> None:
+    def change(values: dict[str, Any]) -> None:
+        for method in values["experiment"]["methods"]:
+            values["methods"][method]["start"] = "initial"
+
+    found = collect(read(*make(change=change)))["outline"]
+    assert found["training"].startswith("6 epochs in batches of 100; SGD")
+    assert found["method ‘at’"].endswith("; from the initial weights")

@@ -107,7 +107,7 @@ def code_deps(stage: str) -> set[str]:
 
 
 # Rooms whose components a stage asks through the config, without importing them.
-ASKED = {"report": ("models", "objectives", "labels")}
+ASKED = {"report": ("augmentations", "schedules", "models", "objectives", "labels", "weights")}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -179,6 +179,7 @@ WRONG = {
     "below": (lambda x, generator: x - 2, r"gives values from -\d\.\d+ to -\d\.\d+, outside \[0, 1\]"),
     "nan": (lambda x, generator: x / 0 - x / 0, "gives values that are NaN or infinite"),
     "in_place": (changed, "changes the images that it is given"),
+    "failing": (lambda x, generator: x.no_such_thing, "fails on two training images: AttributeError: 'Tensor'"),
     "of_numpy": (of_numpy, "draws from the global random numbers of NumPy or Python"),
     "of_python": (of_python, "draws from the global random numbers of NumPy or Python"),
 }
