@@ -15,9 +15,9 @@ from sglr.config import Config, ConfigError, packages
 from sglr.config.errors import ModelError
 from sglr.data import Split
 from sglr.evaluation import Evaluation
-from sglr.evaluation.measurement import drawn_anew
 from sglr.evaluation.suite import evaluate_model
 from sglr.fingerprint import OpaqueError, fingerprint
+from sglr.random import seeded
 from sglr.threat import Threat
 
 _USED = ("threat", "evaluate")
@@ -96,7 +96,7 @@ def robustness(
     config = given.validated(values, params, changes, _USED, "sglr.robustness", stacklevel=4)
     image = test.images(slice(0, 2)).clone()
     untouched = image._version
-    with torch.no_grad(), drawn_anew(config.evaluate.seed, device):
+    with torch.no_grad(), seeded(config.evaluate.seed, device):
         attacked = _copy(model).to(device).float().eval()
         try:
             logits = attacked(image)

@@ -5,8 +5,7 @@ computed in any process, in any order, or be read from the journal. An example t
 attacked, unless its image is kept, to be shown to other models; pyautoattack's attacks leave it as it is even then.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,19 +20,8 @@ from sglr.attacks.autoattack import captured_warnings, warn_of_square
 from sglr.data import Images
 from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.outcome import Outcome, joined
-from sglr.random import derive, seed_torch
+from sglr.random import derive, seeded
 from sglr.threat import Threat
-
-
-@contextlib.contextmanager
-def drawn_anew(seed: int, device: torch.device) -> Iterator[None]:
-    """Within the block torch's global generators begin with a seed; afterwards they are as they were.
-
-    For models that draw random numbers.
-    """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        seed_torch(seed, device)
-        yield
 
 
 @dataclass(frozen=True)
@@ -110,7 +98,7 @@ class Measurement:
         self, number: int, purpose: str, work: Callable[..., Outcome], *arguments: Any
     ) -> Callable[[], Outcome]:
         """A piece of work in which a model that draws random numbers draws the same whichever pieces came before."""
-        return drawn_anew(derive(self.seed + number, purpose), self.y.device)(partial(work, *arguments))
+        return seeded(derive(self.seed + number, purpose), self.y.device)(partial(work, *arguments))
 
     def _attacked(self, x: Tensor, y: Tensor, attack: Attack, seed: int, keep: int) -> Outcome:
         with captured_warnings() as warnings:

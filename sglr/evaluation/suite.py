@@ -19,7 +19,7 @@ from sglr.config.errors import ModelError
 from sglr.config.names import CHECKPOINTS, WORST
 from sglr.data import Images, Prepared, Split
 from sglr.evaluation.journal import NOWHERE, Journal
-from sglr.evaluation.measurement import Measurement, drawn_anew
+from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.model_checks import inspect, model_at, unchanged
 from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.result import Evaluation, radius_key
@@ -27,6 +27,7 @@ from sglr.evaluation.sanity import SanityInputs, sanity
 from sglr.evaluation.skew import skewed
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
+from sglr.random import seeded
 
 # Of so many test examples, the first ones, the worst-case images are kept.
 KEPT = 1000
@@ -113,7 +114,7 @@ def _model_flags(config: Config, model: nn.Module, test: Split, num_classes: int
     """Flags of what makes outcomes of a model doubtful before it is attacked."""
     section = config.evaluate
     natural = Images(test, section.examples(len(test)))
-    with drawn_anew(section.seed, test.true.device):
+    with seeded(section.seed, test.true.device):
         flags = inspect(model, natural, num_classes, section.batch_size, called)
     return [f"{name}: {flag}" for flag in flags]
 
@@ -216,7 +217,7 @@ def _checkpoint(
             steps=section.sanity.steps, ball=lambda eps: threat.build(config.threat.norm, eps), seed=section.seed,
             chunk=section.batch_size, journal=journal.below("sanity"),
         )  # fmt: skip
-        with drawn_anew(section.seed, test.true.device):
+        with seeded(section.seed, test.true.device):
             result.flags += [f"{name}: {flag}" for flag in sanity(inputs)]
 
 

@@ -27,7 +27,7 @@ from sglr.information.label_information import density
 from sglr.labels import LabelPolicy
 from sglr.models import Classifier
 from sglr.objectives import soft_cross_entropy
-from sglr.random import derive, seed_torch, torch_stream
+from sglr.random import derive, seeded, torch_stream
 
 # Of torch, where an operation has no second derivative, or none in forward mode.
 _NO_DERIVATIVE = ("not implemented", "does not support", "not yet implemented")
@@ -120,8 +120,7 @@ def _gradient_norms(
     weights = policy.example_weights(checkpoint.epoch, index)
     inputs = (x, x_adv, soft, given, torch.ones(n, device=x.device) if weights is None else weights, index)
     loss = objective_loss(objective, partial(policy.penalty, checkpoint.epoch))
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
-        seed_torch(derive(run.config.analyze.seed, "objective"), x.device)  # for objectives that draw
+    with seeded(derive(run.config.analyze.seed, "objective"), x.device):  # for objectives that draw
         if objective.attacks:
             objective.attack_loss(model, x[:1])  # an objective may move a network of its own to the device there
         norms = example_gradients(model, loss, inputs, chunk=settings.chunk).norms

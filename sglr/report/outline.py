@@ -1,13 +1,12 @@
 """What was done, in a few lines: data, network, perturbations, training, methods and attacks."""
 
 import json
-from typing import Any
 
 import numpy as np
 
 from sglr.config import Config
 from sglr.config.errors import counted
-from sglr.config.registry import Section
+from sglr.config.registry import Options, Section
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
 
@@ -97,9 +96,9 @@ def _attack(config: Config) -> str:
     return f"PGD-{attack.steps}, steps of {size}, {start}, batch norm in {config.train.attack_bn} mode"
 
 
-def _options(options: Any) -> str:
+def _options(options: Options) -> str:
     """'refinement (self-guided label refinement; start_epoch 6, alpha 0.9)'."""
-    said = [part for part in (getattr(options, "title", ""), _values(options)) if part]
+    said = [part for part in (options.title, _values(options)) if part]
     return f"{options.name} ({'; '.join(said)})" if said else str(options.name)
 
 
