@@ -28,9 +28,10 @@ from sglr.config.sections import Augment
 from sglr.data import Split
 from sglr.models.precision import full_precision
 from sglr.training.history import measure
+from sglr.training.learner import Learner
 from sglr.training.plan import Plan
 from sglr.training.precision import monitoring
-from sglr.training.step import Learner, take
+from sglr.training.step import take
 
 # The default experiment's; all else has images of 3x32x32, cropped and mirrored.
 DIGITS = "small_cnn"

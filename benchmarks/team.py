@@ -7,8 +7,9 @@ from sglr import models
 from sglr.config import load
 from sglr.data import Split
 from sglr.training.distributed import ALONE, Team, together
+from sglr.training.learner import Learner
 from sglr.training.plan import Plan
-from sglr.training.step import Learner, take
+from sglr.training.step import take
 
 SIZE = 2
 SHAPE = (3, 32, 32)

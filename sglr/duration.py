@@ -20,8 +20,8 @@ from sglr.models import build
 from sglr.models.precision import full_precision
 from sglr.training import Plan
 from sglr.training.distributed import ALONE
+from sglr.training.learner import Networks
 from sglr.training.precision import computing, memory_format
-from sglr.training.step import Networks
 
 # A gradient to the images is a forward and a backward pass. Learning takes one and a half of it; measurements
 # after an epoch and the label policy's passes add the rest.
@@ -113,17 +113,17 @@ def _threads(settings: config.Config) -> Iterator[None]:
 
 def _gradients(settings: config.Config, done: Collection[str]) -> float:
     """How many times networks are run forward and backward for a training example, in all that is not done."""
-    attacked = settings.train.attack.steps + _LEARNING
+    steps = settings.train.attack.steps
     continues, total = settings.warmup.objective == "adversarial", 0.0
     for seed in settings.experiment.seeds:
         if f"warmup@{seed}" not in done:
-            total += settings.warmup.epochs * (attacked if continues else _LEARNING)
+            total += settings.warmup.epochs * (_LEARNING + (steps if continues else 0))
         for name in settings.experiment.methods:
             method = settings.methods[name].for_seed(seed)
             shared = settings.warmup.epochs if continues and method.start == "warmup" else 0
             if f"train@{name}-{seed}" not in done:
-                each = attacked if method.objective.build().attacks else _LEARNING
-                total += (settings.train.epochs - shared) * each
+                attack = method.objective.build().gradients_for_attack(steps)
+                total += (settings.train.epochs - shared) * (_LEARNING + (steps if attack is None else attack))
     return total
 
 

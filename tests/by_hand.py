@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from sglr.config.reader import validate
 from sglr.random import torch_stream
 from sglr.training.augmenting import Augmenting
+from sglr.training.learner import Learner, Networks
 from sglr.training.plan import Plan
-from sglr.training.step import Learner, Networks, take
+from sglr.training.step import take
 
 N, C = 12, 4
 EPS, ETA, STEPS = 25.5 / 255, 6.375 / 255, 10  # the shipped params.yaml

@@ -24,6 +24,7 @@ from sglr.config import ConfigError, load
 from sglr.config.reader import validate
 from sglr.data.registry import SourceOptions
 from sglr.files import FileError
+from sglr.objectives.at import AdversarialTraining
 from sglr.tracking import journal
 from sglr.tracking.delivery import DeliveryState
 from sglr.training import Plan, Snapshots, fit, warm_up
@@ -532,6 +533,11 @@ def test_the_time_is_that_of_the_epochs_and_steps_asked_for(params, tmp_path, mo
         return duration.of_trainings(validate(params), tmp_path, torch.device("cpu"))
 
     assert seconds() == pytest.approx(1e-3 * 500 * 2 * (3 * 2 + 20 * 12 + 20 * 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(AdversarialTraining, "gradients_for_attack", lambda self, steps: 1)  # an attack of its own
+        assert seconds() == pytest.approx(1e-3 * 500 * 2 * (3 * 2 + 20 * 3 + 20 * 2))
+        patch.setattr(AdversarialTraining, "gradients_for_attack", lambda self, steps: None)  # not told: as PGD
+        assert seconds() == pytest.approx(1e-3 * 500 * 2 * (3 * 2 + 20 * 12 + 20 * 2))
     params["experiment"]["methods"] = ["at", "sglr"]
     params["warmup"] |= {"objective": "adversarial", "epochs": 5}
     params["methods"]["sglr"]["labels"]["start_epoch"] = 6

@@ -25,9 +25,10 @@ from sglr.random import torch_stream
 from sglr.threat import Linf
 from sglr.training import Interrupted, Plan, Snapshots, TrainingResult, fit, step
 from sglr.training.distributed import ALONE, Team, together
+from sglr.training.learner import Learner
 from sglr.training.precision import computing, exact_ends
 from sglr.training.state import load_optimizer
-from sglr.training.step import Learner, take
+from sglr.training.step import take
 
 DEVICE = torch.device(os.environ.get("SGLR_TEST_GPU", "cuda"))
 CUDA = DEVICE.type == "cuda"

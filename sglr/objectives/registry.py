@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sglr.attacks.losses import Loss, cross_entropy
 from sglr.config import Options, Registry
+from sglr.objectives.inner import InnerMaximisation
 
 REGISTRY = Registry("objective")
 
@@ -43,11 +44,28 @@ class Objective(ABC):
     targets_meet: Literal["adversarial", "natural"] | None = None
     """Which logits the cross-entropy compares with the targets; None: not told, and refinement cannot warn of it."""
     forwards_for_attack: int | None = None
-    """Forwards that ``attack_loss`` makes; None: not told, and the report counts no passes of its methods."""
+    """Forwards that ``attack_loss`` makes, and an attack of its own beside gradients; None: not told, and the report
+    counts no passes of its methods."""
 
     def attack_loss(self, model: nn.Module, x: Tensor) -> Loss:
         """What the attack maximises, a function (logits, y) -> (N,); the model is in the attack's mode."""
         return cross_entropy
+
+    def attack(self, inner: InnerMaximisation) -> Tensor:
+        """The adversarial images (N, C, H, W) in [0, 1] that are trained on: by PGD, as ``train.attack`` says."""
+        return inner.pgd()
+
+    @property
+    def own_attack(self) -> bool:
+        """Whether there are adversarial images, made otherwise than ``train.attack`` says."""
+        return self.attacks and type(self).attack is not Objective.attack
+
+    def gradients_for_attack(self, steps: int) -> float | None:
+        """Gradients to each image that ``attack`` takes where ``train.attack`` has so many steps, by default as many.
+
+        None: not told, as for an attack of its own unless it says so; the report counts no passes of its methods.
+        """
+        return None if self.own_attack else steps if self.attacks else 0
 
     @abstractmethod
     def forward(self, model: nn.Module, x: Tensor, x_adv: Tensor) -> Outputs:

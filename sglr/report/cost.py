@@ -20,9 +20,9 @@ def passes(config: Config, method: str) -> dict[str, float] | None:
     objective, natural = chosen.objective.build(), chosen.labels.natural_forward()
     own = int(objective.attacks) + int(objective.forwards_natural)
     added = chosen.weights.added_passes(own, epochs)
-    if objective.forwards_for_attack is None or natural is None or added is None:
+    steps = objective.gradients_for_attack(config.train.attack.steps)
+    if steps is None or objective.forwards_for_attack is None or natural is None or added is None:
         return None
-    steps = config.train.attack.steps if objective.attacks else 0
     attack_forward = steps + objective.forwards_for_attack
     forward, backward = own + added[0], own + added[1]
     if natural.is_added_to(objective):

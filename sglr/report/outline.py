@@ -7,6 +7,7 @@ import numpy as np
 from sglr.config import Config
 from sglr.config.errors import counted
 from sglr.config.registry import Options, Section
+from sglr.objectives import Objective, ObjectiveOptions
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
 
@@ -29,7 +30,10 @@ def outline(study: Study) -> dict[str, str]:
         chosen = config.methods[method]
         parts = (("labels", chosen.labels), ("weights", chosen.weights))
         lines[f"method {quoted(method)}"] = "; ".join(
-            [f"objective {_options(chosen.objective)}", *(f"{part} {_options(options)}" for part, options in parts)]
+            [
+                f"objective {_options(chosen.objective)}{_own_attack(study, method)}",
+                *(f"{part} {_options(options)}" for part, options in parts),
+            ]
             + (["from the initial weights"] if chosen.start == "initial" else [])
         )
     lines |= {f"attack {name}": _options(options) for name, options in config.evaluate.attacks.items()}
@@ -52,9 +56,18 @@ def chosen_under(study: Study) -> str:
     return f"{pgd} ({', '.join(map(quoted, natural))}: by natural accuracy)"
 
 
-def _attacks(study: Study, method: str) -> bool:
+def _objective(study: Study, method: str) -> Objective:
     config = study.config
-    return bool(config.methods[method].for_seed(config.experiment.seeds[0]).objective.build().attacks)
+    options: ObjectiveOptions = config.methods[method].for_seed(config.experiment.seeds[0]).objective
+    return options.build()
+
+
+def _attacks(study: Study, method: str) -> bool:
+    return _objective(study, method).attacks
+
+
+def _own_attack(study: Study, method: str) -> str:
+    return ", which attacks in a way of its own" if _objective(study, method).own_attack else ""
 
 
 def _data(study: Study) -> str:

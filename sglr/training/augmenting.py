@@ -5,9 +5,10 @@ from torch import Tensor
 
 from sglr.augmentations import Augmentation, AugmentationOptions
 from sglr.data import Split, augment
-from sglr.random import derive, seeded, torch_stream, undisturbed
+from sglr.random import derive, seeded, torch_stream
 from sglr.training.errors import TrainingError
 from sglr.training.plan import Plan
+from sglr.training.trials import fault
 
 
 class Augmenting:
@@ -41,9 +42,9 @@ def require_augmentations(plan: Plan, train: Split) -> None:
     """
     x = train.images(slice(0, 2))
     for place, options in enumerate(plan.augment.more):
-        fault = _misfit(options, x) or _fault(plan, place, x)
-        if fault:
-            raise TrainingError(f"data.augment.more.{place}: {options.name} {fault}")
+        found = _misfit(options, x) or _fault(plan, place, x)
+        if found:
+            raise TrainingError(f"data.augment.more.{place}: {options.name} {found}")
 
 
 def _built(plan: Plan, place: int, x: Tensor) -> Augmentation:
@@ -67,32 +68,5 @@ def _misfit(options: AugmentationOptions, x: Tensor) -> str | None:
 
 def _fault(plan: Plan, place: int, x: Tensor) -> str | None:
     """What an augmentation does wrong with images x (N, C, H, W); None where nothing is found."""
-    given = x.clone()
-    with undisturbed() as disturbed:
-        # Torch's own, which every step seeds, are none of the others that it could draw from.
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
-            generator = torch_stream(plan.seed, "augment/trial", device=x.device)
-            try:
-                found = _applied(_built(plan, place, x), given, generator)
-            except Exception as error:  # whatever it does
-                return f"fails on two training images: {type(error).__name__}: {error}"
-        if disturbed():
-            return (
-                "draws from the global random numbers of NumPy or Python, which a training that is resumed, and several"
-                " processes, do not have in common: let it draw from its generator"
-            )
-    if not torch.equal(given, x):
-        return "changes the images that it is given: let it return new ones"
-    if not isinstance(found, Tensor):
-        return f"gives {type(found).__name__}, no tensor"
-    for what, theirs, ours in (
-        ("shape", tuple(found.shape), tuple(x.shape)),
-        ("type", found.dtype, x.dtype),
-        ("device", found.device, x.device),
-    ):
-        if theirs != ours:
-            return f"gives images of {what} {theirs} for images of {what} {ours}"
-    if not bool(found.isfinite().all()):
-        return "gives values that are NaN or infinite"
-    low, high = found.min().item(), found.max().item()
-    return None if low >= 0 and high <= 1 else f"gives values from {low:g} to {high:g}, outside [0, 1]"
+    generator = torch_stream(plan.seed, "augment/trial", device=x.device)
+    return fault(lambda given: _applied(_built(plan, place, x), given, generator), x, generator="its generator")

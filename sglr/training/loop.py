@@ -18,13 +18,14 @@ from sglr.random import derive, seed_torch, torch_stream
 from sglr.training.distributed import ALONE, Team
 from sglr.training.errors import Interrupted, TrainingError
 from sglr.training.history import measure, traced_examples
+from sglr.training.learner import Learner
 from sglr.training.plan import Plan
 from sglr.training.precision import monitoring
 from sglr.training.requirements import require_trainable
 from sglr.training.restoring import Restoration
 from sglr.training.snapshots import Snapshots
 from sglr.training.state import Progress, Row, capture, copied, finite, restore
-from sglr.training.step import Learner, take
+from sglr.training.step import take
 
 
 @dataclass

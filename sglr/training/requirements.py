@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sglr.data import Split
+from sglr.training.attacking import require_attack
 from sglr.training.augmenting import require_augmentations
 from sglr.training.distributed import Team
 from sglr.training.errors import TrainingError
@@ -14,7 +15,8 @@ from sglr.training.plan import Plan
 
 def require_trainable(plan: Plan, model: nn.Module, train: Split, team: Team) -> None:
     """TrainingError for a batch that is larger than the data, smaller than the team, or one image where the model has
-    batch norm, and for an augmentation that does not fit the images or is found wrong on two of them."""
+    batch norm, and for an augmentation that does not fit the images, and one or an attack that is found wrong on two of
+    them."""
     if plan.batch_size > len(train):
         raise TrainingError(
             f"train.batch_size {plan.batch_size} is larger than the training set ({len(train)} examples)"
@@ -28,6 +30,7 @@ def require_trainable(plan: Plan, model: nn.Module, train: Split, team: Team) ->
     if smallest == 1:
         _require_trainable_on_one(model, train)
     require_augmentations(plan, train)
+    require_attack(plan, model, train)
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ from sglr import files
 from sglr.labels import LabelPolicy
 from sglr.random import seed_torch
 from sglr.training.errors import TrainingError
+from sglr.training.learner import Learner, label_policy, weight_policy
 from sglr.training.plan import Plan
 from sglr.training.state import copied
-from sglr.training.step import Learner, label_policy, weight_policy
 from sglr.weights import WeightPolicy
 
 # Examples whose targets are compared at once.

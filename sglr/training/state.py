@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sglr.training.step import Learner
+from sglr.training.learner import Learner
 
 Row = dict[str, Any]
 

@@ -1,8 +1,10 @@
 """docs/how-to/add-a-method.md: its code is a label policy that can be trained, its line a method; and see ``pages``."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
+import by_hand
 import pages
 import pytest
 import torch
@@ -12,6 +14,8 @@ from sglr.config import ConfigError, parse
 from sglr.config.reader import validate
 from sglr.labels import REGISTRY, Step
 from sglr.objectives import Outputs, soft_cross_entropy
+from sglr.random import torch_stream
+from sglr.report.cost import passes
 from sglr.training import fit
 
 PAGE = "how-to/add-a-method.md"
@@ -81,3 +85,32 @@ def test_the_policy_with_a_memory_resumes(params, tmp_path):
         trained = fit(plan(params, method), net(), *splits())
         assert [row["refined/entropy"] > 0 for row in trained.history] == [False, True, True]
         assert_resumes(params, method, tmp_path / "snapshots")
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_attack_of_its_own_is_n_fgsm(params, tmp_path, norm):
+    """Whole steps in float64, by hand: noise in twice the ball, a step of eps, clipped to [0, 1]. In L2 it trains."""
+    path = tmp_path / "nfgsm.py"
+    path.write_text(pages.piece(PAGE, "python file=sglr/objectives/nfgsm.py"), encoding="utf-8")
+    method = {"objective": {"name": "nfgsm", "noise": 2.0}, "labels": "hard", "weights": "none"}
+    params["threat"]["norm"] = norm
+    with pages.forgetting():
+        pages.load(path, "sglr.objectives.nfgsm")
+        fit(plan(copy.deepcopy(params), method), net(), *splits())
+        if norm == "l2":
+            return
+        pair = by_hand.Pair(params, method)
+        assert passes(validate(params), "tested")["attack_backward"] == 1
+    for epoch in (1, 2):
+        found, predicted = pair.take(epoch)
+        stream = torch_stream(by_hand.SEED, "train/attack", epoch, 0)
+        noise = torch.empty_like(pair.x).uniform_(-2 * by_hand.EPS, 2 * by_hand.EPS, generator=stream)
+        noisy = (pair.x + noise).clamp(0, 1).requires_grad_()
+        (gradient,) = torch.autograd.grad(by_hand.ce(pair.onehot, pair.hand.logits(noisy, "eval")).sum(), noisy)
+        x_adv = (noisy + by_hand.EPS * gradient.sign()).clamp(0, 1).detach()
+        assert (x_adv - pair.x).abs().max() > 1.5 * by_hand.EPS
+        z = pair.hand.logits(x_adv, "train")
+        loss = by_hand.ce(pair.onehot, z).mean()
+        pair.hand.descend(pair.hand.gradients(loss))
+        pair.assert_equal(found, loss)
+        assert torch.equal(predicted, z.argmax(1))

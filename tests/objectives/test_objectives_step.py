@@ -69,7 +69,7 @@ def test_refinement_on_trades_and_mart_makes_no_forward_of_its_own(params, objec
 
 
 def test_steps_of_natural_training_attack_nothing(params, monkeypatch):
-    monkeypatch.setattr("sglr.training.step.ascend", lambda *_, **__: pytest.fail("attacked"))
+    monkeypatch.setattr("sglr.objectives.inner.ascend", lambda *_, **__: pytest.fail("attacked"))
     pair = Pair(params, {"objective": "standard", "labels": "hard", "weights": "none"})
     for epoch in (1, 2):
         found, predicted = pair.take(epoch)

@@ -14,8 +14,9 @@ from sglr.labels.hard import HardOptions
 from sglr.labels.registry import NEVER, NaturalForward
 from sglr.objectives.at import AdversarialTraining
 from sglr.report.cost import cost, passes
+from sglr.training.learner import Learner
 from sglr.training.plan import Plan
-from sglr.training.step import Learner, take
+from sglr.training.step import take
 from sglr.weights.none import NoneOptions
 from sglr.weights.registry import WeightOptions
 
@@ -143,5 +144,12 @@ def test_an_objective_or_weights_that_do_not_tell_their_passes_are_not_counted(p
     with monkeypatch.context() as patch:
         patch.setattr(AdversarialTraining, "forwards_for_attack", None)
         assert passes(config, "own") is None
+    with monkeypatch.context() as patch:
+        patch.setattr(AdversarialTraining, "attack", lambda self, inner: inner.x)  # of its own, which tells nothing
+        assert passes(config, "own") is None
+        patch.setattr(AdversarialTraining, "gradients_for_attack", lambda self, steps: 1)
+        told = passes(config, "own")
+        assert told is not None
+        assert (told["attack_forward"], told["attack_backward"], told["forwards"], told["backwards"]) == (1, 1, 2, 2)
     monkeypatch.setattr(NoneOptions, "added_passes", WeightOptions.added_passes)
     assert passes(config, "own") is None

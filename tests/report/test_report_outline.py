@@ -11,6 +11,7 @@ import pytest
 from sglr import config, duration, presets
 from sglr.config.reader import validate
 from sglr.objectives.registry import REGISTRY, ObjectiveOptions
+from sglr.objectives.trades import Trades
 from sglr.report.cost import cost
 from sglr.report.outline import outline
 from sglr.report.results import collect
@@ -111,6 +112,13 @@ def test_options_of_ones_own_and_of_a_seed() -> None:
     at, own = cost(study)
     assert own == at | {"method": "own"}
     assert duration._gradients(study, {"train@at-0"}) > 0
+
+
+def test_an_attack_of_an_objectives_own_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trades, "attack", lambda self, inner: inner.x)
+    found = of_preset("digits", lambda params: params["experiment"].update(methods=["at", "trades"]))
+    assert "of its own" not in found["method ‘at’"]
+    assert found["method ‘trades’"].startswith("objective trades (beta 6.0), which attacks in a way of its own; labels")
 
 
 def test_without_validation_there_is_no_best_epoch(make: Make) -> None:

@@ -21,7 +21,8 @@ from sglr.data import Split, augment
 from sglr.random import torch_stream
 from sglr.training import Plan, TrainingError, fit
 from sglr.training.augmenting import Augmenting, require_augmentations
-from sglr.training.step import Learner, take
+from sglr.training.learner import Learner
+from sglr.training.step import take
 
 AT = {"objective": "at", "labels": "hard", "weights": "none"}
 CUTOUT = {"name": "cutout", "size": 2}

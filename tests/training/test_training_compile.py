@@ -1,6 +1,7 @@
 """Compiled steps against the plain ones, on the CPU."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from sglr import models
 from sglr.config import parse
 from sglr.models.compiling import compiled
+from sglr.threat import Threat
+from sglr.training.attacking import adversarial
+from sglr.training.learner import Learner
 from sglr.training.precision import computing, memory_format
-from sglr.training.step import Learner, _attack, take
+from sglr.training.step import take
 
 CPU = torch.device("cpu")
 # Torch 2.6 cannot say that it gave up.
@@ -122,6 +126,10 @@ def test_nothing_is_left_uncompiled_for_the_number_of_its_variants(params, monke
                 take(chosen, learner, x[index], y[index], index, epoch, step)
 
 
+def ball_around(x: torch.Tensor, seed: int, threat: Threat) -> torch.Tensor:
+    return threat.random_start(x, torch.Generator().manual_seed(seed))
+
+
 @pytest.mark.skipif(not WHOLE, reason="needs a newer torch")
 @pytest.mark.parametrize(
     ("precision", "objective", "norm", "random_start"),
@@ -151,10 +159,10 @@ def test_a_compiled_attack_is_the_plain_one_in_one_graph(params, monkeypatch, pr
         generator = torch.Generator().manual_seed(seed)
         x, y = torch.rand(8, 1, 8, 8, generator=generator), torch.arange(8) % 4
         x = x.contiguous(memory_format=memory_format(precision, CPU))
-        start = chosen.threat.random_start(x, generator) if random_start else None
+        start = partial(ball_around, x, seed)
         with computing(precision, CPU):
             whole, separate = (
-                _attack(chosen, dataclasses.replace(learner, networks=networks), x, y, start, None)
+                adversarial(chosen, dataclasses.replace(learner, networks=networks), x, y, 1, None, start)
                 for networks in (learner.networks, plain)
             )
         assert torch.equal(whole, separate)

@@ -13,7 +13,8 @@ from sglr.attacks.accuracy import LogitsError
 from sglr.config import parse
 from sglr.data import Split
 from sglr.training import Interrupted, Snapshots, TrainingError, fit
-from sglr.training.step import Learner, take
+from sglr.training.learner import Learner
+from sglr.training.step import take
 
 METHODS = parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"]
 

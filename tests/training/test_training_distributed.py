@@ -18,6 +18,8 @@ from sglr.config.sections import Method
 from sglr.data import Split
 from sglr.labels import Step
 from sglr.labels.hard import FixedLabels, HardOptions
+from sglr.objectives import InnerMaximisation
+from sglr.objectives.at import AdversarialTraining, AtOptions
 from sglr.training import Interrupted, Plan, Snapshots, TrainingError, TrainingResult, fit, history
 from sglr.training.distributed import ALONE, Team, _require_own_gpu, shared, together
 
@@ -129,6 +131,32 @@ def test_a_policy_sees_the_images_of_the_whole_batch(params):
     expected = bright(ALONE, CPU, one)
     assert not torch.equal(expected.refined, expected.refined.round())
     torch.testing.assert_close(found.refined, expected.refined, rtol=1e-4, atol=1e-5)
+
+
+class Strayed(AdversarialTraining):
+    """Beyond the ball, from noise that is drawn for the whole batch."""
+
+    def attack(self, inner: InnerMaximisation) -> torch.Tensor:
+        wider = dataclasses.replace(inner.threat, eps=3 * inner.threat.eps)
+        noisy = inner.random_start(wider)
+        return (noisy + inner.threat.step(inner.x - noisy, inner.threat.eps)).clamp(0, 1)
+
+
+class StrayedOptions(AtOptions):
+    """No options."""
+
+    def build(self) -> Strayed:
+        return Strayed()
+
+
+def test_an_attack_of_ones_own_draws_for_the_whole_batch(params):
+    method = Method.model_validate({"objective": StrayedOptions(name="own"), "labels": "hard", "weights": "none"})
+    one = dataclasses.replace(chosen(params, "sglr"), method=method)
+    with together(2, CPU, bright, one) as (team, device):
+        found = bright(team, device, one)
+    expected = bright(ALONE, CPU, one)
+    for weight, value in expected.last.items():
+        torch.testing.assert_close(found.last[weight], value, rtol=1e-3, atol=1e-5)
 
 
 def broken_at(team: Team, device: torch.device, one: Plan, rank: int, monkeypatch: Any = None) -> None:

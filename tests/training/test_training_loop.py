@@ -29,6 +29,7 @@ from sglr.schedules import ScheduleOptions
 from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, history, loop
 from sglr.training import step as training_step
 from sglr.training.history import describe
+from sglr.training.learner import Learner
 from sglr.training.state import copied
 from sglr.weights import WeightPolicy
 
@@ -163,13 +164,13 @@ def test_every_step_draws_its_own_crops_and_starts(params, monkeypatch, augmente
         params["data"]["augment"] = {"crop_padding": 1, "flip": True}
     train, validation = splits()
     train.x[:] = train.x[0]
-    attack, seen = training_step._attack, []
+    attack, seen = training_step.adversarial, []
 
-    def watched(plan, learner, x, y, start, penalty):
-        seen.append((x if augmented else start).clone())
-        return attack(plan, learner, x, y, start, penalty)
+    def watched(plan, learner, x, y, epoch, penalty, random_start):
+        seen.append((x if augmented else random_start(plan.threat)).clone())
+        return attack(plan, learner, x, y, epoch, penalty, random_start)
 
-    monkeypatch.setattr(training_step, "_attack", watched)
+    monkeypatch.setattr(training_step, "adversarial", watched)
     fit(plan(params, AT), net(), train, validation)
     assert len(seen) == 9
     assert not any(torch.equal(one, other) for one, other in combinations(seen, 2))
@@ -318,7 +319,7 @@ def test_labels_are_kept_as_they_were_with_each_of_the_models(params):
 
 def test_the_optimizer_is_the_one_that_is_asked_for(params):
     asked = {"lr": 0.05, "momentum": 0.8, "nesterov": True, "weight_decay": 0.01}
-    learner = training_step.Learner.build(plan(params, AT, optimizer=asked), net(), splits()[0].given, C)
+    learner = Learner.build(plan(params, AT, optimizer=asked), net(), splits()[0].given, C)
     assert isinstance(learner.optimizer, torch.optim.SGD)
     assert asked.items() <= learner.optimizer.param_groups[0].items()
 

@@ -198,7 +198,7 @@ class Hooked(Net):
 def test_training_attacks_what_is_trained(params, monkeypatch, kind, parts, precision):
     """After each attack the network it went through is compared with the model itself."""
     params["train"]["precision"] = precision
-    attack, seen = step._attack, []
+    attack, seen = step.adversarial, []
 
     def watched(plan, learner, x, *others):
         found = attack(plan, learner, x, *others)
@@ -206,7 +206,7 @@ def test_training_attacks_what_is_trained(params, monkeypatch, kind, parts, prec
             seen.append(float((learner.networks.attacked(x) - learner.model(x)).abs().max()))
         return found
 
-    monkeypatch.setattr(step, "_attack", watched)
+    monkeypatch.setattr(step, "adversarial", watched)
     torch.manual_seed(7)
     fit(own(params, **parts), kind(), *splits())
     assert len(seen) == 9

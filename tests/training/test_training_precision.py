@@ -15,9 +15,10 @@ from sglr.models.folding import Folded
 from sglr.random import torch_stream
 from sglr.threat import L2, Linf
 from sglr.training import fit
+from sglr.training.learner import Learner
 from sglr.training.precision import computing, exact_ends, memory_format, monitoring
 from sglr.training.state import load_optimizer
-from sglr.training.step import Learner, take
+from sglr.training.step import take
 
 CPU = torch.device("cpu")
 SGLR = {"objective": "at", "labels": {"name": "refinement", "start_epoch": 2}, "weights": "none"}
