@@ -74,7 +74,7 @@ def read(asked: argparse.Namespace, device: torch.device) -> list[Split]:
     with tempfile.TemporaryDirectory() as folder:
         prepare(Data.model_validate(values), folder)
         data = open_folder(folder)
-        return [data.train(0, device), data.validation(device), data.test(device)]
+        return [data.train(0, device), data.validation(0, device), data.test(device)]
 
 
 def row(

@@ -32,6 +32,8 @@ MEANINGS = {
     "methods.<name>.objective": "what is forwarded, what the attack maximises, how targets become a loss",
     "methods.<name>.labels": "what the training target is",
     "methods.<name>.weights": "what happens to the weights besides the optimiser's step",
+    "data.noisy_validation": "true: validation labels are as wrong as those of training, and the best epoch and the"
+    " temperature are chosen by them; false: they are true",
     "methods.<name>.start": "with the warm-up's weights, or with the seed's initial ones",
     "data.augment.more": "what else is done to each image, after crop and flip, in this order",
     "more.cutout.size": "side of the square in pixels, less than the images' longer side",

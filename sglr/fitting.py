@@ -273,6 +273,7 @@ def _config(
     given.put(values, "data.source", {"name": "npz", "path": NAME})
     given.put(values, "data.train_size", None)
     given.put(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
+    given.put(values, "data.noisy_validation", False)
     given.put(values, "train.keep_epochs", [])
     given.put(values, "experiment.methods", [name])
     given.put(values, "data.validation_size", int(validated))

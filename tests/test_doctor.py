@@ -676,7 +676,7 @@ def test_what_snapshots_take_is_no_more_than_forecast(params, tmp_path):
     prepared = data.open_folder(tmp_path / "data")
     model = models.build(settings.model, num_classes=10, shape=prepared.shape, generator_seed=0)
     plan = Plan.training(settings, settings.methods["at"], seed=0)
-    fit(plan, model, prepared.train(0), prepared.validation(), snapshots=Snapshots(tmp_path / "snapshots", 0))
+    fit(plan, model, prepared.train(0), prepared.validation(0), snapshots=Snapshots(tmp_path / "snapshots", 0))
     largest = max(path.stat().st_size for path in (tmp_path / "snapshots").glob("snapshot-*"))
     need = space.needed(settings, tmp_path / "data")
     assert 3 * largest <= need.own - need.outputs

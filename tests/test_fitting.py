@@ -89,7 +89,7 @@ def test_it_is_what_the_pipeline_trains(params: dict, tmp_path: Path, warmup: st
     training.warm_up(config, 3, prepared, tmp_path / "warmup", device=cpu)
     training.train(config, "sglr", 3, prepared, tmp_path / "warmup", tmp_path / "train", device=cpu)
 
-    split, val = prepared.train(3), prepared.validation()
+    split, val = prepared.train(3), prepared.validation(0)
     assert split.noisy.any()
     found = sglr.train(
         split.x, split.given, true=split.true, validation=(val.x.numpy(), val.true.numpy()), method="sglr", seed=3,

@@ -74,6 +74,7 @@ class Data(Section):
     split_seed: Seed
     noise: Noise
     noise_per_seed: bool
+    noisy_validation: bool = False
     augment: Augment
 
     @property

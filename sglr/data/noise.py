@@ -39,7 +39,8 @@ def describe(noise: Noise, source: SourceOptions, num_classes: int, *, per_seed:
     }
     if per_seed and noise.kind != "none":
         described["note"] = (
-            "given_train.npy is the draw of the noise seed alone; each run draws its own from that seed and the run's"
+            "given_train.npy is the draw of the noise seed alone (as is given_val.npy where validation is noisy); each"
+            " run draws its own from that seed and the run's"
         )
     return described
 
@@ -93,9 +94,13 @@ def draw(
     return given
 
 
-def draw_for(true: Array, description: dict[str, Any], num_classes: int, run_seed: int | None) -> Array:
+def draw_for(
+    true: Array, description: dict[str, Any], num_classes: int, run_seed: int | None, *, validation: bool = False
+) -> Array:
     """Given labels (N,) for ``meta["noise"]``: of the noise seed alone, or of the pair (noise seed, run seed)."""
     purpose = "label noise" if run_seed is None else f"label noise of run {run_seed}"
+    if validation:
+        purpose += ", validation"
     class_map = description["map"]
     return draw(
         true,

@@ -18,12 +18,12 @@ from sglr.data.registry import SourceOptions
 from sglr.data.repeats import repeated
 from sglr.data.split import in_fair_order, split
 
-FORMAT = 2
+FORMAT = 3
 # Bytes that are selected and written at a time.
 _PIECE = 2**24
 ARRAYS = (
-    "x_train", "true_train", "given_train", "source_train", "x_val", "y_val", "source_val", "x_test", "y_test",
-    "source_test",
+    "x_train", "true_train", "given_train", "source_train", "x_val", "true_val", "given_val", "source_val", "x_test",
+    "y_test", "source_test",
 )  # fmt: skip
 
 
@@ -43,12 +43,17 @@ def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
     )
     train = in_fair_order(train, read.y_train, seed=data.split_seed, part="training")
     test = in_fair_order(np.arange(len(read.y_test)), read.y_test, seed=data.split_seed, part="test")
-    true = read.y_train[train]
+    true, given_val = read.y_train[train], read.y_train[validation]
     described = noise.describe(data.noise, source, read.num_classes, per_seed=data.noise_per_seed)
+    described["validation"] = data.noisy_validation
     if read.given_train is None:
         given = noise.draw_for(true, described, read.num_classes, run_seed=None)
+        if data.noisy_validation:
+            given_val = noise.draw_for(given_val, described, read.num_classes, run_seed=None, validation=True)
     else:
         given = noise.of_the_data(read.given_train[train], data.noise, described)
+        if data.noisy_validation:
+            given_val = read.given_train[validation]
     described["flipped"] = int((given != true).sum())
     # Images are selected piece by piece while they are written: a copy of them all may not fit into memory.
     arrays = {
@@ -57,7 +62,8 @@ def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
         "given_train": (given, None),
         "source_train": (train, None),
         "x_val": (read.x_train, validation),
-        "y_val": (read.y_train, validation),
+        "true_val": (read.y_train, validation),
+        "given_val": (given_val, None),
         "source_val": (validation, None),
         "x_test": (read.x_test, test),
         "y_test": (read.y_test, test),
@@ -110,7 +116,7 @@ def _meta(path: Path) -> dict[str, Any]:
         whole = whole and len(meta["shape"]) == 3 and all(type(side) is int and side > 0 for side in meta["shape"])
         whole = whole and type(meta["num_classes"]) is int and meta["num_classes"] > 1
         whole = whole and (meta["classes"] is None or len(meta["classes"]) == meta["num_classes"])
-        whole = whole and {"kind", "rate", "seed", "map", "per_seed"} <= set(meta["noise"])
+        whole = whole and {"kind", "rate", "seed", "map", "per_seed", "validation"} <= set(meta["noise"])
     except (LookupError, TypeError, AttributeError):
         whole = False
     if not whole:
@@ -147,17 +153,26 @@ class Prepared:
         """The training split of the run with this seed, with noise of its own where ``data.noise_per_seed`` is true."""
         true = self._checked("true_train")
         given = self._checked("given_train")
-        if self.meta["noise"]["per_seed"] and self.meta["noise"]["kind"] != "none":
+        if self._drawn_per_seed:
             given = noise.draw_for(true, self.meta["noise"], self.num_classes, run_seed=seed)
         return _split(self._checked("x_train"), given, true, device)
 
-    def validation(self, device: torch.device | str = "cpu") -> "Split":
-        """The validation split (may be empty); its labels are true."""
-        return _split(self._checked("x_val"), self._checked("y_val"), self._checked("y_val"), device)
+    def validation(self, seed: int, device: torch.device | str = "cpu") -> "Split":
+        """The validation split (may be empty) of the run with this seed; given labels are true ones unless
+        ``data.noisy_validation``."""
+        true = self._checked("true_val")
+        given = self._checked("given_val")
+        if self.meta["noise"]["validation"] and self._drawn_per_seed:
+            given = noise.draw_for(true, self.meta["noise"], self.num_classes, run_seed=seed, validation=True)
+        return _split(self._checked("x_val"), given, true, device)
 
     def test(self, device: torch.device | str = "cpu") -> "Split":
         """The test split; its labels are true."""
         return _split(self._checked("x_test"), self._checked("y_test"), self._checked("y_test"), device)
+
+    @property
+    def _drawn_per_seed(self) -> bool:
+        return bool(self.meta["noise"]["per_seed"]) and self.meta["noise"]["kind"] != "none"
 
     def _checked(self, name: str) -> Array:
         path = self.folder / f"{name}.npy"

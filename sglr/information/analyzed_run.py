@@ -98,7 +98,7 @@ def open_run(
 ) -> AnalyzedRun:
     """Read a training folder, and from ``warmup`` the weights it began with; FileError names what is wrong."""
     trained = read(folder)
-    train, validation, test = data.train(seed, device), data.validation(device), data.test(device)
+    train, validation, test = data.train(seed, device), data.validation(seed, device), data.test(device)
     check_same_labels(trained, train, folder)
     drawn = numpy_stream(config.analyze.seed, "training subset").permutation(len(train))
     noise = data.meta["noise"]

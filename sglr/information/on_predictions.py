@@ -53,7 +53,7 @@ def _temperature(run: AnalyzedRun, model: Classifier, findings: Findings) -> flo
         return None
     index = torch.arange(len(validation), device=validation.given.device)
     seen = joined([forward(model, validation.images(part)) for part in index.split(size)])
-    fitted = temperature.fit(seen.log_probs, validation.true.cpu().numpy())
+    fitted = temperature.fit(seen.log_probs, validation.given.cpu().numpy())
     findings.number("temperature", fitted.value, len(validation))
     if fitted.at_bound:
         run.notes["temperature"] = notes.TEMPERATURE_AT_BOUND

@@ -52,10 +52,15 @@ def _sampling(study: Study, results: dict[str, Any]) -> Iterator[str]:
             f"Best epochs were chosen on {examples} {chosen_under(study)}, never on the test set;"
             " with few of them the choice is noisy and makes the gap look smaller."
         )
-        if study.wrong_labels:
+        if study.wrong_labels and config.data.noisy_validation:
+            yield (
+                "Best epochs were chosen by validation labels that are as wrong as those of training: accuracies on"
+                " validation data are lower than on the true labels of test data."
+            )
+        elif study.wrong_labels:
             yield (
                 "Validation labels are clean: best epochs, including the early-stopped baseline's, rely on"
-                " labels that may not exist in practice."
+                " labels that may not exist in practice (data.noisy_validation)."
             )
 
 

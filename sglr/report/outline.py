@@ -11,6 +11,8 @@ from sglr.objectives import Objective, ObjectiveOptions
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
 
+_NOISY = ", whose labels are as wrong as those of training"
+
 
 def outline(study: Study) -> dict[str, str]:
     """By heading; options that are null are left out."""
@@ -25,7 +27,8 @@ def outline(study: Study) -> dict[str, str]:
         lines["attack in training"] = _attack(config)
     if study.has_best:
         examples = counted(config.data.validation_size, "validation example")
-        lines["best epoch"] = f"chosen on {examples} {chosen_under(study)}"
+        labelled = "" if not _wrong(study) else _NOISY if config.data.noisy_validation else ", whose labels are true"
+        lines["best epoch"] = f"chosen on {examples} {chosen_under(study)}{labelled}"
     for method in study.methods:
         chosen = config.methods[method]
         parts = (("labels", chosen.labels), ("weights", chosen.weights))
@@ -70,12 +73,17 @@ def _own_attack(study: Study, method: str) -> str:
     return ", which attacks in a way of its own" if _objective(study, method).own_attack else ""
 
 
+def _wrong(study: Study) -> float:
+    """The share of training labels that are wrong."""
+    return float(np.mean([(item.labels["given"] != item.labels["true"]).mean() for item in study.items]))
+
+
 def _data(study: Study) -> str:
     meta, data = study.meta, study.config.data
     parts = {"train": "training", "validation": "validation", "test": "test"}
     sizes = ", ".join(f"{meta['sizes'][part]:,} {called}" for part, called in parts.items())
     shape = "x".join(map(str, meta["shape"]))
-    wrong = float(np.mean([(item.labels["given"] != item.labels["true"]).mean() for item in study.items]))
+    wrong = _wrong(study)
     drawn = f"{data.noise.kind} noise, rate {data.noise.rate:g}"
     origin = drawn if data.noise.kind != "none" else "as the data has them"
     labels = (

@@ -78,8 +78,11 @@ def describe(refined: Tensor, train: Split) -> dict[str, float | None]:
 
 
 def _validate(plan: Plan, model: nn.Module, validation: Split, epoch: int, team: Team) -> dict[str, float | None]:
-    """Natural and PGD accuracy on the validation split; the attack's random start is the same in every epoch."""
-    x, y, seed = validation.images(), validation.true, derive(plan.seed, "selection")
+    """Natural and PGD accuracy on the validation split, against its given labels.
+
+    The attack's random start is the same in every epoch.
+    """
+    x, y, seed = validation.images(), validation.given, derive(plan.seed, "selection")
     size = plan.attack.step_size_255
     # Single-step training takes a step longer than the radius, with which PGD would jump between the ball's faces.
     size = None if size is None or size / 255 > plan.threat.eps / 4 else size

@@ -96,7 +96,7 @@ class _Job:
             continue_from = files.load_state(self.warmup / CONTINUATION) or None
             if continue_from is None:
                 model.load_state_dict(models.load_model(self.warmup / "model").state_dict())
-        validation = data.validation(device)
+        validation = data.validation(self.seed, device)
         splits = data.train(self.seed, device), validation if len(validation) else None
         result = fit(self.plan, model, *splits, continue_from=continue_from, title=self.title, team=team, **loop)
         return model, result, continue_from is not None

@@ -34,7 +34,7 @@ def digits(tmp_path_factory):
 
 
 def test_digits_have_the_sizes_and_the_form_asked_for(digits):
-    train, validation, test = digits.train(0), digits.validation(), digits.test()
+    train, validation, test = digits.train(0), digits.validation(0), digits.test()
     assert (len(train), len(validation), len(test)) == (300, 200, 800)
     assert (digits.num_classes, digits.shape) == (10, (1, 8, 8))
     assert digits.classes == tuple("0123456789")
@@ -46,7 +46,7 @@ def test_digits_have_the_sizes_and_the_form_asked_for(digits):
 
 
 def test_the_splits_share_no_example_and_are_stratified(digits):
-    splits = [digits.train(0), digits.validation(), digits.test()]
+    splits = [digits.train(0), digits.validation(0), digits.test()]
     seen = [{image.numpy().tobytes() for image in split.x} for split in splits]
     assert not seen[0] & seen[1] | seen[0] & seen[2] | seen[1] & seen[2]
     for split in splits:
@@ -58,8 +58,8 @@ def test_the_test_split_is_the_same_whatever_the_seeds(digits, tmp_path):
     other = prepared(tmp_path, split_seed=7, train_size=None, validation_size=0)
     assert torch.equal(other.test().x, digits.test().x)
     assert len(other.train(0)) == 997
-    assert len(other.validation()) == 0
-    assert other.validation().images().shape == (0, 1, 8, 8)
+    assert len(other.validation(0)) == 0
+    assert other.validation(0).images().shape == (0, 1, 8, 8)
 
 
 @pytest.mark.parametrize("sort", [False, True])
@@ -75,7 +75,7 @@ def test_every_example_is_where_it_was_in_the_source(tmp_path, sort):
     noise = {"kind": "none", "rate": 0.0, "seed": 0}
     folder = tmp_path / "data"
     data = prepared(folder, source=source, train_size=30, validation_size=12, noise=noise, noise_per_seed=False)
-    for name, part, split in (("train", "train", data.train(0)), ("val", "train", data.validation()),
+    for name, part, split in (("train", "train", data.train(0)), ("val", "train", data.validation(0)),
                               ("test", "test", data.test())):  # fmt: skip
         source_index = np.load(folder / f"source_{name}.npy")
         assert source_index.dtype == np.int64
@@ -84,11 +84,31 @@ def test_every_example_is_where_it_was_in_the_source(tmp_path, sort):
 
 
 def test_validation_and_test_labels_are_true_and_training_has_its_noise(digits):
-    assert not digits.validation().noisy.any()
+    assert not digits.validation(0).noisy.any()
     assert not digits.test().noisy.any()
     assert digits.train(0).noisy.sum() == 90
     assert digits.meta["noise"]["flipped"] == 90
     assert "wrong classes" in digits.meta["noise"]["convention"]
+
+
+def test_validation_labels_can_be_as_wrong_as_those_of_training(digits, tmp_path):
+    data = prepared(tmp_path / "per seed", noisy_validation=True)
+    drawn = [data.validation(seed) for seed in (0, 0, 1)]
+    assert [int(split.noisy.sum()) for split in drawn] == [60, 60, 60]  # 0.3 of 200, all of them wrong
+    assert torch.equal(drawn[0].given, drawn[1].given)
+    assert not torch.equal(drawn[0].given, drawn[2].given)
+    for split in drawn:
+        assert torch.equal(split.x, digits.validation(0).x)
+        assert torch.equal(split.true, digits.validation(0).true)
+    # Nothing else differs from the data with true validation labels, and its noise is none of training's.
+    assert torch.equal(data.train(0).given, digits.train(0).given)
+    same = prepared(tmp_path / "same", noisy_validation=True, train_size=200)
+    assert not torch.equal(same.train(0).noisy, same.validation(0).noisy)
+    fixed = prepared(tmp_path / "fixed", noisy_validation=True, noise_per_seed=False)
+    assert torch.equal(fixed.validation(0).given, fixed.validation(1).given)
+    assert np.array_equal(fixed.validation(0).given, np.load(tmp_path / "fixed" / "given_val.npy"))
+    assert fixed.validation(0).noisy.sum() == 60
+    assert not fixed.test().noisy.any()
 
 
 def test_each_run_draws_its_own_noise_when_asked_to(digits, tmp_path):
@@ -144,13 +164,17 @@ def test_labels_that_the_data_gives_are_trained_on_as_they_are(tmp_path, per_see
     source = {"name": "npz", "path": str(tmp_path / "own.npz")}
     clean = {"source": source, "noise": {"kind": "none", "rate": 0.0, "seed": 0}, "noise_per_seed": per_seed}
     data = prepared(tmp_path / "out", **clean, train_size=24, validation_size=8)
-    train, validation = data.train(3), data.validation()
+    train, validation = data.train(3), data.validation(0)
     places = train.x[:, 0, 0, 0].long().numpy()
     assert np.array_equal(train.given, given[places])
     assert np.array_equal(train.true, y[places])
     assert data.meta["noise"]["flipped"] == int(train.noisy.sum()) > 0
     assert data.meta["noise"]["convention"] == "labels as the data gives them"
-    assert np.array_equal(validation.given, y[validation.x[:, 0, 0, 0].long().numpy()])
+    held = validation.x[:, 0, 0, 0].long().numpy()
+    assert np.array_equal(validation.given, y[held])
+    noisy = prepared(tmp_path / "noisy", **clean, train_size=24, validation_size=8, noisy_validation=True)
+    assert np.array_equal(noisy.validation(3).given, given[held])
+    assert np.array_equal(noisy.validation(3).true, y[held])
     with pytest.raises(ConfigError, match=r"data\.noise\.kind: 'symmetric-other' does not fit data that has wrong"):
         prepared(tmp_path / "more", source=source, train_size=24, validation_size=8)
 
@@ -162,7 +186,7 @@ def test_images_and_labels_that_come_sorted_are_shuffled_together(tmp_path):
     np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     source = {"name": "npz", "path": str(tmp_path / "own.npz")}
     data = prepared(tmp_path / "out", source=source, train_size=None, validation_size=8)
-    for split in (data.train(0), data.validation(), data.test()):
+    for split in (data.train(0), data.validation(0), data.test()):
         assert torch.equal(split.x[:, 0, 0, 0], (split.true * 50).byte())
     for split in (data.train(0), data.test()):
         assert len(split.true[:10].unique()) > 2
@@ -200,7 +224,7 @@ DAMAGE = {
     "an array cut short": (lambda f: (f / "x_test.npy").write_bytes((f / "x_test.npy").read_bytes()[:-9]), r"x_test"),
     "one bit of a label": (lambda f: flip_a_bit(f / "given_train.npy"), r"given_train\.npy is damaged"),
     "another shape": (lambda f: np.save(f / "x_train.npy", np.zeros((2, 1, 8, 8))), r"x_train\.npy is damaged"),
-    "objects": (lambda f: np.save(f / "y_val.npy", np.array([{}])), r"y_val\.npy"),
+    "objects": (lambda f: np.save(f / "true_val.npy", np.array([{}])), r"true_val\.npy"),
 }
 
 

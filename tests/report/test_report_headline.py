@@ -324,6 +324,13 @@ def test_what_seeds_share_is_cautioned_about_only_where_it_is_so(make: Make) -> 
     assert shared(seeds=(0,)) == []
 
 
+def test_best_epochs_by_wrong_labels_are_said_to_be(make: Make) -> None:
+    found = results_of(make(change=lambda values: values["data"].update(noisy_validation=True)))
+    assert any("chosen by validation labels that are as wrong as those of training" in one for one in found["cautions"])
+    assert not any("Validation labels are clean" in caution for caution in found["cautions"])
+    assert found["outline"]["best epoch"].endswith(" under PGD-10, whose labels are as wrong as those of training")
+
+
 def test_best_epochs_by_clean_labels_are_cautioned_about_under_noise(make: Make) -> None:
     def cautioned(best: bool = True, **data: Any) -> bool:
         made = make(best=best, change=lambda values: values["data"].update(data))
