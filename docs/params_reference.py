@@ -37,6 +37,8 @@ MEANINGS = {
     "methods.<name>.start": "with the warm-up's weights, or with the seed's initial ones",
     "data.augment.more": "what else is done to each image, after crop and flip, in this order",
     "more.cutout.size": "side of the square in pixels, less than the images' longer side",
+    "source.*.given": "path of an npz with `given` (labels to train on, as of CIFAR-10N) and `clean` (the official"
+    " ones, compared); null: the official labels",
     "source.npz.path": "of the archive, absolute or relative to the project or to `SGLR_DATA_ROOT`",
     "model.*.normalization": "per channel, of images in [0, 1]; the model's first layer",
     "model.small_cnn.batch_norm": "batch norm after each convolution",

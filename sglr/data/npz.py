@@ -36,7 +36,7 @@ class NpzOptions(SourceOptions):
     path: Annotated[str, Field(min_length=1)]
 
     def read(self, root: Path | None) -> Arrays:
-        path = self._find(root)
+        path = find(self.path, root, "data.source.path")
         found = read_npz(path, NAMES, optional=(GIVEN, CLASSES))
         check_labels(found["y_train"], f"{path}: y_train")
         labels = np.unique(found["y_train"])
@@ -51,30 +51,33 @@ class NpzOptions(SourceOptions):
         return arrays.checked(str(path))
 
     def look(self, root: Path | None) -> tuple[bool, str]:
-        return True, f"npz {self._find(root)}"
-
-    def _find(self, root: Path | None) -> Path:
-        places = [Path(self.path)]
-        if root is not None and not places[0].is_absolute():
-            places.append(root / self.path)
-        for place in places:
-            if place.is_file():
-                _require_watched(place)
-                return place
-        raise FileError(
-            f"data.source.path: there is no file {' or '.join(str(place.absolute()) for place in places)}."
-            " SGLR_DATA_ROOT names another folder to look in, as a queued experiment needs it: its copy of the project"
-            " has only what git tracks."
-        )
+        return True, f"npz {find(self.path, root, 'data.source.path')}"
 
 
-def _require_watched(path: Path) -> None:
+def find(path: str, root: Path | None, key: str) -> Path:
+    """A file of the user's, in the project or in the folder that SGLR_DATA_ROOT names (``root``), unless ``path`` is
+    absolute; FileError, with the key that names it, where it is in neither."""
+    places = [Path(path)]
+    if root is not None and not places[0].is_absolute():
+        places.append(root / path)
+    for place in places:
+        if place.is_file():
+            _require_watched(place, key)
+            return place
+    raise FileError(
+        f"{key}: there is no file {' or '.join(str(place.absolute()) for place in places)}."
+        " SGLR_DATA_ROOT names another folder to look in, as a queued experiment needs it: its copy of the project"
+        " has only what git tracks."
+    )
+
+
+def _require_watched(path: Path, key: str) -> None:
     """FileError for a file in data/ behind a link to a folder: DVC does not follow it, nor notice changes there."""
     for folder in path.parents:
         if folder.is_relative_to("data") and folder != Path("data") and folder.is_symlink():
             raise FileError(
-                f"data.source.path: {folder} is a link to a folder, behind which no change would be noticed: put a link"
-                f" to {path.name} itself into data/, or give its full path."
+                f"{key}: {folder} is a link to a folder, behind which no change would be noticed: put a link to"
+                f" {path.name} itself into data/, or give its full path."
             )
 
 

@@ -5,6 +5,7 @@ error says which file to put where. torchvision unpickles the CIFAR files, but o
 """
 
 import contextlib
+import dataclasses
 import http.client
 import socket
 import tarfile
@@ -12,12 +13,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from sglr.data import class_maps
-from sglr.data.arrays import Arrays
+from sglr.data.arrays import Array, Arrays, check_labels
+from sglr.data.npz import find, read_npz
 from sglr.data.registry import REGISTRY, SourceOptions
 from sglr.files import FileError
 
@@ -38,7 +41,14 @@ class Download:
 
 @REGISTRY.register("cifar10", "cifar100", "svhn")
 class TorchvisionOptions(SourceOptions):
-    """No options of their own; images are uint8 (N, 3, 32, 32), train and test parts the official ones."""
+    """Images are uint8 (N, 3, 32, 32), train and test parts the official ones.
+
+    ``given``: path of an .npz archive with labels to train on that people gave and may be wrong, such as CIFAR-10N's
+    (Wei et al. 2022), absolute or relative as an npz source's. It holds ``given`` and ``clean``, both (N,) in the order
+    of the official training images; ``clean`` must be the official labels, by which another order is noticed.
+    """
+
+    given: Annotated[str, Field(min_length=1)] | None = None
 
     packages: ClassVar[tuple[str, ...]] = ("torchvision",)
     asymmetric_maps: ClassVar[dict[str, dict[int, int]]] = {
@@ -56,18 +66,39 @@ class TorchvisionOptions(SourceOptions):
         return 100 if self.name == "cifar100" else 10, (3, 32, 32)
 
     def look(self, root: Path | None) -> tuple[bool, str]:
-        root = DEFAULT_ROOT if root is None else root
+        asked, root = root, DEFAULT_ROOT if root is None else root
         there = all(
             (root / wanted.filename).is_file() or all((root / name).is_file() for name, _ in wanted.contents)
             for wanted in _downloads(self.name)
         )
+        if self.given is not None:
+            find(self.given, asked, "data.source.given")
         return there, f"{self.name} in {root}" if there else f"{self.name} will be downloaded into {root}"
 
     def read(self, root: Path | None) -> Arrays:
+        given = None if self.given is None else find(self.given, root, "data.source.given")
         root = DEFAULT_ROOT if root is None else root
         for download in _downloads(self.name):
             _provide(download, root)
-        return _read(self.name, root).checked(f"{self.name} in {root}")
+        arrays = _read(self.name, root).checked(f"{self.name} in {root}")
+        if given is None:
+            return arrays
+        labels = _given(given, arrays.y_train, self.name)
+        return dataclasses.replace(arrays, given_train=labels).checked(str(given))
+
+
+def _given(path: Path, official: Array, name: str) -> Array:
+    """The given labels (N,) of an archive that states the official ones (N,) beside them; FileError if it does not."""
+    found = read_npz(path, ("given", "clean"), optional=())
+    check_labels(found["clean"], f"{path}: clean")
+    if not np.array_equal(found["clean"], official):
+        same = (found["clean"] == official).mean() if found["clean"].shape == official.shape else 0.0
+        raise FileError(
+            f"{path}: clean holds {len(found['clean'])} labels, of which {same:.0%} are those of the {len(official)}"
+            f" training images of {name} in the order of the official files: the given labels would belong to other"
+            " images. Use the labels in the order that torchvision reads."
+        )
+    return found["given"]
 
 
 def _downloads(name: str) -> list[Download]:

@@ -33,7 +33,7 @@ def published(study: Study, accuracy: list[dict[str, Any]]) -> list[dict[str, An
     """
     config, found = study.config, _known()
     setting = (config.data.source.name, config.model.name, config.threat.norm)
-    if config.data.noise.kind != "none":
+    if config.data.noise.kind != "none" or study.wrong_labels:
         return []
     rows = []
     for entry in found["results"]:

@@ -166,3 +166,53 @@ def test_svhn_calls_the_digit_zero_0(tmp_path, monkeypatch):
     assert np.array_equal(arrays.x_train, x.transpose(3, 2, 0, 1))
     assert arrays.y_train.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     assert arrays.x_test.flags.c_contiguous
+
+
+def save_given(root, **arrays):
+    np.savez(root / "people.npz", **arrays)
+    return REGISTRY.options("cifar10", given="people.npz")
+
+
+def test_labels_that_people_gave_are_trained_on(cifar10):
+    root, _ = cifar10
+    clean = np.tile(np.arange(10), 5)
+    given = np.where(np.arange(50) % 3 == 0, (clean + 1) % 10, clean).astype(np.int32)
+    arrays = save_given(root, clean=clean, given=given).read(root)
+    assert np.array_equal(arrays.given_train, given)
+    assert arrays.given_train.dtype == np.int64
+    plain = read("cifar10", root)
+    for name in ("x_train", "y_train", "x_test", "y_test"):
+        assert np.array_equal(getattr(arrays, name), getattr(plain, name))
+    assert plain.given_train is None
+
+
+CLEAN = np.tile(np.arange(10), 5)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        (
+            {"clean": CLEAN[::-1], "given": CLEAN},
+            r"people\.npz: clean holds 50 labels, of which 0% are those of the 50",
+        ),
+        ({"clean": CLEAN[:40], "given": CLEAN}, "clean holds 40 labels, of which 0% are"),
+        ({"clean": CLEAN, "given": CLEAN[:40]}, r"people\.npz: x_train has 50 images, given_train 40 labels"),
+        ({"clean": CLEAN, "given": CLEAN + 1}, "given_train holds label 10"),
+        ({"clean": CLEAN}, r"people\.npz: missing given"),
+        ({"clean": CLEAN / 2, "given": CLEAN}, "clean is float64"),
+        ({"clean": CLEAN, "given": CLEAN, "worse": CLEAN}, "worse would not be used"),
+    ],
+)
+def test_given_labels_of_other_images_are_refused(cifar10, arrays, said):
+    root, _ = cifar10
+    with pytest.raises(FileError, match=said):
+        save_given(root, **arrays).read(root)
+
+
+def test_a_missing_file_of_given_labels_is_named_before_anything_is_read(cifar10):
+    root, _ = cifar10
+    options = REGISTRY.options("cifar10", given="absent.npz")
+    for use in (options.look, options.read):
+        with pytest.raises(FileError, match=r"data\.source\.given: there is no file .*absent\.npz"):
+            use(root)

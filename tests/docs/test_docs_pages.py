@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from unittest import SkipTest
 
+import numpy as np
 import pages
 import pytest
+import torch
 import yaml
 
 import sglr
@@ -22,10 +24,13 @@ ADDITIONS = {
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a project's after a run, as far as pages read it: params, prepared data, a model, outcomes."""
+    """A folder like a project's after a run, as far as pages read it: params, labels that people gave, prepared data, a
+    model, outcomes."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copy(pages.ROOT / "params.yaml", folder)
     (folder / "data").mkdir()
+    people = {f"{kind}_label": np.arange(20) % 10 for kind in ("clean", "worse", "aggre")}
+    torch.save(people, folder / "data" / "CIFAR-10_human.pt")
     config = sglr.config.load(folder / "params.yaml")
     sglr.data.prepare(config.data, folder / "artifacts/data")
     prepared = sglr.data.open_folder(folder / "artifacts/data")
