@@ -10,10 +10,11 @@ import functools
 import hashlib
 import logging
 import re
+import sys
 import sysconfig
 import types
 import weakref
-from collections.abc import Collection, Iterator, Mapping, MappingView, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MappingView, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sglr import files
 from sglr.models.checkpoint import unwrap
 
 _PLAIN = (
@@ -151,3 +153,25 @@ def _name(value: Any) -> bytes:
     return (
         f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', getattr(value, '__name__', ''))}".encode()
     )
+
+
+def sources(parts: Iterable[Any]) -> dict[str, str]:
+    """Digests of the files that define these functions, or the classes of these objects and their bases, by module,
+    where those are neither installed nor ours; ValueError for what a notebook defines, which has no file."""
+    paths = sysconfig.get_paths()
+    installed = [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    defined = [part if isinstance(part, types.FunctionType) else type(part) for part in parts]
+    found = {}
+    for kind in {base for one in defined for base in getattr(one, "__mro__", (one,))}:
+        package = kind.__module__.split(".")[0]
+        if package in ("sglr", "builtins"):
+            continue
+        source = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        if source is None:
+            raise ValueError(
+                f"snapshots cannot tell {kind.__name__}, which is defined in a notebook, from an earlier form of it:"
+                " put it into a file, or leave the snapshots out"
+            )
+        if not any(Path(source).resolve().is_relative_to(folder) for folder in installed):
+            found[kind.__module__] = files.sha256(source)
+    return found

@@ -3,14 +3,11 @@
 import os
 import platform
 import shutil
-import sys
-import sysconfig
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -22,7 +19,7 @@ from sglr.attacks.inputs import outside_inference_mode
 from sglr.config import Config, ConfigError
 from sglr.config.errors import undeclared
 from sglr.data import Split
-from sglr.fingerprint import fingerprint
+from sglr.fingerprint import fingerprint, sources
 from sglr.given import AnyArray
 from sglr.project import value_of
 from sglr.random import undisturbed
@@ -83,6 +80,7 @@ def train(
     changes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     snapshots: str | Path | None = None,
+    initial: nn.Module | str | Path | None = None,
 ) -> Fitted:
     """Train a method on images with given labels, as the pipeline would.
 
@@ -106,15 +104,18 @@ def train(
             again continues a training that was interrupted. It may hold those of several trainings, which are told
             apart by everything that they depend on: arguments, thread count, versions, the code of this library and of
             the files in which the classes of your own components are defined.
+        initial: A model of the same kind, or the folder of a saved one, whose weights and buffers training begins with
+            (fine-tuning), in place of the seed's random ones and of a warm-up. It is not changed.
 
     Raises:
         ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
             there; SGLR_SNAPSHOT_SECONDS is no number.
-        TypeError: What is given is no array, no pair, no dict.
-        ValueError: The arrays cannot be used; a component is defined in a notebook, so that snapshots
-            could not tell it from an earlier form.
+        TypeError: What is given is no array, no pair, no dict, no model.
+        ValueError: The arrays cannot be used, or the weights of ``initial`` are not those of the params' model; a
+            component is defined in a notebook, so that snapshots could not tell it from an earlier form.
         TrainingError: As for ``sglr.training.fit``.
-        FileError: Snapshots cannot be written or read, or another process is at work on them.
+        FileError: ``initial`` cannot be read; snapshots cannot be written or read, or another process is at work on
+            them.
 
     Warns:
         UserWarning: Values that are probably mistakes, such as milestones after the last epoch.
@@ -139,10 +140,14 @@ def train(
             )
     if found > num_classes:
         raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
-    config, chosen = _config(method, threat, params, given.as_changes(changes), validation is not None)
+    weights = _weights(initial)
+    config, chosen = _config(
+        method, threat, params, given.as_changes(changes), validated=validation is not None, warm=weights is None
+    )
     channels, height, width = splits[0].x.shape[1:]
     spec = models.spec(config.model, num_classes=num_classes, shape=(channels, height, width))
-    training = _Training(config, chosen, int(seed), spec, device, splits)
+    training = _Training(config, chosen, int(seed), spec, device, splits, weights)
+    training.initial_model()  # what does not fit is refused before anything is written
     if snapshots is None:
         return _fitted(training.run(None), spec)
     interval(os.environ.get(_SECONDS, "30"))  # refused before anything is written
@@ -163,10 +168,24 @@ class _Training:
     spec: dict[str, Any]
     device: torch.device
     splits: list[Split]
+    weights: dict[str, Tensor] | None
+    """With which training begins; None: with those of the seed and the warm-up."""
+
+    def initial_model(self) -> nn.Module:
+        model = models.initial(self.spec, self.seed)
+        if self.weights is not None:
+            try:
+                models.put(model, self.weights)
+            except ValueError as error:
+                raise ValueError(
+                    f"initial does not fit the network {self.spec['name']!r} of the params (changes={{'model': ...}}"
+                    f" names another): {error}"
+                ) from None
+        return model
 
     def run(self, folder: Path | None) -> TrainingResult:
         """What it leaves; with a folder it goes on from what is in it, and keeps its state there."""
-        model = models.initial(self.spec, self.seed).to(self.device)
+        model = self.initial_model().to(self.device)
         chosen, continue_from = self.config.methods[self.method], None
         if chosen.start == "warmup":
             continue_from = self._warmed(model, folder)
@@ -208,36 +227,21 @@ class _Training:
             parts = (method.objective.build(), method.labels.build(given, classes, epochs), method.weights.build(model))
             shape = tuple(self.spec["shape"])
             parts += tuple(one.build(shape) for one in more if not one.misfit(shape))  # others are refused by fit
-        own = sorted(_code(map(_definition, (*options, *parts, *model.modules()))).items())
+        own = sorted(sources((*options, *parts, *model.modules())).items())
         code = [files.digest(Path(sglr.__file__).parent), own]
         versions = [platform.python_version(), torch.__version__, torch.get_num_threads()]
-        return fingerprint(asked, self.seed, self.spec, str(self.device), code, versions, arrays)[:32]
+        begun = {} if self.weights is None else self.weights
+        return fingerprint(asked, self.seed, self.spec, str(self.device), code, versions, arrays, begun)[:32]
 
 
-def _definition(part: Any) -> Any:
-    """What a file defines of a part: its class, or the function that it is."""
-    return part if isinstance(part, FunctionType) else type(part)
-
-
-def _code(defined: Iterable[Any]) -> dict[str, str]:
-    """Digests of the files that define these functions, classes and their bases, where those are neither installed nor
-    ours."""
-    paths = sysconfig.get_paths()
-    installed = [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    found = {}
-    for kind in {base for one in defined for base in getattr(one, "__mro__", (one,))}:
-        package = kind.__module__.split(".")[0]
-        if package in ("sglr", "builtins"):
-            continue
-        source = getattr(sys.modules.get(kind.__module__), "__file__", None)
-        if source is None:
-            raise ValueError(
-                f"snapshots cannot tell {kind.__name__}, which is defined in a notebook, from an earlier form of it:"
-                " put it into a file, or leave the snapshots out"
-            )
-        if not any(Path(source).resolve().is_relative_to(folder) for folder in installed):
-            found[kind.__module__] = files.sha256(source)
-    return found
+def _weights(initial: nn.Module | str | Path | None) -> dict[str, Tensor] | None:
+    """Copies of weights and buffers, on the CPU."""
+    if initial is None:
+        return None
+    found = models.load_model(initial) if isinstance(initial, str | Path) else initial
+    if not isinstance(found, nn.Module):
+        raise TypeError(f"initial must be a model or the folder of one, found {type(initial).__name__}")
+    return {name: value.detach().cpu().clone() for name, value in models.unwrap(found).state_dict().items()}
 
 
 def _fitted(result: TrainingResult, spec: dict[str, Any]) -> Fitted:
@@ -255,13 +259,16 @@ def _config(
     threat: Threat | None,
     path: str | Path | None,
     changes: Mapping[str, Any],
+    *,
     validated: bool,
+    warm: bool,
 ) -> tuple[Config, str]:
     """The validated params with the changes in them, and the name of the one method that is trained."""
     values = given.params(path)
     name = method if isinstance(method, str) else NAME
-    used = [*_USED, f"methods.{name}"] if isinstance(method, str) else list(_USED)
+    used = [key for key in _USED if warm or key != "warmup"]
     if isinstance(method, str):
+        used.append(f"methods.{name}")
         _require_declared(method, values, changes)
     given.require_used(changes, used, _UNUSED, "sglr.train")
     given.with_threat(values, threat, path, changes, "sglr.train")
@@ -275,6 +282,8 @@ def _config(
     given.put(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
     given.put(values, "data.noisy_validation", False)
     given.put(values, "train.keep_epochs", [])
+    if not warm:
+        given.put(values, "warmup.epochs", 0)
     given.put(values, "experiment.methods", [name])
     given.put(values, "data.validation_size", int(validated))
     return given.validated(values, path, changes, used, "sglr.train", stacklevel=5), name

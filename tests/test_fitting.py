@@ -391,7 +391,7 @@ def test_changes_that_play_a_part_reach_the_training():
         "data.augment": {"crop_padding": 1, "flip": True}, "threat.eps_255": 4, "warmup.epochs": 1,
         "methods.sglr.labels.alpha": 0.5,
     }  # fmt: skip
-    config, name = fitting._config("sglr", None, None, SMALL | used, False)
+    config, name = fitting._config("sglr", None, None, SMALL | used, validated=False, warm=True)
     assert (config.data.augment.flip, config.threat.eps_255, config.warmup.epochs) == (True, 4, 1)
     assert config.methods[name].labels.alpha == 0.5
 
@@ -418,17 +418,17 @@ def test_there_is_no_radius_by_default(given: dict, message: str):
 
 def test_the_threat_model_that_is_given_is_trained_against(params: dict, tmp_path: Path):
     """Of the shipped params what depends on the radius follows it; of a file of one's own nothing does."""
-    found = fitting._config("at", sglr.threat.L2(0.5), None, {}, False)[0]
+    found = fitting._config("at", sglr.threat.L2(0.5), None, {}, validated=False, warm=True)[0]
     assert (found.threat.norm, found.threat.eps_255, found.train.attack.step_size(0.5)) == ("l2", 127.5, 0.125)
     params["train"]["attack"]["step_size_255"] = 6.375
     write_text(tmp_path / "params.yaml", yaml.safe_dump(params))
-    own = fitting._config("at", sglr.threat.Linf(8 / 255), tmp_path / "params.yaml", {}, False)[0]
+    own = fitting._config("at", sglr.threat.Linf(8 / 255), tmp_path / "params.yaml", {}, validated=False, warm=True)[0]
     assert (own.threat.eps_255 / 255, own.train.attack.step_size_255) == (8 / 255, 6.375)
     for changes in ({"threat.eps_255": 8}, {"threat": {"norm": "linf", "eps_255": 8}}):
-        same = fitting._config("at", None, None, changes, False)[0]
+        same = fitting._config("at", None, None, changes, validated=False, warm=True)[0]
         assert (same.threat, same.train.attack.step_size_255) == (own.threat, None)
     both = {"threat.eps_255": 8, "train.attack.step_size_255": 1}
-    assert fitting._config("at", None, None, both, False)[0].train.attack.step_size_255 == 1
+    assert fitting._config("at", None, None, both, validated=False, warm=True)[0].train.attack.step_size_255 == 1
 
 
 def test_what_is_probably_not_meant_is_a_warning_at_the_call():
@@ -479,3 +479,58 @@ def test_an_augmentation_that_does_not_fit_is_refused_with_snapshots_too(tmp_pat
     call: dict[str, Any] = {"changes": SMALL | {"data.augment.more": [Unfit(name="unfit")]}, "snapshots": tmp_path}
     with pytest.raises(sglr.UserError, match=r"unfit cannot augment images of .*: they are small"):
         sglr.train(*images(), **call)
+
+
+def small_model(seed: int) -> torch.nn.Module:
+    return sglr.models.build(
+        "small_cnn", num_classes=4, shape=(1, 6, 6), generator_seed=seed, channels=(2, 4), hidden=8
+    )
+
+
+def test_training_begins_with_the_weights_that_are_given(tmp_path: Path):
+    """A module, however wrapped, or the folder of a saved one, which are left as they are; and there is no warm-up."""
+    x, y = images()
+    begun = sglr.train(x, y, changes=SMALL | {"warmup.epochs": 3}, seed=5)
+    begun.save(tmp_path)
+    before = {name: value.clone() for name, value in begun.last.state_dict().items()}
+    compiled = torch.compile(begun.last, backend="eager")
+    tuned = [sglr.train(x, y, changes=SMALL, initial=one) for one in (begun.last, tmp_path / "last", compiled)]
+    for name, value in before.items():
+        assert torch.equal(begun.last.state_dict()[name], value)
+        assert all(torch.equal(one.last.state_dict()[name], tuned[0].last.state_dict()[name]) for one in tuned)
+    # Those of the seed itself are what a training without a warm-up begins with.
+    cold = sglr.train(x, y, changes=SMALL | {"warmup.epochs": 0})
+    assert tuned[0].history != cold.history
+    own = sglr.models.initial(cold.spec, 0)
+    assert sglr.train(x, y, changes=SMALL, initial=own).history == cold.history
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ({"changes": {"model.hidden": 9}}, ValueError, "^initial does not fit the network 'small_cnn' of the params "),
+        ({"changes": {"warmup.epochs": 2}}, ConfigError, r"warmup\.epochs"),
+        ({"initial": {}}, TypeError, "^initial must be a model or the folder of one, found dict"),
+        ({"initial": "nowhere"}, FileError, "there is no model at nowhere"),
+    ],
+)
+def test_weights_that_cannot_be_begun_with_are_refused(tmp_path: Path, given: dict, kind: type, message: str):
+    changes = SMALL | given.get("changes", {})
+    with pytest.raises(kind, match=message):
+        sglr.train(*images(), snapshots=tmp_path, initial=given.get("initial", small_model(1)), changes=changes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_snapshots_tell_initial_weights_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[str] = []
+
+    def run(self: Any, folder: Path) -> None:
+        seen.append(folder.name)
+        raise InterruptedError
+
+    monkeypatch.setattr(fitting._Training, "run", run)
+    for model in (None, small_model(1), small_model(1), small_model(2)):
+        with pytest.raises(InterruptedError):
+            sglr.train(*images(), snapshots=tmp_path, initial=model, changes=SMALL)
+    assert seen[1] == seen[2]
+    assert len(set(seen)) == 3

@@ -1,7 +1,7 @@
 """Models by name. Each takes images in [0, 1], normalises them itself and is ``head(features(x))``."""
 
 from sglr.config import discover
-from sglr.models.checkpoint import load_model, remove, save, unwrap
+from sglr.models.checkpoint import load_model, put, remove, save, unwrap
 from sglr.models.factory import build, from_spec, initial, spec
 from sglr.models.normalize import Normalization, Normalize
 from sglr.models.registry import REGISTRY, Classifier, ModelOptions
@@ -18,6 +18,7 @@ __all__ = [
     "from_spec",
     "initial",
     "load_model",
+    "put",
     "remove",
     "save",
     "spec",

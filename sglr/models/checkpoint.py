@@ -81,6 +81,17 @@ def load_model(path: str | Path) -> Classifier:
     return model.eval()
 
 
+def put(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a model, such as ``build``'s, weights and buffers of the same names, shapes and types.
+
+    Raises ValueError with what does not fit; the model is then as it was.
+    """
+    problems = _misfits(_described(model.state_dict()), _described(weights))
+    if problems:
+        raise ValueError(problems)
+    model.load_state_dict(weights)
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside torch.compile (also ``compiled``'s), DistributedDataParallel, DataParallel, AveragedModel."""
     while True:
