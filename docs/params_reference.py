@@ -39,6 +39,10 @@ MEANINGS = {
     "more.cutout.size": "side of the square in pixels, less than the images' longer side",
     "source.*.given": "path of an npz with `given` (labels to train on, as of CIFAR-10N) and `clean` (the official"
     " ones, compared); null: the official labels",
+    "source.folders.path": "of the folder with `train` and the test images, found as an npz's is",
+    "source.folders.test": "name of the folder of test images in it",
+    "source.folders.channels": "3: colour, 1: grey",
+    "source.folders.size": "side in pixels to which images are scaled; null: all are of one size",
     "source.npz.path": "of the archive, absolute or relative to the project or to `SGLR_DATA_ROOT`",
     "model.*.normalization": "per channel, of images in [0, 1]; the model's first layer",
     "model.small_cnn.batch_norm": "batch norm after each convolution",

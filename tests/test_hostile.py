@@ -145,7 +145,7 @@ def test_prepared_arrays_and_their_description_that_lie(tmp_path: Path, grown: C
         {"num_classes": "2"}, {"classes": ["a"]}, {"format": 99},
     ):  # fmt: skip
         files.write_json(folder / "meta.json", meta | changes)
-        with pytest.raises(files.FileError, match=r"meta\.json is not of format 2; run the prepare stage again"):
+        with pytest.raises(files.FileError, match=r"meta\.json is not of format \d; run the prepare stage again"):
             data.open_folder(folder)
     for content in ("[]", "3", '{"format": 1}', "[" * 100_000):
         (folder / "meta.json").write_text(content)
