@@ -48,14 +48,16 @@ class Config(Section):
         return self
 
     def _check_method(self, name: str, method: Method) -> None:
-        for key in ("labels.start_epoch", "labels.natural_forward_from", "weights.start_epoch"):
-            policy, option = key.split(".")
-            first = getattr(getattr(method, policy), option, None)
-            if first is not None and first > self.train.epochs:
-                raise ValueError(
-                    f"methods.{name}.{key} {first} comes after the last epoch, train.epochs {self.train.epochs}:"
-                    " the policy would never begin"
-                )
+        parts = {"labels": method.labels, "weights": method.weights}
+        parts |= {f"weights.of.{place}": part for place, part in enumerate(getattr(method.weights, "of", ()))}
+        for part, policy in parts.items():
+            for option in ("start_epoch", "natural_forward_from"):
+                first = getattr(policy, option, None)
+                if first is not None and first > self.train.epochs:
+                    raise ValueError(
+                        f"methods.{name}.{part}.{option} {first} comes after the last epoch, train.epochs"
+                        f" {self.train.epochs}: the policy would never begin"
+                    )
         if method.objective.needs_random_start and not self.train.attack.random_start:
             raise ValueError(
                 f"train.attack.random_start: false does not fit methods.{name}: what {method.objective.name!r}"

@@ -74,6 +74,7 @@ class AveragedWeights(WeightPolicy):
 
 
 class _AveragingOptions(WeightOptions):
+    averages: ClassVar[bool] = True
     start_epoch: int = Field(default=1, ge=1)
     buffers: Buffers
 

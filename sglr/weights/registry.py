@@ -50,6 +50,9 @@ class WeightOptions(Options):
     """Whether a step attacks and trains the weights that are validated and saved. Of other methods the report does not
     show accuracies of the training steps: they are another network's."""
 
+    averages: ClassVar[bool] = False
+    """Whether other weights than the trained ones are evaluated: a method has one policy at most that says which."""
+
     def build(self, model: nn.Module) -> WeightPolicy:
         """The policy for a model."""
         raise NotImplementedError

@@ -89,8 +89,11 @@ def section(kind: type[BaseModel], most: int = 3, **fixed: Drawn) -> Drawn:
 
 
 def component(registry: Any, **fixed: Drawn) -> Drawn:
-    """Any component of a room with any options, but those fixed."""
-    return st.one_of(*(section(registry.type_of(name), 2, name=st.just(name), **fixed) for name in registry.names()))
+    """Any component of a room with any options, but those fixed; of weight policies several at once, too."""
+    names = [name for name in registry.names() if name != "several"]
+    one = st.one_of(*(section(registry.type_of(name), 2, name=st.just(name), **fixed) for name in names))
+    several = st.fixed_dictionaries({"name": st.just("several"), "of": st.lists(one, max_size=3)})
+    return one if names == registry.names() else one | several
 
 
 def method(**fixed: Drawn) -> Drawn:

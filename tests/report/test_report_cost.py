@@ -30,7 +30,10 @@ LABELS = (
 # Objectives that each of LABELS goes with: refinement and ensembling need adversarial predictions, natural_bn eval and
 # the control a step that does not forward natural images anyway, self-adaptive training is defined on trades.
 ALLOWED = (4, 1, 4, 3, 1, 3, 1)
-WEIGHTS = ({"name": "none"}, {"name": "awp", "start_epoch": 2}, {"name": "ema"}, {"name": "swa", "start_epoch": 4})
+WEIGHTS = (
+    {"name": "none"}, {"name": "awp", "start_epoch": 2}, {"name": "ema"}, {"name": "swa", "start_epoch": 4},
+    {"name": "several", "of": [{"name": "swa", "start_epoch": 3}, {"name": "awp", "start_epoch": 2}]},
+)  # fmt: skip
 
 
 def method(params, objective, labels, weights):
@@ -69,9 +72,9 @@ def watched(config, name) -> tuple[float, float]:
     model = models.build("small_cnn", num_classes=10, shape=(1, 8, 8), channels=[2, 2], hidden=4, generator_seed=0)
     x, y = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6)
     learner, counter = Learner.build(plan, model, y, 10), Counter()
-    proxies = [learner.weights._proxy] if hasattr(learner.weights, "_proxy") else []
-    averages = [learner.weights._average] if hasattr(learner.weights, "_average") else []
-    for module in (learner.model, *filter(None, [learner.networks.folded]), *proxies, *averages):
+    policies = getattr(learner.weights, "_policies", [learner.weights])
+    copies = [getattr(policy, name, None) for policy in policies for name in ("_proxy", "_average")]
+    for module in filter(None, (learner.model, learner.networks.folded, *copies)):
         counter.watch(module)
     for epoch in range(1, EPOCHS + 1):
         take(plan, learner, x, y, torch.arange(6), epoch, 0)
