@@ -60,7 +60,7 @@ MEANINGS = {
     "weights.*.start_epoch": "the policy begins with this epoch, counted from 1",
     "weights.*.buffers": "batch statistics: averaged like the weights, copied from the live model, or recomputed",
     "weights.several.of": "the policies; one at most is an average",
-    "schedule.linear.rise_epochs": "epochs in which the rate rises from 0; then it falls to 0 at the end",
+    "schedule.*.rise_epochs": "epochs in which the rate rises from 0; then it falls to 0 at the end",
 }
 HEADER = "| key | allowed | as shipped | meaning |\n|---|---|---|---|"
 OPTIONS = "| option | allowed | default | meaning |\n|---|---|---|---|"

@@ -1,13 +1,25 @@
 """Half a cosine."""
 
 import math
+from typing import Annotated
 
-from sglr.schedules.registry import REGISTRY, ScheduleOptions
+from pydantic import Field
+
+from sglr.schedules.registry import REGISTRY, ScheduleOptions, check_rise
 
 
 @REGISTRY.register("cosine")
 class CosineOptions(ScheduleOptions):
-    """Half a cosine from the full rate to 0 at the end of the last epoch."""
+    """From 0 up to the full rate along a line over ``rise_epochs`` epochs (0: none), then half a cosine down to 0 at the
+    end of the last epoch."""
+
+    rise_epochs: Annotated[float, Field(ge=0)] = 0.0
 
     def rate(self, progress: float, epochs: int) -> float:
-        return (1 + math.cos(math.pi * progress / epochs)) / 2
+        rise = self.rise_epochs
+        if progress < rise:
+            return progress / rise
+        return (1 + math.cos(math.pi * (progress - rise) / (epochs - rise))) / 2
+
+    def check_epochs(self, epochs: int) -> None:
+        check_rise(self.rise_epochs, epochs)

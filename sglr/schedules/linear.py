@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from sglr.schedules.registry import REGISTRY, ScheduleOptions
+from sglr.schedules.registry import REGISTRY, ScheduleOptions, check_rise
 
 
 @REGISTRY.register("linear")
@@ -18,5 +18,4 @@ class LinearOptions(ScheduleOptions):
         return progress / rise if progress < rise else (epochs - progress) / (epochs - rise)
 
     def check_epochs(self, epochs: int) -> None:
-        if self.rise_epochs >= epochs:
-            raise ValueError(f"schedule.rise_epochs {self.rise_epochs:g} must be less than the {epochs} epochs")
+        check_rise(self.rise_epochs, epochs)

@@ -21,3 +21,9 @@ class ScheduleOptions(Options):
 
     def check_epochs(self, epochs: int) -> None:
         """ValueError, naming the option as ``schedule.<option>``, when the schedule does not fit so many epochs."""
+
+
+def check_rise(rise_epochs: float, epochs: int) -> None:
+    """ValueError for a rise that takes all of the epochs."""
+    if rise_epochs >= epochs:
+        raise ValueError(f"schedule.rise_epochs {rise_epochs:g} must be less than the {epochs} epochs")

@@ -34,6 +34,14 @@ def test_cosine_falls_along_half_a_cosine():
     assert REGISTRY.options("cosine").rate(4, 4) == 0
 
 
+def test_cosine_may_rise_first():
+    """Over one of four epochs; then a third of half a cosine in each."""
+    falls = [(1 + math.cos(math.pi * done / 3)) / 2 for done in (0, 0.5, 1, 1.5, 2, 2.5)]
+    assert rates("cosine", rise_epochs=1.0) == pytest.approx([0, 0.5, *falls])
+    assert falls[2] == pytest.approx(0.75)
+    assert REGISTRY.options("cosine", rise_epochs=1.0).rate(4, 4) == pytest.approx(0)
+
+
 @pytest.mark.parametrize("rise", [0, 0.75, 3])
 def test_linear_rises_to_one_and_falls_to_zero(rise: float):
     corners = ([rise, 4], [1, 0]) if rise == 0 else ([0, rise, 4], [0, 1, 0])
@@ -51,11 +59,12 @@ def test_a_word_is_a_schedule_without_options(params: dict):
         assert validate(params).train.schedule == REGISTRY.options(name)
 
 
-def test_linear_must_rise_before_the_last_epoch_ends():
-    linear = REGISTRY.options("linear", rise_epochs=3.5)
-    linear.check_epochs(4)
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_a_rise_must_end_before_the_last_epoch_does(name: str):
+    rising = REGISTRY.options(name, rise_epochs=3.5)
+    rising.check_epochs(4)
     with pytest.raises(ValueError, match=r"^schedule\.rise_epochs 3\.5 must be less than the 3 epochs$"):
-        linear.check_epochs(3)
+        rising.check_epochs(3)
 
 
 @pytest.fixture
