@@ -10,8 +10,7 @@ from sglr.schedules.registry import REGISTRY, ScheduleOptions, check_rise
 
 @REGISTRY.register("cosine")
 class CosineOptions(ScheduleOptions):
-    """From 0 up to the full rate along a line over ``rise_epochs`` epochs (0: none), then half a cosine down to 0 at the
-    end of the last epoch."""
+    """From 0 up to the full rate along a line over ``rise_epochs`` epochs (0: none), then half a cosine down to 0."""
 
     rise_epochs: Annotated[float, Field(ge=0)] = 0.0
 

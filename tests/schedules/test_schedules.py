@@ -110,7 +110,9 @@ def test_a_schedule_of_ones_own():
 
 
 def test_a_new_name_alone_leaves_options_that_are_not_its_own():
-    with pytest.raises(ConfigError, match=r"train\.schedule\.milestones: unknown key\. Known here: name\."):
+    with pytest.raises(
+        ConfigError, match=r"train\.schedule\.milestones: unknown key\. Known here: name, rise_epochs\."
+    ):
         sglr.train(
             torch.rand(4, 1, 6, 6), torch.arange(4), threat=sglr.threat.Linf(0.1),
             changes={"train.schedule.name": "cosine"},
