@@ -138,7 +138,7 @@ class ApgdOptions(AttackOptions):
 
     steps: int = Field(default=100, ge=1)
     restarts: int = Field(default=1, ge=1)
-    loss: Literal["ce", "dlr"] = "ce"
+    loss: Literal["ce", "cw", "dlr"] = "ce"
 
     def misfit(self, num_classes: int, shape: tuple[int, int, int], norm: str) -> str | None:
         return losses.misfit(self.loss, num_classes)

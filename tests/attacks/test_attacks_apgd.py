@@ -72,6 +72,27 @@ def test_robust_exactly_where_the_closed_form_says(threat, loss):
     assert int((found & (slack < -1e-3)).sum()) <= 3
 
 
+@pytest.mark.parametrize("threat", [Linf(0.02), L2(0.06)])
+@pytest.mark.parametrize("loss", ["ce", "cw"])
+def test_of_two_classes_exactly_those_are_broken_that_the_closed_form_says(threat, loss):
+    """Logits (0, w.x): the margin falls by at most eps times w's dual norm, and the step that does it is known."""
+    model, x = Linear(2), images(200, 0.3, 0.7)
+    weight = (model.weight[:, 1] - model.weight[:, 0]).detach()
+    score = (x.flatten(1) - 0.5) @ weight
+    y = (score > 0).long()
+    reach = threat.eps * weight.norm(p=1 if isinstance(threat, Linf) else 2)
+    robust = score.abs() > reach
+    clear = (score.abs() - reach).abs() > 1e-6
+    attack = REGISTRY.options("apgd", steps=20, loss=loss).build(threat)
+    x_adv = attack(model, x, y, seed=0)
+    assert torch.equal((model(x_adv).argmax(1) == y)[clear], robust[clear])
+    assert 40 < int(robust.sum()) < 160
+    direction = weight.sign() if isinstance(threat, Linf) else weight / weight.norm()
+    best = x.flatten(1) - (2 * y[:, None] - 1) * threat.eps * direction
+    # Where it is robust the attack ends at the one best point; the box is not reached.
+    torch.testing.assert_close(x_adv.flatten(1)[robust], best[robust], atol=1e-4, rtol=0)
+
+
 def network(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     layers = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 6))
