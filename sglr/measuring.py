@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import sglr
 from sglr import files, given, processes
 from sglr.attacks.inputs import outside_inference_mode
+from sglr.attacks.losses import single_logit
 from sglr.config import Config, ConfigError, packages
 from sglr.config.errors import ModelError
 from sglr.data import Split
@@ -74,7 +75,8 @@ def robustness(
             there; the attacks do not suit such data.
         TypeError: The model is not a module.
         ValueError: The arrays cannot be used; the model cannot be copied, or not be told from others by a journal.
-        ModelError: The model's outputs are no logits, NaN or infinite, or its weights do not stay as they are.
+        ModelError: The model's outputs are no logits, a single one, NaN or infinite, or its weights do not stay as
+            they are.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, found {type(model).__name__}: put a function into one")
@@ -103,6 +105,9 @@ def robustness(
         except RuntimeError:
             attacked = _copy(model).to(device).eval()  # it converts images to the type of its weights itself
             logits = attacked(image)
+    single = single_logit(logits) if isinstance(logits, Tensor) and len(logits) == len(image) else None
+    if single:
+        raise ModelError(single)
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise ModelError(f"the model gives no logits (n, classes), but {_form(logits)}")
     if image._version != untouched:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sglr.attacks.inputs import outside_inference_mode, require_inputs
 from sglr.attacks.losses import FEWEST_FOR_DLR, require_known
+from sglr.attacks.mode import warn_in_train_mode
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.models.precision import float32_by_default
 from sglr.threat import L2, Linf, Threat, per_image
@@ -46,11 +47,13 @@ def autoattack(
 ) -> Tensor:
     """Adversarial examples by AutoAttack; where no attack succeeds, x itself.
 
-    The global random state is left as it was.
+    The global random state is left as it was. The model is used in the mode it is in, eval mode for a result that
+    counts: a UserWarning says where train mode changes what it computes.
 
     Args:
-        model: Images in [0, 1] in, logits (N, classes) out. With fewer than 10 classes the targeted attacks have one
-            target less than classes, and a warning in the log says that this is not the standard version.
+        model: Images in [0, 1] in, logits (N, classes) out, in eval mode. With fewer than 10 classes the targeted
+            attacks have one target less than classes, and a warning in the log says that this is not the standard
+            version.
         x: Images (N, C, H, W) in [0, 1].
         y: Labels (N,), int64.
         threat: The ball, such as ``sglr.threat.Linf(8 / 255)``.
@@ -61,8 +64,9 @@ def autoattack(
             they find what the version finds. None: all.
 
     Raises:
-        ValueError: Images lie outside [0, 1]; labels lie beyond the model's classes; version or member are unknown; the
-            batch size is below 1; there are fewer than 4 classes, for "rand" than 3, which the DLR losses need.
+        ValueError: Images lie outside [0, 1]; labels lie beyond the model's classes; it gives a single logit; version
+            or member are unknown; the batch size is below 1; there are fewer than 4 classes, for "rand" than 3, which
+            the DLR losses need.
         TypeError: As for ``pgd``.
         ImportError: pyautoattack is not installed.
     """
@@ -75,6 +79,7 @@ def autoattack(
     require_inputs(x, y, threat)
     if len(x) == 0:
         return x.detach().clone()
+    warn_in_train_mode(model, "autoattack")
     classes = classes_of(model, x, y)
     few = _few_classes(version, classes)
     if few:
@@ -93,10 +98,11 @@ def autoattack(
 
 @torch.no_grad()
 def classes_of(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    """How many logits the model gives; ValueError for labels beyond them, which the package takes for broken."""
-    classes = int(model(x[:1]).shape[1])
-    require_known(y, classes)
-    return classes
+    """How many logits the model gives; ValueError for one alone, and for labels beyond them, which the package takes
+    for broken."""
+    logits: Tensor = model(x[:1])
+    require_known(y, logits)
+    return logits.shape[1]
 
 
 def _has_gradient(model: nn.Module, x: Tensor) -> bool:
@@ -205,7 +211,12 @@ def captured_warnings() -> Iterator[list[str]]:
 
 def _few_classes(version: str, classes: int) -> str | None:
     fewest = FEWEST_CLASSES[version]
-    return f"its DLR losses need at least {fewest} classes, there are {classes}" if classes < fewest else None
+    if classes >= fewest:
+        return None
+    return (
+        f"its DLR losses need at least {fewest} classes, there are {classes}; in its place run apgd (loss ce), apgd"
+        " (loss cw) and square on the same examples, and count what withstands all three, as the row `worst` does"
+    )
 
 
 def square_misfit(shape: tuple[int, int, int], norm: str) -> str | None:

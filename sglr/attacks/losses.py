@@ -44,10 +44,24 @@ def misclassified(logits: Tensor, y: Tensor) -> Tensor:
     return logits.argmax(1) != y if y.dim() == 1 else torch.zeros(len(y), dtype=torch.bool, device=y.device)
 
 
-def require_known(y: Tensor, classes: int) -> None:
-    """ValueError for labels y (N,) beyond the model's classes; waits for the device, which they might break."""
-    if len(y) and int(y.max()) >= classes:
-        raise ValueError(f"there is a label {int(y.max())}, but the model gives {classes} logits")
+def single_logit(logits: Tensor) -> str | None:
+    """What is wrong with logits (N,) or (N, 1), and what to do; None for any others."""
+    if logits.dim() not in (1, 2) or logits[:1].numel() != 1:
+        return None
+    return (
+        "the model gives a single logit per image, and attacks compare one logit per class: wrap it so that it gives"
+        " torch.cat([torch.zeros_like(z), z], 1), where z (N, 1) is its logit before any sigmoid; class 1 then has the"
+        " probability sigmoid(z)"
+    )
+
+
+def require_known(y: Tensor, logits: Tensor) -> None:
+    """ValueError for a single logit per image, and for labels y (N,) beyond the classes of logits (N, classes); waits
+    for the device, which such labels might break."""
+    if single := single_logit(logits):
+        raise ValueError(single)
+    if len(y) and int(y.max()) >= logits.shape[1]:
+        raise ValueError(f"there is a label {int(y.max())}, but the model gives {logits.shape[1]} logits")
 
 
 def misfit(loss: str, num_classes: int) -> str | None:
@@ -67,14 +81,14 @@ def named(loss: str | Loss) -> Loss:
 
 
 def criterion(loss: str | Loss) -> Loss:
-    """``named(loss)`` for one attack. ValueError where it is not one number per example, and, at the first call, for
-    labels beyond the model's classes, which only a loss of one's own may understand."""
+    """``named(loss)`` for one attack. ValueError where it is not one number per example, and, at the first call, for a
+    single logit and for labels beyond the model's classes, which only a loss of one's own may understand."""
     asked, known = named(loss), callable(loss)
 
     def checked(logits: Tensor, y: Tensor) -> Tensor:
         nonlocal known
         if not known and y.dim() == 1:
-            require_known(y, logits.shape[1])
+            require_known(y, logits)
         known = True
         values = asked(logits, y)
         if values.shape != y.shape[:1]:

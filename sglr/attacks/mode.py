@@ -1,11 +1,13 @@
-"""The mode a model is in during an attack, restored afterwards."""
+"""The mode a model is in during an attack: restored afterwards, or warned of."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from sglr.config.fields import BatchNormMode
 
@@ -41,3 +43,23 @@ def attack_mode(model: nn.Module, bn: BatchNormMode) -> Iterator[None]:
                 setattr(module, name, buffer.copy_(value))
         for module, training in modes:
             module.training = training
+
+
+def warn_in_train_mode(model: nn.Module, attack: str) -> None:
+    """UserWarning, shown once for a line that calls the attack, where train mode changes what a model computes.
+
+    For attacks that only evaluate: those of training are run in either mode on purpose. Statistics are those of batch
+    and instance norm that keep some; a model that computes alike in both modes is not warned of.
+    """
+    modules = model.modules() if isinstance(model, nn.Module) else ()  # a function has no mode that could be seen
+    training = [module for module in modules if module.training]
+    keeping = any(isinstance(module, _NormBase) and module.track_running_stats for module in training)
+    drawing = any(isinstance(module, _DropoutNd) and module.p > 0 for module in training)
+    if not keeping and not drawing:
+        return
+    done = ["changes its normalisation statistics"] * keeping + ["attacks a network that dropout changes"] * drawing
+    warnings.warn(
+        f"the model is in train mode: {attack} {' and '.join(done)}, so the result is not that of the trained model;"
+        " call model.eval() before the attack",
+        stacklevel=4,  # this, the attack, what takes it out of inference mode, the caller
+    )

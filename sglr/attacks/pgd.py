@@ -53,9 +53,9 @@ def pgd(
         x_adv, detached, of x's shape and dtype.
 
     Raises:
-        ValueError: Images lie outside [0, 1]; labels are no classes of the model; the loss is unknown or not one number
-            per example; the step size is negative or not finite; steps or restarts are below 1; there are restarts
-            without a random start.
+        ValueError: Images lie outside [0, 1]; labels are no classes of the model; it gives a single logit; the loss is
+            unknown or not one number per example; the step size is negative or not finite; steps or restarts are below
+            1; there are restarts without a random start.
         TypeError: Images or labels are no tensors, labels are not int64 (N,), or the threat is no threat model.
     """
     if steps < 1 or restarts < 1:

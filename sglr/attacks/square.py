@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sglr.attacks.autoattack import classes_of, run, runner, square_misfit
 from sglr.attacks.inputs import outside_inference_mode, require_inputs
+from sglr.attacks.mode import warn_in_train_mode
 from sglr.attacks.registry import REGISTRY, Attack, AttackOptions
 from sglr.threat import Threat
 
@@ -18,12 +19,14 @@ def square(
     """Adversarial examples by random square-shaped changes; where none succeeds, x itself.
 
     x: (N, C, H, W) in [0, 1]; queries: forward passes per example and restart. ValueError for other images, labels
-    beyond the model's classes and queries or restarts below 1, ImportError without pyautoattack.
+    beyond the model's classes, a single logit, and queries or restarts below 1, ImportError without pyautoattack;
+    UserWarning for a model in train mode, as for ``autoattack``.
     """
     if queries < 1 or restarts < 1:
         raise ValueError(f"queries and restarts must be at least 1, found {queries} and {restarts}")
     require_inputs(x, y, threat)
     if len(x):
+        warn_in_train_mode(model, "square")
         classes_of(model, x, y)
     attacks = runner(model, x, threat=threat, seed=seed, version="custom", attacks=["square"])
     attacks.square.n_queries, attacks.square.n_restarts = queries, restarts

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sglr import files
+from sglr.attacks.losses import single_logit
 from sglr.config.errors import ModelError
 from sglr.data import Images
 
@@ -48,8 +49,10 @@ def inspect(model: nn.Module, images: Tensor | Images, num_classes: int, batch_s
         raise files.FileError(f"the test images are not in [0, 1] (found {low:.3g} to {high:.3g}).")
     logits = torch.cat([model(part) for part in x.split(batch_size)])
     if logits.dim() != 2 or logits.shape[1] != num_classes:
+        single = single_logit(logits)
         raise ModelError(
-            f"{called} gives {list(logits.shape[1:])} numbers per image, but the data has {num_classes} classes."
+            f"{called} gives {list(logits.shape[1:])} numbers per image, but the data has {num_classes} classes"
+            + (f": {single}." if single else ".")
         )
     broken = int((~logits.isfinite()).any(1).sum())
     if broken:

@@ -15,6 +15,11 @@ from sglr.models.checkpoint import some
 from sglr.models.factory import build, spec
 from sglr.models.registry import Classifier, Shape
 
+_SINGLE_LOGIT = (
+    " Its last layer gives a single logit: save it with a row of zeros first, weights and bias alike,"
+    " torch.cat([torch.zeros_like(w), w]); or wrap the network, torch.cat([torch.zeros_like(z), z], 1) of its logit z"
+    " (N, 1) before any sigmoid, for sglr.robustness."
+)
 # Converting these to float32 loses nothing.
 _WIDENED = (torch.float16, torch.bfloat16)
 
@@ -65,7 +70,9 @@ def load_foreign(
         used = ", ".join(f"{key}={value}" for key, value in described["options"].items() if key != "normalization")
         raise FileError(
             f"{path} does not fit {name} with {num_classes} classes for images {list(shape)}, read as {layout.title}:"
-            f" {problems}." + (f" Its options here: {used} (to change with --option)." if used else "")
+            f" {problems}."
+            + (f" Its options here: {used} (to change with --option)." if used else "")
+            + (_SINGLE_LOGIT if _has_single_logit(layout, wanted, state) else "")
         )
     fitted = {key: state.get(layout.theirs(key), torch.zeros((), dtype=torch.int64)) for key in wanted}
     widened = [key for key, value in fitted.items() if value.dtype in _WIDENED and wanted[key].is_floating_point()]
@@ -126,6 +133,15 @@ def _best_layout(name: str, wanted: dict[str, Tensor], state: dict[str, Tensor])
         return len(found ^ (theirs | {key for key in layout.unused(wanted) if not key.endswith(BATCH_COUNTER)}))
 
     return min(layouts(name), key=difference)
+
+
+def _has_single_logit(layout: Layout, wanted: dict[str, Tensor], state: dict[str, Tensor]) -> bool:
+    """Whether the file's network has one output where two classes are wanted, and fits otherwise."""
+    pairs = [
+        (value.shape, state[layout.theirs(key)].shape) for key, value in wanted.items() if layout.theirs(key) in state
+    ]
+    differing = [(ours, theirs) for ours, theirs in pairs if ours != theirs]
+    return bool(differing) and all(ours[:1] == (2,) and theirs == (1, *ours[1:]) for ours, theirs in differing)
 
 
 def _problems(layout: Layout, wanted: dict[str, Tensor], state: dict[str, Tensor]) -> str:

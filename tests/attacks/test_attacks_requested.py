@@ -6,12 +6,13 @@ import importlib.metadata
 import pytest
 import torch
 
+from sglr import robustness
 from sglr.attacks import square
 from sglr.attacks.autoattack import square_misfit
 from sglr.attacks.requested import require_attackable
 from sglr.config import ConfigError
 from sglr.config.reader import validate
-from sglr.threat import build
+from sglr.threat import Linf, build
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,21 @@ def test_an_attack_that_is_not_defined_for_so_few_classes_is_refused(params, att
     if fewest > 2:
         with pytest.raises(ConfigError, match=f"attacks.tried cannot be run .* at least {fewest} classes, there are"):
             require_attackable(config, fewest - 1, (1, 8, 8))
+
+
+def test_what_stands_in_for_autoattack_is_named_and_runs_with_two_classes(params):
+    params["evaluate"]["attacks"] = {"tried": "autoattack"}
+    said = r"in its place run apgd \(loss ce\), apgd \(loss cw\) and square .* as the row `worst` does; leave it out"
+    with pytest.raises(ConfigError, match=said):
+        require_attackable(validate(params), 2, (1, 8, 8))
+    suite = {"ce": "apgd", "cw": {"name": "apgd", "loss": "cw"}, "square": {"name": "square", "queries": 50}}
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)), torch.rand(30, 1, 8, 8)
+    found = robustness(
+        model, x, model(x).argmax(1), threat=Linf(0.02), attacks=suite,
+        changes={"evaluate.sanity": None, "evaluate.sweep": None},
+    )  # fmt: skip
+    assert 0 < found.accuracy("worst") <= min(found.accuracy(name) for name in suite) < 1
 
 
 @pytest.mark.parametrize(
