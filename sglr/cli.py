@@ -265,7 +265,11 @@ def evaluate(context: click.Context, weights: str, name: str | None, output: str
     if given["npz"] is not None and _was_given(context, "folder"):
         raise click.UsageError("--data and --npz: use only one of them for the test images.")
     target = Path(output) if output else evaluating.default_folder(Path(weights))
-    metrics = options.run(Path(weights), name, target, **given)
+
+    def say(checkpoint: str, accuracy: float, examples: int) -> None:
+        click.echo(f"natural accuracy {accuracy:.2%} ({examples:,} test examples); the attacks follow", err=True)
+
+    metrics = options.run(Path(weights), name, target, **given, on_natural=say)
     for note in files.read_json(target / "source.json")["notes"]:
         click.echo(f"weights: {note}", err=True)
     click.echo(f"{evaluating.table(metrics)}\nwritten to {target}")

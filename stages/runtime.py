@@ -64,13 +64,15 @@ class Run:
         }
 
     def pieces(self) -> dict[str, Any]:
-        """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, a message on resuming."""
+        """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, messages on resuming
+        and on natural accuracy."""
         if self.leads:
             self.definition.note_inputs()
         return {
             "journal": self.definition.snapshots,
             "nproc": processes.count(_nproc(), self.device),
             "on_resume": self._say_continued,
+            "on_natural": self._say_natural,
         }
 
     def cost(self, part: str, seconds: float) -> None:
@@ -90,6 +92,10 @@ class Run:
 
     def _say_continued(self, pieces: int) -> None:
         click.echo(f"resuming {self.definition.item}: {pieces} finished pieces of it are kept", err=True)
+
+    def _say_natural(self, checkpoint: str, accuracy: float, examples: int) -> None:
+        said = f"{self.definition.item}: natural accuracy of {checkpoint} {accuracy:.2%} ({examples:,} test examples)"
+        click.echo(said, err=True)
 
     def _log_row(self, row: dict[str, Any]) -> None:
         values = {key: float(value) for key, value in row.items() if key != "epoch" and value is not None}

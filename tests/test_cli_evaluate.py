@@ -218,6 +218,45 @@ def test_images_from_an_npz_give_what_prepared_ones_give(project):
     assert call("--weights", "author.tar", *OPTIONS, "--npz", "last.npz", "--n-examples", 4).exit_code == 0
 
 
+def test_natural_accuracy_is_shown_before_the_first_attack(project, monkeypatch):
+    attacks = validate(yaml.safe_load((project / "params.yaml").read_text())).evaluate.attacks
+    with monkeypatch.context() as patch:
+        patch.setattr(type(attacks["fgsm"]), "build", lambda self, threat: lambda *_, **__: 1 / 0)
+        ended = call("--weights", "author.tar", *OPTIONS)
+    assert isinstance(ended.exception, ZeroDivisionError)
+    result = call("--weights", "author.tar", *OPTIONS)
+    natural = files.read_json(project / "artifacts/foreign/author/metrics.json")["last"]["natural"]
+    said = f"natural accuracy {natural:.2%} (40 test examples); the attacks follow\n"
+    assert ended.stderr == said
+    assert (result.stderr.count(said), said in result.stdout) == (1, False)
+
+
+def test_the_worst_case_is_named_by_what_it_covers(project):
+    """An attack on fewer examples is no part of it, and may break more."""
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["evaluate"]["attacks"]["pgd2"] = {"name": "pgd", "steps": 2}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    result = call("--weights", "author.tar", *OPTIONS)
+    metrics = files.read_json(project / "artifacts/foreign/author/metrics.json")
+    outcomes = files.read_arrays(project / "artifacts/foreign/author/outcomes.npz")
+    assert metrics["last"]["worst"] == (outcomes["last/fgsm"] & outcomes["last/pgd2"]).mean()
+    assert f"worst of fgsm, pgd2 40 {metrics['last']['worst']:.2%}" in " ".join(result.stdout.split())
+    assert "Worst: correct under every one of fgsm, pgd2; without pgd3, run on fewer examples." in result.stdout
+
+
+def test_a_row_that_covers_many_attacks_stays_short_and_they_are_listed_below_the_table():
+    names = [f"attack{n}" for n in range(5)]
+    counts = {"natural": 40, **dict.fromkeys(names, 40), "worst": 40}
+    interval = {"low": 0.4, "high": 0.6}
+    metrics = {
+        "last": dict.fromkeys(counts, 0.5), "n_examples": counts, "flags": [],
+        "interval": {"last": dict.fromkeys(counts, interval)},
+    }  # fmt: skip
+    shown = evaluating.table(metrics)
+    assert "worst of 5 attacks        40    50.00%  40.00% to 60.00%\n" in shown
+    assert f"Worst: correct under every one of {', '.join(names)}.\nno flags" in shown
+
+
 def test_normalization_is_the_first_layer(project):
     result = call("--weights", "author.tar", *OPTIONS, "--normalization", "0.5/0.25", "--output", "out")
     assert result.exit_code == 0, result.output
@@ -255,6 +294,14 @@ def weights(project, **change):
     return ("--weights", "changed.pt", *OPTIONS)
 
 
+def single_logit(project):
+    """A binary network for a sigmoid, and two classes."""
+    x, y = images(project)
+    np.savez(project / "own.npz", x_test=x, y_test=y % 2)
+    change = {"head.weight": torch.ones(1, 16), "head.bias": torch.ones(1)}
+    return (*weights(project, **change), "--npz", "own.npz")
+
+
 REFUSED = {
     "empty test set": (lambda p: npz(p, x_test=np.ones((0, 1, 8, 8)), y_test=np.ones(0, int)), r"x_test is empty"),
     "beyond 1": (lambda p: npz(p, x_test=np.full((100, 1, 8, 8), 1.01)), r"values from 1.01 to 1.01; .* \[0, 1\]"),
@@ -267,6 +314,7 @@ REFUSED = {
     "NaN weights": (lambda p: weights(p, **{"head.bias": torch.full((10,), torch.nan)}), r"not finite: head\.bias"),
     "infinite logits": (lambda p: weights(p, **{"head.weight": torch.full((10, 16), 1e30),
                                                 "hidden.weight": torch.full((16, 128), 1e30)}), "infinite logits"),
+    "a single logit": (lambda p: single_logit(p), r"Its last layer gives a single logit: save it with a row of zeros"),
     "keys": (lambda p: weights(p, more=torch.ones(1)), "unexpected: more"),
     "no architecture": (lambda p: ("--weights", "author.tar"), "name it with --model"),
     "unknown option": (lambda p: ("--weights", "author.tar", *OPTIONS, "--option", "deep=3"), "has no option 'deep'"),

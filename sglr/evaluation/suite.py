@@ -18,6 +18,7 @@ from sglr.config import Config
 from sglr.config.errors import ModelError
 from sglr.config.names import CHECKPOINTS, WORST
 from sglr.data import Images, Prepared, Split
+from sglr.evaluation.chance import at_chance
 from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.model_checks import inspect, model_at, unchanged
@@ -25,12 +26,15 @@ from sglr.evaluation.outcome import Outcome
 from sglr.evaluation.result import Evaluation, radius_key
 from sglr.evaluation.sanity import SanityInputs, sanity
 from sglr.evaluation.skew import skewed
+from sglr.evaluation.worst import covered
 from sglr.models.compiling import compiled
 from sglr.models.precision import full_precision
 from sglr.random import seeded
 
 # Of so many test examples, the first ones, the worst-case images are kept.
 KEPT = 1000
+# Told a checkpoint's name, its natural accuracy, and of how many examples.
+OnNatural = Callable[[str, float, int], object]
 
 
 def evaluate(
@@ -42,15 +46,18 @@ def evaluate(
     journal: Path | None = None,
     nproc: int = 1,
     on_resume: Callable[[int], object] = lambda pieces: None,
+    on_natural: OnNatural | None = None,
 ) -> Evaluation:
     """Attack the best and the last model of a training folder with every attack of ``config.evaluate``.
 
     Natural accuracy comes first; the attacks of both models use the same random streams. All images come from the
     test split, in its order. With a ``journal`` folder, which must belong to these inputs alone, finished chunks are
-    kept there and not repeated; ``on_resume`` is told how many pieces of work an earlier run left there. ``nproc``
-    processes take chunks in turn; it needs a journal, and changes no outcome. FileError when a model is missing or does
-    not fit, or the test split is empty; ModelError when a model's outputs cannot count (see ``model_checks``);
-    ProcessError when one of several processes fails; ConfigError for an attack that such data does not suit.
+    kept there and not repeated; ``on_resume`` is told how many pieces of work an earlier run left there. ``on_natural``
+    is told a checkpoint's name, its natural accuracy and of how many examples, before that checkpoint is attacked.
+    ``nproc`` processes take chunks in turn; it needs a journal, and changes no outcome. FileError when a model is
+    missing or does not fit, or the test split is empty; ModelError when a model's outputs cannot count (see
+    ``model_checks``); ProcessError when one of several processes fails; ConfigError for an attack that such data does
+    not suit.
     """
     require_attackable(config, data.num_classes, data.shape)
     test = data.test(device)
@@ -69,13 +76,14 @@ def evaluate(
     if nproc > 1:
         share = (nproc, config, data.test(), checkpoints, device, kept, torch.get_num_threads())
         with processes.alongside(nproc - 1, _take_chunks, *share):
-            _take_chunks(0, *share)
+            _take_chunks(0, *share, on_natural)
     result = Evaluation(flags=skewed(test.true, _sizes(config, test)))
     with _progress(config, test, len(checkpoints)) as bar, full_precision():
         for path in checkpoints:
             result.flags += flags[path.name]
             with _evaluable(path, device) as model:
-                _checkpoint(config, test, model, path.name, kept.below(path.name), result, bar)
+                left_to_tell = on_natural if nproc == 1 else None
+                _checkpoint(config, test, model, path.name, kept.below(path.name), result, bar, left_to_tell)
     return result
 
 
@@ -138,9 +146,12 @@ def trained_models(trained: Path) -> list[Path]:
 
 def _take_chunks(
     rank: int, nproc: int, config: Config, test: Split, checkpoints: list[Path], device: torch.device, journal: Journal,
-    threads: int,
+    threads: int, on_natural: OnNatural | None = None,
 ) -> None:  # fmt: skip
-    """Do every nproc-th chunk, from ``rank`` on, for the journal alone."""
+    """Do every nproc-th chunk, from ``rank`` on, for the journal alone.
+
+    Where somebody is to be told natural accuracy, the chunks that the others have not finished yet are done here, too.
+    """
     torch.set_num_threads(threads)
     device = processes.device_of(rank, device)
     on_device = test.to(device)
@@ -148,12 +159,14 @@ def _take_chunks(
         for path in checkpoints:
             with _evaluable(path, device) as model:
                 network = _network(config, model, device)
-                for _, measurement in _planned(config, on_device, network, journal.below(path.name)):
+                for key, measurement in _planned(config, on_device, network, journal.below(path.name)):
                     for number in tqdm(
                         range(rank, measurement.chunks, nproc), desc=f"evaluate, process {rank} of {nproc}",
                         unit="chunk", disable=rank > 0 or None, leave=False,
                     ):  # fmt: skip
                         measurement.part(number)
+                    if on_natural and key == ("natural",):
+                        _tell(on_natural, path.name, measurement.whole())
 
 
 def _planned(
@@ -190,7 +203,7 @@ def _planned(
 
 def _checkpoint(
     config: Config, test: Split, model: nn.Module, name: str, journal: Journal, result: Evaluation,
-    bar: "tqdm[NoReturn]",
+    bar: "tqdm[NoReturn]", on_natural: OnNatural | None = None,
 ) -> None:  # fmt: skip
     """Measure one checkpoint, called ``name``, and add what was found to ``result``."""
     section = config.evaluate
@@ -200,14 +213,18 @@ def _checkpoint(
     network = _network(config, model, test.true.device)
     for key, measurement in _planned(config, test, network, journal):
         bar.set_postfix(model=name, attack=" ".join(key))
-        (attacks if len(key) == 1 else swept)[key[-1]] = measurement.whole(bar.update)
+        outcome = (attacks if len(key) == 1 else swept)[key[-1]] = measurement.whole(bar.update)
+        if on_natural and key == ("natural",):
+            with bar.external_write_mode():
+                _tell(on_natural, name, outcome)
     found = result.correct[name] = {attack: outcome.correct for attack, outcome in attacks.items()}
+    result.flags += [f"{name}: {flag}" for flag in at_chance(found["natural"], test.true[:size])]
     result.flags += [f"{name}/{attack}: {said}" for attack, outcome in attacks.items() for said in outcome.warnings]
     result.worst[name] = _worst(attacks)
     # One attack says nothing that its own row does not say.
-    whole = [outcome for attack, outcome in found.items() if attack != "natural" and len(outcome) == size]
+    whole = covered({attack: len(outcome) for attack, outcome in found.items()})
     if len(whole) >= 2:
-        found[WORST] = np.logical_and.reduce(whole)
+        found[WORST] = np.logical_and.reduce([found[attack] for attack in whole])
     if swept:
         result.sweep[name] = {eps: outcome.correct for eps, outcome in swept.items()}
     if section.sanity:
@@ -219,6 +236,10 @@ def _checkpoint(
         )  # fmt: skip
         with seeded(section.seed, test.true.device):
             result.flags += [f"{name}: {flag}" for flag in sanity(inputs)]
+
+
+def _tell(on_natural: OnNatural, name: str, natural: Outcome) -> None:
+    on_natural(name, float(natural.correct.mean()), len(natural.correct))
 
 
 def _network(config: Config, model: nn.Module, device: torch.device) -> nn.Module:

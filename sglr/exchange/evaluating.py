@@ -17,7 +17,8 @@ from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared, Split
 from sglr.evaluation.auditing import rescore
 from sglr.evaluation.result import write
-from sglr.evaluation.suite import KEPT, evaluate
+from sglr.evaluation.suite import KEPT, OnNatural, evaluate
+from sglr.evaluation.worst import explained, row_title
 from sglr.exchange.foreign import Foreign, load_foreign
 from sglr.models.checkpoint import SPEC, WEIGHTS, saved_as
 
@@ -109,6 +110,7 @@ def evaluate_foreign(
     weights: Path,
     device: torch.device,
     nproc: int = 1,
+    on_natural: OnNatural | None = None,
 ) -> dict[str, Any]:
     """Attack one model with every attack of ``config.evaluate``, under ``config.threat``; return the metrics.
 
@@ -116,9 +118,9 @@ def evaluate_foreign(
     outcomes.npz and worst.npz as an evaluate item has them, source.json (what was evaluated on what, with checksums)
     and ``model/last``, the model in this project's form, which can be exported like one trained here. The kept
     worst-case images are scored again in a new process. Interrupted and run again, finished chunks are not repeated;
-    results of the same weights are replaced. Raises FileError for a folder with results or a model of other weights or
-    of another kind, an empty test split, images or classes that are not the model's; ModelError for logits that are not
-    finite; ConfigError for an attack that does not suit the data.
+    results of the same weights are replaced. ``on_natural``: see ``evaluate``. Raises FileError for a folder with
+    results or a model of other weights or of another kind, an empty test split, images or classes that are not the
+    model's; ModelError for logits that are not finite; ConfigError for an attack that does not suit the data.
     """
     spec, folder = foreign.spec, Path(folder)
     sha256 = files.sha256(saved_as(weights)[0])
@@ -149,7 +151,7 @@ def evaluate_foreign(
     attacks = packages.version("pyautoattack")
     inputs = hashlib.sha256(json.dumps([source, spec, code, attacks, str(device)]).encode()).hexdigest()
     journal = folder / ".unfinished" / inputs[:32]
-    result = evaluate(config, data, trained, device=device, journal=journal, nproc=nproc)
+    result = evaluate(config, data, trained, device=device, journal=journal, nproc=nproc, on_natural=on_natural)
     # If what follows is interrupted, new numbers must not appear with the record of earlier ones.
     (folder / "source.json").unlink(missing_ok=True)
     write(result, folder)
@@ -171,24 +173,25 @@ def _rescored(config: Config, test: Split, folder: Path, device: torch.device, t
 
 def table(metrics: dict[str, Any]) -> str:
     """Accuracies of ``last`` with their 95% Wilson intervals, the curve over eps, then the flags, as text."""
+    examples = metrics["n_examples"]
     rows = [
-        (attack, metrics["n_examples"][attack], accuracy, metrics["interval"]["last"][attack])
+        (row_title(attack, examples), examples[attack], accuracy, metrics["interval"]["last"][attack])
         for attack, accuracy in metrics["last"].items()
     ]
     sweep = metrics.get("sweep")
     if sweep:
         rows += [
-            (f"eps {eps}/255", metrics["n_examples"]["natural"], accuracy, sweep["interval"]["last"][eps])
+            (f"eps {eps}/255", examples["natural"], accuracy, sweep["interval"]["last"][eps])
             for eps, accuracy in sweep["last"].items()
         ]
     width = max(len("attack"), *(len(row[0]) for row in rows))
     lines = [f"{'attack':<{width}}  {'examples':>8}  {'accuracy':>8}  95% interval"]
-    for name, examples, accuracy, interval in rows:
-        lines.append(
-            f"{name:<{width}}  {examples:>8}  {accuracy:>8.2%}  {interval['low']:.2%} to {interval['high']:.2%}"
-        )
-    flags = metrics["flags"]
-    return "\n".join([*lines, *(f"FLAG {flag}" for flag in flags), *([] if flags else ["no flags"])])
+    for name, n, accuracy, interval in rows:
+        lines.append(f"{name:<{width}}  {n:>8}  {accuracy:>8.2%}  {interval['low']:.2%} to {interval['high']:.2%}")
+    flags, worst = metrics["flags"], explained(examples)
+    return "\n".join(
+        [*lines, *([worst] if worst else []), *(f"FLAG {flag}" for flag in flags), *([] if flags else ["no flags"])]
+    )
 
 
 def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: str) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from sglr.evaluation.worst import explained, row_title
 from sglr.exchange.provenance import Provenance
 from sglr.exchange.standalone import DATASETS, THREATS
 
@@ -141,22 +142,20 @@ def _results(found: Provenance) -> str:
     if found.results is None or accuracies is None:
         return "Not evaluated, or not on record."
     rows = ["| attack | test examples | accuracy | 95% interval (Wilson) |", "|---|---:|---:|---:|"]
+    examples = found.results["n_examples"]
     for attack, accuracy in accuracies.items():
         interval = found.results["interval"][found.checkpoint][attack]
-        examples = found.results["n_examples"][attack]
-        rows.append(_row(attack, examples, accuracy, interval))
+        rows.append(_row(row_title(attack, examples), examples[attack], accuracy, interval))
     sweep = found.results.get("sweep", {})
     if found.checkpoint in sweep:
         rows += ["", "| eps (255ths), PGD | test examples | accuracy | 95% interval (Wilson) |", "|---|---:|---:|---:|"]
         for eps, accuracy in sweep[found.checkpoint].items():
-            rows.append(
-                _row(eps, found.results["n_examples"]["natural"], accuracy, sweep["interval"][found.checkpoint][eps])
-            )
+            rows.append(_row(eps, examples["natural"], accuracy, sweep["interval"][found.checkpoint][eps]))
     attacks = (found.suite or {}).get("evaluate", {}).get("attacks")
     if attacks:
         rows += [
             "",
-            f"Attacks: `{json.dumps(attacks)}`. `natural`: no attack; `worst`: the worst case of each example.",
+            f"Attacks: `{json.dumps(attacks)}`. Natural: no attack. {explained(examples)}".strip(),
         ]
     return "\n".join(rows)
 

@@ -9,6 +9,7 @@ import torch
 from sglr import files, processes
 from sglr.config import ConfigError, load, parse
 from sglr.data import open_folder
+from sglr.evaluation.suite import OnNatural
 from sglr.exchange.evaluating import evaluate_foreign, load_weights, lock_of
 from sglr.exchange.given_images import read_test
 
@@ -28,8 +29,9 @@ def run(
     n_examples: int | None = None,
     device: str = "auto",
     nproc: str = "1",
+    on_natural: OnNatural | None = None,
 ) -> dict[str, Any]:
-    """Run ``sglr evaluate`` with its options, as texts; returns the metrics.
+    """Run ``sglr evaluate`` with its options, as texts; returns the metrics. ``on_natural``: see ``evaluate``.
 
     Raises ConfigError and FileError with a message for the user.
     """
@@ -53,7 +55,9 @@ def run(
     chosen = processes.device(device, "--device")
     count = processes.count(nproc, chosen, "--nproc")
     with files.lock(lock_of(output), holder=f"another `sglr evaluate` into {output}"):
-        return evaluate_foreign(settings, data, model, output, weights=weights, device=chosen, nproc=count)
+        return evaluate_foreign(
+            settings, data, model, output, weights=weights, device=chosen, nproc=count, on_natural=on_natural
+        )
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from sglr.evaluation.worst import row_title
 from sglr.report.drawing import INK, Plot, canvas, colour, legend, marker, plot
 from sglr.report.headline import gap_name, headline_attack, headline_attacks
 from sglr.report.study import Study
@@ -15,7 +16,12 @@ Row = dict[str, Any]
 def draw_gaps(study: Study, results: Row) -> list[Plot]:
     """Best minus last of every method under every attack."""
     rows = [
-        {"method": row["method"], "lane": row["attack"], "estimate": row["gap"]["mean"], **_ends(row["gap"])}
+        {
+            "method": row["method"],
+            "lane": row_title(row["attack"], results["examples"]),
+            "estimate": row["gap"]["mean"],
+            **_ends(row["gap"]),
+        }
         for row in results["accuracy"]
         if row["gap"]
     ]

@@ -3,7 +3,8 @@
 Keys of results.json (accuracies and differences are fractions, deviations are sample deviations over seeds, null for
 one seed; nothing in it is a time):
 
-- ``experiment``: name, methods, seeds, baseline;  ``attacks``: names in order;  ``data``: the data's meta.json
+- ``experiment``: name, methods, seeds, baseline;  ``attacks``: names in order;  ``examples``: how many test examples
+  each was run on;  ``data``: the data's meta.json
 - ``outline``: what was done, by heading: sentences
 - ``headline``: attack, verdicts [{method, verdict, sentence, accuracy}], details [sentence], summary
   {sentence, accuracy} and each [sentence] of many methods
@@ -61,6 +62,7 @@ def collect(study: Study) -> dict[str, Any]:
         },
         "outline": outline(study),
         "attacks": list(study.attacks),
+        "examples": {attack: min(len(item.index[attack]) for item in study.items) for attack in study.attacks},
         "accuracy": [_accuracy(study, attack, method) for attack in study.attacks for method in study.methods],
         "same_examples": same_examples(study),
         "validation": [_validation(study, method, key) for method in study.methods for key in ("natural", "pgd")],
@@ -157,6 +159,7 @@ def _checks(study: Study) -> list[str]:
     """The checks that could have raised a flag."""
     sanity = study.config.evaluate.sanity
     looked = [
+        "Natural accuracy: against that of always answering the most frequent class.",
         "Attacks: every adversarial image's range and distance.",
         "Audit: every kept image scored again in a new process, and shown to the other methods' models.",
     ]

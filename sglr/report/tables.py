@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sglr.config.errors import counted
+from sglr.evaluation.worst import explained, row_title
 from sglr.report.table import Table
 from sglr.report.wording import (
     ABSENT,
@@ -55,13 +56,13 @@ def _accuracy(results: Row) -> Table:
         if has_best:
             gap = row["gap"]
             shown += [spread(gap["mean"], gap["deviation"]), bounds(gap) if "low" in gap else ABSENT]
-        rows.append((row["attack"], row["method"], *shown, *_counts(row)))
+        rows.append((row_title(row["attack"], results["examples"]), row["method"], *shown, *_counts(row)))
         records.append(_flat(row))
     measured = ("best", "last", "gap", "95% of gap") if has_best else ("last",)
     definition = "; gap = best − last, in points" if has_best else "; no best epoch without a validation split"
     notes = " Same N: only on the examples that the attack below it saw." if results["same_examples"] else ""
-    if "worst" in results["attacks"]:
-        notes += " Worst: correct under every attack that was run on as many examples."
+    if worst := explained(results["examples"]):
+        notes += f" {worst}"
     return Table(
         "comparison", f"Test accuracy in percent{_deviations(results)}{definition}.{notes}",
         ("attack", "method", *measured, "seeds", "examples"), tuple(rows), records, labels=2, grouped=True,
@@ -89,7 +90,12 @@ def _differences(results: Row) -> Table:
     for row in results["comparisons"]:
         found.setdefault((row["attack"], row["method"]), {})[row["quantity"]] = row
     rows = tuple(
-        (attack, method, *(_estimate(entry[key]) for key in kept), *_counts(entry[kept[0]]))
+        (
+            row_title(attack, results["examples"]),
+            method,
+            *(_estimate(entry[key]) for key in kept),
+            *_counts(entry[kept[0]]),
+        )
         for (attack, method), entry in found.items()
     )
     baseline = quoted(baseline)
@@ -104,8 +110,8 @@ def _differences(results: Row) -> Table:
 def _paired(results: Row) -> Table:
     baseline = quoted(results["experiment"]["baseline"])
     rows = tuple(
-        (row["attack"], row["method"], str(row["seed"]), row["checkpoint"], str(row["only_method"]),
-         str(row["only_baseline"]), f"{row['p']:.2g}" if row["p"] else "< 1e-300")
+        (row_title(row["attack"], results["examples"]), row["method"], str(row["seed"]), row["checkpoint"],
+         str(row["only_method"]), str(row["only_baseline"]), f"{row['p']:.2g}" if row["p"] else "< 1e-300")
         for row in results["paired"]
     )  # fmt: skip
     return Table(
@@ -300,7 +306,7 @@ def _seeds(results: Row) -> Table:
     kept = ("best", "last") if has_best else ("last",)
     rows = tuple(
         (
-            row["attack"], row["method"], str(row["seed"]),
+            row_title(row["attack"], results["examples"]), row["method"], str(row["seed"]),
             *((ABSENT if row["best_epoch"] is None else str(row["best_epoch"]),) if has_best else ()),
             *(joined(percent(row[key]), interval(row[f"{key}_low"], row[f"{key}_high"])) for key in kept),
             *((percent(row["gap"]),) if has_best else ()), f"{row['examples']:,}",

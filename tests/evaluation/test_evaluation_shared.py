@@ -48,6 +48,22 @@ def test_resuming_is_said(params, tmp_path):
     assert said[0] > 2 * 3  # the natural predictions, and attacks
 
 
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_natural_accuracy_is_said_once_per_checkpoint_before_its_attacks(params, tmp_path, nproc):
+    """Before any of its attacks is in the journal; of all examples, whichever process takes them."""
+    study, folder = make(params, tmp_path, attacks={"fgsm": "fgsm"}, batch_size=8), tmp_path / "journal"
+    said = []
+
+    def say(checkpoint, accuracy, examples):
+        said.append((checkpoint, accuracy, examples))
+        if nproc == 1:
+            assert not list((folder / checkpoint / "fgsm").glob("*.npz"))
+        assert len(list((folder / checkpoint / "natural").glob("*.npz"))) == 5
+
+    result = evaluation.evaluate(*study, device=CPU, journal=folder, nproc=nproc, on_natural=say)
+    assert said == [(name, result.accuracy("natural", name), 40) for name in ("best", "last")]
+
+
 def say_and_fail(rank, message):
     if rank == 2:
         raise files.FileError(message)

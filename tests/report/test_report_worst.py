@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sglr import report
+from sglr.report.intervals import draw_gaps
 from sglr.report.study import read
 from sglr.report.tables import tables
 
@@ -32,9 +33,19 @@ def test_the_worst_case_is_shown_last_and_is_not_the_headline(make, tmp_path) ->
     (pgd,) = (row for row in found["accuracy"] if (row["attack"], row["method"]) == ("pgd20", "at"))
     # Whatever breaks under FGSM here breaks under PGD.
     assert (row["last"], row["gap"], row["examples"]) == (pgd["last"], pgd["gap"], 200)
-    said = "Worst: correct under every attack that was run on as many examples."
+    said = "Worst: correct under every one of fgsm, pgd20; without autoattack, run on fewer examples."
     assert said in tables(found)["comparison"].caption
-    assert said not in tables(plain)["comparison"].caption
+    assert "Worst" not in tables(plain)["comparison"].caption
+    for name in ("comparison", "differences", "paired", "seeds"):
+        shown = tables(found)[name]
+        assert {row[0] for row in shown.rows} >= {"autoattack", "worst of fgsm, pgd20"}, name
+        assert {record["attack"] for record in shown.records} >= {"autoattack", "worst"}, name
+    (figure,) = draw_gaps(read(settings, artifacts), found)
+    assert "‘at’, worst of fgsm, pgd20: " in figure.description
+    text = (tmp_path / "report/results.md").read_text()
+    assert "| worst of fgsm, pgd20 | at |" in text
+    assert "| worst |" not in text
+    assert said in text
 
 
 def report_of(settings, artifacts, folder):

@@ -1,6 +1,7 @@
 """The whole study by ``dvc repro``: what runs, what it leaves, and that it leaves the same again."""
 
 import csv
+import itertools
 import json
 import subprocess
 
@@ -27,11 +28,15 @@ def arrays(project: Project, name: str) -> dict[str, np.ndarray]:
 
 
 def test_from_nothing_every_item_runs_once_and_the_table_is_shown(first_run):
-    _, ended = first_run
+    project, ended = first_run
     assert sorted(ended.ran) == sorted(ITEMS)
     assert ended.ran[:3] == ["check", "prepare", "warmup@0"]
     assert ended.ran[-1] == "report"
     assert "| pgd2 | sglr |" in ended.output
+    for method, name in itertools.product(("at", "sglr"), ("best", "last")):
+        accuracy = json.loads(project.read(f"evaluate/{method}-0/metrics.json"))[name]["natural"]
+        said = f"evaluate@{method}-0: natural accuracy of {name} {accuracy:.2%} (40 test examples)"
+        assert ended.output.count(said) == 1, said
 
 
 def test_a_second_time_nothing_runs_and_no_file_changes(finished):
