@@ -209,6 +209,28 @@ def test_a_torch_file_whose_tensor_claims_more_than_there_is(tmp_path: Path, gro
     assert grown() < ALLOWED
 
 
+class Claiming:
+    """As a number, or an array, of NumPy is pickled whose type claims 2 GB."""
+
+    def __init__(self, number: object) -> None:
+        self.maker = number.__reduce__()[0]
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        wide = np.dtype(f"V{2**31 - 1}")
+        return self.maker, (wide,) if self.maker.__name__ == "scalar" else (np.ndarray, (2**31,), b"b")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numbers_of_numpy_beside_weights_that_claim_more_than_there_is(
+    tmp_path: Path, grown: Callable[[], int], zipped: bool
+):
+    beside = [Claiming(number) for number in (np.float64(1), np.zeros(1)) for _ in range(3)]
+    content = {"state_dict": {"weight": torch.ones(2)}, "beside": beside}
+    torch.save(content, tmp_path / "lies.pt", _use_new_zipfile_serialization=zipped)
+    assert torch.equal(read_tensors(tmp_path / "lies.pt")["weight"], torch.ones(2))
+    assert grown() < ALLOWED
+
+
 @pytest.mark.parametrize("content", ["[" * 200_000, '{"a":' * 200_000, "1" * 5000, "{", "\x00", "nonsense", ""])
 def test_json_that_cannot_be_read(tmp_path: Path, content: str):
     (tmp_path / "a.json").write_text(content)

@@ -1,8 +1,10 @@
 """Reading a file of weights from elsewhere: nothing in it is executed, and it expands to no more than its size."""
 
+import contextlib
 import pickle
 import re
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,34 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 # The largest networks of the field take 1 GB, with their optimiser's state three times that.
 MAX_BYTES = 8 * 2**30
 _MAX_MEMBERS = 100_000
+# What often stands beside the weights and has none: NumPy's numbers and arrays, such as the best accuracy or the state
+# of its random numbers, as NumPy 1 and 2 call what makes them, and the arguments of a script.
+_BESIDE = (
+    *(f"{core}.multiarray.{maker}" for core in ("numpy.core", "numpy._core") for maker in ("scalar", "_reconstruct")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    "argparse.Namespace",
+)
+
+
+class _Blank:
+    """Stands in for any object of ``_BESIDE``: whatever the file would make one from is let go."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
 
 
 def read_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """Named tensors on the CPU, as a file holds them: safetensors, or what ``torch.save`` wrote.
 
     A torch file holds the tensors themselves or a mapping with them under ``key`` (None: state_dict, model_state_dict,
-    model or net, whichever is there). Only tensors and plain values are unpickled. Raises FileError for a file that is
-    missing, damaged, larger than 8 GiB or compressed to less than its content, that holds code, other objects, or
-    sparse or meta tensors, or in which no weights are found.
+    model or net, whichever is there). Only tensors and plain values are unpickled; NumPy's numbers and arrays beside
+    them, and the arguments of a script, are passed over. Raises FileError for a file that is missing, damaged, larger
+    than 8 GiB or compressed to less than its content, that holds code, other objects, or sparse or meta tensors, or in
+    which no weights are found.
     """
     path = Path(path)
     try:
@@ -107,10 +128,27 @@ def _refuse_packed(path: Path, size: int) -> None:
         )
 
 
+@contextlib.contextmanager
+def _allowing(names: Iterable[str]) -> Iterator[None]:
+    """Torch takes the named objects for blank ones, and of others those alone that it allows by itself."""
+    before = torch.serialization.get_safe_globals()
+    blank: list[Any] = [(_Blank, name) for name in names]
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(blank)
+    try:
+        yield
+    finally:
+        # Parts of torch that are imported meanwhile add their own.
+        added = set(torch.serialization.get_safe_globals()) - set(blank)
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals([*before, *added])
+
+
 def _unpickled(path: Path) -> Any:
     try:
-        # Stated, since an environment variable can reverse the default.
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with _allowing(_BESIDE):
+            # Stated, since an environment variable can reverse the default.
+            return torch.load(path, map_location="cpu", weights_only=True)
     # Whatever a damaged file breaks in the reader: KeyError, EOFError, UnicodeDecodeError, RuntimeError, ...
     except Exception as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))

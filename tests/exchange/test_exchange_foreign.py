@@ -1,11 +1,14 @@
 """Weights from elsewhere: which files are read, under which names, and what is refused without being run."""
 
+import argparse
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -246,6 +249,48 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(form, tmp_path, monkeypat
 def test_a_whole_pickled_model_is_refused_by_name(tmp_path):
     with pytest.raises(FileError, match=r"the object torch\.nn\.modules\.linear\.Linear"):
         read_tensors(save(tmp_path / "x.pt", nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
+def test_numbers_of_numpy_beside_the_weights_are_passed_over(core, wrn, tmp_path):
+    """As NumPy 1 and 2 name them, and with what else training code keeps."""
+    path = tmp_path / "x.pt"
+    beside = {
+        "best_acc": np.float64(0.53), "robust": np.float32(0.5), "epoch": np.int64(3), "done": np.bool_(True),
+        "history": np.arange(5.0), "random": np.random.MT19937(0).state, "names": np.array(["a", None], dtype=object),
+        "args": argparse.Namespace(lr=0.1, eps=np.float64(8 / 255), model="wrn"),
+    }  # fmt: skip
+    torch.save({"net": wrn.state_dict(), **beside}, path, _use_new_zipfile_serialization=False)
+    written = re.sub(rb"numpy\.(_core|core)\.", f"{core}.".encode(), path.read_bytes())
+    assert f"c{core}.multiarray\nscalar".encode() in written
+    path.write_bytes(written)
+    assert torch.equal(exchange.load_foreign(path, "wrn", **WRN).model(X), wrn(X))
+
+
+def test_numbers_of_numpy_in_a_new_file_of_torch(wrn, tmp_path):
+    content = {"model": wrn.state_dict(), "best_acc": np.float64(0.5), "random": np.random.MT19937(0).state}
+    path = save(tmp_path / "x.pt", content)
+    assert torch.equal(exchange.load_foreign(path, "wrn", **WRN).model(X), wrn(X))
+
+
+class Printing:
+    """Prints while it is unpickled."""
+
+    def __reduce__(self):
+        return print, ("it ran",)
+
+
+def test_what_is_allowed_elsewhere_is_not_allowed_here(wrn, tmp_path, capsys):
+    """An allow-list of the process does not reach the file, and is as it was afterwards."""
+    path = save(tmp_path / "x.pt", {"net": wrn.state_dict(), "best": Printing(), "acc": np.float64(0.5)})
+    with torch.serialization.safe_globals([print, np.dtype]):
+        torch.load(save(tmp_path / "y.pt", [Printing()]), weights_only=True)
+        assert capsys.readouterr().out == "it ran\n"  # it would have
+        with pytest.raises(FileError, match=r"the object (builtins\.)?print, and reading that could run code"):
+            exchange.load_foreign(path, "wrn", **WRN)
+        assert set(torch.serialization.get_safe_globals()) >= {print, np.dtype}
+        assert not any(isinstance(allowed, tuple) for allowed in torch.serialization.get_safe_globals())
+    assert capsys.readouterr().out == ""
 
 
 def test_what_is_no_file_of_weights_is_refused(wrn, tmp_path):
