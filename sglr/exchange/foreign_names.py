@@ -58,15 +58,22 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
 }
 
 # Published forward passes that differ under equal names cannot be told apart by a file: noted for every such model.
-CAVEATS = {
-    "preact_resnet18": "code whose shortcut sees the input before batch norm and ReLU uses the same names; here it"
-    " sees it after them, as in Rice et al. (2020): compare the natural accuracy with the published one",
-}
+_ACTIVATIONS = (
+    "a file does not say which activation function its network has: code with SiLU (Swish) instead of ReLU uses the"
+    " same names, and here it is that of the named architecture (ReLU in all built-in ones); compare the natural"
+    " accuracy with the published one"
+)
+_SHORTCUT = (
+    "code whose shortcut sees the input before batch norm and ReLU uses the same names; here it sees it after them, as"
+    " in Rice et al. (2020): compare the natural accuracy with the published one"
+)
 
-# Scale and shift of the images as buffers, next to the weights or around the whole network: (mean, std).
-NORMALIZATIONS = (("normalize.mean", "normalize.std"), ("mu", "sigma"), ("mean", "std"))
-# What torch's wrappers put around every name. AveragedModel also counts its updates.
-PREFIXES = ("module.", "model.", "_orig_mod.")
+# Scale and shift of the images, as buffers: (mean, std) next to the weights, or in a module before the network.
+STATISTICS = (("mean", "std"), ("mu", "sigma"), ("new_mean", "new_std"))
+NORMALIZERS = ("normalize.", "normalizer.", "normalization.", "norm.", "0.")
+# The attacker of MadryLab's robustness library refers to the network and the normalisation once more.
+COPIES = (("attacker.model.", "model."), ("attacker.normalize.", "normalizer."))
+# AveragedModel counts its updates.
 COUNTERS = ("n_averaged",)
 # Counts batches seen; used in training without momentum only, absent from files written before torch 0.4.1.
 BATCH_COUNTER = "num_batches_tracked"
@@ -75,3 +82,14 @@ BATCH_COUNTER = "num_batches_tracked"
 def layouts(name: str) -> tuple[Layout, ...]:
     """Layouts in which weights for the architecture called ``name`` are recognised; our own names come first."""
     return LAYOUTS.get(name, (OWN,))
+
+
+def known_names(name: str, ours: Iterable[str]) -> set[str]:
+    """All names that the layouts of the architecture called ``name`` have for its weights, which we call ``ours``."""
+    ours = list(ours)
+    return {layout.theirs(key) for layout in layouts(name) for key in ours}
+
+
+def caveats(name: str, layout: Layout) -> list[str]:
+    """What equal names leave open about weights read for the architecture called ``name``, a sentence each."""
+    return [_ACTIVATIONS, *([_SHORTCUT] if name == "preact_resnet18" and layout != OWN else [])]
