@@ -233,6 +233,7 @@ def _shown(found: Any, names: list[str]) -> str:
     epilog=examples(
         "sglr evaluate --weights theirs.pt --model resnet18",
         "sglr evaluate --weights theirs.pt --model wrn --option depth=28 --option width=10 --n-examples 1000",
+        "sglr evaluate --weights theirs.pt --model preact_resnet18 --norm l2 --eps 127.5",
     ),
 )
 @click.option("--weights", required=True, type=click.Path(), help="safetensors or torch.save file; no code is run.")
@@ -244,12 +245,17 @@ def _shown(found: Any, names: list[str]) -> str:
 @click.option("--data", "folder", default="artifacts/data", show_default=True, type=click.Path(), help="Prepared data.")
 @click.option("--npz", type=click.Path(), help="Test images from elsewhere instead: x_test and y_test.")
 @click.option("--params", default="params.yaml", show_default=True, type=click.Path(), help="Threat model and suite.")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), help="Of the threat model; default: the params'.")
+@click.option("--eps", type=float, help="Radius in 255ths, fractions too; default: the params'.")
 @click.option("--n-examples", type=click.IntRange(min=1), help="Test examples, from the first; default: the params'.")
 @click.option("--output", type=click.Path(), help="Folder of the results; default: in artifacts/foreign, by name.")
 @click.option("--device", default="auto", envvar="SGLR_DEVICE", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--nproc", default="auto", envvar="SGLR_NPROC", show_default=True, help="Processes that share the work.")
 @click.pass_context
-def evaluate(context: click.Context, weights: str, name: str | None, output: str | None, **given: Any) -> None:
+def evaluate(
+    context: click.Context, weights: str, name: str | None, output: str | None, params: str, norm: str | None,
+    eps: float | None, n_examples: int | None, **given: Any,
+) -> None:  # fmt: skip
     """Evaluate the robustness of a model from elsewhere with the suite in params.yaml.
 
     The results go to artifacts/foreign/<file name>, those of a checkpoint's folder to <training>-<checkpoint> there,
@@ -264,12 +270,15 @@ def evaluate(context: click.Context, weights: str, name: str | None, output: str
 
     if given["npz"] is not None and _was_given(context, "folder"):
         raise click.UsageError("--data and --npz: use only one of them for the test images.")
+    settings = options.suite(params, norm=norm, eps=eps, n_examples=n_examples)
+    for doubt in options.doubts(settings):
+        click.secho(f"warning: {doubt}", fg="yellow", err=True)
     target = Path(output) if output else evaluating.default_folder(Path(weights))
 
     def say(checkpoint: str, accuracy: float, examples: int) -> None:
         click.echo(f"natural accuracy {accuracy:.2%} ({examples:,} test examples); the attacks follow", err=True)
 
-    metrics = options.run(Path(weights), name, target, **given, on_natural=say)
+    metrics = options.run(Path(weights), name, target, settings, **given, on_natural=say)
     for note in files.read_json(target / "source.json")["notes"]:
         click.echo(f"weights: {note}", err=True)
     click.echo(f"{evaluating.table(metrics)}\nwritten to {target}")

@@ -113,6 +113,37 @@ def test_what_was_evaluated_is_on_record(project):
     assert files.read_json(project / "out" / "metrics.json")["n_examples"]["natural"] == 8
 
 
+def test_the_threat_model_of_the_command_line(project):
+    """As if the params said it: outcomes and record are the same."""
+    arguments = ("--weights", "author.tar", *OPTIONS)
+    said = call(*arguments, "--norm", "l2", "--eps", 300, "--output", "here")
+    assert said.exit_code == 0, said.output
+    assert call(*arguments, "--eps", 7.905, "--output", "less").exit_code == 0
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["threat"] = {"norm": "l2", "eps_255": 300.0}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    assert call(*arguments, "--output", "there").exit_code == 0
+    here, there, less = (files.read_json(project / name / "source.json") for name in ("here", "there", "less"))
+    assert here == there
+    assert less["threat"] == {"norm": "linf", "eps_255": 7.905}
+    one, other = (files.read_arrays(project / name / "outcomes.npz") for name in ("here", "there"))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    changes = {}
+    for name in ("here", "less"):
+        worst = files.read_arrays(project / name / "worst.npz")["last/images"]
+        changes[name] = 255 * (worst - images(project)[0][: len(worst)]).reshape(len(worst), -1)
+    # Longer than any change within 25.5/255 in each of 64 pixels.
+    assert 8 * 25.5 < np.linalg.norm(changes["here"], axis=1).max() < 300.1
+    assert np.abs(changes["less"]).max() == pytest.approx(7.905, rel=1e-3)
+
+
+def test_a_radius_that_is_probably_not_in_255ths_is_warned_of(project):
+    result = call("--weights", "author.tar", *OPTIONS, "--n-examples", 4, "--eps", 0.031)
+    assert result.exit_code == 0, result.output
+    assert "warning: threat.eps_255 0.031 is 0.031/255, less than one step of a byte" in result.output
+    assert "warning" not in call("--weights", "author.tar", *OPTIONS, "--n-examples", 4, "--eps", 8).output
+
+
 def test_a_model_of_this_project_needs_no_name(project):
     assert call("--weights", "author.tar", *OPTIONS, "--output", "out").exit_code == 0
     result = call("--weights", "out/model/last", "--output", "again")
@@ -327,6 +358,10 @@ REFUSED = {
     "no file": (lambda p: ("--weights", "absent.pt", *OPTIONS), "absent.pt: No such file"),
     "no file and no name": (lambda p: ("--weights", "absent.pt"), "absent.pt: No such file"),
     "no params": (lambda p: ("--weights", "author.tar", *OPTIONS, "--params", "no.yaml"), "cannot read no.yaml"),
+    "norm alone": (lambda p: ("--weights", "author.tar", *OPTIONS, "--norm", "l2"),
+                   r"--norm l2 without --eps: the radius of the params, 25\.5/255, is one in linf\."),
+    "no radius": (lambda p: ("--weights", "author.tar", *OPTIONS, "--eps", "0"), "--eps: Input should be greater than"),
+    "radius NaN": (lambda p: ("--weights", "author.tar", *OPTIONS, "--eps", "nan"), "--eps: Input should be a finite"),
     "device": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "tpu"), "--device='tpu' is not a device"),
     "no such GPU": (lambda p: ("--weights", "author.tar", *OPTIONS, "--device", "cuda:9"), "but torch sees"),
 }  # fmt: skip

@@ -1,45 +1,64 @@
 """`sglr evaluate`, from its text options to the metrics."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
-from sglr import files, processes
-from sglr.config import ConfigError, load, parse
+from sglr import config, files, processes
+from sglr.config import Config, ConfigError, load, parse
+from sglr.config.errors import said
+from sglr.config.sections import ThreatSettings
 from sglr.data import open_folder
 from sglr.evaluation.suite import OnNatural
 from sglr.exchange.evaluating import evaluate_foreign, load_weights, lock_of
 from sglr.exchange.given_images import read_test
+
+_OF_THE_ATTACKS = r"threat\.|evaluate\.attacks\.\w+\.step_size_255 "
+
+
+def suite(params: str, *, norm: str | None, eps: float | None, n_examples: int | None) -> Config:
+    """The settings in a params file with the norm, radius (in 255ths) and test examples that are given instead.
+
+    Raises ConfigError with a message for the user.
+    """
+    settings = load(params)
+    changes: dict[str, Any] = {"threat": _threat(settings.threat, norm, eps)}
+    if n_examples is not None:
+        changes["evaluate"] = settings.evaluate.model_copy(update={"n_examples": n_examples})
+    return settings.model_copy(update=changes)
+
+
+def doubts(settings: Config) -> list[str]:
+    """Warnings about radius and steps of the attacks that are probably mistakes."""
+    return [doubt for doubt in config.doubts(settings) if re.match(_OF_THE_ATTACKS, doubt)]
 
 
 def run(
     weights: Path,
     name: str | None,
     output: Path,
+    settings: Config,
     *,
     folder: str,
     npz: str | None,
-    params: str,
     options: Sequence[str] = (),
     num_classes: int | None = None,
     normalization: str | None = None,
     key: str | None = None,
-    n_examples: int | None = None,
     device: str = "auto",
     nproc: str = "1",
     on_natural: OnNatural | None = None,
 ) -> dict[str, Any]:
-    """Run ``sglr evaluate`` with its options, as texts; returns the metrics. ``on_natural``: see ``evaluate``.
+    """Run ``sglr evaluate`` with its options, as texts, and the ``settings`` of ``suite``; returns the metrics.
+
+    ``on_natural``: see ``evaluate``.
 
     Raises ConfigError and FileError with a message for the user.
     """
-    settings = load(params)
-    if n_examples is not None:
-        settings = settings.model_copy(
-            update={"evaluate": settings.evaluate.model_copy(update={"n_examples": n_examples})}
-        )
     processes.keep_freed_memory()
     torch.set_num_threads(settings.experiment.threads)
     if npz is None and not (Path(folder) / "meta.json").is_file():
@@ -58,6 +77,20 @@ def run(
         return evaluate_foreign(
             settings, data, model, output, weights=weights, device=chosen, nproc=count, on_natural=on_natural
         )
+
+
+def _threat(given: ThreatSettings, norm: str | None, eps: float | None) -> ThreatSettings:
+    """The threat model of the params, with the norm and the radius (in 255ths) that the command line gives instead."""
+    if norm not in (None, given.norm) and eps is None:
+        raise ConfigError(
+            f"--norm {norm} without --eps: the radius of the params, {given.eps_255:g}/255, is one in {given.norm}."
+        )
+    asked = {key: value for key, value in (("norm", norm), ("eps_255", eps)) if value is not None}
+    try:
+        return ThreatSettings.model_validate(given.model_dump() | asked)
+    except ValidationError as error:
+        problems = [said(problem, f"--{problem['loc'][0]}".removesuffix("_255")) for problem in error.errors()]
+        raise ConfigError("; ".join(problems)) from None
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
