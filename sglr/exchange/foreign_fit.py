@@ -13,6 +13,11 @@ State = dict[str, Tensor]
 _WIDENED = (torch.float16, torch.bfloat16)
 # Names that are shown of those that do not fit.
 _SHOWN = 4
+_SINGLE_LOGIT = (
+    " Its last layer gives a single logit: save it with a row of zeros first, weights and bias alike,"
+    " torch.cat([torch.zeros_like(w), w]); or wrap the network, torch.cat([torch.zeros_like(z), z], 1) of its logit z"
+    " (N, 1) before any sigmoid, for sglr.robustness."
+)
 
 
 def best_layout(name: str, wanted: State, state: State) -> Layout:
@@ -55,7 +60,15 @@ def misfits(layout: Layout, wanted: State, state: State) -> str:
     if not any(groups.values()):
         groups["not finite"] = some([key for key, value in found.items() if not torch.isfinite(value).all()], _SHOWN)
     said = "; ".join(f"{title}: {names}" for title, names in groups.items() if names)
-    return said and f"{len(needed & state.keys())} of its {len(needed)} names are there; {said}."
+    hint = _SINGLE_LOGIT if _has_single_logit(theirs, found) else ""
+    return said and f"{len(needed & state.keys())} of its {len(needed)} names are there; {said}.{hint}"
+
+
+def _has_single_logit(wanted: State, found: State) -> bool:
+    """Whether a network has one output where two classes are wanted, and fits otherwise."""
+    pairs = [(wanted[key].shape, value.shape) for key, value in found.items()]
+    differing = [(ours, theirs) for ours, theirs in pairs if ours != theirs]
+    return bool(differing) and all(ours[:1] == (2,) and theirs == (1, *ours[1:]) for ours, theirs in differing)
 
 
 def _shown(names: list[str]) -> str:
