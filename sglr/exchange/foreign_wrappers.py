@@ -38,7 +38,9 @@ class Network:
         if self.normalization is not None:
             found.append(f"normalisation read from the file: {self.normalization}")
         if self.hidden:
-            found.append("a module of which the file has nothing stood before the network: taken for the normalisation")
+            found.append(
+                "a module of which the file has nothing stood before the network: the given normalisation counts as it"
+            )
         return found
 
 
