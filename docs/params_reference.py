@@ -46,6 +46,7 @@ MEANINGS = {
     "source.npz.path": "of the archive, absolute or relative to the project or to `SGLR_DATA_ROOT`",
     "model.*.normalization": "per channel, of images in [0, 1]; the model's first layer",
     "model.small_cnn.batch_norm": "batch norm after each convolution",
+    "model.*.activation": "between the layers; weights of either have the same names",
     "model.wrn.depth": "6 n + 4: 10, 16, 22, 28, 34, ...",
     "model.wrn.width": "widening factor",
     "attacks.*.n_examples": "number of test examples, from the first; null: as many as the suite",

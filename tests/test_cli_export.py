@@ -128,7 +128,7 @@ ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
     ("small_cnn", {"batch_norm": False}),
     ("resnet18", {}),
     ("preact_resnet18", {"normalization": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}}),
-    ("wrn", {"depth": 10, "width": 1}),
+    ("wrn", {"depth": 10, "width": 1, "activation": "silu"}),
 ]
 
 

@@ -5,7 +5,8 @@ CIFAR ResNets that the TRADES and AWP code trains, and by its description that o
 parameters for ten classes.
 """
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm and a shortcut around them; a 1x1 convolution where the shape changes."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
@@ -29,38 +31,42 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = self.activation(self.bn1(self.conv1(x)))
+        return self.activation(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
 class ResNet(Classifier):
     """Stem, four stages of 64, 128, 256 and 512 channels, global average pool, head. Any image size."""
 
-    def __init__(self, options: ModelOptions, blocks: tuple[int, ...], num_classes: int, channels: int) -> None:
+    def __init__(self, options: "ResNetOptions", blocks: tuple[int, ...], num_classes: int, channels: int) -> None:
         super().__init__(options.normalization, channels)
+        self.activation = getattr(F, options.activation)
         self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = _stage(64, 64, blocks[0], stride=1)
-        self.layer2 = _stage(64, 128, blocks[1], stride=2)
-        self.layer3 = _stage(128, 256, blocks[2], stride=2)
-        self.layer4 = _stage(256, 512, blocks[3], stride=2)
+        self.layer1 = _stage(64, 64, blocks[0], 1, self.activation)
+        self.layer2 = _stage(64, 128, blocks[1], 2, self.activation)
+        self.layer3 = _stage(128, 256, blocks[2], 2, self.activation)
+        self.layer4 = _stage(256, 512, blocks[3], 2, self.activation)
         self.head = nn.Linear(512, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(self.normalize(x))))
+        x = self.activation(self.bn1(self.conv1(self.normalize(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
-def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+def _stage(
+    inputs: int, outputs: int, blocks: int, stride: int, activation: Callable[[Tensor], Tensor]
+) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride, activation)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1, activation) for _ in range(blocks - 1)))
 
 
 @REGISTRY.register("resnet18", "resnet34")
 class ResNetOptions(ModelOptions):
-    """The depth is in the name."""
+    """The depth is in the name. ``activation``: relu, or silu as in smooth adversarial training (Xie et al. 2020)."""
 
+    activation: Literal["relu", "silu"] = "relu"
     blocks: ClassVar[dict[str, tuple[int, ...]]] = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 
     def build(self, num_classes: int, shape: Shape) -> ResNet:

@@ -6,7 +6,8 @@ code also declares a second copy of the first stage that it never uses; it is le
 """
 
 import math
-from typing import Annotated, Self
+from collections.abc import Callable
+from typing import Annotated, Literal, Self
 
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -18,8 +19,9 @@ from sglr.models.registry import REGISTRY, Classifier, ModelOptions, Shape
 class WideBlock(nn.Module):
     """Batch norm, ReLU, 3x3 convolution, twice; the 1x1 shortcut, where channels change, sees the activated input."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        self.activation = activation
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
@@ -29,9 +31,9 @@ class WideBlock(nn.Module):
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(x))
+        out = self.activation(self.bn1(x))
         around: Tensor = x if self.shortcut is None else self.shortcut(out)
-        return around + self.conv2(F.relu(self.bn2(self.conv1(out))))
+        return around + self.conv2(self.activation(self.bn2(self.conv1(out))))
 
 
 class WideResNet(Classifier):
@@ -40,10 +42,11 @@ class WideResNet(Classifier):
     def __init__(self, options: "WideResNetOptions", num_classes: int, channels: int) -> None:
         super().__init__(options.normalization, channels)
         blocks, width = (options.depth - 4) // 6, options.width
+        self.activation = getattr(F, options.activation)
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.block1 = _stage(16, 16 * width, blocks, stride=1)
-        self.block2 = _stage(16 * width, 32 * width, blocks, stride=2)
-        self.block3 = _stage(32 * width, 64 * width, blocks, stride=2)
+        self.block1 = _stage(16, 16 * width, blocks, 1, self.activation)
+        self.block2 = _stage(16 * width, 32 * width, blocks, 2, self.activation)
+        self.block3 = _stage(32 * width, 64 * width, blocks, 2, self.activation)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.head = nn.Linear(64 * width, num_classes)
         for module in self.modules():
@@ -53,20 +56,24 @@ class WideResNet(Classifier):
 
     def features(self, x: Tensor) -> Tensor:
         x = self.block3(self.block2(self.block1(self.conv1(self.normalize(x)))))
-        return F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1)
+        return F.adaptive_avg_pool2d(self.activation(self.bn1(x)), 1).flatten(1)
 
 
-def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    first = WideBlock(inputs, outputs, stride)
-    return nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+def _stage(
+    inputs: int, outputs: int, blocks: int, stride: int, activation: Callable[[Tensor], Tensor]
+) -> nn.Sequential:
+    first = WideBlock(inputs, outputs, stride, activation)
+    return nn.Sequential(first, *(WideBlock(outputs, outputs, 1, activation) for _ in range(blocks - 1)))
 
 
 @REGISTRY.register("wrn")
 class WideResNetOptions(ModelOptions):
-    """Depth (6 n + 4: 10, 16, 22, 28, 34, ...) and widening factor."""
+    """Depth (6 n + 4: 10, 16, 22, 28, 34, ...) and widening factor. ``activation``: relu, or silu as in smooth
+    adversarial training (Xie et al. 2020)."""
 
     depth: Annotated[int, Field(ge=10, le=1000)] = 34
     width: Annotated[int, Field(ge=1, le=64)] = 10
+    activation: Literal["relu", "silu"] = "relu"
 
     @model_validator(mode="after")
     def _depth_fits(self) -> Self:

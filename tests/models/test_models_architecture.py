@@ -51,6 +51,20 @@ def test_forward_is_head_of_features_at_any_image_size(name, shape):
     assert (features >= 0).all()  # every one of them ends in a ReLU
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "preact_resnet18", "wrn"])
+def test_silu_takes_the_place_of_every_relu(name, monkeypatch):
+    """As if torch's ReLU were SiLU; weights have the same names."""
+    kind = {"num_classes": 3, "shape": (3, 8, 8), "generator_seed": 0, **SMALL.get(name, {})}
+    smooth, plain = (models.build(name, **kind, activation=chosen).eval() for chosen in ("silu", "relu"))
+    assert all(torch.equal(value, smooth.state_dict()[key]) for key, value in plain.state_dict().items())
+    monkeypatch.setattr(F, "relu", F.silu)
+    replaced = models.build(name, **kind).eval()
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(smooth(x), replaced(x))
+        assert not torch.allclose(smooth(x), plain(x), atol=1e-3)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_channels_last_changes_nothing_but_the_layout(name):
     model = models.build(name, num_classes=5, shape=(3, 16, 16), **SMALL[name]).eval()

@@ -40,9 +40,14 @@ def both(model: nn.Module, folded: Folded) -> None:
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("activation", ["relu", "silu"])
 @pytest.mark.parametrize("name", FOLDS)
-def test_it_is_the_model_in_eval_mode(name):
+def test_it_is_the_model_in_eval_mode(name, activation):
     options = {"depth": 16, "width": 1} if name == "wrn" else {}
+    if activation != "relu":
+        if name == "small_cnn":
+            pytest.skip("has no such option")
+        options["activation"] = activation
     model = trained(name, **options).train()
     modes = [module.training for module in model.modules()]
     folded = Folded(model)
