@@ -25,7 +25,7 @@ HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
 # More lines than these in one figure are no longer told apart: of seeds only the mean is drawn.
 MANY_LINES = 40
 # What a legend may take of a figure's height before the figure grows.
-_LEGEND = 0.3
+_LEGEND = 0.29
 # Points, of a legend's letters.
 _LETTERS, _SMALLEST = (10.0, 9.0), 6.0
 # Drawn over filled shapes; not the paper's colour, which figures in the page have not.
@@ -42,7 +42,6 @@ _STYLE = {
     "axes.facecolor": PAPER, "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "hatch.linewidth": 0.7, "hatch.color": HATCH,
     "legend.frameon": False, "lines.linewidth": 1.8,
 }  # fmt: skip
@@ -118,6 +117,11 @@ def legend(figure: "Figure", columns: int = 2) -> None:
     figure.set_figheight(height + max(0.0, extent.height / figure.dpi - _LEGEND * height))
 
 
+def _titled(figure: "Figure", title: str) -> None:
+    """Over the whole figure: over its axes alone, wide labels beside them would leave too little room."""
+    figure.suptitle(title, fontsize=11.5, fontweight="bold", x=0.01, ha="left")
+
+
 @contextmanager
 def canvas(title: str, height: float = 3.4) -> Iterator[tuple["Figure", "Axes"]]:
     """A figure with one axes in the report's style. Matplotlib settings made elsewhere are neither used nor changed."""
@@ -126,9 +130,8 @@ def canvas(title: str, height: float = 3.4) -> Iterator[tuple["Figure", "Axes"]]
 
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(4.4, height), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_title(title)
-        yield figure, axes
+        _titled(figure, title)
+        yield figure, figure.add_subplot()
 
 
 @contextmanager
@@ -139,7 +142,7 @@ def panels(title: str, rows: int, columns: int, width: float, height: float) -> 
 
     with style.context(["default", _STYLE, {"axes.grid": False}]):
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.suptitle(title, fontsize=11.5, fontweight="bold", x=0.01, ha="left")
+        _titled(figure, title)
         axes = figure.subplots(rows, columns, squeeze=False)
         for one in axes.flat:
             one.set_xticks([])

@@ -11,7 +11,7 @@ from sglr.objectives import Objective, ObjectiveOptions
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
 
-_NOISY = ", whose labels are as wrong as those of training"
+_NOISY = " with labels as wrong as those of training,"
 
 
 def outline(study: Study) -> dict[str, str]:
@@ -27,8 +27,8 @@ def outline(study: Study) -> dict[str, str]:
         lines["attack in training"] = _attack(config)
     if study.has_best:
         examples = counted(config.data.validation_size, "validation example")
-        labelled = "" if not _wrong(study) else _NOISY if config.data.noisy_validation else ", whose labels are true"
-        lines["best epoch"] = f"chosen on {examples} {chosen_under(study)}{labelled}"
+        labelled = "" if not _wrong(study) else _NOISY if config.data.noisy_validation else " with true labels"
+        lines["best epoch"] = f"chosen on {examples}{labelled} {chosen_under(study)}"
     for method in study.methods:
         chosen = config.methods[method]
         parts = (("labels", chosen.labels), ("weights", chosen.weights))

@@ -175,8 +175,8 @@ def test_normalisation_is_given_or_read_from_the_file(wrn, tmp_path):
 CHANGES: dict[str, tuple[Callable[[dict], object], str]] = {
     "missing": (
         lambda s: s.pop("fc.bias"),
-        r"\(depth=10, width=2, activation=relu; to change with --option\), read as the names of the TRADES code: 50 of its 51 names are"
-        r" there; missing: fc\.bias\.",
+        r"\(depth=10, width=2, activation=relu; to change with --option\), read as the names of the TRADES code: 50 of"
+        r" its 51 names are there; missing: fc\.bias\.",
     ),
     "unexpected": (lambda s: s.update(extra=torch.ones(1)), r"unexpected: extra\."),
     "shape": (lambda s: s.update({"fc.weight": torch.ones(4, 9)}), r"fc\.weight is \[4, 9\], must be \[4, 128\]\."),

@@ -328,7 +328,8 @@ def test_best_epochs_by_wrong_labels_are_said_to_be(make: Make) -> None:
     found = results_of(make(change=lambda values: values["data"].update(noisy_validation=True)))
     assert any("chosen by validation labels that are as wrong as those of training" in one for one in found["cautions"])
     assert not any("Validation labels are clean" in caution for caution in found["cautions"])
-    assert found["outline"]["best epoch"].endswith(" under PGD-10, whose labels are as wrong as those of training")
+    chosen = "chosen on 200 validation examples with labels as wrong as those of training, under PGD-10"
+    assert found["outline"]["best epoch"] == chosen
 
 
 def test_best_epochs_by_clean_labels_are_cautioned_about_under_noise(make: Make) -> None:

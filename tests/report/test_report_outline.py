@@ -42,7 +42,7 @@ def test_what_is_shown_of_a_study(make: Make) -> None:
     epochs = "6 epochs in batches of 100 (1 epoch of natural training before, rate 0.05); SGD (lr 0.1, momentum 0.9, "
     assert found["training"].startswith(epochs)
     assert found["attack in training"] == "PGD-10, steps of 6.375/255, a random start, batch norm in eval mode"
-    assert found["best epoch"] == "chosen on 200 validation examples under PGD-10, whose labels are true"
+    assert found["best epoch"] == "chosen on 200 validation examples with true labels under PGD-10"
     assert found["method ‘at’"] == "objective at (adversarial training); labels hard (the given labels); weights none"
     refined = "labels refinement (self-guided label refinement; start_epoch 4, alpha 0.9, adversarial_weight 0.8, "
     assert refined in found["method ‘sglr’"]
