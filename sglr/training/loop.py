@@ -81,10 +81,10 @@ def fit(
 
     Raises:
         TrainingError: A batch is larger than the data, smaller than the team, or one image where the model has batch
-            norm; an augmentation does not fit the images, or gives other than such images; a loss, or an epoch's logits
-            or weights, are not finite; a schedule gives a learning rate that is negative or that float32 cannot hold; a
-            policy's ``state_dict`` cannot be kept, or does not restore it (found where there are snapshots); the
-            processes do not all see the same snapshots.
+            norm; an augmentation does not fit the images, or it or an objective's attack gives other than such images;
+            a loss, or an epoch's logits or weights, are not finite; a schedule gives a learning rate that is negative
+            or that float32 cannot hold; a policy's ``state_dict`` cannot be kept, or does not restore it (found where
+            there are snapshots); the processes do not all see the same snapshots.
         FileError: A kept epoch that a snapshot counts on is missing or damaged.
         ConfigError: A team cannot train the model.
         Interrupted: ``should_stop`` said so.

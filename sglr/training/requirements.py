@@ -15,8 +15,8 @@ from sglr.training.plan import Plan
 
 def require_trainable(plan: Plan, model: nn.Module, train: Split, team: Team) -> None:
     """TrainingError for a batch that is larger than the data, smaller than the team, or one image where the model has
-    batch norm, and for an augmentation that does not fit the images, and one or an attack that is found wrong on two of
-    them."""
+    batch norm; for an augmentation that does not fit the images; for one, or an attack of the objective's own, that is
+    found wrong on two of them."""
     if plan.batch_size > len(train):
         raise TrainingError(
             f"train.batch_size {plan.batch_size} is larger than the training set ({len(train)} examples)"
