@@ -1,6 +1,7 @@
 """What was done, in a few lines: data, network, perturbations, training, methods and attacks."""
 
 import json
+from typing import Any
 
 import numpy as np
 
@@ -125,7 +126,11 @@ def _options(options: Options) -> str:
 
 def _values(section: Section) -> str:
     given = section.model_dump(mode="json", exclude={"name"}, exclude_none=True)
-    texts = {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in given.items()
-    }
-    return ", ".join(f"{key} {text}" for key, text in texts.items())
+    return ", ".join(f"{key} {_value(getattr(section, key), value)}" for key, value in given.items())
+
+
+def _value(typed: Any, plain: Any) -> str:
+    """A value in words, given as it is and as JSON has it."""
+    if isinstance(typed, tuple) and typed and all(isinstance(part, Options) for part in typed):
+        return " and ".join(map(_options, typed))
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)

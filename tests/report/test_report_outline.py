@@ -114,6 +114,15 @@ def test_options_of_ones_own_and_of_a_seed() -> None:
     assert duration._gradients(study, {"train@at-0"}) > 0
 
 
+def test_several_weight_policies_are_said_one_by_one() -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["methods"]["both"] = params["methods"]["at"] | {"weights": {"name": "several", "of": ["awp", "none"]}}
+        params["experiment"]["methods"] = ["both"]
+
+    told = "several (several at once; of awp (adversarial weight perturbation; gamma 0.01, start_epoch 1) and none)"
+    assert of_preset("digits", change)["method ‘both’"].endswith(f"weights {told}")
+
+
 def test_an_attack_of_an_objectives_own_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trades, "attack", lambda self, inner: inner.x)
     found = of_preset("digits", lambda params: params["experiment"].update(methods=["at", "trades"]))
