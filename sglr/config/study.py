@@ -67,7 +67,9 @@ class Config(Section):
             return
         policies = [(key, getattr(method, key)) for key in ("objective", "labels", "weights")]
         for key, policy in policies:
-            if not policy.same_until(self.warmup.epochs):
+            # An objective that builds on another inherits its word.
+            attacks_otherwise = key == "objective" and policy.for_seed(self.experiment.seeds[0]).build().own_attack
+            if attacks_otherwise or not policy.same_until(self.warmup.epochs):
                 raise ValueError(
                     f"methods.{name} cannot continue the shared adversarial warm-up of {self.warmup.epochs} epochs: its"
                     f" {key} ({policy.name}) already differs from plain adversarial training in them."

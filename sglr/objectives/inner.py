@@ -14,13 +14,14 @@ from sglr.threat import Threat
 class InnerMaximisation:
     """What to maximise and within which ball, for the images that one process has of a batch.
 
-    Several processes share a batch: what becomes of an image must not depend on the others.
+    Several processes share a batch, and a training may be resumed: what becomes of an image must depend neither on the
+    others nor on earlier steps.
     """
 
     model: nn.Module
     """In the attack's mode; may be folded, compiled, and computed in bfloat16. Call it, and do not look inside."""
     x: Tensor
-    """Natural images (N, C, H, W) in [0, 1], augmented."""
+    """Natural images (N, C, H, W) in [0, 1], augmented: those that are trained on, not to be changed."""
     y: Tensor
     """Given labels (N,)."""
     loss: Loss

@@ -52,7 +52,10 @@ class Objective(ABC):
         return cross_entropy
 
     def attack(self, inner: InnerMaximisation) -> Tensor:
-        """The adversarial images (N, C, H, W) in [0, 1] that are trained on: by PGD, as ``train.attack`` says."""
+        """The adversarial images (N, C, H, W) in [0, 1] that are trained on, float32, new ones.
+
+        Here by PGD, as ``train.attack`` says; an attack of an objective's own overrides it.
+        """
         return inner.pgd()
 
     @property

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -15,7 +16,8 @@ from sglr.threat import Threat
 from sglr.training.errors import TrainingError
 from sglr.training.learner import Learner
 from sglr.training.plan import Plan
-from sglr.training.trials import fault
+from sglr.training.precision import computing
+from sglr.training.trials import CHANGED, fault, misfit
 
 
 def adversarial(
@@ -34,29 +36,52 @@ def adversarial(
         inner = _inner(plan, networks.attacked, x, y, loss, epoch, random_start)
         if networks.ascent is not None and penalty is None and len(x) == networks.ascent.batch:
             return networks.ascent(inner.start(), x, y, plain, settings.steps)
-        return learner.objective.attack(inner).detach()
+        return _own(plan, learner, inner) if learner.objective.own_attack else inner.pgd()
+
+
+def _own(plan: Plan, learner: Learner, inner: InnerMaximisation) -> Tensor:
+    """What the objective's own attack makes, in any epoch as it must be as far as that can be told without waiting for
+    the device."""
+    version = inner.x._version
+    found = learner.objective.attack(inner)
+    if said := CHANGED if inner.x._version != version else misfit(found, inner.x):
+        raise _refused(plan, f"{said} (epoch {inner.epoch})")
+    # An attack that takes its gradient by backward() leaves the weights' own.
+    learner.optimizer.zero_grad(set_to_none=True)
+    return found.detach()
 
 
 def require_attack(plan: Plan, model: nn.Module, train: Split) -> None:
     """Try an attack of the objective's own on two training images; all random numbers go on as if it had not been.
 
-    TrainingError for one that fails, or gives something else than images of the same shape, type and device in [0, 1].
+    TrainingError for one that fails, gives something else than images of the same shape, type and device in [0, 1],
+    changes its input, or draws other random numbers than ``random_start``'s.
     """
     objective = plan.method.objective.build()
     if not objective.own_attack:
         return
 
-    def attack(x: Tensor) -> Tensor:
+    x, gradients = train.images(slice(0, 2)), [weight.grad for weight in model.parameters()]
+
+    def attack(x: Tensor, *, made: Callable[[InnerMaximisation], Tensor] = objective.attack) -> Tensor:
         def random_start(threat: Threat) -> Tensor:
             return threat.random_start(x, torch_stream(plan.seed, "attack/trial", device=x.device))
 
-        with attack_mode(model, "eval"):
+        with attack_mode(model, "eval"), computing(plan.precision, x.device):
             loss = objective.attack_loss(model, x)
-            return objective.attack(_inner(plan, model, x, train.given[:2], loss, 1, random_start))
+            return made(_inner(plan, model, x, train.given[:2], loss, 1, random_start))
 
-    found = fault(attack, train.images(slice(0, 2)), generator="`random_start`")
+    # A network that draws in eval mode does so whoever attacks it.
+    network = fault(partial(attack, made=InnerMaximisation.pgd), x, generator="", of_torch=False)
+    found = fault(attack, x, generator="`random_start`", of_torch=network is not None)
+    for weight, gradient in zip(model.parameters(), gradients, strict=True):
+        weight.grad = gradient
     if found:
-        raise TrainingError(f"the attack of the objective {plan.method.objective.name!r} {found}")
+        raise _refused(plan, found)
+
+
+def _refused(plan: Plan, what: str) -> TrainingError:
+    return TrainingError(f"the attack of the objective {plan.method.objective.name!r} {what}")
 
 
 def _inner(

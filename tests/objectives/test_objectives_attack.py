@@ -12,6 +12,8 @@ from tiny_training import assert_resumes, assert_same, net, plan, splits
 from torch import Tensor
 
 from sglr.attacks.pgd import ascend, input_gradient
+from sglr.config import ConfigError
+from sglr.config.reader import validate
 from sglr.objectives import InnerMaximisation
 from sglr.objectives.at import AdversarialTraining, AtOptions
 from sglr.objectives.standard import Standard
@@ -151,6 +153,7 @@ WRONG = {
     "in place": (lambda inner: inner.x.mul_(0.5), "changes the images that it is given"),
     "failing": (lambda inner: inner.images, "fails on two training images: AttributeError: 'InnerMaximisation'"),
     "random": (lambda inner: inner.x * random.random(), r"draws from .* let it draw from `random_start`$"),
+    "torch": (lambda inner: inner.x * torch.rand(()), r"draws from torch's global .* let it draw from `random_start`$"),
 }
 
 
@@ -165,6 +168,81 @@ def test_a_wrong_one_is_refused_before_the_first_step(params, name):
     assert torch.equal(train.x, before)
     assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
     assert model.training
+
+
+def test_what_autocast_makes_of_it_is_found_before_the_first_step(params):
+    """In bfloat16 a network's outputs are of that type, and what is made of them may be."""
+
+    def made(inner):
+        return torch.nn.functional.conv2d(inner.x, torch.ones(1, 1, 1, 1))
+
+    with pytest.raises(
+        TrainingError, match=r"'own' gives images of type torch\.bfloat16 for images of type torch\.float"
+    ):
+        fit(attacking(params, made, precision="bf16"), net(), *splits())
+    assert len(fit(attacking(params, made, precision="fp32"), net(), *splits()).history) == 3
+
+
+LATE = {
+    "shape": (lambda inner: inner.x[:1], r"gives images of shape \(1, 1, 4, 4\) for images of shape \(8, 1, 4, 4\)"),
+    "type": (lambda inner: inner.x.double(), "gives images of type torch.float64"),
+    "nothing": (lambda inner: None, "gives NoneType, no tensor"),
+    "in place": (lambda inner: inner.x.mul_(0), "changes the images that it is given: let it return new ones"),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_one_that_goes_wrong_later_ends_the_training(params, name):
+    made, said = LATE[name]
+    later = attacking(params, lambda inner: inner.pgd() if inner.epoch == 1 else made(inner))
+    with pytest.raises(TrainingError, match=rf"^the attack of the objective 'own' {said}.* \(epoch 2\)$"):
+        fit(later, net(), *splits())
+
+
+def by_backward(inner):
+    """FGSM as much published code has it."""
+    x = inner.x.clone().requires_grad_()
+    inner.loss(inner.model(x), inner.y).mean().backward()
+    return (inner.x + inner.threat.eps * x.grad.sign()).clamp(0, 1)
+
+
+def by_its_own_gradient(inner):
+    gradient = input_gradient(inner.model, inner.x, inner.y, inner.loss)
+    return (inner.x + inner.threat.eps * gradient.sign()).clamp(0, 1)
+
+
+@pytest.mark.parametrize("attack_bn", ["eval", "train"])
+def test_gradients_of_weights_that_an_attack_leaves_are_not_trained_on(params, attack_bn):
+    params["train"]["attack_bn"] = attack_bn
+    model = net()
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)  # the caller's, before training
+    found = fit(attacking(params, by_backward), model, *splits())
+    assert_same(found, fit(attacking(params, by_its_own_gradient), net(), *splits()))
+
+
+def test_a_network_that_draws_in_eval_mode_is_no_fault_of_the_attack(params):
+    class Drawing(type(net())):
+        def forward(self, x):
+            return super().forward(x) + 1e-3 * torch.rand(())
+
+    assert len(fit(attacking(params, InnerMaximisation.pgd), Drawing(), *splits()).history) == 3
+
+
+def test_it_does_not_share_a_warm_up_by_pgd(params):
+    """Even where its options say so because those of ``at``, on which they build, do."""
+    params["warmup"] |= {"objective": "adversarial", "epochs": 1}
+    params["methods"] |= {"own": {"objective": Options(name="own"), "labels": "hard", "weights": "none"}}
+    params["experiment"]["methods"] = ["at", "own"]
+    params["train"]["epochs"] = 10
+    with pytest.raises(ConfigError, match=r"methods\.own cannot continue .* its objective \(own\) already differs"):
+        validate(params)
+    params["methods"]["own"]["start"] = "initial"
+    validate(params)
+
+
+class Options(OwnOptions):
+    made: ClassVar[Attack] = staticmethod(by_its_own_gradient)
 
 
 def test_who_has_an_attack_of_their_own_and_how_many_gradients_it_takes():
