@@ -1,5 +1,6 @@
 """Source ``folders``: image files, in a folder for each class."""
 
+import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -8,7 +9,7 @@ from pydantic import Field
 
 from sglr.data.arrays import Array, Arrays
 from sglr.data.decoding import SUFFIXES, decoded
-from sglr.data.npz import find
+from sglr.data.locating import find, require_watched
 from sglr.data.registry import REGISTRY, SourceOptions
 from sglr.files import FileError
 
@@ -36,13 +37,23 @@ class FoldersOptions(SourceOptions):
 
     def read(self, root: Path | None) -> Arrays:
         folder = self._folder(root)
+        try:
+            return self._read(folder)
+        except OSError as error:
+            raise FileError(f"cannot read the images in {folder}: {error}") from None
+        except MemoryError as error:
+            raise FileError(
+                f"the images in {folder} do not fit into memory ({error}): make them smaller (data.source.size), or"
+                " fewer."
+            ) from None
+
+    def _read(self, folder: Path) -> Arrays:
         names = _classes(folder / "train")
         train = _images_of(folder / "train", names)
         annotations = folder / self.test / _ANNOTATIONS
         test = _annotated(annotations, names) if annotations.is_file() else _images_of(folder / self.test, names)
         shape = (self.size, self.size) if self.size is not None else _size_of(train[0][0], self.channels)
-        parts = (self._decoded(part, shape) for part in (train, test))
-        (x_train, y_train), (x_test, y_test) = parts
+        (x_train, y_train), (x_test, y_test) = (self._decoded(part, shape) for part in (train, test))
         return Arrays(x_train, y_train, x_test, y_test, len(names), tuple(names)).checked(str(folder))
 
     def look(self, root: Path | None) -> tuple[bool, str]:
@@ -72,6 +83,7 @@ class FoldersOptions(SourceOptions):
 
 
 def _classes(part: Path) -> list[str]:
+    require_watched(part, "data.source.path")
     names = sorted(folder.name for folder in part.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if len(names) < 2:
         raise FileError(f"{part}: a folder for each class is needed, and two classes at least; found {len(names)}.")
@@ -85,29 +97,51 @@ def _images_of(part: Path, names: list[str]) -> _Named:
         raise FileError(f"{part}: the class {unknown[0]} has no folder among the training images.")
     found: _Named = []
     for label, name in enumerate(names):
-        images = sorted(path for path in (part / name).rglob("*") if path.suffix.lower() in SUFFIXES and _shown(path))
+        images = _images_in(part / name)
         if not images:
             raise FileError(f"{part / name}: there is no image ({', '.join(sorted(SUFFIXES))}).")
         found += [(path, label) for path in images]
     return found
 
 
-def _shown(path: Path) -> bool:
-    """Not one of the files that systems keep beside others (._1.png)."""
-    return not path.name.startswith(".") and path.is_file()
+def _images_in(folder: Path) -> list[Path]:
+    """The image files in a folder and those within it, but for what systems and programs keep beside them (``._1.png``,
+    ``.thumbnails``). OSError for a folder that cannot be read, FileError for a link to a folder or to nothing."""
+    require_watched(folder, "data.source.path")
+    images: list[Path] = []
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for inside, folders, files in os.walk(folder, onerror=stop):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if linked := [name for name in folders if Path(inside, name).is_symlink()]:
+            raise FileError(f"{Path(inside, linked[0])} is a link to a folder: put the images themselves there.")
+        images += [Path(inside, name) for name in files if _is_image(name)]
+    if missing := [path for path in images if not path.exists()]:
+        raise FileError(f"{missing[0]} is a link to nothing: its file has not been fetched, or was moved.")
+    return sorted(images)
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
 def _annotated(annotations: Path, names: list[str]) -> _Named:
     """Tiny-ImageNet's validation images, in the order of their names."""
-    labels = {name: label for label, name in enumerate(names)}
-    found: _Named = []
+    folder, labels = annotations.parent / "images", {name: label for label, name in enumerate(names)}
+    images = {path.name: path for path in _images_in(folder) if path.parent == folder}
+    found: dict[Path, int] = {}
     for number, line in enumerate(annotations.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         image, _, rest = line.partition("\t")
-        path, label = annotations.parent / "images" / image, labels.get(rest.partition("\t")[0])
-        if label is None or "/" in image or not path.is_file():
-            raise FileError(f"{annotations}, line {number}: {line[:80]!r} is not an image in images/ and a class.")
-        found.append((path, label))
-    return sorted(found)
+        path, label = images.get(image), labels.get(rest.partition("\t")[0])
+        if path is None or label is None or path in found:
+            said = "names an image a second time" if path in found else "is not an image in images/ and a class"
+            raise FileError(f"{annotations}, line {number}: {line[:80]!r} {said}.")
+        found[path] = label
+    if unnamed := sorted(set(images.values()) - set(found)):
+        raise FileError(f"{annotations} has no line for {unnamed[0].name}, which is in images/.")
+    return sorted(found.items())
 
 
 def _size_of(path: Path, channels: int) -> tuple[int, int]:

@@ -20,7 +20,8 @@ from pydantic import Field
 
 from sglr.data import class_maps
 from sglr.data.arrays import Array, Arrays, check_labels
-from sglr.data.npz import find, read_npz
+from sglr.data.locating import find
+from sglr.data.npz import read_npz
 from sglr.data.registry import REGISTRY, SourceOptions
 from sglr.files import FileError
 

@@ -1,10 +1,13 @@
 """Image files in folders of classes: what is read, in which order, and what is refused."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from sglr.data import REGISTRY
+from sglr.data import REGISTRY, folders
 from sglr.files import FileError
 from sglr.image_files import read_image
 
@@ -40,6 +43,8 @@ def test_images_are_read_in_the_order_of_classes_and_names(animals):
 def test_what_is_no_image_of_a_class_is_left_alone(animals):
     (animals / "train/cat/notes.txt").write_text("none")
     (animals / "train/cat/._a.png").write_text("kept by a system")
+    save(animals / "train/cat/.thumbnails/a.png", 77)
+    save(animals / "train/cat/more/.ipynb_checkpoints/a.png", 77)
     (animals / "train/.cache").mkdir()
     (animals / "train/list.csv").write_text("none")
     assert read(animals).y_train.tolist() == [0, 0, 0, 1, 1, 1]
@@ -75,10 +80,15 @@ def test_tiny_imagenet_as_it_is_published(animals):
     arrays = read(animals, test="val")
     assert arrays.x_test[:, 0, 0, 0].tolist() == [50, 51, 52]
     assert arrays.y_test.tolist() == [0, 1, 1]
-    for wrong in ("val_2.JPEG\tbird\t0", "val_9.JPEG\tcat", "../images/val_2.JPEG\tcat", "", b"\xff\tcat"):
-        line = wrong if isinstance(wrong, bytes) else wrong.encode()
+    for wrong, said in (
+        ("val_2.JPEG\tbird\t0", "line 2: .* is not an image in images/ and a class"), ("val_9.JPEG\tcat", "line 2"),
+        ("../images/val_2.JPEG\tcat", "line 2"), ("", "line 2"), ("\udcff\tcat", "line 2"),
+        (f"{'v' * 300}\tcat", "line 2"),
+        ("val_0.JPEG\tdog", "line 2: .* names an image a second time"), ("val_1.JPEG\tdog", "no line for val_2.JPEG"),
+    ):  # fmt: skip
+        line = wrong.encode(errors="surrogateescape")
         (animals / "val/val_annotations.txt").write_bytes(b"val_0.JPEG\tcat\n" + line + b"\n")
-        with pytest.raises(FileError, match=r"val_annotations\.txt"):
+        with pytest.raises(FileError, match=rf"val_annotations\.txt.*{said}"):
             read(animals, test="val")
 
 
@@ -86,7 +96,17 @@ def broken(path):
     path.write_bytes(path.read_bytes()[:40])
 
 
+def link(path, to):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(to)
+
+
 WRONG = {
+    "a link to a folder": (
+        lambda f: link(f / "train/cat/in", f / "train/dog"),
+        r"cat/in is a link to a folder: put the",
+    ),
+    "a link to nothing": (lambda f: link(f / "train/cat/z.png", f / "gone.png"), r"cat/z\.png is a link to nothing"),
     "another size": (
         lambda f: save(f / "train/dog/z.png", size=(4, 6)),
         r"z\.png has 4x6 pixels, others 6x4: data.sou",
@@ -117,5 +137,32 @@ def test_a_folder_in_data_must_be_watched(animals, tmp_path, monkeypatch):
     (tmp_path / "project/data/animals").symlink_to(animals)
     with pytest.raises(FileError, match=r"data/animals is a link to a folder, .*: give its full path"):
         read("data/animals")
+    (tmp_path / "project/data/animals").unlink()
+    for part in ("train", "test/cat", "train/dog"):
+        shutil.copytree(animals, "data/animals", ignore=shutil.ignore_patterns("project"))
+        shutil.rmtree(f"data/animals/{part}")
+        link(Path(f"data/animals/{part}"), animals / part)
+        with pytest.raises(FileError, match=rf"data/animals/{part} is a link to a folder, .*: give its full path"):
+            read("data/animals")
+        shutil.rmtree("data/animals")
     with pytest.raises(FileError, match=r"data\.source\.path: there is no folder .*absent"):
         read("absent")
+
+
+def test_what_cannot_be_read_is_one_error(animals, monkeypatch):
+    """A folder without permission, as user root does not meet; more images than there is memory."""
+
+    def refused(top, onerror):
+        onerror(PermissionError(13, "Permission denied", str(top)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders.os, "walk", refused)
+        with pytest.raises(FileError, match=r"cannot read the images in .*Permission denied: .*train/cat"):
+            read(animals)
+
+    def too_many(shape, dtype):
+        raise MemoryError("Unable to allocate 3.75 GiB")
+
+    monkeypatch.setattr(folders.np, "empty", too_many)
+    with pytest.raises(FileError, match=r"do not fit into memory \(Unable to allocate 3\.75 GiB\): make them smaller"):
+        read(animals)
