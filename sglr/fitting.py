@@ -220,11 +220,13 @@ class _Training:
         arrays = [part for split in self.splits for part in (split.x, split.given, split.true)]
         method = self.config.methods[self.method].for_seed(self.seed)
         more, schedule = self.config.data.augment.more, self.config.train.schedule
-        options = (self.config.model, schedule, method.objective, method.labels, method.weights, *more)
+        weights = method.weights.parts()
+        options = (self.config.model, schedule, method.objective, method.labels, method.weights, *weights, *more)
         with undisturbed():
             model = models.initial(self.spec, self.seed)
             given, classes, epochs = self.splits[0].given, self.spec["num_classes"], self.config.train.epochs
-            parts = (method.objective.build(), method.labels.build(given, classes, epochs), method.weights.build(model))
+            parts = (method.objective.build(), method.labels.build(given, classes, epochs))
+            parts += tuple(one.build(model) for one in (method.weights, *weights))
             shape = tuple(self.spec["shape"])
             parts += tuple(one.build(shape) for one in more if not one.misfit(shape))  # others are refused by fit
         own = sorted(sources((*options, *parts, *model.modules())).items())

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import sglr
-from sglr import augmentations, data, fitting, schedules, training
+from sglr import augmentations, data, fitting, schedules, training, weights
 from sglr.config import ConfigError
 from sglr.config.reader import validate
 from sglr.files import FileError, write_text
@@ -331,6 +331,35 @@ def test_snapshots_tell_the_code_of_augmentations_apart(tmp_path: Path, monkeypa
         assert len(set(asked)) == 3
     finally:
         augmentations.REGISTRY._types.pop("tested_elsewhere")
+
+
+WEIGHTS = """
+from sglr.weights import REGISTRY, WeightPolicy
+from sglr.weights.registry import WeightOptions
+
+@REGISTRY.register("tested_inside")
+class Inside(WeightOptions):
+    def build(self, model):
+        return WeightPolicy()
+"""
+
+
+def test_snapshots_tell_the_code_of_one_of_several_weight_policies_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "inside.py").write_text(WEIGHTS)
+    importlib.import_module("inside")
+    method = {"objective": "at", "labels": "hard", "weights": {"name": "several", "of": ["awp", "tested_inside"]}}
+    asked: list[str] = []
+    monkeypatch.setattr(fitting, "fingerprint", lambda *parts: asked.append(str(parts[4:6])) or "f" * 64)
+    try:
+        for change in ("", "# Another.\n"):
+            (tmp_path / "inside.py").write_text(WEIGHTS + change)
+            sglr.train(*images(), method=method, changes=SMALL_OF_NO_METHOD, snapshots=tmp_path / "kept")
+    finally:
+        weights.REGISTRY._types.pop("tested_inside")
+    assert len(set(asked)) == 2
 
 
 def test_the_interval_of_snapshots_is_asked_for_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ def doubts(config: Config) -> list[str]:
     """Warnings about params that do less than they seem to, each beginning with its key."""
     return [
         *_radius(config), *_steps(config), *_sweep(config), *_examples(config), *_schedule(config),
-        *_selection(config), *_baseline(config),
+        *_selection(config), *_validation(config), *_baseline(config),
     ]  # fmt: skip
 
 
@@ -102,3 +102,15 @@ def _selection(config: Config) -> list[str]:
         f"train.selection.every {every} measures {measured} of {epochs} epochs: so few candidates make"
         " the best epoch, and the gap, unreliable."
     ]
+
+
+def _validation(config: Config) -> list[str]:
+    data = config.data
+    if not data.noisy_validation:
+        return []
+    if not data.validation_size:
+        return ["data.noisy_validation does nothing: data.validation_size is 0."]
+    # Others may bring wrong labels of their own.
+    if data.noise.kind == "none" and data.source.name in ("digits", "folders"):
+        return [f"data.noisy_validation does nothing: the labels of {data.source.name} are not known to be wrong."]
+    return []

@@ -49,7 +49,8 @@ class Config(Section):
 
     def _check_method(self, name: str, method: Method) -> None:
         parts = {"labels": method.labels, "weights": method.weights}
-        parts |= {f"weights.of.{place}": part for place, part in enumerate(getattr(method.weights, "of", ()))}
+        if len(method.weights.parts()) > 1:
+            parts |= {f"weights.of.{place}": part for place, part in enumerate(method.weights.parts())}
         for part, policy in parts.items():
             for option in ("start_epoch", "natural_forward_from"):
                 first = getattr(policy, option, None)

@@ -51,11 +51,15 @@ class WeightOptions(Options):
     show accuracies of the training steps: they are another network's."""
 
     averages: ClassVar[bool] = False
-    """Whether other weights than the trained ones are evaluated: a method has one policy at most that says which."""
+    """Whether ``evaluated`` gives another model than the live one; ``several`` takes one such policy at most."""
 
     def build(self, model: nn.Module) -> WeightPolicy:
         """The policy for a model."""
         raise NotImplementedError
+
+    def parts(self) -> "tuple[WeightOptions, ...]":
+        """The policies that this one is made of: itself, unless it puts others together."""
+        return (self,)
 
     def added_passes(self, own: int, epochs: int) -> tuple[float, float] | None:
         """Forward and backward passes of an example that the policy adds to an epoch, mean over the epochs.

@@ -1,12 +1,14 @@
 """Several weight policies at once, such as adversarial weight perturbation with an average of the weights."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from sglr.config import ConfigError
 from sglr.config.fields import WeightPolicy as WeightPolicyOptions
 from sglr.weights.registry import REGISTRY, Gradients, WeightOptions, WeightPolicy
 
@@ -33,8 +35,13 @@ class SeveralPolicies(WeightPolicy):
             policy.after_epoch(model, epoch, images)
 
     def evaluated(self, model: nn.Module) -> nn.Module:
-        given = (policy.evaluated(model) for policy in self._policies)
-        return next((one for one in given if one is not model), model)
+        given = [one for one in (policy.evaluated(model) for policy in self._policies) if one is not model]
+        if len(given) > 1:
+            raise ConfigError(
+                "of several weight policies two give other weights to evaluate, which can be those of one only"
+                " (`averages` of their options would have said so before training)"
+            )
+        return given[0] if given else model
 
     def state_dict(self) -> dict[str, Any]:
         return {str(place): policy.state_dict() for place, policy in enumerate(self._policies)}
@@ -52,7 +59,11 @@ class SeveralOptions(WeightOptions):
     of: Annotated[tuple[WeightPolicyOptions, ...], Field(min_length=2)]
 
     @model_validator(mode="after")
-    def _one_is_evaluated(self) -> Self:
+    def _they_go_together(self) -> Self:
+        if any(len(options.parts()) > 1 for options in self.of):
+            raise ValueError("of: 'several' within 'several': name its policies in one list")
+        if twice := [name for name, count in Counter(options.name for options in self.of).items() if count > 1]:
+            raise ValueError(f"of: {twice[0]!r} is there twice")
         names = [options.name for options in self.of if options.averages]
         if len(names) > 1:
             raise ValueError(
@@ -64,6 +75,9 @@ class SeveralOptions(WeightOptions):
     @property
     def averages(self) -> bool:  # type: ignore[override]
         return any(options.averages for options in self.of)
+
+    def parts(self) -> tuple[WeightOptions, ...]:
+        return self.of
 
     def build(self, model: nn.Module) -> SeveralPolicies:
         return SeveralPolicies([options.build(model) for options in self.of])

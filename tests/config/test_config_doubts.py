@@ -64,6 +64,15 @@ CHANGES = {
         {"evaluate.attacks.pgd20.step_size_255": 1.0},
         ["evaluate.attacks.pgd20.step_size_255 1 times 20 steps is less than the radius"],
     ),
+    "validation that is not there": (
+        {"data.noisy_validation": True, "data.validation_size": 0},
+        ["data.noisy_validation does nothing: data.validation_size is 0."],
+    ),
+    "validation without noise": (
+        {"data.noisy_validation": True, "data.noise": {"kind": "none", "rate": 0.0, "seed": 0}},
+        ["data.noisy_validation does nothing: the labels of digits are not known to be wrong."],
+    ),
+    "noisy validation": ({"data.noisy_validation": True}, []),
     "fewer examples": (
         {"evaluate.n_examples": 20},
         ["evaluate.attacks.autoattack.n_examples 50 is more than evaluate.n_examples 20, which bounds it."],

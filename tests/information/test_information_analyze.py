@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from accelerator import DEVICE, accelerator
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
@@ -110,6 +113,30 @@ def test_numbers_on_test_images_against_an_independent_computation(made):
     assert found["natural/brier"] == pytest.approx(((probs - np.eye(10)[y]) ** 2).sum(1).mean(), abs=1e-6)
     assert found["adversarial/nll"] > found["natural/nll"]
     assert result["best"]["natural/nll"] != found["natural/nll"]
+
+
+def test_the_temperature_is_fitted_on_the_validation_labels_that_are_given(made, tmp_path):
+    """By SciPy's search; untrained networks suit the one labels as badly as the other, but not alike."""
+    config, _, folder, _ = made
+    noisy = config.model_copy(update={"data": config.data.model_copy(update={"noisy_validation": True})})
+    data.prepare(noisy.data, tmp_path / "data")
+    prepared = data.open_folder(tmp_path / "data")
+    validation = prepared.validation(SEED)
+    assert validation.noisy.any()
+    found = analyze(noisy, prepared, folder, METHOD, SEED, CPU)["last"]["temperature"]
+    with torch.no_grad():
+        logits = models.load_model(folder / "last")(validation.images()).double().numpy()
+
+    def nll(labels: torch.Tensor, log_t: float) -> float:
+        scaled = logits / np.exp(log_t)
+        return log_loss(labels, np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True)), labels=range(10))
+
+    given, true = (
+        np.exp(minimize_scalar(partial(nll, labels), bounds=(-6, 6), method="bounded", options={"xatol": 1e-9}).x)
+        for labels in (validation.given, validation.true)
+    )
+    assert found == pytest.approx(given, rel=1e-3)
+    assert abs(given - true) > 0.01 * given
 
 
 def test_the_attack_starts_where_it_is_told_to(made):

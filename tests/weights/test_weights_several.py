@@ -1,5 +1,8 @@
 """Several weight policies at once: each does what it does alone."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 from by_hand import Pair
@@ -60,12 +63,35 @@ def test_an_interrupted_training_goes_on(params, tmp_path, parts):
         ({"of": ["ema", "aws"]}, r"methods\.tested\.weights\.of\.1: unknown weight policy 'aws'"),
         ({"of": ["awp", {"name": "ema", "decay": 2}]}, r"weights\.of\.1\.decay"),
         ({"of": [AWP, EMA | {"start_epoch": 9}]}, r"methods\.tested\.weights\.of\.1\.start_epoch 9 comes after"),
-        ({"of": ["awp", {"name": "several", "of": ["ema", "none"]}, "swa"]}, "'several' and 'swa' do not go together"),
+        ({"of": ["awp", {"name": "several", "of": ["ema", "none"]}]}, "of: 'several' within 'several': name its"),
+        ({"of": ["awp", AWP]}, "of: 'awp' is there twice"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_named(params, weights, said):
     with pytest.raises(ConfigError, match=said):
         plan(params, method() | {"weights": {"name": "several"} | weights})
+
+
+class Another(WeightPolicy):
+    """An average that its options do not tell of."""
+
+    def evaluated(self, model):
+        return copy.deepcopy(model)
+
+
+class AnotherOptions(WeightOptions):
+    def build(self, model):
+        return Another()
+
+
+def test_an_average_that_was_not_told_of_is_found_when_two_are_evaluated(params):
+    params["train"]["epochs"] = 3
+    chosen = plan(params, method(EMA, "none"))
+    of = (REGISTRY.options("ema", start_epoch=2), AnotherOptions(name="another"))
+    weights = chosen.method.weights.model_copy(update={"of": of})
+    chosen = dataclasses.replace(chosen, method=chosen.method.model_copy(update={"weights": weights}))
+    with pytest.raises(ConfigError, match="of several weight policies two give other weights to evaluate"):
+        fit(chosen, net(), *splits())
 
 
 class Seeded(WeightOptions):
