@@ -111,8 +111,8 @@ def train(
         ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
             there; SGLR_SNAPSHOT_SECONDS is no number.
         TypeError: What is given is no array, no pair, no dict, no model.
-        ValueError: The arrays cannot be used, or the weights of ``initial`` are not those of the params' model; a
-            component is defined in a notebook, so that snapshots could not tell it from an earlier form.
+        ValueError: The arrays cannot be used; ``initial`` is another network than the params', or normalises images
+            otherwise; a component is defined in a notebook, so that snapshots could not tell it from an earlier form.
         TrainingError: As for ``sglr.training.fit``.
         FileError: ``initial`` cannot be read; snapshots cannot be written or read, or another process is at work on
             them.
@@ -140,14 +140,13 @@ def train(
             )
     if found > num_classes:
         raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
-    weights = _weights(initial)
     config, chosen = _config(
-        method, threat, params, given.as_changes(changes), validated=validation is not None, warm=weights is None
+        method, threat, params, given.as_changes(changes), validated=validation is not None, warm=initial is None
     )
     channels, height, width = splits[0].x.shape[1:]
     spec = models.spec(config.model, num_classes=num_classes, shape=(channels, height, width))
+    weights = None if initial is None else given.weights(initial, spec)
     training = _Training(config, chosen, int(seed), spec, device, splits, weights)
-    training.initial_model()  # what does not fit is refused before anything is written
     if snapshots is None:
         return _fitted(training.run(None), spec)
     interval(os.environ.get(_SECONDS, "30"))  # refused before anything is written
@@ -174,13 +173,7 @@ class _Training:
     def initial_model(self) -> nn.Module:
         model = models.initial(self.spec, self.seed)
         if self.weights is not None:
-            try:
-                models.put(model, self.weights)
-            except ValueError as error:
-                raise ValueError(
-                    f"initial does not fit the network {self.spec['name']!r} of the params (changes={{'model': ...}}"
-                    f" names another): {error}"
-                ) from None
+            models.put(model, self.weights)
         return model
 
     def run(self, folder: Path | None) -> TrainingResult:
@@ -234,16 +227,6 @@ class _Training:
         versions = [platform.python_version(), torch.__version__, torch.get_num_threads()]
         begun = {} if self.weights is None else self.weights
         return fingerprint(asked, self.seed, self.spec, str(self.device), code, versions, arrays, begun)[:32]
-
-
-def _weights(initial: nn.Module | str | Path | None) -> dict[str, Tensor] | None:
-    """Copies of weights and buffers, on the CPU."""
-    if initial is None:
-        return None
-    found = models.load_model(initial) if isinstance(initial, str | Path) else initial
-    if not isinstance(found, nn.Module):
-        raise TypeError(f"initial must be a model or the folder of one, found {type(initial).__name__}")
-    return {name: value.detach().cpu().clone() for name, value in models.unwrap(found).state_dict().items()}
 
 
 def _fitted(result: TrainingResult, spec: dict[str, Any]) -> Fitted:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sglr import models
 from sglr.config import Config, ConfigError, doubts, parse
 from sglr.config.reader import validate
 from sglr.data import Split
@@ -175,3 +176,39 @@ def _leaves(key: str, value: Any) -> Iterator[str]:
             yield from _leaves(f"{key}.{name}", inner)
     else:
         yield key
+
+
+def weights(initial: nn.Module | str | Path, spec: dict[str, Any]) -> dict[str, Tensor]:
+    """Weights and buffers (copies, on the CPU) of a model, or of one saved in a folder, for the network of ``spec``.
+
+    Raises TypeError for what is no model, FileError for a folder that cannot be read, and ValueError for another
+    network: one whose weights have other names or shapes, or are not finite, that normalises images otherwise, or that
+    gives other logits with these weights, as with another activation.
+    """
+    found = models.load_model(initial) if isinstance(initial, str | Path) else initial
+    if not isinstance(found, nn.Module):
+        raise TypeError(f"initial must be a model or the folder of one, found {type(initial).__name__}")
+    found = models.unwrap(found)
+    state = found.state_dict()
+    if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"initial has more in its state than weights: {others[0]}")
+    taken = {name: value.detach().cpu().clone() for name, value in state.items()}
+    if broken := [name for name, value in taken.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise ValueError(f"initial: {broken[0]} is NaN or infinite")
+    built = models.from_spec(spec, generator_seed=0).eval()
+    normalization = {name: value.clone() for name, value in built.state_dict().items() if name.startswith("normalize.")}
+    what = f"initial is not the network {spec['name']!r} of the params (changes={{'model': ...}} names another)"
+    try:
+        models.put(built, taken)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+    if any(not torch.equal(value, taken[name]) for name, value in normalization.items()):
+        raise ValueError(f"{what}: it normalises images otherwise")
+    x = torch.rand(2, *spec["shape"], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        other = copy.deepcopy(found).cpu().eval()
+        logits, again, ours = other(x), other(x), built(x)
+    # One that draws random numbers is not the same as itself.
+    if torch.equal(logits, again) and not torch.allclose(logits, ours, rtol=1e-3, atol=1e-4):
+        raise ValueError(f"{what}: with the same weights it gives other logits, as with another activation")
+    return taken

@@ -534,20 +534,61 @@ def test_training_begins_with_the_weights_that_are_given(tmp_path: Path):
     assert sglr.train(x, y, changes=SMALL, initial=own).history == cold.history
 
 
+HALF = {"mean": [0.5], "std": [0.5]}
+
+
+class Extra(torch.nn.Linear):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 2}
+
+
+def unusual(what: str, value: Any) -> torch.nn.Module:
+    if what == "normalization":
+        kind = {"num_classes": 4, "shape": (1, 6, 6), "channels": (2, 4), "hidden": 8}
+        return sglr.models.build("small_cnn", normalization=value, **kind)
+    model = small_model(1)
+    if what == "nan":
+        model.head.bias.data[0] = torch.nan
+    else:
+        model.head.__class__ = Extra
+    return model
+
+
 @pytest.mark.parametrize(
     ("given", "kind", "message"),
     [
-        ({"changes": {"model.hidden": 9}}, ValueError, "^initial does not fit the network 'small_cnn' of the params "),
+        (
+            {"changes": {"model.hidden": 9}},
+            ValueError,
+            "^initial is not the network 'small_cnn' of the params .*hidden",
+        ),
+        ({"changes": {"model.normalization": HALF}}, ValueError, "^initial is not .*: missing: normalize.mean, norm"),
+        ({"initial": ("normalization", HALF | {"std": [0.25]})}, ValueError, "it normalises images otherwise"),
+        ({"initial": ("nan", None)}, ValueError, "^initial: head.bias is NaN or infinite"),
+        ({"initial": ("extra", None)}, ValueError, "^initial has more in its state than weights: _extra_state"),
         ({"changes": {"warmup.epochs": 2}}, ConfigError, r"warmup\.epochs"),
         ({"initial": {}}, TypeError, "^initial must be a model or the folder of one, found dict"),
         ({"initial": "nowhere"}, FileError, "there is no model at nowhere"),
     ],
 )
 def test_weights_that_cannot_be_begun_with_are_refused(tmp_path: Path, given: dict, kind: type, message: str):
-    changes = SMALL | given.get("changes", {})
+    changes, initial = SMALL | given.get("changes", {}), given.get("initial", small_model(1))
+    if isinstance(initial, tuple):
+        initial = unusual(*initial)
+        changes |= {"model.normalization": HALF} if hasattr(initial.normalize, "mean") else {}
     with pytest.raises(kind, match=message):
-        sglr.train(*images(), snapshots=tmp_path, initial=given.get("initial", small_model(1)), changes=changes)
+        sglr.train(*images(), snapshots=tmp_path, initial=initial, changes=changes)
     assert not list(tmp_path.iterdir())
+
+
+def test_initial_weights_of_another_activation_are_refused():
+    """Their names are the same."""
+    model = {"name": "wrn", "depth": 10, "width": 1}
+    smooth = sglr.models.build("wrn", num_classes=4, shape=(1, 6, 6), depth=10, width=1, activation="silu")
+    changes = {key: value for key, value in SMALL.items() if not key.startswith("model.")} | {"train.epochs": 3}
+    with pytest.raises(ValueError, match="with the same weights it gives other logits, as with another activation"):
+        sglr.train(*images(), initial=smooth, changes=changes | {"model": model})
+    sglr.train(*images(), initial=smooth, changes=changes | {"model": model | {"activation": "silu"}})
 
 
 def test_snapshots_tell_initial_weights_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
