@@ -259,7 +259,7 @@ def evaluate(
     """Evaluate the robustness of a model from elsewhere with the suite in params.yaml.
 
     The results go to artifacts/foreign/<file name>, those of a checkpoint's folder to <training>-<checkpoint> there,
-    such as at-0-last. A folder that holds results of other weights is refused.
+    such as at-0-last; --norm and --eps are added to the name. A folder that holds results of other weights is refused.
     """
     from pathlib import Path
 
@@ -273,7 +273,9 @@ def evaluate(
     settings = options.suite(params, norm=norm, eps=eps, n_examples=n_examples)
     for doubt in options.doubts(settings):
         click.secho(f"warning: {doubt}", fg="yellow", err=True)
-    target = Path(output) if output else evaluating.default_folder(Path(weights))
+    ball = settings.threat
+    within = "" if norm is None and eps is None else f"-{ball.norm}-{ball.eps_255:g}"
+    target = Path(output) if output else evaluating.default_folder(Path(weights), within)
 
     def say(checkpoint: str, accuracy: float, examples: int) -> None:
         click.echo(f"natural accuracy {accuracy:.2%} ({examples:,} test examples); the attacks follow", err=True)
@@ -281,7 +283,7 @@ def evaluate(
     metrics = options.run(Path(weights), name, target, settings, **given, on_natural=say)
     for note in files.read_json(target / "source.json")["notes"]:
         click.echo(f"weights: {note}", err=True)
-    click.echo(f"{evaluating.table(metrics)}\nwritten to {target}")
+    click.echo(f"{evaluating.table(metrics, ball)}\nwritten to {target}")
 
 
 @main.of(

@@ -157,7 +157,7 @@ def _name(value: Any) -> bytes:
 
 def sources(parts: Iterable[Any]) -> dict[str, str]:
     """Digests of the files that define these functions, or the classes of these objects and their bases, by module,
-    where those are neither installed nor ours; ValueError for what a notebook defines, which has no file."""
+    where those are neither installed nor ours; LookupError with the name of what a notebook defines, without a file."""
     paths = sysconfig.get_paths()
     installed = [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     defined = [part if isinstance(part, types.FunctionType) else type(part) for part in parts]
@@ -168,10 +168,7 @@ def sources(parts: Iterable[Any]) -> dict[str, str]:
             continue
         source = getattr(sys.modules.get(kind.__module__), "__file__", None)
         if source is None:
-            raise ValueError(
-                f"snapshots cannot tell {kind.__name__}, which is defined in a notebook, from an earlier form of it:"
-                " put it into a file, or leave the snapshots out"
-            )
+            raise LookupError(kind.__name__)
         if not any(Path(source).resolve().is_relative_to(folder) for folder in installed):
             found[kind.__module__] = files.sha256(source)
     return found

@@ -222,7 +222,13 @@ class _Training:
             parts += tuple(one.build(model) for one in (method.weights, *weights))
             shape = tuple(self.spec["shape"])
             parts += tuple(one.build(shape) for one in more if not one.misfit(shape))  # others are refused by fit
-        own = sorted(sources((*options, *parts, *model.modules())).items())
+        try:
+            own = sorted(sources((*options, *parts, *model.modules())).items())
+        except LookupError as error:
+            raise ValueError(
+                f"snapshots cannot tell {error.args[0]}, which is defined in a notebook, from an earlier form of it: put"
+                " it into a file, or leave the snapshots out"
+            ) from None
         code = [files.digest(Path(sglr.__file__).parent), own]
         versions = [platform.python_version(), torch.__version__, torch.get_num_threads()]
         begun = {} if self.weights is None else self.weights

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from sglr import data, evaluation, files, models, processes
 from sglr.cli import main
 from sglr.config.reader import validate
+from sglr.config.sections import ThreatSettings
 from sglr.exchange import evaluating, load_foreign
 from sglr.exchange.provenance import gather
 
@@ -275,6 +276,27 @@ def test_the_worst_case_is_named_by_what_it_covers(project):
     assert "Worst: correct under every one of fgsm, pgd2; without pgd3, run on fewer examples." in result.stdout
 
 
+def test_results_of_several_threat_models_lie_beside_each_other(project):
+    """And in another norm no radii are tried that are those of the params' norm."""
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["evaluate"]["sweep"] = {"eps_255": [12.75, 25.5], "steps": 2}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    arguments = ("--weights", "author.tar", *OPTIONS, "--n-examples", 6)
+    said = [call(*arguments, *more) for more in ((), ("--eps", 8), ("--norm", "l2", "--eps", 127.5))]
+    folders = ("author", "author-linf-8", "author-l2-127.5")
+    for one, folder in zip(said, folders, strict=True):
+        assert f"written to artifacts/foreign/{folder}" in one.output, one.output
+    assert "within 127.5/255 in L2" in said[2].output
+    found = [files.read_json(project / "artifacts/foreign" / folder / "metrics.json") for folder in folders]
+    assert [sorted(one.get("sweep", {}).get("last", {})) for one in found] == [
+        ["0", "12.75", "25.5"],
+        ["0", "12.75", "25.5"],
+        [],
+    ]
+    assert "warning: evaluate.sweep.eps_255 12.75, 25.5 does not include the radius" in said[1].output
+    assert "evaluate.sweep" not in said[2].output
+
+
 def test_a_row_that_covers_many_attacks_stays_short_and_they_are_listed_below_the_table():
     names = [f"attack{n}" for n in range(5)]
     counts = {"natural": 40, **dict.fromkeys(names, 40), "worst": 40}
@@ -283,7 +305,8 @@ def test_a_row_that_covers_many_attacks_stays_short_and_they_are_listed_below_th
         "last": dict.fromkeys(counts, 0.5), "n_examples": counts, "flags": [],
         "interval": {"last": dict.fromkeys(counts, interval)},
     }  # fmt: skip
-    shown = evaluating.table(metrics)
+    shown = evaluating.table(metrics, ThreatSettings(norm="l2", eps_255=127.5))
+    assert shown.startswith("perturbations within 127.5/255 in L2\nattack ")
     assert "worst of 5 attacks        40    50.00%  40.00% to 60.00%\n" in shown
     assert f"Worst: correct under every one of {', '.join(names)}.\nno flags" in shown
 

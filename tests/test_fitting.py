@@ -565,7 +565,7 @@ def unusual(what: str, value: Any) -> torch.nn.Module:
         ({"changes": {"model.normalization": HALF}}, ValueError, "^initial is not .*: missing: normalize.mean, norm"),
         ({"initial": ("normalization", HALF | {"std": [0.25]})}, ValueError, "it normalises images otherwise"),
         ({"initial": ("nan", None)}, ValueError, "^initial: head.bias is NaN or infinite"),
-        ({"initial": ("extra", None)}, ValueError, "^initial has more in its state than weights: _extra_state"),
+        ({"initial": ("extra", None)}, ValueError, r"^initial has more in its state than weights: head\._extra_state"),
         ({"changes": {"warmup.epochs": 2}}, ConfigError, r"warmup\.epochs"),
         ({"initial": {}}, TypeError, "^initial must be a model or the folder of one, found dict"),
         ({"initial": "nowhere"}, FileError, "there is no model at nowhere"),

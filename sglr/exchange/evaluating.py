@@ -14,6 +14,7 @@ from sglr import files, models, processes, threat
 from sglr.attacks.requested import require_attackable
 from sglr.config import Config, ConfigError, packages
 from sglr.config.names import CHECKPOINTS
+from sglr.config.sections import ThreatSettings
 from sglr.data import Prepared, Split
 from sglr.evaluation.auditing import rescore
 from sglr.evaluation.result import write
@@ -27,18 +28,23 @@ FOLDER = Path("artifacts/foreign")
 _OWN_OPTIONS = ("key", "normalization", "num_classes")
 
 
-def default_folder(weights: Path) -> Path:
+def default_folder(weights: Path, within: str = "") -> Path:
     """Where the results for a weights file go: artifacts/foreign and the file's name without its ending.
 
     Files of this project's form are all called alike: for those it is ``<training>-<checkpoint>``, such as at-0-last.
+    ``within`` ends the name: the results of another threat model than the params' are others.
     """
+    return FOLDER / f"{_name(weights)}{within}"
+
+
+def _name(weights: Path) -> str:
     folder = weights.parent if weights.name == WEIGHTS else weights
     if not folder.is_dir():
-        return FOLDER / weights.stem
+        return weights.stem
     folder = folder.resolve()
     # Names of folders within a training, or within what was evaluated.
     training = next(above.name for above in folder.parents if above.name not in ("model", "checkpoints"))
-    return FOLDER / f"{training}-{folder.name}".strip("-")
+    return f"{training}-{folder.name}".strip("-")
 
 
 def lock_of(folder: Path) -> Path:
@@ -171,8 +177,8 @@ def _rescored(config: Config, test: Split, folder: Path, device: torch.device, t
     return [f"last: {flag}" for flag in files.read_json(to)]
 
 
-def table(metrics: dict[str, Any]) -> str:
-    """Accuracies of ``last`` with their 95% Wilson intervals, the curve over eps, then the flags, as text."""
+def table(metrics: dict[str, Any], perturbations: ThreatSettings) -> str:
+    """The threat model, accuracies of ``last`` with their 95% Wilson intervals, the curve over eps, then the flags."""
     examples = metrics["n_examples"]
     rows = [
         (row_title(attack, examples), examples[attack], accuracy, metrics["interval"]["last"][attack])
@@ -185,7 +191,8 @@ def table(metrics: dict[str, Any]) -> str:
             for eps, accuracy in sweep["last"].items()
         ]
     width = max(len("attack"), *(len(row[0]) for row in rows))
-    lines = [f"{'attack':<{width}}  {'examples':>8}  {'accuracy':>8}  95% interval"]
+    lines = [f"perturbations within {perturbations.eps_255:g}/255 in {perturbations.norm.capitalize()}"]
+    lines += [f"{'attack':<{width}}  {'examples':>8}  {'accuracy':>8}  95% interval"]
     for name, n, accuracy, interval in rows:
         lines.append(f"{name:<{width}}  {n:>8}  {accuracy:>8.2%}  {interval['low']:.2%} to {interval['high']:.2%}")
     flags, worst = metrics["flags"], explained(examples)

@@ -49,7 +49,11 @@ def load_foreign(
     blank = from_spec(spec(name, normalization=normalization, **kind), device="meta", generator_seed=0)
     wanted = {key: value for key, value in blank.state_dict().items() if not key.startswith("normalize.")}
     network = unwrapped(path, read_tensors(path, key), known_names(name, wanted), shape[0])
-    described = spec(name, normalization=_normalization(path, network, normalization), **kind)
+    chosen = _normalization(path, network, normalization)
+    try:
+        described = spec(name, normalization=chosen, **kind)
+    except ConfigError as error:  # of a normalisation that is given, `blank` has said so
+        raise FileError(f"{path}: the normalisation in the file, {chosen}, cannot be used: {error}") from None
     layout = best_layout(name, wanted, network.state)
     problems = misfits(layout, wanted, network.state)
     if problems:
@@ -76,7 +80,7 @@ def _normalization(path: Path, network: Network, given: dict[str, Any] | None) -
     stored = network.normalization
     if stored is not None and given is not None and not _agree(stored, given):
         raise ConfigError(f"{path} holds the normalisation {stored}, which is not the one given, {given}.")
-    return given if stored is None else stored
+    return stored if given is None else given
 
 
 def _refuse_hidden(path: Path, network: Network, given: dict[str, Any] | None) -> None:
@@ -96,5 +100,7 @@ def _refuse_hidden(path: Path, network: Network, given: dict[str, Any] | None) -
 
 
 def _agree(stored: dict[str, Any], given: dict[str, Any]) -> bool:
+    """Up to rounding, in a file of half precision to that."""
     one, other = (torch.tensor([list(values["mean"]), list(values["std"])]) for values in (stored, given))
-    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=1e-6)
+    rounded = (other, other.half().float(), other.bfloat16().float())
+    return one.shape == other.shape and any(torch.allclose(one, each, rtol=0, atol=1e-6) for each in rounded)

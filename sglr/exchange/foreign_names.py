@@ -60,8 +60,8 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
 # Published forward passes that differ under equal names cannot be told apart by a file: noted for every such model.
 _ACTIVATIONS = (
     "a file does not say which activation function its network has: code with SiLU (Swish) instead of ReLU uses the"
-    " same names, and here it is that of the named architecture, ReLU unless its option `activation` says otherwise;"
-    " compare the natural accuracy with the published one"
+    " same names, and here it is that of the named architecture, of the built-in ones ReLU (the ResNets have an option"
+    " `activation`); compare the natural accuracy with the published one"
 )
 _SHORTCUT = (
     "code whose shortcut sees the input before batch norm and ReLU uses the same names; here it sees it after them, as"

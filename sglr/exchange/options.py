@@ -17,19 +17,22 @@ from sglr.evaluation.suite import OnNatural
 from sglr.exchange.evaluating import evaluate_foreign, load_weights, lock_of
 from sglr.exchange.given_images import read_test
 
-_OF_THE_ATTACKS = r"threat\.|evaluate\.attacks\.\w+\.step_size_255 "
+_OF_THE_ATTACKS = r"threat\.|evaluate\.sweep\.|evaluate\.attacks\.\w+\.step_size_255 "
 
 
 def suite(params: str, *, norm: str | None, eps: float | None, n_examples: int | None) -> Config:
     """The settings in a params file with the norm, radius (in 255ths) and test examples that are given instead.
 
-    Raises ConfigError with a message for the user.
+    In another norm there is no curve over the radius: its radii are of the params' norm. Raises ConfigError with a
+    message for the user.
     """
     settings = load(params)
-    changes: dict[str, Any] = {"threat": _threat(settings.threat, norm, eps)}
+    ball, changes = _threat(settings.threat, norm, eps), dict[str, Any]()
+    if ball.norm != settings.threat.norm:
+        changes["sweep"] = None
     if n_examples is not None:
-        changes["evaluate"] = settings.evaluate.model_copy(update={"n_examples": n_examples})
-    return settings.model_copy(update=changes)
+        changes["n_examples"] = n_examples
+    return settings.model_copy(update={"threat": ball, "evaluate": settings.evaluate.model_copy(update=changes)})
 
 
 def doubts(settings: Config) -> list[str]:

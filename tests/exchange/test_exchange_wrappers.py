@@ -245,3 +245,23 @@ def test_what_equal_names_leave_open_is_noted(wrn, tmp_path):
     torch.save(state, tmp_path / "preact.pt")
     foreign = exchange.load_foreign(tmp_path / "preact.pt", "preact_resnet18", num_classes=4, shape=(3, 8, 8))
     assert [("SiLU" in note, "shortcut" in note) for note in foreign.notes[-2:]] == [(True, False), (False, True)]
+
+
+def test_a_stored_normalisation_that_cannot_be_used_is_the_files(wrn, tmp_path):
+    state = {"mean": torch.tensor(MEAN), "std": torch.zeros(3)} | wrn.state_dict()
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(FileError, match=r"x\.pt: the normalisation in the file, .*0\.0, 0\.0.* cannot be used: .*std"):
+        exchange.load_foreign(tmp_path / "x.pt", "wrn", **WRN)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_normalisation_of_a_file_in_half_precision_may_be_given_exactly(wrn, tmp_path, dtype):
+    """And is taken as it is given; one that differs by more is another."""
+    state = {"mean": torch.tensor(MEAN), "std": torch.tensor(STD)} | wrn.state_dict()
+    torch.save({name: value.to(dtype) for name, value in state.items()}, tmp_path / "x.pt")
+    given = {"mean": list(MEAN), "std": list(STD)}
+    found = exchange.load_foreign(tmp_path / "x.pt", "wrn", **WRN, normalization=given)
+    assert found.spec["options"]["normalization"] == given
+    other = {"mean": [0.5, *MEAN[1:]], "std": list(STD)}
+    with pytest.raises(ConfigError, match="which is not the one given"):
+        exchange.load_foreign(tmp_path / "x.pt", "wrn", **WRN, normalization=other)
