@@ -226,8 +226,8 @@ class _Training:
             own = sorted(sources((*options, *parts, *model.modules())).items())
         except LookupError as error:
             raise ValueError(
-                f"snapshots cannot tell {error.args[0]}, which is defined in a notebook, from an earlier form of it: put"
-                " it into a file, or leave the snapshots out"
+                f"snapshots cannot tell {error.args[0]}, which is defined in a notebook, from an earlier form of it:"
+                " put it into a file, or leave the snapshots out"
             ) from None
         code = [files.digest(Path(sglr.__file__).parent), own]
         versions = [platform.python_version(), torch.__version__, torch.get_num_threads()]
