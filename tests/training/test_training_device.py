@@ -1,5 +1,6 @@
-"""Trainings on a device that is not the CPU (see ``accelerator``): every method that params.yaml declares."""
+"""Trainings on a device that is not the CPU (see ``accelerator``): the methods of params.yaml, and two others."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,35 @@ from tiny_training import assert_same, early, plan, splits
 
 from sglr import models
 from sglr.attacks.accuracy import LogitsError
+from sglr.attacks.pgd import input_gradient
 from sglr.config import parse
 from sglr.data import Split
+from sglr.objectives import InnerMaximisation
+from sglr.objectives.at import AdversarialTraining, AtOptions
 from sglr.training import Interrupted, Snapshots, TrainingError, fit
 from sglr.training.learner import Learner
 from sglr.training.step import take
 
-METHODS = parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"]
+METHODS = parse((Path(__file__).parents[2] / "params.yaml").read_text())["methods"] | {
+    "several": {"objective": "at", "labels": "hard", "weights": {"name": "several", "of": ["awp", "ema"]}},
+    "strayed": {"objective": "at", "labels": "hard", "weights": "none"},
+}
+
+
+class Strayed(AdversarialTraining):
+    """An attack of its own: a step from beyond the ball."""
+
+    def attack(self, inner: InnerMaximisation) -> torch.Tensor:
+        noisy = inner.random_start(dataclasses.replace(inner.threat, eps=3 * inner.threat.eps))
+        gradient = input_gradient(inner.model, noisy, inner.y, inner.loss)
+        return (noisy + inner.threat.step(gradient, inner.threat.eps)).clamp(0, 1)
+
+
+class StrayedOptions(AtOptions):
+    """No options."""
+
+    def build(self) -> Strayed:
+        return Strayed()
 
 
 def network() -> torch.nn.Module:
@@ -32,7 +55,11 @@ def moved(split: Split) -> Split:
 def chosen(request, params):
     """The plan of a method, with augmentation."""
     params["data"]["augment"] = {"crop_padding": 1, "flip": True}
-    return plan(params, early(METHODS[request.param]))
+    made = plan(params, early(METHODS[request.param]))
+    if request.param != "strayed":
+        return made
+    method = made.method.model_copy(update={"objective": StrayedOptions(name="strayed")})
+    return dataclasses.replace(made, method=method)
 
 
 def test_every_method_trains_there_as_it_does_here(chosen):
