@@ -23,7 +23,7 @@ def once():
     before = faults()
     torch.ones(2**24)  # 64 MiB
     return faults() - before
-print(min(once() for _ in range(6)))  # where it lies may change once or twice
+print(min(once() for _ in range(20)))  # where it lies may change some times, six were seen
 """
 
 

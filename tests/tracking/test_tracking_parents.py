@@ -177,12 +177,14 @@ def test_sync_counts_parents_that_wait_with_their_children(
         tracker.metrics({"loss": 1.0}, step=1)
     with evaluate(stage="analyze", item="analyze@sglr-0") as tracker:
         tracker.metrics({"natural/ece": 0.25})
+    # Senders that have not yet given up would go on to the database.
+    eventually(lambda: all(thread.name != "sglr-tracking" for thread in threading.enumerate()))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     first, _ = journal.folders(root)
     assert first.name.startswith("analyze")
     reports = []
 
-    def sent() -> bool:  # once their senders have given up
+    def sent() -> bool:
         reports.append(tracking.sync(root))
         return reports[-1].missing == 0
 
