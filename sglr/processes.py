@@ -265,13 +265,18 @@ def _run(said: "SimpleQueue[str]", rank: int, work: Callable[..., None], argumen
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
+    status = 0
     try:
         work(rank, *arguments)
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
         said.put((str(error) or type(error).__name__)[:_LONGEST])
-        sys.exit(1)
+        status = 1
+    # Not by the interpreter's own end, in which torch 2.11 aborts now and then although all is done.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _end_with_parent() -> None:
