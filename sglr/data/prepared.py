@@ -83,6 +83,10 @@ def prepare(data: Data, folder: str | Path) -> dict[str, Any]:
         "arrays": {name: _write(folder / f"{name}.npy", *array) for name, array in arrays.items()},
     }
     files.write_json(folder / "meta.json", meta)
+    # The folder is kept from run to run, and an earlier format had other arrays.
+    for path in folder.glob("*.npy"):
+        if path.stem not in arrays:
+            path.unlink()
     return meta
 
 

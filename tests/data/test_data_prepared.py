@@ -142,6 +142,13 @@ def test_the_same_params_give_the_same_bytes(digits, tmp_path):
     assert all((tmp_path / name).read_bytes() == (digits.folder / name).read_bytes() for name in names)
 
 
+def test_arrays_of_an_earlier_format_go(digits, tmp_path):
+    """The folder outlives a run; what is in it is a dependency of all later stages."""
+    tmp_path.joinpath("y_val.npy").write_bytes(b"old")
+    prepared(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in digits.folder.iterdir()}
+
+
 def test_images_of_bytes_are_divided_by_255(tmp_path, monkeypatch):
     x = np.arange(40 * 2 * 2, dtype=np.uint8).reshape(40, 1, 2, 2)
     y = np.arange(40) % 2
