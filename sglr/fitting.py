@@ -171,6 +171,7 @@ class _Training:
     """With which training begins; None: with those of the seed and the warm-up."""
 
     def initial_model(self) -> nn.Module:
+        """The network as training, or its warm-up, begins with it; on the CPU."""
         model = models.initial(self.spec, self.seed)
         if self.weights is not None:
             models.put(model, self.weights)

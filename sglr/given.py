@@ -17,6 +17,7 @@ from sglr.config.reader import validate
 from sglr.data import Split
 from sglr.data.arrays import as_images, as_labels, check_images, check_labels
 from sglr.files import FileError
+from sglr.random import undisturbed
 from sglr.threat import L2, Linf, Threat
 
 SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
@@ -205,7 +206,7 @@ def weights(initial: nn.Module | str | Path, spec: dict[str, Any]) -> dict[str, 
     if any(not torch.equal(value, taken[name]) for name, value in normalization.items()):
         raise ValueError(f"{what}: it normalises images otherwise")
     x = torch.rand(2, *spec["shape"], generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
+    with torch.no_grad(), undisturbed():
         other = copy.deepcopy(found).cpu().eval()
         logits, again, ours = other(x), other(x), built(x)
     # One that draws random numbers is not the same as itself.

@@ -591,6 +591,19 @@ def test_initial_weights_of_another_activation_are_refused():
     sglr.train(*images(), initial=smooth, changes=changes | {"model": model | {"activation": "silu"}})
 
 
+def test_a_model_that_draws_may_be_begun_with_and_leaves_the_callers_random_numbers():
+    class Drawing(type(small_model(1))):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + torch.rand(())
+
+    model = small_model(1)
+    model.__class__ = Drawing
+    before = torch.get_rng_state()
+    fitted = sglr.train(*images(), initial=model, changes=SMALL)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert fitted.history == sglr.train(*images(), initial=small_model(1), changes=SMALL).history
+
+
 def test_snapshots_tell_initial_weights_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[str] = []
 
