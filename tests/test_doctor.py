@@ -37,6 +37,13 @@ def project(digits_project, monkeypatch):
     return digits_project
 
 
+@pytest.fixture
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network is built and timed for the forecast."""
+    for name in ("of_trainings", "of_evaluations"):
+        monkeypatch.setattr(duration, name, lambda *_: 1.0)
+
+
 def about(what: str, root: Path) -> list[tuple[str, str]]:
     return [(finding.level, finding.text) for finding in doctor.examine(root) if finding.about == what]
 
@@ -142,6 +149,7 @@ def test_runs_that_ended_in_an_error_and_were_sent_are_not_waited_for(project, m
     assert not any("not completely sent" in text for _, text in about("tracking", project))
 
 
+@pytest.mark.usefixtures("untimed")
 def test_doctor_says_where_nothing_can_be_compiled(project, params, monkeypatch):
     class Properties:
         name, total_memory = "H200", 139 * 2**30
@@ -151,8 +159,6 @@ def test_doctor_says_where_nothing_can_be_compiled(project, params, monkeypatch)
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(doctor.processes, "device", lambda asked: torch.device(asked))
-    for name in ("of_trainings", "of_evaluations"):
-        monkeypatch.setattr(duration, name, lambda *_: 1.0)
     monkeypatch.setenv("SGLR_DEVICE", "cuda")
     assert about("device", project) == [("ok", "cuda:0 H200, 139 GiB")]
     params["train"]["compile"], params["evaluate"]["compile"] = "auto", "always"
@@ -179,6 +185,7 @@ def test_what_is_wrong_with_the_user_is_said(project, monkeypatch, name, error):
     assert said.startswith("DVC will stop, because this user has no name or home: set USER to any name")
 
 
+@pytest.mark.usefixtures("untimed")
 def test_stages_need_this_python(project, tmp_path, monkeypatch):
     assert about("environment", project) == []
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
@@ -206,6 +213,7 @@ def test_stages_need_this_python(project, tmp_path, monkeypatch):
         assert all(part in said for part, (_, said) in zip(expected, found, strict=True))
 
 
+@pytest.mark.usefixtures("untimed")
 def test_a_gpu_that_torch_does_not_see(project, tmp_path, monkeypatch):
     for name in ("CUDA_VISIBLE_DEVICES", "SGLR_DEVICE"):
         monkeypatch.delenv(name, raising=False)
@@ -253,6 +261,7 @@ def test_cores_are_those_that_may_be_used(monkeypatch, bound, limit, cores):
     assert processes.cores() == cores
 
 
+@pytest.mark.usefixtures("untimed")
 def test_dvc_needs_a_repository_around_it(project, monkeypatch):
     lack = f"{project} is in no git repository, which DVC needs: clone the project, or `git init`"
     assert ("problem", lack) in about("project", project)
@@ -434,6 +443,7 @@ def other_source(project: Path, params: dict, source: dict) -> None:
     (project / "params.yaml").write_text(yaml.safe_dump(params))
 
 
+@pytest.mark.usefixtures("untimed")
 def test_doctor_looks_for_an_archive_where_the_stage_does(project, params, tmp_path, monkeypatch):
     other_source(project, params, {"name": "npz", "path": "own.npz"})
     ((level, text),) = about("data", project)
@@ -445,6 +455,7 @@ def test_doctor_looks_for_an_archive_where_the_stage_does(project, params, tmp_p
     assert about("data", project) == [("ok", f"npz {tmp_path / 'elsewhere/own.npz'}")]
 
 
+@pytest.mark.usefixtures("untimed")
 def test_doctor_takes_no_other_file_for_a_data_set(project, params, monkeypatch):
     other_source(project, params, {"name": "cifar10"})
     folder = project / "sets"
@@ -611,6 +622,7 @@ def test_of_an_attack_that_does_not_tell_its_passes_nothing_is_said(project, mon
     )
 
 
+@pytest.mark.usefixtures("untimed")
 def test_what_is_only_assumed_of_the_data_is_said(project, params):
     params["data"] |= {"source": {"name": "npz", "path": "mine.npz"}, "train_size": None}
     params["model"]["channels"] = [2, 2]
@@ -631,6 +643,7 @@ def test_a_folder_of_data_that_nothing_tells_of_is_an_error(project, content):
     assert doctor.examine(project)
 
 
+@pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize("file", ["params.yaml", "dvc.yaml", "dvc.lock"])
 def test_what_is_not_utf8_is_one_error(project, file):
     shutil.copy(Path(__file__).parents[1] / "dvc.yaml", project)

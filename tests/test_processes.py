@@ -30,6 +30,7 @@ print(min(once() for _ in range(20)))  # where it lies may change some times, si
 NEW_ENOUGH = platform.libc_ver()[0] == "glibc" and platform.libc_ver()[1] >= "2.36"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NEW_ENOUGH, reason="glibc's own; older ones keep up to 32 MiB")
 def test_freed_memory_serves_the_next_tensors():
     """A step takes and leaves the same memory again and again: 16,384 pages here, or 32 huge ones."""

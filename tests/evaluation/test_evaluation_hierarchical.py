@@ -91,6 +91,7 @@ def test_few_seeds_are_covered_where_they_and_their_examples_count(seeds):
     assert coverage >= 0.93
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "shared"), [(2, True), (3, True), (10, True), (10, False)])
 def test_what_pairs_add_is_counted_once(seeds, shared):
     """Percentiles count it three times: they would be 1.67 times as wide as need be with ten seeds."""

@@ -500,6 +500,7 @@ def test_initial_weights_are_built_again_and_are_what_a_run_begins_with(started,
     assert distance == 0
 
 
+@pytest.mark.slow
 def test_it_finds_the_same_on_another_device(made):
     """But for the curvature: the accelerator cannot do nested forward-mode derivatives."""
     config, prepared, folder, _ = made

@@ -93,6 +93,7 @@ def test_no_network_and_no_files(finished: Project, tmp_path: Path):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_attacks_that_such_data_cannot_have_are_named_before_anything_is_trained(finished: Project):
     """Not only when it is evaluated, hours later."""
     write_npz(finished, y_train=np.arange(200) % 3, y_test=np.arange(100) % 3)

@@ -72,6 +72,7 @@ def test_an_output_that_is_missing_or_changed(finished: Project):
     assert found["audit"].state == found["report"].state == "waiting"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_refused_leaves_the_last_results_in_the_cache(finished: Project):
     """DVC removes an item's outputs before it begins."""
     finished.change(lambda p: p["train"]["optimizer"].update(lr=0.2))

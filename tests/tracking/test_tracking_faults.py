@@ -450,6 +450,7 @@ def test_a_full_disk_costs_points_but_not_the_run(
     assert database.run().info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_progress_that_cannot_be_written_is_a_failure_like_any_other(
     root: Path, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -475,6 +476,7 @@ def test_a_damaged_note_of_what_was_sent_makes_no_second_run(
     assert database.points(database.run(), "loss") == EVERY
 
 
+@pytest.mark.slow
 def test_an_experiment_that_was_deleted(
     root: Path, train: Callable[..., Any], database: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -492,6 +494,7 @@ def test_an_experiment_that_was_deleted(
     assert len(client.search_runs([identifier])) == 2
 
 
+@pytest.mark.slow
 def test_a_journal_that_was_removed(
     root: Path, train: Callable[..., Any], database: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

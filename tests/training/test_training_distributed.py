@@ -123,6 +123,7 @@ def bright(team: Team, device: torch.device, one: Plan) -> TrainingResult:
     return train(one, team)
 
 
+@pytest.mark.slow
 def test_a_policy_sees_the_images_of_the_whole_batch(params):
     method = Method.model_validate({"objective": "at", "labels": BrightOptions(name="bright"), "weights": "none"})
     one = dataclasses.replace(chosen(params, "sglr"), method=method)
@@ -177,7 +178,8 @@ def broken_at(team: Team, device: torch.device, one: Plan, rank: int, monkeypatc
         history._EVALUATION_BATCH, history.finite_logits = 500, found
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_what_one_of_them_cannot_measure_ends_them_all(params, rank):
     one = chosen(params, "sglr")
     with together(2, CPU, broken_at, one, rank) as (team, device):
