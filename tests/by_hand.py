@@ -117,6 +117,7 @@ def learner(plan: Plan, model: nn.Module, y: Tensor) -> Learner:
         labels=plan.method.labels.build(y, C, plan.epochs),
         weights=plan.method.weights.build(model),
         augmenting=Augmenting(plan),
+        steps=1,
     )
 
 

@@ -2,8 +2,17 @@
 
 from sglr.config import discover
 from sglr.labels.refinement import SelfGuidedRefinement
-from sglr.labels.registry import NEVER, REGISTRY, LabelOptions, LabelPolicy, NaturalForward, Step
+from sglr.labels.registry import NEVER, REGISTRY, Batch, LabelOptions, LabelPolicy, NaturalForward, Step
 
 discover(__name__, __path__)
 
-__all__ = ["NEVER", "REGISTRY", "LabelOptions", "LabelPolicy", "NaturalForward", "SelfGuidedRefinement", "Step"]
+__all__ = [
+    "NEVER",
+    "REGISTRY",
+    "Batch",
+    "LabelOptions",
+    "LabelPolicy",
+    "NaturalForward",
+    "SelfGuidedRefinement",
+    "Step",
+]

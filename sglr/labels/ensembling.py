@@ -1,7 +1,6 @@
 """Temporal ensembling (Dong et al. 2022, "Exploring memorization in adversarial training")."""
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -9,15 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sglr.labels.registry import (
-    REGISTRY,
-    BatchNormMode,
-    LabelOptions,
-    LabelPolicy,
-    NaturalForward,
-    Penalty,
-    restore,
-)
+from sglr.labels.registry import REGISTRY, Batch, LabelOptions, LabelPolicy, NaturalForward, Penalty, restore
 from sglr.objectives import ObjectiveOptions
 
 
@@ -34,11 +25,11 @@ class TemporalEnsembling(LabelPolicy):
         self._hard = F.one_hot(given, num_classes).float()
         self._p = torch.zeros_like(self._hard)
 
-    def before_attack(self, epoch: int, index: Tensor, natural: Callable[[BatchNormMode], Tensor]) -> None:
-        if epoch >= self._options.start_epoch:
+    def before_attack(self, batch: Batch) -> None:
+        if batch.epoch >= self._options.start_epoch:
             momentum = self._options.momentum
-            update = momentum * self._p[index] + (1 - momentum) * natural("eval").softmax(1)
-            self._p[index] = update.to(self._p.dtype)
+            update = momentum * self._p[batch.index] + (1 - momentum) * batch.natural("eval").softmax(1)
+            self._p[batch.index] = update.to(self._p.dtype)
 
     def penalty(self, epoch: int, index: Tensor) -> Penalty | None:
         weight = self.weight(epoch)

@@ -16,18 +16,30 @@ REGISTRY = Registry("label policy")
 Penalty = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a policy may look at in one training step."""
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a policy may look at before a batch is attacked."""
 
     epoch: int
     """Counted from 1."""
+    progress: float
+    """The share of the training's steps that are done, from 0 to below 1."""
     index: Tensor
     """int64 (N,): positions of the batch's examples in the training set."""
+    natural: Callable[[BatchNormMode], Tensor]
+    """Natural logits (N, C) without gradient, of the live weights: the objective's if it made some, else a forward in
+    the mode asked for."""
+    averaged: Callable[[], Tensor]
+    """Natural logits (N, C) without gradient, in eval mode, of the weights that the method saves: their average where
+    its weight policy is one, else the live ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Batch):
+    """What a policy may look at in one training step, after the objective's forwards."""
+
     outputs: Outputs
     """The forwards the objective made, detached."""
-    natural: Callable[[BatchNormMode], Tensor]
-    """Natural logits (N, C) without gradient: the objective's if it made some, else a forward in the mode asked for."""
     images: Callable[[], tuple[Tensor, Tensor]]
     """The batch's images (N, C, H, W), natural and adversarial, as they were forwarded: augmented, and the same where
     nothing is attacked. For policies that show them to another network."""
@@ -35,7 +47,8 @@ class Step:
 
 @dataclass(frozen=True)
 class NaturalForward:
-    """What a policy says of the natural logits it asks for, once in each of its steps."""
+    """What a policy says of the natural logits it asks for, once in each of its steps: of the live weights or, in eval
+    mode, of averaged ones."""
 
     start_epoch: int | None
     """The first epoch with such steps, counted from 1; None: it never asks."""
@@ -59,10 +72,15 @@ NEVER = NaturalForward(None)
 class LabelPolicy(ABC):
     """Targets for every training example. The loop calls the hooks of a step in the order they stand here."""
 
-    def before_attack(  # noqa: B027 (most policies have nothing to do here)
-        self, epoch: int, index: Tensor, natural: Callable[[BatchNormMode], Tensor]
-    ) -> None:
-        """See the batch before it is attacked; ``natural`` as in ``Step``."""
+    def before_attack(self, batch: Batch) -> None:  # noqa: B027 (most policies have nothing to do here)
+        """See the batch before it is attacked."""
+
+    def attacked(self, epoch: int, index: Tensor) -> Tensor | None:
+        """The targets (N, C) that the attack leads away from; None: the given labels.
+
+        They take the labels' place in the objective's ``attack_loss``, which may not look at them (`trades`).
+        """
+        return None
 
     def penalty(self, epoch: int, index: Tensor) -> Penalty | None:
         """A function of logits (N, C) -> (N,) that is added to the loss and to what the attack maximises."""

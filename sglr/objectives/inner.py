@@ -25,7 +25,8 @@ class InnerMaximisation:
     y: Tensor
     """Given labels (N,)."""
     loss: Loss
-    """(logits, y) -> (N,): the objective's ``attack_loss``, and a label policy's penalty if it has one."""
+    """(logits, y) -> (N,): the objective's ``attack_loss``, of a label policy's targets in place of y and with its
+    penalty, if it has such."""
     threat: Threat
     step_size: float
     """In units of pixel values; it, ``steps`` and ``start_at_random`` are those of ``train.attack``."""

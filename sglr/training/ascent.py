@@ -39,7 +39,7 @@ class Ascent:
     def __call__(self, start: Tensor, x: Tensor, y: Tensor, loss: Loss, steps: int) -> Tensor:
         """Points of the ball around x (N, C, H, W) in [0, 1], ``steps`` steps from ``start``; N must be ``batch``.
 
-        ``loss`` makes (N,) of logits (N, num_classes) and labels y (N,), and is ascended.
+        ``loss`` makes (N,) of logits (N, num_classes) and y, labels (N,) or targets, and is ascended.
         """
         # Of its own memory: one tensor given twice would be another graph.
         x_adv = start.clone() if start is x else start

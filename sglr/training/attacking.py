@@ -21,10 +21,13 @@ from sglr.training.trials import CHANGED, fault, misfit
 
 
 def adversarial(
-    plan: Plan, learner: Learner, x: Tensor, y: Tensor, epoch: int, penalty: Penalty | None,
+    plan: Plan, learner: Learner, x: Tensor, y: Tensor, epoch: int, goal: Tensor | None, penalty: Penalty | None,
     random_start: Callable[[Threat], Tensor],
 ) -> Tensor:  # fmt: skip
-    """Adversarial examples for this share of the batch; the model's modes and statistics stay as they are."""
+    """Adversarial examples for this share of the batch; the model's modes and statistics stay as they are.
+
+    goal: the targets (N, C) that they lead away from, in place of the given labels y (N,).
+    """
     networks, settings = learner.networks, plan.attack
     # A folded network has modes of its own.
     folded = networks.folded is not None and networks.folded.traced
@@ -32,10 +35,12 @@ def adversarial(
         if networks.folded is not None:
             networks.folded.refresh()
         plain = learner.objective.attack_loss(networks.attacked, x)
-        loss = plain if penalty is None else lambda logits, labels: plain(logits, labels) + penalty(logits)
+        # What an attack of one's own asks for by y, such as a class to leave, are the given labels all the same.
+        aimed = plain if goal is None else lambda logits, _: plain(logits, goal)
+        loss = aimed if penalty is None else lambda logits, labels: aimed(logits, labels) + penalty(logits)
         inner = _inner(plan, networks.attacked, x, y, loss, epoch, random_start)
         if networks.ascent is not None and penalty is None and len(x) == networks.ascent.batch:
-            return networks.ascent(inner.start(), x, y, plain, settings.steps)
+            return networks.ascent(inner.start(), x, y if goal is None else goal, plain, settings.steps)
         return _own(plan, learner, inner) if learner.objective.own_attack else inner.pgd()
 
 

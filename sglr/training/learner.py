@@ -1,5 +1,6 @@
 """What a training step changes, and the networks it calls."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -69,6 +70,8 @@ class Learner:
     labels: LabelPolicy
     weights: WeightPolicy
     augmenting: Augmenting
+    steps: int
+    """Of an epoch."""
     team: Team = ALONE
     release: Callable[[], None] = lambda: None
     """Takes off what training put on the model for its own purposes."""
@@ -96,6 +99,7 @@ class Learner:
             labels=label_policy(plan, given, classes),
             weights=weight_policy(plan, model),
             augmenting=Augmenting(plan),
+            steps=math.ceil(len(given) / plan.batch_size),
             team=team,
             release=release,
         )

@@ -1,7 +1,6 @@
 """The one training loop: natural warm-up, adversarial training and every method go through it."""
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +130,7 @@ class _Loop:
         self.kept: dict[int, dict[str, Any]] = {}
         self.all = torch.arange(len(train), device=train.given.device)
         self.traced = traced_examples(train, torch_stream(plan.seed, "trace"))
-        self.steps = math.ceil(len(train) / plan.batch_size)
+        self.steps = self.learner.steps
 
     @torch.no_grad()
     def _count_classes(self, model: nn.Module) -> int:

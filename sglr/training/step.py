@@ -4,12 +4,14 @@ Nothing in it waits for the device, but for torch's batch norm where several GPU
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sglr.attacks import attack_mode
 from sglr.config.fields import BatchNormMode
-from sglr.labels import Step
+from sglr.labels import Batch, Step
 from sglr.objectives import Outputs
 from sglr.random import derive, seed_torch, torch_stream
 from sglr.threat import Threat
@@ -53,9 +55,16 @@ def _take(
     def natural(bn: BatchNormMode, outputs: Outputs | None = None) -> Tensor:
         return team.whole(_natural(learner, x, outputs, bn), n)
 
-    labels.before_attack(epoch, index, natural)
+    known: dict[str, Any] = {
+        "epoch": epoch, "progress": (epoch - 1 + step / learner.steps) / plan.epochs, "index": index,
+        "averaged": lambda: team.whole(_averaged(learner, x), n),
+    }  # fmt: skip
+    labels.before_attack(Batch(natural=natural, **known))
     penalty = labels.penalty(epoch, index[own])
-    x_adv = adversarial(plan, learner, x, y, epoch, penalty, random_start) if objective.attacks else x
+    x_adv = x
+    if objective.attacks:
+        goal = labels.attacked(epoch, index[own])
+        x_adv = adversarial(plan, learner, x, y, epoch, goal, penalty, random_start)
 
     def mean(outputs: Outputs, targets: Tensor) -> Tensor:
         """This share's part of the batch's mean loss, times the number of processes, over which it is averaged."""
@@ -74,7 +83,7 @@ def _take(
     with weights.perturbed(model, epoch, ascent):
         outputs = objective.forward(learner.networks.trained, x, x_adv)
         seen = _seen(team, outputs, n)
-        targets = labels.update(Step(epoch, index, seen, lambda bn: natural(bn, outputs), images))
+        targets = labels.update(Step(outputs=seen, natural=lambda bn: natural(bn, outputs), images=images, **known))
         loss = mean(outputs, targets[own])
         loss.backward()
     learner.optimizer.step()
@@ -103,3 +112,12 @@ def _natural(learner: Learner, x: Tensor, outputs: Outputs | None, bn: BatchNorm
         return logits
     finally:
         model.train()
+
+
+@torch.no_grad()
+def _averaged(learner: Learner, x: Tensor) -> Tensor:
+    """Natural logits of the weights that are saved, in eval mode."""
+    network = learner.weights.evaluated(learner.model)
+    with attack_mode(network, "eval"):
+        logits: Tensor = network(x)
+    return logits

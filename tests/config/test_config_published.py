@@ -9,6 +9,11 @@ PUBLISHED = [
     (labels, {"name": "self_adaptive"}, {"start_epoch": 70, "momentum": 0.9}),
     (
         labels,
+        {"name": "self_distillation"},
+        {"first_temperature": 2.5, "last_temperature": 2.0, "first_share": 0.7, "last_share": 0.95},
+    ),
+    (
+        labels,
         {"name": "refinement", "start_epoch": 90},
         {
             "alpha": 0.9, "adversarial_weight": 0.8, "refinement_ratio": 1, "ratio_schedule": "constant",

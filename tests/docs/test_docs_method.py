@@ -67,8 +67,11 @@ def test_the_policy_is_label_relaxation():
     policy = REGISTRY.options("relaxation", alpha=0.1).build(torch.tensor([0, 0]), 3, 1)
     s = torch.tensor([[0.95, 0.03, 0.02], [0.5, 0.3, 0.2]], dtype=torch.float64)
     logits = s.log().requires_grad_()
-    asked = [lambda bn: pytest.fail("no forward is needed"), lambda: pytest.fail("no images are needed")]
-    step = Step(1, torch.arange(2), Outputs(adversarial=logits), *asked)
+    step = Step(
+        epoch=1, progress=0.0, index=torch.arange(2), natural=lambda bn: pytest.fail("no forward is needed"),
+        averaged=lambda: pytest.fail("no average is needed"), outputs=Outputs(adversarial=logits),
+        images=lambda: pytest.fail("no images are needed"),
+    )  # fmt: skip
     t = policy.update(step)
     torch.testing.assert_close(t, torch.tensor([[0.95, 0.03, 0.02], [0.9, 0.06, 0.04]], dtype=torch.float64))
     (gradient,) = torch.autograd.grad(soft_cross_entropy(logits, t).sum(), logits)

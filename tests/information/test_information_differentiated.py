@@ -16,6 +16,7 @@ from sglr.information.hessian import largest_eigenvalue
 from sglr.information.landscape import direction, walk
 from sglr.information.weights_information import difference, information, length
 from sglr.labels import REGISTRY as LABELS
+from sglr.labels import Batch
 from sglr.objectives import REGISTRY, soft_cross_entropy
 
 
@@ -77,7 +78,8 @@ def test_all_terms_of_a_loss(name, penalised):
     objective = REGISTRY.options(name).build()
     weights, index = torch.linspace(0.5, 1.5, 6), torch.tensor([4, 0, 5, 1, 3, 2])
     policy = LABELS.options("ensembling", start_epoch=1, ramp_epochs=1).build(y, 4, 9)
-    policy.before_attack(1, index, lambda bn: torch.randn(6, 4))
+    seen = {"natural": lambda bn: torch.randn(6, 4), "averaged": lambda: pytest.fail("no average is needed")}
+    policy.before_attack(Batch(epoch=1, progress=0.0, index=index, **seen))
     penalty = partial(policy.penalty, 1) if penalised else lambda index: None
     inputs = (x, x_adv, t, y, weights, index)
     found = example_gradients(model, objective_loss(objective, penalty), inputs, chunk=4)

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from by_hand import C, N, Pair, ce, kl
+from by_hand import C, N, Pair, ce, kl, mart_margin
 from tiny_training import equal, net, plan, splits
 from torch.nn import functional as F
 
 from sglr import objectives, weights
-from sglr.labels import REGISTRY, Step
+from sglr.labels import REGISTRY, Batch, Step
 from sglr.training import fit
 
 GIVEN = torch.arange(N) % C
+
+
+def seeing(index: torch.Tensor, logits: torch.Tensor, progress: float = 0.0) -> Batch:
+    """A batch of the first epoch for which every network gives these natural logits."""
+    return Batch(epoch=1, progress=progress, index=index, natural=lambda bn: logits, averaged=lambda: logits)
 
 
 def at(**labels) -> dict:
@@ -26,6 +31,7 @@ SAYING = (
     {"name": "hard"}, {"name": "hard", "natural_forward_from": 3}, {"name": "smoothing"},
     {"name": "refinement", "start_epoch": 3}, {"name": "refinement", "start_epoch": 2, "natural_bn": "eval"},
     {"name": "ensembling", "start_epoch": 2}, {"name": "self_adaptive", "start_epoch": 3},
+    {"name": "self_distillation"},
 )  # fmt: skip
 
 
@@ -41,9 +47,11 @@ def test_a_policy_says_when_and_how_it_asks_for_natural_logits(labels):
 
     for epoch in (1, 2, 3, 4):
         asked.clear()
-        policy.before_attack(epoch, index, partial(natural, "before"))
         outputs, images = objectives.Outputs(adversarial=logits), lambda: pytest.fail("no images are needed")
-        policy.update(Step(epoch, index, outputs, partial(natural, "after"), images))
+        known = {"epoch": epoch, "progress": (epoch - 1) / 4, "index": index}
+        before, after = partial(natural, "before"), partial(natural, "after")
+        policy.before_attack(Batch(natural=before, averaged=partial(before, "eval"), **known))
+        policy.update(Step(natural=after, averaged=partial(after, "eval"), outputs=outputs, images=images, **known))
         asks = said.start_epoch is not None and epoch >= said.start_epoch
         assert asked == [("before" if said.before_attack else "after", said.bn)] * asks
 
@@ -115,7 +123,7 @@ def test_a_first_ensembled_target_is_the_prediction_itself():
     """p starts at 0 and the penalty's target is p / sum p: whatever the momentum, the first is softmax(f(x))."""
     policy = REGISTRY.options("ensembling", start_epoch=1).build(GIVEN, C, 10)
     logits = torch.randn(N, C)
-    policy.before_attack(1, torch.arange(N), lambda bn: logits)
+    policy.before_attack(seeing(torch.arange(N), logits))
     # The cross-entropy's targets stay the given labels.
     torch.testing.assert_close(policy.targets(1, torch.arange(N)), F.one_hot(GIVEN, C).float())
     penalty = policy.penalty(1, torch.arange(N))
@@ -126,7 +134,7 @@ def test_what_ensembling_believes_is_its_average_once_there_is_one():
     policy = REGISTRY.options("ensembling", start_epoch=1).build(GIVEN, C, 10)
     everything, logits = torch.arange(N), torch.randn(N, C)
     assert torch.equal(policy.refined(1, everything), F.one_hot(GIVEN, C).float())
-    policy.before_attack(1, everything[1:], lambda bn: logits[1:])
+    policy.before_attack(seeing(everything[1:], logits[1:]))
     torch.testing.assert_close(policy.refined(1, everything[1:]), logits[1:].softmax(1))
     assert torch.equal(policy.refined(1, everything[:1]), F.one_hot(GIVEN[:1], C).float())
 
@@ -151,6 +159,95 @@ def test_steps_with_self_adaptive_training_are_the_formula(params):
     assert found_weights.mean().item() == pytest.approx(1)
     assert found_weights.std() > 1e-3
     assert pair.learner.labels.example_weights(1, torch.arange(N)) is None
+
+
+@pytest.mark.parametrize("attack_bn", ["eval", "train"])
+@pytest.mark.parametrize("objective", ["at", "trades", "mart"])
+def test_steps_with_self_distillation_are_the_formula(params, objective, attack_bn):
+    """The average of the weights is the teacher, in eval mode and before the attack, which leads away from its targets;
+    temperature and share are those of the step's place in the training."""
+    labels = {"name": "self_distillation", "first_temperature": 2.5, "last_temperature": 2.0}
+    decay = {"name": "ema", "decay": 0.5, "buffers": "average"}
+    method = {"objective": objective, "labels": labels, "weights": decay}
+    pair = Pair(params, method, attack_bn, epochs=60)
+    hand, x, y, onehot = pair.hand, pair.x, pair.y, pair.onehot
+    teacher, towards_given = None, []
+    for epoch in (1, 25, 60):
+        found, _ = pair.take(epoch)
+        if teacher is None:  # nothing is averaged yet: the network itself
+            seen = hand.logits(x, "eval")
+        else:
+            live, (hand.mean, hand.var) = (hand.mean, hand.var), teacher["statistics"]
+            seen = hand.logits(x, "eval", teacher["w"])
+            hand.mean, hand.var = live
+        cosine = (1 + math.cos(math.pi * (epoch - 1) / 60)) / 2
+        p = torch.softmax(seen.detach() / (2.0 + 0.5 * cosine), 1)
+        t = torch.empty_like(p)
+        for i in range(N):
+            share = 0.95 - 0.25 * cosine - (max(p[i]) - p[i, y[i]])
+            share = min(max(share, 0.0), 1.0)
+            t[i] = share * p[i] + (1 - share) * onehot[i]
+        natural = hand.logits(x, "batch" if attack_bn == "train" else "eval").detach()
+
+        def maximised(z, natural=natural, t=t):
+            return (kl(natural, z) if objective == "trades" else ce(t, z)).sum()
+
+        x_adv = hand.attack(x, pair.start(epoch), attack_bn, maximised)
+        towards_given.append(hand.attack(x, pair.start(epoch), attack_bn, lambda z: ce(onehot, z).sum()))
+        if objective == "at":
+            loss = ce(t, hand.logits(x_adv, "train")).mean()
+        else:
+            z, z_adv = hand.logits(x, "train"), hand.logits(x_adv, "train")
+            if objective == "trades":
+                loss = (ce(t, z) + 6 * kl(z, z_adv)).mean()
+            else:
+                sure = 1.0000001 - torch.softmax(z, 1)[torch.arange(N), y]
+                loss = (ce(t, z_adv) + mart_margin(z_adv, y) + 5 * kl(z, z_adv) * sure).mean()
+        hand.descend(hand.gradients(loss))
+        # Targets are kept in single precision.
+        pair.assert_equal(found, loss, tolerance=1e-6)
+        torch.testing.assert_close(pair.learner.labels.state_dict()["p"].double(), t, atol=2e-7, rtol=0)
+        assert torch.equal(t.argmax(1), y)
+        now = {name: value.detach() for name, value in hand.w.items()}
+        if teacher is None:
+            teacher = {"w": now, "statistics": (hand.mean, hand.var)}
+        else:
+            (mean, var), w = teacher["statistics"], teacher["w"]
+            teacher = {
+                "w": {name: (w[name] + now[name]) / 2 for name in now},
+                "statistics": ((mean + hand.mean) / 2, (var + hand.var) / 2),
+            }
+    if objective != "trades":
+        assert not torch.equal(x_adv, towards_given[-1])  # the targets do move the attack
+
+
+def test_a_share_that_is_used_up_leaves_the_given_label():
+    """Where the teacher is surer of another class than lambda the target is the given label alone."""
+    policy = REGISTRY.options("self_distillation", first_temperature=1.0).build(GIVEN[:2], C, 10)
+    p = torch.tensor([[0.05, 0.85, 0.05, 0.05], [0.1, 0.5, 0.3, 0.1]])  # given: classes 0 and 1
+    policy.before_attack(seeing(torch.arange(2), p.log()))
+    targets = policy.targets(1, torch.arange(2))
+    torch.testing.assert_close(targets[0], torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(targets[1], 0.7 * p[1] + 0.3 * torch.tensor([0.0, 1.0, 0.0, 0.0]))
+
+
+def test_a_network_without_an_average_is_its_own_teacher(params):
+    """In eval mode, whose statistics it leaves alone; every module trains again afterwards."""
+    pair = Pair(params, at(name="self_distillation"))
+    seen, statistics, found = pair.hand.logits(pair.x, "eval").detach(), pair.hand.mean, []
+    before_attack = pair.learner.labels.before_attack
+
+    def watching(batch):
+        found.append((batch.progress, batch.averaged()))
+        assert torch.equal(pair.model.bn.running_mean, statistics)
+        assert all(module.training for module in pair.model.modules())
+        before_attack(batch)
+
+    pair.learner.labels.before_attack = watching
+    pair.take(16)
+    ((progress, logits),) = found
+    assert progress == 15 / 60
+    torch.testing.assert_close(logits, seen)
 
 
 def test_the_natural_forward_control_moves_batch_norm_and_nothing_else(params):

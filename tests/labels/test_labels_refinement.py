@@ -84,12 +84,10 @@ def test_the_refined_label_is_what_is_mixed_into_the_target():
         policy = options.build(given, 2, 10)
         assert torch.equal(policy.refined(1, torch.tensor([0])), torch.tensor([[1.0, 0.0]]))
         step = Step(
-            2,
-            torch.tensor([0]),
-            Outputs(adversarial=logits),
-            lambda bn: logits,
-            lambda: pytest.fail("no images are needed"),
-        )
+            epoch=2, progress=0.1, index=torch.tensor([0]), natural=lambda bn: logits,
+            averaged=lambda: pytest.fail("no average is needed"), outputs=Outputs(adversarial=logits),
+            images=lambda: pytest.fail("no images are needed"),
+        )  # fmt: skip
         torch.testing.assert_close(policy.update(step), torch.tensor([[1 - 0.5 * ratio, 0.5 * ratio]]))
         torch.testing.assert_close(policy.refined(2, torch.tensor([0])), torch.tensor([[0.5, 0.5]]))
 

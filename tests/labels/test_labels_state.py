@@ -16,6 +16,7 @@ STATEFUL = {
     "refinement": ("at", {"name": "refinement", "start_epoch": 2, "refinement_ratio": 0.7, "ratio_schedule": "linear"}),
     "ensembling": ("at", {"name": "ensembling", "start_epoch": 2, "ramp_epochs": 1}),
     "self_adaptive": ("trades", {"name": "self_adaptive", "start_epoch": 2}),
+    "self_distillation": ("at", {"name": "self_distillation"}),
 }
 
 

@@ -102,6 +102,25 @@ def test_a_label_policys_penalty_is_in_the_loss(params):
     assert min(found[4:]) > 1e-3
 
 
+def test_a_label_policys_targets_are_in_the_loss_and_y_stays_the_given_label(params):
+    """Those of self-distillation, whose largest entry is the given label's; at equal logits any target costs log C."""
+    found: list[bool] = []
+
+    def watched(inner):
+        assert inner.y.dtype == torch.int64
+        logits = torch.zeros(len(inner.x), 4, requires_grad=True)
+        (gradient,) = torch.autograd.grad(inner.loss(logits, inner.y).sum(), logits)
+        targets = 0.25 - gradient  # s - t is the gradient of cross-entropy
+        assert torch.equal(targets.argmax(1), inner.y)
+        found.append(bool((targets.amax(1) < 0.99).all()))
+        return inner.pgd()
+
+    fit(attacking(params, watched, {"name": "self_distillation"}), net(), *splits())
+    assert found[0] is False  # tried on two images before there is a step
+    assert len(found) > 1
+    assert all(found[1:])
+
+
 @pytest.mark.parametrize("attack_bn", ["eval", "train"])
 def test_a_step_with_it_is_the_formula(params, attack_bn):
     """Half a radius more with each epoch, up to the whole: in float64, by hand."""

@@ -88,6 +88,9 @@ def check_targets(method, labels, trace, data, classes):
         kept = second.gather(1, given[:, None])
         assert (kept >= labels.alpha - 1e-6).all(), method
         assert (kept < 1).all(), method
+    elif labels.name == "self_distillation":  # from the first epoch on
+        assert first.max() < 1, method
+        assert torch.equal(second.argmax(1), given), method
     elif labels.name == "ensembling":  # what it believes begins with its first prediction
         assert torch.equal(first, onehot), method
         assert second.max() < 1, method

@@ -26,10 +26,11 @@ LABELS = (
     {"name": "hard"}, {"name": "hard", "natural_forward_from": 3}, {"name": "smoothing", "smoothing": 0.1},
     {"name": "refinement", "start_epoch": 3}, {"name": "refinement", "start_epoch": 2, "natural_bn": "eval"},
     {"name": "ensembling", "start_epoch": 2}, {"name": "self_adaptive", "start_epoch": 3},
+    {"name": "self_distillation"},
 )  # fmt: skip
 # Objectives that each of LABELS goes with: refinement and ensembling need adversarial predictions, natural_bn eval and
 # the control a step that does not forward natural images anyway, self-adaptive training is defined on trades.
-ALLOWED = (4, 1, 4, 3, 1, 3, 1)
+ALLOWED = (4, 1, 4, 3, 1, 3, 1, 4)
 WEIGHTS = (
     {"name": "none"}, {"name": "awp", "start_epoch": 2}, {"name": "ema"}, {"name": "swa", "start_epoch": 4},
     {"name": "several", "of": [{"name": "swa", "start_epoch": 3}, {"name": "awp", "start_epoch": 2}]},

@@ -111,7 +111,7 @@ def test_a_smaller_batch_is_not_compiled_for(monkeypatch):
 
 
 @AS_TORCH_2_7
-@pytest.mark.parametrize("method", ["sglr", "at_natural", "at_ensembling", "awp_sglr", "trades_sat"])
+@pytest.mark.parametrize("method", ["sglr", "at_natural", "at_ensembling", "at_adr", "awp_sglr", "trades_sat"])
 def test_nothing_is_left_uncompiled_for_the_number_of_its_variants(params, monkeypatch, method):
     """Torch gives up after eight: modes, gradients or none, of all networks together. These methods have the most."""
     real = torch.compile
@@ -132,16 +132,20 @@ def ball_around(x: torch.Tensor, seed: int, threat: Threat) -> torch.Tensor:
 
 @pytest.mark.skipif(not WHOLE, reason="needs a newer torch")
 @pytest.mark.parametrize(
-    ("precision", "objective", "norm", "random_start"),
+    ("precision", "objective", "norm", "random_start", "soft"),
     [
-        ("fp32", "at", "linf", True),
-        ("fp32", "trades", "l2", True),
-        ("fp32", "mart", "linf", False),
-        ("bf16", "at", "l2", False),
-        ("bf16", "trades", "linf", True),
+        ("fp32", "at", "linf", True, False),
+        ("fp32", "at", "linf", True, True),
+        ("fp32", "trades", "l2", True, False),
+        ("fp32", "mart", "linf", False, False),
+        ("bf16", "at", "l2", False, False),
+        ("bf16", "at", "linf", True, True),
+        ("bf16", "trades", "linf", True, False),
     ],
 )
-def test_a_compiled_attack_is_the_plain_one_in_one_graph(params, monkeypatch, precision, objective, norm, random_start):
+def test_a_compiled_attack_is_the_plain_one_in_one_graph(
+    params, monkeypatch, precision, objective, norm, random_start, soft
+):
     """Bit for bit, with the operations left as they are; and a loss made anew for each batch is no new graph."""
     real, counted = torch.compile, CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(
@@ -160,9 +164,10 @@ def test_a_compiled_attack_is_the_plain_one_in_one_graph(params, monkeypatch, pr
         x, y = torch.rand(8, 1, 8, 8, generator=generator), torch.arange(8) % 4
         x = x.contiguous(memory_format=memory_format(precision, CPU))
         start = partial(ball_around, x, seed)
+        goal = torch.rand(8, 4, generator=generator).softmax(1) if soft else None
         with computing(precision, CPU):
             whole, separate = (
-                adversarial(chosen, dataclasses.replace(learner, networks=networks), x, y, 1, None, start)
+                adversarial(chosen, dataclasses.replace(learner, networks=networks), x, y, 1, goal, None, start)
                 for networks in (learner.networks, plain)
             )
         assert torch.equal(whole, separate)

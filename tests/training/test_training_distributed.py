@@ -29,6 +29,7 @@ METHODS = {
     "sglr": {"objective": "at", "labels": {"name": "refinement", "start_epoch": 2, "refinement_ratio": 0.7}},
     "trades_sat": {"objective": "trades", "labels": {"name": "self_adaptive", "start_epoch": 2}},
     "mart_ensembling": {"objective": "mart", "labels": {"name": "ensembling", "start_epoch": 2, "ramp_epochs": 1}},
+    "adr": {"objective": "at", "labels": "self_distillation", "weights": {"name": "ema", "decay": 0.5}},
     "awp": {"objective": "at", "labels": "hard", "weights": "awp"},
     "ema": {"objective": "standard", "labels": "hard", "weights": {"name": "ema", "decay": 0.5}},
 }

@@ -166,9 +166,9 @@ def test_every_step_draws_its_own_crops_and_starts(params, monkeypatch, augmente
     train.x[:] = train.x[0]
     attack, seen = training_step.adversarial, []
 
-    def watched(plan, learner, x, y, epoch, penalty, random_start):
+    def watched(plan, learner, x, y, epoch, goal, penalty, random_start):
         seen.append((x if augmented else random_start(plan.threat)).clone())
-        return attack(plan, learner, x, y, epoch, penalty, random_start)
+        return attack(plan, learner, x, y, epoch, goal, penalty, random_start)
 
     monkeypatch.setattr(training_step, "adversarial", watched)
     fit(plan(params, AT), net(), train, validation)

@@ -362,8 +362,8 @@ class Learned(FixedLabels):
 class OfTheBatch(FixedLabels):
     """Weights of the examples of a step, and a penalty prepared before its attack: nobody else can ask for them."""
 
-    def before_attack(self, epoch, index, natural):
-        self.natural = natural("eval").softmax(1)
+    def before_attack(self, batch):
+        self.natural = batch.natural("eval").softmax(1)
 
     def penalty(self, epoch, index):
         return lambda logits: (logits.softmax(1) - self.natural).square().sum(1)
