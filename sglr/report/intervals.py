@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sglr.evaluation.worst import row_title
+from sglr.report.accuracy_tables import DIFFERENCES
 from sglr.report.drawing import INK, Plot, canvas, colour, legend, marker, plot
 from sglr.report.headline import gap_name, headline_attack, headline_attacks
 from sglr.report.study import Study
-from sglr.report.tables import DIFFERENCES
 from sglr.report.wording import bounds, percent, quoted
 
 Row = dict[str, Any]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+Row = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -20,7 +22,7 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    records: list[dict[str, Any]]
+    records: list[Row]
     labels: int = 1
     grouped: bool = False
 
@@ -69,3 +71,19 @@ _LATEX = {"−": "$-$", "±": r"$\pm$", "–": "--", "‘": "`", "’": "'", "λ
 
 def _escaped(text: str) -> str:
     return re.sub(r"([&%$#_{}])", r"\\\1", text)
+
+
+def deviations(results: Row) -> str:
+    """What stands after the mean in a caption."""
+    return ", mean ± standard deviation over seeds" if len(results["experiment"]["seeds"]) > 1 else ""
+
+
+def flat(row: Row) -> Row:
+    """Nested values under joined names: {'best': {'mean': 1}} -> {'best_mean': 1}."""
+    flat: Row = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}_{inner}": number for inner, number in value.items()})
+        else:
+            flat[key] = value
+    return flat
