@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from sglr.config.names import WORST
 
 # With more attacks than these a name that lists them would make a table too wide.
-_LISTED = 3
+_LISTED = 2
 
 
 def covered(examples: Mapping[str, int]) -> list[str]:

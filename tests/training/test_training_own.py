@@ -284,6 +284,15 @@ class Weighed(Pulled):
         return None if epoch < 2 else sure / sure.mean()
 
 
+class Aimed(Pulled):
+    """Only what the attack leads away from does."""
+
+    penalty = FixedLabels.penalty
+
+    def attacked(self, epoch, index):
+        return self.table[index]
+
+
 class Restarted(Table):
     """What it restores is not what it was."""
 
@@ -395,7 +404,7 @@ def labelled(kind, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "epoch"), [(Table, 1), (Rounded, 1), (Pulled, 1), (Restarted, 1), (Weighed, 2), (Late, 3)]
+    ("kind", "epoch"), [(Table, 1), (Rounded, 1), (Pulled, 1), (Aimed, 1), (Restarted, 1), (Weighed, 2), (Late, 3)]
 )
 def test_labels_that_would_not_come_back_are_refused_once_they_have_changed(params, monkeypatch, tmp_path, kind, epoch):
     labelled(kind, monkeypatch)
