@@ -21,8 +21,10 @@ def test_smoke_runs_through_dvc(tmp_path, warm):
     config = load(project.path / "params.yaml")
     for method in config.experiment.methods:
         found = json.loads(project.read(f"evaluate/{method}-0/metrics.json"))
-        assert set(found["best"]) == set(found["last"]) == {"natural", "fgsm", "pgd20", "autoattack", "worst"}
-        assert found["n_examples"] == {"natural": 100, "fgsm": 100, "pgd20": 100, "autoattack": 2, "worst": 100}
+        assert found["n_examples"] == {
+            "natural": 100, "fgsm": 100, "pgd20_cw": 100, "pgd20": 100, "autoattack": 2, "worst": 100
+        }  # fmt: skip
+        assert set(found["best"]) == set(found["last"]) == set(found["n_examples"])
     history = files.read_rows(project.path / "artifacts/train/sglr-0/history.csv")
     start = config.methods["sglr"].labels.start_epoch
     softened = [row["refined/entropy"] > 0 for row in history]
