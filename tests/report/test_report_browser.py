@@ -1,5 +1,6 @@
 """The report in a real browser: at desktop and phone width, light and dark, by keyboard, for assistive technology."""
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_by_keyboard(written: Path):
         assert width >= 2
         assert left >= 0, "the link comes into sight"
         page.keyboard.press("Enter")
-        assert page.url.endswith("#main")
+        page.wait_for_url(re.compile("#main$"))  # told by an event, which may come late
         page.keyboard.press("Tab")
         assert page.evaluate("() => document.querySelector('main').contains(document.activeElement)")
         assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
