@@ -15,6 +15,7 @@ DIFFERENCES = {
 
 
 def accuracy(results: Row) -> Table:
+    """Accuracies by attack and method, at best and last epoch, with the gap."""
     has_best = any(row["best"] for row in results["accuracy"])
     rows, records = [], []
     for row in _like_for_like(results):
@@ -46,6 +47,7 @@ def _like_for_like(results: Row) -> Iterator[Row]:
 
 
 def differences(results: Row) -> Table:
+    """What each method gains over the baseline, by attack."""
     baseline = results["experiment"]["baseline"]
     kept = [key for key in DIFFERENCES if any(row["quantity"] == key for row in results["comparisons"])]
     found: dict[tuple[str, str], Row] = {}
@@ -70,6 +72,7 @@ def differences(results: Row) -> Table:
 
 
 def paired(results: Row) -> Table:
+    """Each model against the baseline's of its seed, by McNemar's exact test."""
     baseline = quoted(results["experiment"]["baseline"])
     rows = tuple(
         (row_title(row["attack"], results["examples"]), row["method"], str(row["seed"]), row["checkpoint"],
@@ -86,6 +89,7 @@ def paired(results: Row) -> Table:
 
 
 def published(results: Row) -> Table:
+    """Published figures beside ours."""
     rows = tuple(
         (row["method"], row["checkpoint"] or ABSENT, row["metric"], row["source"], row["mismatch"] or ABSENT,
          percent(row["published"]), spread(**row["ours"]) if row["ours"] else ABSENT)
@@ -101,6 +105,7 @@ def published(results: Row) -> Table:
 
 
 def transfer(results: Row) -> Table:
+    """Accuracy on images made for another method's model."""
     methods = results["experiment"]["methods"]
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in results["transfer"]:
@@ -120,6 +125,7 @@ def transfer(results: Row) -> Table:
 
 
 def seeds(results: Row) -> Table:
+    """Accuracies of every run."""
     has_best = any(row["best"] is not None for row in results["items"])
     kept = ("best", "last") if has_best else ("last",)
     rows = tuple(

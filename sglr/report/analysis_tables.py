@@ -11,6 +11,7 @@ CALIBRATION = {
 
 
 def calibration(results: Row) -> Table:
+    """Calibration of predictions on test images."""
     methods = results["experiment"]["methods"]
     found = _by_quantity(results)
     rows, records = [], []
@@ -31,6 +32,7 @@ def calibration(results: Row) -> Table:
 
 
 def analysis(results: Row) -> Table:
+    """All quantities by checkpoint, over seeds."""
     methods = results["experiment"]["methods"]
     rows = tuple((*key, *_by_method(entry, methods)) for key, entry in _by_quantity(results).items())
     return Table(
@@ -41,6 +43,7 @@ def analysis(results: Row) -> Table:
 
 
 def analysis_seeds(results: Row) -> Table:
+    """All quantities in every run."""
     runs = [(method, seed) for method in results["experiment"]["methods"] for seed in results["experiment"]["seeds"]]
     rows = []
     for key, entry in _by_quantity(results).items():

@@ -7,6 +7,7 @@ from sglr.report.wording import ABSENT, count, number_spread, quoted, spread
 
 
 def labels(results: Row) -> Table:
+    """How many labels refinement put right and wrong."""
     rows = tuple(
         (
             row["method"],
@@ -26,6 +27,7 @@ def labels(results: Row) -> Table:
 
 
 def memorisation(results: Row) -> Table:
+    """Training examples with wrong and right given labels at the last epoch."""
     found = results["memorisation"]
     kept = [key for key in found[0] if key != "method" and any(row[key]["seeds"] for row in found)]
     rows = tuple(
@@ -43,6 +45,7 @@ def memorisation(results: Row) -> Table:
 
 
 def cost(results: Row) -> Table:
+    """Passes through the network, as the report counts them."""
     columns = ("attack_forward", "attack_backward", "forward", "backward", "forwards", "backwards")
     rows = tuple(
         (
