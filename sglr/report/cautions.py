@@ -123,9 +123,13 @@ def _overstated(results: dict[str, Any], main: str) -> Iterator[str]:
         if gain[main] - gain[lowest] >= _OVERSTATED:
             yield (
                 f"{main} overstates {quoted(method)}: {lowest} leaves {percent(left[lowest, method])}% correct at the"
-                f" last epoch instead of {percent(left[main, method])}%, which is {percent(gain[lowest])} points above"
-                f" {quoted(results['experiment']['baseline'])} instead of {percent(gain[main])}."
+                f" last epoch instead of {percent(left[main, method])}%, which is {_away(gain[lowest])}"
+                f" {quoted(results['experiment']['baseline'])} instead of {_away(gain[main])}."
             )
+
+
+def _away(gain: float) -> str:
+    return f"{percent(abs(gain))} points {'above' if gain >= 0 else 'below'}"
 
 
 def _setting(study: Study, results: dict[str, Any]) -> Iterator[str]:
