@@ -248,7 +248,9 @@ def test_cautions_follow_from_the_facts(make: Make) -> None:
     assert "‘sglr’ mixes refined and given labels with a ratio that rises to 1.0: a reconstruction" in said
 
 
-@pytest.mark.parametrize("fewer, left, away", [(10, "67.5%", "5.0 points above"), (30, "57.5%", "5.0 points below")])
+@pytest.mark.parametrize(
+    ("fewer", "left", "away"), [(10, "67.5%", "5.0 points above"), (30, "57.5%", "5.0 points below")]
+)
 def test_an_attack_under_which_less_of_an_advantage_is_left_is_named(
     fewer: int, left: str, away: str, make: Make
 ) -> None:
