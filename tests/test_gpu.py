@@ -21,9 +21,8 @@ from sglr.attacks import attack_mode, pgd
 from sglr.config import parse
 from sglr.data import Split
 from sglr.models.folding import Folded
-from sglr.random import torch_stream
 from sglr.threat import Linf
-from sglr.training import Interrupted, Plan, Snapshots, TrainingResult, fit, step
+from sglr.training import Interrupted, Plan, Snapshots, TrainingResult, fit
 from sglr.training.distributed import ALONE, Team, together
 from sglr.training.learner import Learner
 from sglr.training.precision import computing, exact_ends
@@ -67,10 +66,12 @@ def network(name: str, device: torch.device, **options: Any) -> torch.nn.Module:
 def same_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU draws other numbers than a CPU: here both begin the attack where the CPU does."""
 
-    def start(plan: Plan, x: torch.Tensor, epoch: int, number: int) -> torch.Tensor:
-        return plan.threat.random_start(x.cpu(), torch_stream(plan.seed, "start", epoch, number)).to(x.device)
+    drawn = Linf.random_start
 
-    monkeypatch.setattr(step, "_start", start)
+    def start(self: Linf, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return drawn(self, x.cpu(), torch.Generator().manual_seed(generator.initial_seed())).to(x.device)
+
+    monkeypatch.setattr(Linf, "random_start", start)
 
 
 class Side:
