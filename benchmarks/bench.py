@@ -18,7 +18,7 @@ import parts
 import step
 import team
 import torch
-from layout import CLOCKS, head, use_clock
+from layout import CLOCKS, apart, head, use_clock
 
 from sglr.models.precision import full_precision
 
@@ -43,19 +43,25 @@ def main() -> None:
     device = torch.device(asked.device)
     print(head(asked.threads, device))
     for part in asked.parts or PARTS:
-        if part == "commands":
-            commands.section(min(asked.rounds, 5))
-        elif part == "step":
-            steps(asked, device)
-        elif part == "processes":
-            team.section(asked.rounds, device)
-        elif part == "augmentation":
-            parts.augmentation(asked.rounds, device)
-        elif part == "cost":
-            cost.counted()
-            cost.growth(device, asked.rounds)
-        else:
-            others(part, asked, device)
+        with apart(part):
+            section(part, asked, device)
+
+
+def section(part: str, asked: argparse.Namespace, device: torch.device) -> None:
+    """One part."""
+    if part == "commands":
+        commands.section(min(asked.rounds, 5))
+    elif part == "step":
+        steps(asked, device)
+    elif part == "processes":
+        team.section(asked.rounds, device)
+    elif part == "augmentation":
+        parts.augmentation(asked.rounds, device)
+    elif part == "cost":
+        cost.counted()
+        cost.growth(device, asked.rounds)
+    else:
+        others(part, asked, device)
 
 
 def steps(asked: argparse.Namespace, device: torch.device) -> None:
@@ -88,7 +94,8 @@ def others(part: str, asked: argparse.Namespace, device: torch.device) -> None:
     gpu, rounds = device.type == "cuda", asked.rounds
     for model, shape in ((LARGE,) if asked.quick else (LARGE, SMALL)) if gpu else (SMALL,):
         if part == "forms":
-            parts.forms(rounds, device, model, shape, 128)
+            with apart("forms"):
+                parts.forms(rounds, device, model, shape, 128)
             parts.compiled_attack(rounds, device, model, shape, 128)
             continue
         # As evaluation and analysis are: torch's defaults let a GPU's convolutions use TF32.

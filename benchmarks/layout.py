@@ -1,5 +1,6 @@
 """What all benchmarks share: the head of a report, timing in turns, and one layout of tables."""
 
+import contextlib
 import datetime
 import gc
 import math
@@ -10,7 +11,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -158,6 +159,18 @@ def require(agree: bool, what: str) -> None:
     if not os.environ.get(GO_ON):
         raise SystemExit(f"{what}: the two forms do not agree; nothing is timed.")
     print(f"NO PARITY, {what}: the two forms do not agree. What follows is timed all the same.", flush=True)
+
+
+@contextlib.contextmanager
+def apart(what: str) -> Iterator[None]:
+    """Say an error of what is done in here and go on, where ``GO_ON`` is set: it loses nothing that comes after it."""
+    try:
+        yield
+    except Exception as error:
+        if not os.environ.get(GO_ON):
+            raise
+        traceback.print_exception(error)
+        print(f"FAILED, {what}: {type(error).__name__}. What follows is done all the same.", flush=True)
 
 
 def failed(table: "Table", what: str, error: Exception) -> None:

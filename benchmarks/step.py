@@ -18,7 +18,7 @@ from sglr import processes
 
 processes.let_threads_sleep()
 import torch
-from layout import CLOCKS, ROOT, Table, failed, forget_compiled, head, in_turns, require, reserved, use_clock
+from layout import CLOCKS, ROOT, Table, apart, failed, forget_compiled, head, in_turns, require, reserved, use_clock
 from matrix import Counted, rate
 from reference_step import Augmented, Reference, loader
 
@@ -73,7 +73,8 @@ def section(asked: argparse.Namespace, device: torch.device) -> None:
     """Parity, then the table of one model and batch size."""
     print(f"\n{asked.model}, batch {asked.batch}, {asked.rounds} rounds of {asked.steps} steps.")
     for method in asked.methods.split(","):
-        parity(asked, device, method)
+        with apart(f"parity of {method}"):
+            parity(asked, device, method)
     rates = {precision: rate(precision, device) for precision in asked.precisions.split(",")}
     said = ", ".join(f"{precision} {found / 1e12:.3g} TFLOP/s" for precision, found in rates.items())
     print(f"Measured rate of matrix products: {said}.")
@@ -85,9 +86,11 @@ def section(asked: argparse.Namespace, device: torch.device) -> None:
     for precision in asked.precisions.split(","):
         for compiled in asked.compile.split(","):
             if {"at", "sglr"} <= set(asked.methods.split(",")):
-                extra(table, asked, device, precision, compiled)
+                with apart("sglr against at"):
+                    extra(table, asked, device, precision, compiled)
             if not asked.profile:  # which is about the step, and each case is compiled anew
-                measuring(table, asked, device, precision, compiled)
+                with apart("what is measured after an epoch"):
+                    measuring(table, asked, device, precision, compiled)
 
 
 class Case:
@@ -225,6 +228,9 @@ def _row(
 ) -> None:  # fmt: skip
     case = Case(asked, device, method, precision, compiled=compiled)
     flops, memory = operations(asked, method), case.reserved()
+    if asked.profile:  # first: references take longer, and what is cut off is lost
+        with apart(f"profile of {name}"):
+            profiled(case, asked, device, name)
     for form in asked.references.split(","):
         reference = Case(asked, device, method, precision, form=form)
         times = in_turns(
@@ -237,19 +243,22 @@ def _row(
             name, f'plain, "{form}"', times, each=asked.steps, images=asked.batch * asked.steps,
             gflop=flops / asked.batch / 1e9, share=flops * asked.steps / times.ours / matrix, memory=memory,
         )  # fmt: skip
-    if asked.profile:
-        from torch.profiler import profile
 
-        with profile() as found:
-            case.ours()
-        order = f"self_{device.type}_time_total"
-        listing = found.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=40)
-        text = f"{asked.model}, batch {asked.batch}, {method}, {precision}\n{listing}\n"
-        if asked.profile == "-":
-            print(f"\n{text}", flush=True)
-        else:
-            with Path(asked.profile).open("a") as file:
-                file.write(text)
+
+def profiled(case: Case, asked, device, name: str) -> None:
+    """Torch's profile of one step of ours, as text."""
+    from torch.profiler import profile
+
+    with profile() as found:
+        case.ours()
+    order = f"self_{device.type}_time_total"
+    listing = found.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=40)
+    text = f"{asked.model}, batch {asked.batch}, {name}\n{listing}\n"
+    if asked.profile == "-":
+        print(f"\n{text}", flush=True)
+    else:
+        with Path(asked.profile).open("a") as file:
+            file.write(text)
 
 
 def extra(table: Table, asked, device, precision: str, compiled: str) -> None:

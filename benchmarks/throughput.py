@@ -19,7 +19,7 @@ processes.let_threads_sleep()
 import statistics
 
 import torch
-from layout import Table, Times, failed, forget_compiled, head, seconds
+from layout import Table, Times, apart, failed, forget_compiled, head, seconds
 from matrix import rate
 from step import REPLAYED, Case, operations, parity
 
@@ -43,7 +43,8 @@ def main() -> None:
     batches, precisions = [int(batch) for batch in asked.batches.split(",")], asked.precisions.split(",")
     eager = {"compile": "never", "references": "grad", "workers": 0, "steps": 1, "batch": min(*batches, 16)}
     for method in asked.methods.split(","):
-        parity(argparse.Namespace(**vars(asked) | eager), device, method)
+        with apart(f"parity of {method}"):
+            parity(argparse.Namespace(**vars(asked) | eager), device, method)
     rates = {precision: rate(precision, device) for precision in precisions}
     said = ", ".join(f"{precision} {found / 1e12:.3g} TFLOP/s" for precision, found in rates.items())
     print(f"Measured rate of matrix products: {said}.")

@@ -98,7 +98,8 @@ def row(
     seconds = [after - before for before, after in itertools.pairwise(ends)]
     typical = statistics.median(seconds[2:] or seconds)
     model.load_state_dict(found.last)
-    model.eval()
+    # As a checkpoint is when it is evaluated: in bfloat16 a GPU trains it channels last.
+    model.eval().to(memory_format=torch.contiguous_format)
     test, robust = splits[2], PgdOptions(name="pgd", steps=20)
     with full_precision():
         natural, attacked = (

@@ -111,6 +111,16 @@ def test_a_row_that_fails_loses_no_other_one():
     assert failed == {f"{method}, bf16, batch {batch}": batch == too_many for method, batch in forms}
 
 
+def test_an_error_loses_nothing_that_comes_after_it_where_minutes_count(monkeypatch):
+    call = ["throughput.py", "--model", "small_cnn", "--methods", "unknown,at", "--batches", "20", "--rounds", "1"]
+    call += ["--precisions", "bf16", "--compile", "never", "--seconds", "0.05", "--device", "cpu"]
+    done = subprocess.run([sys.executable, *call], cwd=FOLDER, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    monkeypatch.setenv("SGLR_BENCH_GO_ON", "1")
+    failed = {cells[0]: "Error" in cells[1] for cells in rows(*call)}
+    assert failed == {"unknown, bf16, batch 20": True, "at, bf16, batch 20": False}
+
+
 def test_two_forms_that_differ_are_not_timed(tmp_path):
     for file in FOLDER.glob("*.py"):
         text = file.read_text()
