@@ -19,7 +19,11 @@ from sglr.random import numpy_stream
 def predictions(
     run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, findings: Findings
 ) -> dict[str, NDArray[np.bool_]]:
-    """Test images, natural and attacked away from their true label; which of them are correct (N,), by input."""
+    """Test images, natural and attacked away from their true label; which of them are correct (N,), by input.
+
+    Their information is measured under an attack away from the network's own natural prediction, too: such images do
+    not depend on the true label but through the natural ones.
+    """
     settings = run.config.analyze
     y = run.test.true[run.test_index]
     labels = y.cpu().numpy()
@@ -41,7 +45,11 @@ def predictions(
             findings.ece(f"{kind}/ece{suffix}", probs, labels, settings.ece_bins)
             for row in calibration.reliability_table(probs, labels, settings.ece_bins):
                 run.add("calibration", checkpoint, input=kind, scaled=int(bool(suffix)), **row)
-        _features(run, checkpoint, findings, kind, part, labels)
+        _probe(run, findings, f"{kind}/information", part, labels)
+        _index(run, checkpoint, findings, kind, part)
+    own = torch.from_numpy(seen["natural"].log_probs.argmax(1)).to(y.device)
+    unaware = observe(model, run.test, run.test_index, own, run.config, purpose="analyze test")["adversarial"]
+    _probe(run, findings, "adversarial/information_without_label", unaware, labels)
     return correct
 
 
@@ -60,10 +68,8 @@ def _temperature(run: AnalyzedRun, model: Classifier, findings: Findings) -> flo
     return fitted.value
 
 
-def _features(
-    run: AnalyzedRun, checkpoint: Checkpoint, findings: Findings, kind: str, seen: Activations, labels: Integers
-) -> None:
-    """I(T; Y) by the cross-fitted probe, I(index; T) by pairwise bounds with the noise swept."""
+def _probe(run: AnalyzedRun, findings: Findings, name: str, seen: Activations, labels: Integers) -> None:
+    """I(T; Y) by the cross-fitted probe."""
     settings = run.config.analyze
     folds = numpy_stream(settings.seed, "probe folds")
     try:
@@ -73,14 +79,19 @@ def _features(
     except TooFewExamplesError as error:
         run.notes["probe"] = notes.no_probe(str(error))
     else:
-        findings.mean(f"{kind}/information", bound.density)
+        findings.mean(name, bound.density)
+
+
+def _index(run: AnalyzedRun, checkpoint: Checkpoint, findings: Findings, kind: str, seen: Activations) -> None:
+    """I(index; T) by pairwise bounds with the noise swept."""
+    settings = run.config.analyze
     if len(seen.features) < 2:
         run.notes["index_information"] = notes.NO_INDEX
         return
     middle = sorted(settings.index_noise)[len(settings.index_noise) // 2]
     for level in index_information(seen.features, settings.index_noise, chunk=settings.batch_size):
-        row = {"input": kind, "noise": level.noise, "deviation": level.deviation, "n": len(labels)}
-        row |= {"lower": level.lower, "upper": level.upper, "most": float(np.log(len(labels)))}
+        row = {"input": kind, "noise": level.noise, "deviation": level.deviation, "n": len(seen.features)}
+        row |= {"lower": level.lower, "upper": level.upper, "most": float(np.log(len(seen.features)))}
         run.add("index_information", checkpoint, **row, saturated=int(level.saturated))
         if level.noise == middle:
             findings.mean(f"{kind}/index_information/lower", level.lower_contributions)

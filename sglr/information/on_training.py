@@ -161,7 +161,7 @@ def _weights_information(
 def _eigenvalues(
     run: AnalyzedRun, model: Classifier, findings: Findings, seen: dict[str, Activations], targets: Tensor
 ) -> None:
-    """The largest eigenvalue of the training loss's Hessian."""
+    """The largest eigenvalue of the Hessian of the cross-entropy with the training targets."""
     settings, analyze = run.config.analyze.sharpness, run.config.analyze
     assert settings is not None
     soft, found = targets[: settings.n_examples].float(), {}
@@ -191,7 +191,7 @@ def _differentiable_twice() -> Iterator[None]:
 def _landscape(
     run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, seen: dict[str, Activations], targets: Tensor
 ) -> None:
-    """The training loss along a random direction, under attack by attacks made anew at each point."""
+    """The cross-entropy with the training targets along a random direction, under attack by attacks made anew at each point."""
     settings, analyze, ball = run.config.analyze.sharpness, run.config.analyze, threat.of(run.config.threat)
     assert settings is not None
     soft, device = targets[: settings.n_examples].float(), targets.device

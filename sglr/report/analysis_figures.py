@@ -187,7 +187,7 @@ def _excess(points: np.ndarray) -> float:
 
 
 def _landscape(study: Study, kind: str) -> list[Plot]:
-    """The last model's training loss along one filter-normalised random direction, mean over seeds."""
+    """The last model's cross-entropy with its targets along one filter-normalised random direction, mean over seeds."""
     found = {}
     for position, method in enumerate(study.methods):
         losses: dict[float, list[float]] = {}

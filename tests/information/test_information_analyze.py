@@ -647,6 +647,19 @@ def test_every_batch_is_attacked_from_starts_of_its_own(params, monkeypatch):
     assert starts[0] != starts[1] != starts[2] != starts[0]
 
 
+def test_an_attack_that_does_not_know_the_label_writes_none_of_it(made, monkeypatch):
+    """Labels that have nothing to do with the images, and an attack that writes the label it leads away from."""
+    config, prepared, folder, _ = made
+    test = prepared.test()
+    drawn = torch.randint(0, 10, (len(test),), generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(type(prepared), "test", lambda self, device: Split(test.x, drawn, drawn))
+    patterns = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(activations, "pgd", lambda model, x, y, **_: patterns[y])
+    found = analyze(config, prepared, folder, METHOD, SEED, CPU)["last"]
+    assert found["adversarial/information"] > 0.5
+    assert found["adversarial/information_without_label"] < 0
+
+
 def test_the_gap_is_between_given_labels_trained_on_and_true_ones_tested_on(started):
     config, prepared, folder, start = started
     result = analyze(config, prepared, folder, METHOD, SEED, CPU, warmup=start)
