@@ -199,6 +199,8 @@ def test_a_folder_with_results_of_another_kind_is_refused(project):
     assert result.exit_code == 1
     assert "artifacts/evaluate/at-0 holds results of another kind: name another folder with --output" in result.output
     assert files.read_json(project / "artifacts/evaluate/at-0/metrics.json") == {"last": {}}
+    # Not even a lock: audit depends on the folder above.
+    assert [path.name for path in (project / "artifacts/evaluate").iterdir()] == ["at-0"]
     model = models.build("small_cnn", **KIND, generator_seed=2)
     models.save(model, project / "out/model/last", models.spec("small_cnn", **KIND))
     before = files.digest(project / "out")

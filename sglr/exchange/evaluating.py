@@ -120,13 +120,13 @@ def evaluate_foreign(
 ) -> dict[str, Any]:
     """Attack one model with every attack of ``config.evaluate``, under ``config.threat``; return the metrics.
 
-    The caller holds ``lock_of(folder)``. The model counts as ``last``. ``folder`` receives metrics.json,
-    outcomes.npz and worst.npz as an evaluate item has them, source.json (what was evaluated on what, with checksums)
-    and ``model/last``, the model in this project's form, which can be exported like one trained here. The kept
-    worst-case images are scored again in a new process. Interrupted and run again, finished chunks are not repeated;
-    results of the same weights are replaced. ``on_natural``: see ``evaluate``. Raises FileError for a folder with
-    results or a model of other weights or of another kind, an empty test split, images or classes that are not the
-    model's; ModelError for logits that are not finite; ConfigError for an attack that does not suit the data.
+    The caller has asked ``refuse_another_kind`` and holds ``lock_of(folder)``. The model counts as ``last``.
+    ``folder`` receives metrics.json, outcomes.npz and worst.npz as an evaluate item has them, source.json (what was
+    evaluated on what, with checksums) and ``model/last``, the model in this project's form, which can be exported like
+    one trained here. The kept worst-case images are scored again in a new process. Interrupted and run again, finished
+    chunks are not repeated; results of the same weights are replaced. ``on_natural``: see ``evaluate``. Raises
+    FileError for a folder with results or a model of other weights, an empty test split, images or classes that are not
+    the model's; ModelError for logits that are not finite; ConfigError for an attack that does not suit the data.
     """
     spec, folder = foreign.spec, Path(folder)
     sha256 = files.sha256(saved_as(weights)[0])
@@ -201,14 +201,22 @@ def table(metrics: dict[str, Any], perturbations: ThreatSettings) -> str:
     )
 
 
+def refuse_another_kind(folder: Path) -> None:
+    """FileError when ``folder`` holds results that `sglr evaluate` did not write, such as a pipeline item's.
+
+    To be asked before ``lock_of(folder)`` is taken, which would stay beside that item and count as a change there.
+    """
+    ours = (folder / "source.json").is_file() or (folder / ".unfinished").is_dir()
+    if not ours and (folder / "metrics.json").exists():
+        raise files.FileError(f"{folder} holds results of another kind: name another folder with --output.")
+
+
 def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: str) -> None:
-    """FileError when ``folder`` holds the results of other weights, or results of another kind."""
+    """FileError when ``folder`` holds the results or the model of other weights."""
     path = folder / "source.json"
     if not path.is_file():
         if (folder / ".unfinished").is_dir():
             return
-        if (folder / "metrics.json").exists():
-            raise files.FileError(f"{folder} holds results of another kind: name another folder with --output.")
         last, best = (folder / "model" / checkpoint for checkpoint in ("last", "best"))
         if best.is_dir() and any(best.iterdir()):
             raise files.FileError(f"{best} is a model of something else: name another folder with --output.")

@@ -175,7 +175,7 @@ def _caveats(found: Provenance) -> Iterator[str]:
     method: Any = next((value for key, value in (found.params or {}).items() if key.startswith("methods.")), {})
     labels = method.get("labels", {}) if isinstance(method, dict) else {}
     if isinstance(labels, dict) and labels.get("name") == "refinement":
-        yield "Self-guided label refinement is reimplemented from the paper's formulas, not the authors' code."
+        yield "Self-guided label refinement is a reimplementation after the paper and its authors' code."
         if labels.get("refinement_ratio", 1.0) < 1 or labels.get("ratio_schedule", "constant") != "constant":
             yield "Reconstruction: the published code has no refinement ratio below 1; it follows the paper's formula."
 

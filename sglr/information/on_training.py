@@ -191,7 +191,7 @@ def _differentiable_twice() -> Iterator[None]:
 def _landscape(
     run: AnalyzedRun, checkpoint: Checkpoint, model: Classifier, seen: dict[str, Activations], targets: Tensor
 ) -> None:
-    """The cross-entropy with the training targets along a random direction, under attack by attacks made anew at each point."""
+    """The cross-entropy with the training targets along a random direction; attacks are made anew at each point."""
     settings, analyze, ball = run.config.analyze.sharpness, run.config.analyze, threat.of(run.config.threat)
     assert settings is not None
     soft, device = targets[: settings.n_examples].float(), targets.device

@@ -64,14 +64,26 @@ def headline_attack(study: Study) -> str:
 
 
 def headline_attacks(study: Study) -> list[str]:
-    """The headline's attack, and any AutoAttack as well, in the order of params.yaml."""
+    """The headline's attack, any AutoAttack, and any attack with another loss than the headline's on as many examples,
+    in the order of params.yaml."""
     main = headline_attack(study)
-    return [name for name in study.attacks if name == main or _is_autoattack(study, name)]
+    return [
+        name for name in study.attacks
+        if name == main or _is_autoattack(study, name) or _has_another_loss(study, name, main)
+    ]  # fmt: skip
 
 
 def gap_name(attack: str) -> str:
     """The name of best minus last under an attack: without one it has nothing to do with robustness."""
     return "overfitting gap" if attack == "natural" else "robust overfitting gap"
+
+
+def _has_another_loss(study: Study, name: str, main: str) -> bool:
+    """An attack whose loss the headline's does not ascend: one alone can flatter a method."""
+    attacks = study.config.evaluate.attacks
+    loss, other = (getattr(attacks.get(attack), "loss", None) for attack in (name, main))
+    as_many = all(len(item.index[name]) == len(item.index[main]) for item in study.items)
+    return None not in (loss, other) and loss != other and as_many
 
 
 def _is_autoattack(study: Study, name: str) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sglr import config
+from sglr.report.headline import headline_attacks
 from sglr.report.intervals import draw_gaps
 from sglr.report.page import sections
 from sglr.report.results import collect
@@ -461,6 +462,21 @@ def test_where_no_method_is_warmed_up_no_other_is_spoken_of(make: Make) -> None:
             values["methods"][method]["start"] = "initial"
 
     assert not [text for text in results_of(make(change=change))["cautions"] if "the others after" in text]
+
+
+def test_an_attack_with_another_loss_stands_beside_the_headlines(make: Make) -> None:
+    """Only where both ascend a loss, and on as many examples."""
+
+    def margin(attacks: dict[str, Any]) -> None:
+        attacks["fgsm"] = {"name": "pgd", "steps": 10, "loss": "cw"}
+
+    settings, artifacts = make(change=lambda values: margin(values["evaluate"]["attacks"]))
+    assert results_of((settings, artifacts))["headline"]["attack"] == "pgd20"
+    assert headline_attacks(read(settings, artifacts)) == ["fgsm", "pgd20", "autoattack"]
+    assert "Under fgsm (200 test examples), ‘sglr’" in " ".join(
+        results_of((settings, artifacts))["headline"]["details"]
+    )
+    assert headline_attacks(read(*make())) == ["pgd20", "autoattack"]
 
 
 def test_among_equals_most_gradients_lead(make: Make) -> None:
