@@ -4,7 +4,8 @@ Nothing in it waits for the device, but for torch's batch norm where several GPU
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from sglr.attacks import attack_mode
 from sglr.config.fields import BatchNormMode
 from sglr.labels import Batch, Step
+from sglr.labels.registry import Penalty
 from sglr.objectives import Outputs
 from sglr.random import derive, seed_torch, torch_stream
 from sglr.threat import Threat
 from sglr.training.attacking import adversarial
-from sglr.training.distributed import Team
 from sglr.training.learner import Learner
 from sglr.training.plan import Plan
 from sglr.training.precision import computing, memory_format
@@ -32,59 +33,42 @@ def take(
     computed on (N,), both detached, of the whole batch.
     """
     with computing(plan.precision, x.device):
-        return _take(plan, learner, x, y, index, epoch, step)
+        # For what draws from torch's own generators, such as dropout.
+        seed_torch(derive(plan.seed, f"{plan.stream}/torch", epoch, step), x.device)
+        # Before the attack, which needs their memory; those of a CUDA graph lie where its replays write.
+        learner.optimizer.zero_grad(set_to_none=True)
+        return _take(_Share.of(plan, learner, x, y, index, epoch, step))
 
 
-def _take(
-    plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoch: int, step: int
-) -> tuple[Tensor, Tensor]:
+def _take(share: "_Share") -> tuple[Tensor, Tensor]:
+    learner, team, epoch, index = share.learner, share.learner.team, share.epoch, share.index
     model, objective, labels, weights = learner.model, learner.objective, learner.labels, learner.weights
-    team, n = learner.team, len(index)
-    # For what draws from torch's own generators, such as dropout.
-    seed_torch(derive(plan.seed, f"{plan.stream}/torch", epoch, step), x.device)
-    # Before the attack, which needs their memory; those of a CUDA graph lie where its replays write.
-    learner.optimizer.zero_grad(set_to_none=True)
-    # Random numbers are drawn, and the label policy is asked, for the whole batch; the rest is done for this share.
-    own = team.share(n)
-    batch = learner.augmenting(x, epoch, step).contiguous(memory_format=memory_format(plan.precision, x.device))
-    x, y = batch[own], y[own]
+    x, y, own = share.x, share.y, index[share.rows]
 
-    def random_start(threat: Threat) -> Tensor:
-        return threat.random_start(batch, torch_stream(plan.seed, f"{plan.stream}/attack", epoch, step, x.device))[own]
-
-    def natural(bn: BatchNormMode, outputs: Outputs | None = None) -> Tensor:
-        return team.whole(_natural(learner, x, outputs, bn), n)
-
-    known: dict[str, Any] = {
-        "epoch": epoch, "progress": (epoch - 1 + step / learner.steps) / plan.epochs, "index": index,
-        "averaged": lambda: team.whole(_averaged(learner, x), n),
-    }  # fmt: skip
-    labels.before_attack(Batch(natural=natural, **known))
-    penalty = labels.penalty(epoch, index[own])
+    progress = (epoch - 1 + share.step / learner.steps) / share.plan.epochs
+    labels.before_attack(
+        Batch(epoch=epoch, progress=progress, index=index, natural=share.natural, averaged=share.averaged)
+    )
+    penalty = labels.penalty(epoch, own)
     x_adv = x
     if objective.attacks:
-        goal = labels.attacked(epoch, index[own])
-        x_adv = adversarial(plan, learner, x, y, epoch, goal, penalty, random_start)
+        goal = labels.attacked(epoch, own)
+        x_adv = adversarial(share.plan, learner, x, y, epoch, goal, penalty, share.random_start)
 
-    def mean(outputs: Outputs, targets: Tensor) -> Tensor:
-        """This share's part of the batch's mean loss, times the number of processes, over which it is averaged."""
-        example_weights = labels.example_weights(epoch, index)
-        loss = objective.total(outputs, targets, y, None if example_weights is None else example_weights[own], penalty)
-        return loss * (len(y) * team.size / n)
-
-    def ascent(copy: nn.Module, moved: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        loss = mean(objective.forward(copy, x, x_adv), labels.targets(epoch, index[own]))
+    def gradients(copy: nn.Module, moved: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        loss = share.mean_loss(objective.forward(copy, x, x_adv), labels.targets(epoch, own), penalty)
         return team.total(torch.autograd.grad(loss / team.size, moved, materialize_grads=True))
 
-    def images() -> tuple[Tensor, Tensor]:
-        return team.whole(x, n), team.whole(x_adv, n)
-
     model.train()
-    with weights.perturbed(model, epoch, ascent):
+    with weights.perturbed(model, epoch, gradients):
         outputs = objective.forward(learner.networks.trained, x, x_adv)
-        seen = _seen(team, outputs, n)
-        targets = labels.update(Step(outputs=seen, natural=lambda bn: natural(bn, outputs), images=images, **known))
-        loss = mean(outputs, targets[own])
+        seen = share.seen(outputs)
+        step = Step(
+            epoch=epoch, progress=progress, index=index, natural=lambda bn: share.natural(bn, outputs),
+            averaged=share.averaged, outputs=seen, images=lambda: (share.whole(x), share.whole(x_adv)),
+        )  # fmt: skip
+        targets = labels.update(step)
+        loss = share.mean_loss(outputs, targets[share.rows], penalty)
         loss.backward()
     learner.optimizer.step()
     weights.after_step(model, epoch)
@@ -92,32 +76,73 @@ def _take(
     return total, seen.main.argmax(1)
 
 
-def _seen(team: Team, outputs: Outputs, n: int) -> Outputs:
-    """The logits of the whole batch, without gradients, for what is remembered of it."""
-    adversarial, natural = (
-        None if logits is None else team.whole(logits.detach(), n) for logits in (outputs.adversarial, outputs.natural)
-    )
-    return Outputs(adversarial=adversarial, natural=natural)
+@dataclass(frozen=True)
+class _Share:
+    """What one process does of a batch. Random numbers are drawn, and the label policy is asked, for the whole batch;
+    the rest is done for this share of it."""
 
+    plan: Plan
+    learner: Learner
+    batch: Tensor
+    """All of its images (N, C, H, W), augmented."""
+    rows: slice
+    """Of the batch, that are this share."""
+    x: Tensor
+    """The images of these rows."""
+    y: Tensor
+    """Their given labels."""
+    index: Tensor
+    """Positions (N,) of the whole batch in the training set."""
+    epoch: int
+    step: int
 
-@torch.no_grad()
-def _natural(learner: Learner, x: Tensor, outputs: Outputs | None, bn: BatchNormMode) -> Tensor:
-    """Natural logits for a label policy. In train mode, as published, x enters batch norm's running statistics."""
-    if outputs is not None and outputs.natural is not None:
-        return outputs.natural.detach()
-    model = learner.model
-    model.train(bn == "train")
-    try:
-        logits: Tensor = learner.networks.plain(x)
-        return logits
-    finally:
-        model.train()
+    @classmethod
+    def of(cls, plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoch: int, step: int) -> Self:
+        """Of a batch as ``take`` is given it."""
+        rows = learner.team.share(len(index))
+        batch = learner.augmenting(x, epoch, step).contiguous(memory_format=memory_format(plan.precision, x.device))
+        return cls(plan, learner, batch, rows, batch[rows], y[rows], index, epoch, step)
 
+    def random_start(self, threat: Threat) -> Tensor:
+        """Random points of the balls around this share's images."""
+        stream = torch_stream(self.plan.seed, f"{self.plan.stream}/attack", self.epoch, self.step, self.x.device)
+        return threat.random_start(self.batch, stream)[self.rows]
 
-@torch.no_grad()
-def _averaged(learner: Learner, x: Tensor) -> Tensor:
-    """Natural logits of the weights that are saved, in eval mode."""
-    network = learner.weights.evaluated(learner.model)
-    with attack_mode(network, "eval"):
-        logits: Tensor = network(x)
-    return logits
+    def whole(self, part: Tensor) -> Tensor:
+        """The batch's rows of which ``part`` are this share's."""
+        return self.learner.team.whole(part, len(self.index))
+
+    def seen(self, outputs: Outputs) -> Outputs:
+        """The logits of the whole batch, without gradients, for what is remembered of it."""
+        adversarial, natural = (
+            None if logits is None else self.whole(logits.detach()) for logits in (outputs.adversarial, outputs.natural)
+        )
+        return Outputs(adversarial=adversarial, natural=natural)
+
+    @torch.no_grad()
+    def natural(self, bn: BatchNormMode, outputs: Outputs | None = None) -> Tensor:
+        """Natural logits of the whole batch, those of ``outputs`` if it has some. In train mode, as published, its
+        images enter batch norm's running statistics."""
+        if outputs is not None and outputs.natural is not None:
+            return self.whole(outputs.natural.detach())
+        model = self.learner.model
+        model.train(bn == "train")
+        try:
+            return self.whole(self.learner.networks.plain(self.x))
+        finally:
+            model.train()
+
+    @torch.no_grad()
+    def averaged(self) -> Tensor:
+        """Natural logits of the whole batch, of the weights that are saved, in eval mode."""
+        network = self.learner.weights.evaluated(self.learner.model)
+        with attack_mode(network, "eval"):
+            return self.whole(network(self.x))
+
+    def mean_loss(self, outputs: Outputs, targets: Tensor, penalty: Penalty | None) -> Tensor:
+        """This share's part of the batch's mean loss, times the number of processes, over which it is averaged."""
+        learner, n = self.learner, len(self.index)
+        weights = learner.labels.example_weights(self.epoch, self.index)
+        weights = None if weights is None else weights[self.rows]
+        loss = learner.objective.total(outputs, targets, self.y, weights, penalty)
+        return loss * (len(self.y) * learner.team.size / n)
