@@ -29,7 +29,7 @@ from sglr.data import Split, open_folder, prepare
 from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.statistics import wilson
 from sglr.models.precision import full_precision
-from sglr.training import Plan, fit
+from sglr.training import Hooks, Plan, fit
 from sglr.training.history import measure
 from sglr.training.precision import monitoring
 
@@ -94,7 +94,7 @@ def row(
         said = f"{ends[-1] - ends[-2]:.2f} s, loss {row['train/loss']:.3f}, validation {100 * row['val/pgd']:.1f}"
         print(f"{method}, epoch {row['epoch']}: {said}", file=sys.stderr, flush=True)
 
-    found = fit(plan, model, *splits[:2], on_epoch=note)
+    found = fit(plan, model, *splits[:2], hooks=Hooks(on_epoch=note))
     seconds = [after - before for before, after in itertools.pairwise(ends)]
     typical = statistics.median(seconds[2:] or seconds)
     model.load_state_dict(found.last)

@@ -24,7 +24,7 @@ from sglr.given import AnyArray
 from sglr.project import value_of
 from sglr.random import undisturbed
 from sglr.threat import Threat
-from sglr.training import Plan, Snapshots, TrainingResult, fit
+from sglr.training import Hooks, Plan, Snapshots, TrainingResult, fit
 from sglr.training.snapshots import interval
 
 NAME = "trained"
@@ -206,7 +206,7 @@ class _Training:
         kept = None
         if folder is not None:
             kept = Snapshots(folder, interval(os.environ.get(_SECONDS, "30")), warn=warnings.warn)
-        return fit(plan, model, *self.splits, snapshots=kept, continue_from=continue_from, title=title)
+        return fit(plan, model, *self.splits, hooks=Hooks(kept), continue_from=continue_from, title=title)
 
     def fingerprint(self) -> str:
         """Of everything that the result depends on, the code of this library and of other components included."""

@@ -20,6 +20,8 @@ from stages.watch import Stopped, Watch
 if TYPE_CHECKING:
     import torch
 
+    from sglr.training import Hooks
+
 ARTIFACTS = Path("artifacts")
 # Long enough for an orphan of a killed pipeline to notice and leave.
 _LOCK_WAIT = 60
@@ -39,10 +41,10 @@ class Run:
     leads: bool = True
     """Whether this process prints and writes for all that a launcher started."""
 
-    def loop(self) -> dict[str, Any]:
-        """Keywords of ``sglr.training``'s items: processes, snapshots, a row's way to the tracker, when to stop."""
+    def hooks(self) -> "Hooks":
+        """Of a training: its snapshots, a row's way to the tracker, when to stop. What it will lack is said now."""
         from sglr import space
-        from sglr.training import Snapshots
+        from sglr.training import Hooks, Snapshots
         from sglr.training.snapshots import interval
 
         space.require(self.config, ARTIFACTS / "data", Path(), partial(click.echo, err=True))
@@ -54,14 +56,11 @@ class Run:
             self.definition.note_inputs()
         snapshots = Snapshots(self.definition.snapshots, seconds, warn=partial(click.echo, err=True))
         self.watch.graceful = True
-        return {
-            # On its own it stays one process, so that the GPU count does not alter the last bits of a training.
-            "nproc": 1 if _nproc() == "auto" else processes.count(_nproc(), self.device),
-            "snapshots": snapshots,
-            "on_resume": self._say_resumed,
-            "on_epoch": self._log_row,
-            "should_stop": lambda: self.watch.reason is not None,
-        }
+        return Hooks(snapshots, self._say_resumed, self._log_row, should_stop=lambda: self.watch.reason is not None)
+
+    def nproc(self) -> int:
+        """The processes of a training. On its own it stays one, so that the GPU count does not alter its last bits."""
+        return 1 if _nproc() == "auto" else processes.count(_nproc(), self.device)
 
     def pieces(self) -> dict[str, Any]:
         """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, messages on resuming

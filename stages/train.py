@@ -15,7 +15,8 @@ def main(method: str, seed: int) -> None:
         folder = ARTIFACTS / "train" / f"{method}-{seed}"
         prepared = data.open_folder(ARTIFACTS / "data")
         warmup = ARTIFACTS / "warmup" / str(seed)
-        training.train(run.config, method, seed, prepared, warmup, folder, device=run.device, **run.loop())
+        hooks, nproc = run.hooks(), run.nproc()
+        training.train(run.config, method, seed, prepared, warmup, folder, device=run.device, nproc=nproc, hooks=hooks)
         run.finish(folder, weights=folder / "last" / "model.safetensors")
 
 

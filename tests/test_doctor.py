@@ -27,7 +27,7 @@ from sglr.files import FileError
 from sglr.objectives.at import AdversarialTraining
 from sglr.tracking import journal
 from sglr.tracking.delivery import DeliveryState
-from sglr.training import Plan, Snapshots, fit, warm_up
+from sglr.training import Hooks, Plan, Snapshots, fit, warm_up
 from stages import runtime
 
 
@@ -689,7 +689,7 @@ def test_what_snapshots_take_is_no_more_than_forecast(params, tmp_path):
     prepared = data.open_folder(tmp_path / "data")
     model = models.build(settings.model, num_classes=10, shape=prepared.shape, generator_seed=0)
     plan = Plan.training(settings, settings.methods["at"], seed=0)
-    fit(plan, model, prepared.train(0), prepared.validation(0), snapshots=Snapshots(tmp_path / "snapshots", 0))
+    fit(plan, model, prepared.train(0), prepared.validation(0), hooks=Hooks(Snapshots(tmp_path / "snapshots", 0)))
     largest = max(path.stat().st_size for path in (tmp_path / "snapshots").glob("snapshot-*"))
     need = space.needed(settings, tmp_path / "data")
     assert 3 * largest <= need.own - need.outputs

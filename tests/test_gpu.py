@@ -22,7 +22,7 @@ from sglr.config import parse
 from sglr.data import Split
 from sglr.models.folding import Folded
 from sglr.threat import Linf
-from sglr.training import Interrupted, Plan, Snapshots, TrainingResult, fit
+from sglr.training import Hooks, Interrupted, Plan, Snapshots, TrainingResult, fit
 from sglr.training.distributed import ALONE, Team, together
 from sglr.training.learner import Learner
 from sglr.training.precision import computing, exact_ends
@@ -218,8 +218,8 @@ def test_an_interrupted_training_goes_on(params, tmp_path):
     calls = iter(range(1, 100))
     kept = Snapshots(tmp_path)
     with pytest.raises(Interrupted):
-        fit(one, network("resnet18", DEVICE), split, split, snapshots=kept, should_stop=lambda: next(calls) == 5)
-    found = fit(one, network("resnet18", DEVICE), split, split, snapshots=kept)
+        fit(one, network("resnet18", DEVICE), split, split, hooks=Hooks(kept, should_stop=lambda: next(calls) == 5))
+    found = fit(one, network("resnet18", DEVICE), split, split, hooks=Hooks(kept))
     torch.testing.assert_close(found.refined, whole.refined, rtol=0.05, atol=0.05)
     assert [row["train/loss"] for row in found.history] == pytest.approx(
         [row["train/loss"] for row in whole.history], rel=0.05

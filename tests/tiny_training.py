@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sglr.config.reader import validate
 from sglr.data import Split
-from sglr.training import Interrupted, Plan, Snapshots, TrainingResult, fit
+from sglr.training import Hooks, Interrupted, Plan, Snapshots, TrainingResult, fit
 
 EPOCHS = 3
 
@@ -57,9 +57,9 @@ def assert_resumes(params: dict, method: dict, folder: Path, stop_at: int = 5) -
     whole = fit(chosen, net(), *splits())
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted):
-        fit(chosen, net(), *splits(), snapshots=Snapshots(folder), should_stop=lambda: next(calls) == stop_at)
+        fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(folder), should_stop=lambda: next(calls) == stop_at))
     torch.manual_seed(99)  # whatever the new process starts with
-    resumed = fit(chosen, Net(), *splits(), snapshots=Snapshots(folder))
+    resumed = fit(chosen, Net(), *splits(), hooks=Hooks(Snapshots(folder)))
     assert_same(resumed, whole)
 
 

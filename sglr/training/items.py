@@ -1,6 +1,7 @@
 """The items of the study that train: one warm-up per seed, one training per method and seed."""
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sglr.config.names import LABELS
 from sglr.data import Prepared, Split, open_folder
 from sglr.training.distributed import Team, together
 from sglr.training.errors import Interrupted, TrainingError
+from sglr.training.hooks import NO_HOOKS, Hooks
 from sglr.training.loop import TrainingResult, fit
 from sglr.training.plan import Plan
 from sglr.training.snapshots import Snapshots
@@ -24,24 +26,23 @@ CONTINUATION = "continuation.state"
 
 
 def warm_up(
-    config: Config, seed: int, data: Prepared, folder: Path, *, device: torch.device, nproc: int = 1, **loop: Any
-) -> None:
+    config: Config, seed: int, data: Prepared, folder: Path, *, device: torch.device, nproc: int = 1,
+    hooks: Hooks = NO_HOOKS,
+) -> None:  # fmt: skip
     """Run the warm-up of a seed and write its folder: ``model/``, ``history.csv``, ``metrics.json``, and, after an
     adversarial warm-up, everything training needs to continue it (``continuation.state``, otherwise empty).
 
-    ``nproc``: processes that share every batch, see ``distributed``; ``loop``: keywords of ``fit`` (snapshots,
-    on_epoch, should_stop). Raises as ``fit`` does; ProcessError when one of several processes fails.
+    ``nproc``: processes that share every batch, see ``distributed``; ``hooks``: as for ``fit``, of this process
+    alone. Raises as ``fit`` does; ProcessError when one of several processes fails.
     """
     plan = Plan.warm_up(config, seed)
     adversarial = config.warmup.objective == "adversarial"
     # A natural warm-up's epochs end at 0, an adversarial one's are the first of training itself.
     shift = 0 if adversarial else plan.until
-    if "on_epoch" in loop:
-        on_epoch = loop.pop("on_epoch")
-        loop["on_epoch"] = lambda row: on_epoch({**row, "epoch": row["epoch"] - shift})
+    shifted = dataclasses.replace(hooks, on_epoch=lambda row: hooks.on_epoch({**row, "epoch": row["epoch"] - shift}))
     item = _Job(config, plan, seed, data.folder, None, f"warmup {seed}")
-    with together(nproc, device, _assist, item, _folder(loop)) as (team, own):
-        model, result, _ = item.fit(team, own, data, **loop)
+    with together(nproc, device, _assist, item, _folder(hooks)) as (team, own):
+        model, result, _ = item.fit(team, own, data, shifted)
     if not team.leads:
         return
     models.save(model, folder / "model", _spec(config, data))
@@ -53,7 +54,7 @@ def warm_up(
 
 def train(
     config: Config, method: str, seed: int, data: Prepared, warmup: Path, folder: Path, *, device: torch.device,
-    nproc: int = 1, **loop: Any,
+    nproc: int = 1, hooks: Hooks = NO_HOOKS,
 ) -> None:  # fmt: skip
     """Train a method and write its folder (see the file contract in docs/architecture.md): ``best/``, ``last/``,
     ``checkpoints/<epoch>/``, ``labels.npz``, ``labels.state``, ``labels_trace.npz``, ``history.csv``, ``metrics.json``.
@@ -63,8 +64,8 @@ def train(
     chosen = config.methods[method]
     start = warmup if chosen.start == "warmup" else None
     item = _Job(config, Plan.training(config, chosen, seed), seed, data.folder, start, f"train {method}-{seed}")
-    with together(nproc, device, _assist, item, _folder(loop)) as (team, own):
-        model, result, continued = item.fit(team, own, data, **loop)
+    with together(nproc, device, _assist, item, _folder(hooks)) as (team, own):
+        model, result, continued = item.fit(team, own, data, hooks)
     if not team.leads:
         return
     prepended: list[Row] = []
@@ -87,7 +88,7 @@ class _Job:
     title: str
 
     def fit(
-        self, team: Team, device: torch.device, data: Prepared, **loop: Any
+        self, team: Team, device: torch.device, data: Prepared, hooks: Hooks
     ) -> tuple[nn.Module, TrainingResult, bool]:
         """The model, what training left, and whether it continued a shared warm-up."""
         model = initial_model(self.config, self.seed, data, device)
@@ -98,19 +99,18 @@ class _Job:
                 model.load_state_dict(models.load_model(self.warmup / "model").state_dict())
         validation = data.validation(self.seed, device)
         splits = data.train(self.seed, device), validation if len(validation) else None
-        result = fit(self.plan, model, *splits, continue_from=continue_from, title=self.title, team=team, **loop)
+        result = fit(self.plan, model, *splits, hooks=hooks, continue_from=continue_from, title=self.title, team=team)
         return model, result, continue_from is not None
 
 
 def _assist(team: Team, device: torch.device, item: _Job, snapshots: Path | None) -> None:
     """What a process does that does not lead: the same, silently. Where the leader ends with an error, it just ends."""
     with contextlib.suppress(TrainingError, Interrupted):
-        item.fit(team, device, open_folder(item.data), snapshots=Snapshots(snapshots) if snapshots else None)
+        item.fit(team, device, open_folder(item.data), Hooks(Snapshots(snapshots) if snapshots else None))
 
 
-def _folder(loop: dict[str, Any]) -> Path | None:
-    snapshots = loop.get("snapshots")
-    return snapshots.folder if snapshots else None
+def _folder(hooks: Hooks) -> Path | None:
+    return hooks.snapshots.folder if hooks.snapshots else None
 
 
 def initial_model(config: Config, seed: int, data: Prepared, device: torch.device) -> nn.Module:

@@ -1,7 +1,7 @@
 """The one training loop: natural warm-up, adversarial training and every method go through it."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,12 @@ from sglr.random import derive, seed_torch, torch_stream
 from sglr.training.distributed import ALONE, Team
 from sglr.training.errors import Interrupted, TrainingError
 from sglr.training.history import measure, traced_examples
+from sglr.training.hooks import NO_HOOKS, Hooks
 from sglr.training.learner import Learner
 from sglr.training.plan import Plan
 from sglr.training.precision import monitoring
 from sglr.training.requirements import require_trainable
 from sglr.training.restoring import Restoration
-from sglr.training.snapshots import Snapshots
 from sglr.training.state import Progress, Row, capture, copied, finite, restore
 from sglr.training.step import take
 
@@ -51,17 +51,14 @@ def fit(
     train: Split,
     validation: Split | None = None,
     *,
-    snapshots: Snapshots | None = None,
+    hooks: Hooks = NO_HOOKS,
     continue_from: dict[str, Any] | None = None,
-    on_resume: Callable[[int, int], None] = lambda epoch, step: None,
-    on_epoch: Callable[[Row], None] = lambda row: None,
-    should_stop: Callable[[], bool] = lambda: False,
     title: str = "",
     team: Team = ALONE,
 ) -> TrainingResult:
     """Train ``model`` (on the splits' device) as ``plan`` says.
 
-    A snapshot found in ``snapshots`` is continued, else ``continue_from`` (``TrainingResult.state`` of a shared
+    A snapshot found in ``hooks.snapshots`` is continued, else ``continue_from`` (``TrainingResult.state`` of a shared
     warm-up), else training starts at epoch 1 with the weights ``model`` has. Torch's global generators begin anew with
     every step, and are afterwards as they were.
 
@@ -70,11 +67,8 @@ def fit(
         model: From images in [0, 1] (N, C, H, W) to logits (N, classes); is trained in place.
         train: Training images, their given and their true labels.
         validation: Images by which the best epoch is chosen; None: there is no best.
-        snapshots: Where a killed training is continued from; for a team, a folder that all processes see.
+        hooks: Where the state is kept, whom each epoch is told, who stops it; by default nowhere and nobody.
         continue_from: State of an earlier training of the same model.
-        on_resume: Called with the epoch and the step, both from 1, at which a snapshot is continued.
-        on_epoch: Called with each row of the history, and again for the epochs that a snapshot already holds.
-        should_stop: Asked at every step; when it is true, a snapshot is written and Interrupted raised.
         title: Of the progress bar.
         team: The processes that share every batch; each calls this with the same arguments.
 
@@ -86,7 +80,7 @@ def fit(
             there are snapshots); the processes do not all see the same snapshots.
         FileError: A kept epoch that a snapshot counts on is missing or damaged.
         ConfigError: A team cannot train the model.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``hooks.should_stop`` said so.
     """
     on_gpu = train.given.device.type == "cuda"
     with (
@@ -95,7 +89,7 @@ def fit(
         torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []),
     ):
         require_trainable(plan, model, train, team)
-        loop = _Loop(plan, model, train, validation, snapshots, on_resume, on_epoch, should_stop, title, team)
+        loop = _Loop(plan, model, train, validation, hooks, title, team)
         try:
             return loop.run(continue_from)
         finally:
@@ -111,16 +105,12 @@ class _Loop:
         model: nn.Module,
         train: Split,
         validation: Split | None,
-        snapshots: Snapshots | None,
-        on_resume: Callable[[int, int], None],
-        on_epoch: Callable[[Row], None],
-        should_stop: Callable[[], bool],
+        hooks: Hooks,
         title: str,
         team: Team,
     ) -> None:
-        self.plan, self.train, self.validation, self.snapshots = plan, train, validation, snapshots
-        self.on_resume, self.on_epoch, self.should_stop, self.title = on_resume, on_epoch, should_stop, title
-        self.team = team
+        self.plan, self.train, self.validation = plan, train, validation
+        self.hooks, self.snapshots, self.title, self.team = hooks, hooks.snapshots, title, team
         classes = self._count_classes(model)
         self.learner = Learner.build(plan, model, train.given, classes, team)
         self.restoration = Restoration(self.learner, plan, train.given, classes)
@@ -146,9 +136,9 @@ class _Loop:
             self.progress = restore(self.learner, state, self.train.given.device)
         if found is not None:
             self._kept()  # said now if one of them is gone, not after the last epoch
-            self.on_resume(self.progress.epoch, self.progress.step + 1)
+            self.hooks.on_resume(self.progress.epoch, self.progress.step + 1)
         for row in self.progress.history:
-            self.on_epoch(row)
+            self.hooks.on_epoch(row)
         done = (self.progress.epoch - 1) * self.steps + self.progress.step
         with tqdm(
             total=self.plan.until * self.steps, initial=done, desc=self.title, unit="step", leave=False,
@@ -224,7 +214,7 @@ class _Loop:
         progress.history.append(row)
         progress.epoch, progress.step, progress.predicted = epoch + 1, 0, None
         bar.set_postfix(epoch=f"{epoch}/{plan.epochs}", loss=f"{row['train/loss']:.3f}", robust=_percent(score))
-        self.on_epoch(row)
+        self.hooks.on_epoch(row)
 
     def _evaluated(self) -> nn.Module:
         found = unwrap(self.learner.weights.evaluated(self.learner.model))
@@ -267,7 +257,7 @@ class _Loop:
 
     def _pause(self) -> None:
         due = self.team.leads and self.snapshots is not None and self.snapshots.due()
-        stop, due = self.team.any(self.should_stop(), due)
+        stop, due = self.team.any(self.hooks.should_stop(), due)
         if self.snapshots and (stop or due):
             self._check_finite()
             self.restoration.require_storable()

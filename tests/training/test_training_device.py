@@ -16,7 +16,7 @@ from sglr.config import parse
 from sglr.data import Split
 from sglr.objectives import InnerMaximisation
 from sglr.objectives.at import AdversarialTraining, AtOptions
-from sglr.training import Interrupted, Snapshots, TrainingError, fit
+from sglr.training import Hooks, Interrupted, Snapshots, TrainingError, fit
 from sglr.training.learner import Learner
 from sglr.training.step import take
 
@@ -88,8 +88,8 @@ def test_interrupted_it_ends_there_like_one_that_was_not(chosen, tmp_path):
         there = [moved(split) for split in splits()]
         kept = Snapshots(tmp_path)
         with pytest.raises(Interrupted):
-            fit(chosen, network().to(DEVICE), *there, snapshots=kept, should_stop=lambda: next(calls) == 5)
-        found = fit(chosen, network().to(DEVICE), *there, snapshots=kept)
+            fit(chosen, network().to(DEVICE), *there, hooks=Hooks(kept, should_stop=lambda: next(calls) == 5))
+        found = fit(chosen, network().to(DEVICE), *there, hooks=Hooks(kept))
     assert_same(found, expected)
 
 

@@ -20,8 +20,9 @@ from sglr.labels import Step
 from sglr.labels.hard import FixedLabels, HardOptions
 from sglr.objectives import InnerMaximisation
 from sglr.objectives.at import AdversarialTraining, AtOptions
-from sglr.training import Interrupted, Plan, Snapshots, TrainingError, TrainingResult, fit, history
+from sglr.training import Hooks, Interrupted, Plan, Snapshots, TrainingError, TrainingResult, fit, history
 from sglr.training.distributed import ALONE, Team, _require_own_gpu, shared, together
+from sglr.training.hooks import NO_HOOKS
 
 CPU = torch.device("cpu")
 # Every objective, label policy and weight policy that shares something between processes.
@@ -55,8 +56,8 @@ def network() -> torch.nn.Module:
     return models.build("small_cnn", **kind, channels=(4, 8), hidden=16, batch_norm=False)
 
 
-def train(chosen: Plan, team: Team = ALONE, **loop: Any) -> TrainingResult:
-    return fit(chosen, network(), *splits(), team=team, **loop)
+def train(chosen: Plan, team: Team = ALONE, hooks: Hooks = NO_HOOKS) -> TrainingResult:
+    return fit(chosen, network(), *splits(), hooks=hooks, team=team)
 
 
 def work(team: Team, device: torch.device, plans: list[Plan]) -> list[TrainingResult]:
@@ -205,7 +206,7 @@ def follow(team: Team, device: torch.device, one: Plan, folder: Path, killed_aft
         return False
 
     with contextlib.suppress(Interrupted):
-        train(one, team, snapshots=Snapshots(folder), should_stop=end)
+        train(one, team, Hooks(Snapshots(folder), should_stop=end))
 
 
 @pytest.mark.slow
@@ -217,10 +218,9 @@ def test_killed_and_stopped_it_continues(params, tmp_path):
     def go_on(killed_after: int | None = None, stop_at: int = 0) -> TrainingResult:
         calls = iter(range(1, 100))
         with together(2, CPU, follow, one, tmp_path, killed_after) as (team, _):
-            return train(
-                one, team, snapshots=Snapshots(tmp_path, every_seconds=0),
-                should_stop=lambda: next(calls) == stop_at, on_resume=lambda *place: said.append(place),
-            )  # fmt: skip
+            snapshots = Snapshots(tmp_path, every_seconds=0)
+            resumed, stop = (lambda *place: said.append(place)), (lambda: next(calls) == stop_at)
+            return train(one, team, Hooks(snapshots, resumed, should_stop=stop))
 
     with pytest.raises(
         processes.ProcessError, match=r"process 1 of 2 failed with status -9\. Run it again to continue"
@@ -237,7 +237,7 @@ def test_killed_and_stopped_it_continues(params, tmp_path):
 
 def elsewhere(team: Team, device: torch.device, one: Plan, folder: Path) -> None:
     with pytest.raises(TrainingError):
-        train(one, team, snapshots=Snapshots(folder / "of another machine"))
+        train(one, team, Hooks(Snapshots(folder / "of another machine")))
 
 
 @pytest.mark.slow
@@ -245,12 +245,12 @@ def test_snapshots_that_not_all_see_are_refused(params, tmp_path):
     one = chosen(params, "sglr")
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted):
-        train(one, snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 2)
+        train(one, hooks=Hooks(Snapshots(tmp_path), should_stop=lambda: next(calls) == 2))
     with (
         together(2, CPU, elsewhere, one, tmp_path) as (team, _),
         pytest.raises(TrainingError, match="do not see the same snapshots"),
     ):
-        train(one, team, snapshots=Snapshots(tmp_path))
+        train(one, team, Hooks(Snapshots(tmp_path)))
 
 
 def test_batch_norm_on_cpus_is_refused():

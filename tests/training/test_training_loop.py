@@ -26,7 +26,7 @@ from sglr.data import Split, batches, order
 from sglr.labels import LabelPolicy
 from sglr.random import derive
 from sglr.schedules import ScheduleOptions
-from sglr.training import Interrupted, Plan, Snapshots, TrainingError, fit, history, loop
+from sglr.training import Hooks, Interrupted, Plan, Snapshots, TrainingError, fit, history, loop
 from sglr.training import step as training_step
 from sglr.training.history import describe
 from sglr.training.learner import Learner
@@ -228,8 +228,8 @@ def test_kept_epochs_come_back_from_a_resumed_training(params, tmp_path):
     assert list(whole.kept) == [1, 3]
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted):
-        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 5)
-    again = fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path))
+        fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path), should_stop=lambda: next(calls) == 5))
+    again = fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path)))
     assert equal(again.kept, whole.kept)
     assert equal(again.labels, whole.labels)
 
@@ -238,8 +238,8 @@ def test_a_training_goes_on_inside_an_epoch_that_it_is_to_keep(params, tmp_path)
     chosen = plan(params, SGLR, keep_epochs=[2])
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted, match="stopped in epoch 2"):
-        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 5)
-    assert list(fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path)).kept) == [2]
+        fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path), should_stop=lambda: next(calls) == 5))
+    assert list(fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path))).kept) == [2]
 
 
 def test_of_an_epoch_the_average_is_kept_that_is_evaluated(params):
@@ -311,13 +311,13 @@ def test_a_kept_epoch_that_is_gone_is_said_before_training_goes_on(params, tmp_p
     chosen = plan(params, SGLR, keep_epochs=[1])
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted):
-        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 5)
+        fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path), should_stop=lambda: next(calls) == 5))
     kept = tmp_path / "kept" / "1"
     kept.unlink() if content is None else kept.write_bytes(content)
     rows: list[dict] = []
     wrong = rf"epoch 1 \(train\.keep_epochs\), {reason}, .* remove {tmp_path} to train from the beginning"
     with pytest.raises(files.FileError, match=wrong):
-        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), on_epoch=rows.append)
+        fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path), on_epoch=rows.append))
     assert rows == []
 
 
@@ -343,7 +343,7 @@ def test_the_optimizer_is_the_one_that_is_asked_for(params):
 def test_a_training_without_snapshots_is_stopped_all_the_same(params):
     rows: list[dict] = []
     with pytest.raises(Interrupted, match=r"^stopped in epoch 1$"):
-        fit(plan(params, AT), net(), *splits(), should_stop=lambda: True, on_epoch=rows.append)
+        fit(plan(params, AT), net(), *splits(), hooks=Hooks(should_stop=lambda: True, on_epoch=rows.append))
     assert rows == []
 
 
@@ -366,7 +366,7 @@ def test_a_loss_that_is_not_finite_is_placed_and_never_saved(params, tmp_path):
     second = list(batches(24, 8, order(24, seed=1, epoch=1)))[1]
     train.x[second[3]] = float("nan")
     with pytest.raises(TrainingError, match=r"not finite from epoch 1, batch 2 of 3 on\. Likely .*0\.1.*bad values"):
-        fit(plan(params, AT), net(), train, validation, snapshots=Snapshots(tmp_path, 0))
+        fit(plan(params, AT), net(), train, validation, hooks=Hooks(Snapshots(tmp_path, 0)))
     assert [path.name for path in tmp_path.iterdir()] == ["snapshot-000001-00000001"]
     train.x[order(24, seed=1, epoch=1)[0]] = float("nan")
     with pytest.raises(TrainingError, match=r"not finite from epoch 1, batch 1 of 3 on"):
@@ -389,7 +389,7 @@ def test_a_network_that_gives_nan_after_an_epoch_is_no_model(params, monkeypatch
     with pytest.raises(TrainingError, match=wrong + "$"):
         fit(plan(params, AT), net(), *splits())
     with pytest.raises(TrainingError, match=wrong + " Snapshots from before are kept"):
-        fit(plan(params, AT), net(), *splits(), snapshots=Snapshots(tmp_path, 0))
+        fit(plan(params, AT), net(), *splits(), hooks=Hooks(Snapshots(tmp_path, 0)))
 
 
 class Wrapped(nn.Module):
@@ -408,7 +408,7 @@ def test_what_could_not_be_saved_is_refused_after_the_first_epoch(params, monkey
     monkeypatch.setattr(WeightPolicy, "evaluated", lambda self, model: Wrapped(model))
     rows: list[dict] = []
     with pytest.raises(TrainingError, match=r"Wrapped, which the weight policy gives to evaluate, has not the names"):
-        fit(plan(params, AT), net(), *splits(), on_epoch=rows.append)
+        fit(plan(params, AT), net(), *splits(), hooks=Hooks(on_epoch=rows.append))
     assert rows == []
     monkeypatch.setattr(WeightPolicy, "evaluated", lambda self, model: AveragedModel(model))
     assert fit(plan(params, AT), net(), *splits()).last.keys() == net().state_dict().keys()
@@ -449,9 +449,11 @@ def test_what_a_resumed_training_says(params, tmp_path):
     chosen, said = plan(params, SGLR), Said()
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted, match="stopped in epoch 2"):
-        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), should_stop=lambda: next(calls) == 5)
+        fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path), should_stop=lambda: next(calls) == 5))
     rows: list[dict] = []
-    trained = fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path), on_resume=said.resumed, on_epoch=rows.append)
+    trained = fit(
+        chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path), on_resume=said.resumed, on_epoch=rows.append)
+    )
     assert said.at == [(2, 3)], "two of three steps were done"
     assert rows == trained.history, "the epochs from before are told again"
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -476,13 +478,13 @@ def test_a_damaged_snapshot_is_passed_over(params, tmp_path):
     whole = fit(chosen, net(), *splits())
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted):
-        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path, 0), should_stop=lambda: next(calls) == 6)
+        fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path, 0), should_stop=lambda: next(calls) == 6))
     older, newest = sorted(tmp_path.glob("snapshot-*"))
     assert (older.name, newest.name) == ("snapshot-000002-00000002", "snapshot-000003-00000000")
     newest.write_bytes(newest.read_bytes()[:1000])
     warnings: list[str] = []
     said, snapshots = Said(), Snapshots(tmp_path, warn=warnings.append)
-    assert_same(fit(chosen, net(), *splits(), snapshots=snapshots, on_resume=said.resumed), whole)
+    assert_same(fit(chosen, net(), *splits(), hooks=Hooks(snapshots, on_resume=said.resumed)), whole)
     assert said.at == [(2, 3)]
     (warning,) = warnings
     assert str(newest) in warning
@@ -494,7 +496,7 @@ def test_without_a_whole_snapshot_it_starts_anew(params, tmp_path):
     (tmp_path / "snapshot-000002-00000001").write_bytes(b"")
     (tmp_path / "snapshot-000002-00000002").write_bytes(b"\0" * 100)
     warnings: list[str] = []
-    trained = fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path, warn=warnings.append))
+    trained = fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path, warn=warnings.append)))
     assert len(warnings) == 2
     assert_same(trained, fit(chosen, net(), *splits()))
 
@@ -532,7 +534,7 @@ def test_an_adversarial_warm_up_is_the_first_part_of_training(params, tmp_path, 
     files.save_state(tmp_path / "state", shared.state)
     said, state = Said(), files.load_state(tmp_path / "state")
     torch.manual_seed(99)
-    assert_same(fit(chosen, Net(), *splits(), continue_from=state, on_resume=said.resumed), whole)
+    assert_same(fit(chosen, Net(), *splits(), continue_from=state, hooks=Hooks(on_resume=said.resumed)), whole)
     assert said.at == [], "that is no resumed training"
 
 
@@ -542,11 +544,12 @@ def test_a_snapshot_goes_before_the_warm_up_it_continued(params, tmp_path):
     whole = fit(chosen, net(), *splits())
     state = fit(Plan.warm_up(validate(params), seed=1), net(), *splits()).state
     calls = iter(range(1, 100))
-    both = {"continue_from": state, "snapshots": Snapshots(tmp_path)}
+    stopping = Hooks(Snapshots(tmp_path), should_stop=lambda: next(calls) == 4)
     with pytest.raises(Interrupted):
-        fit(chosen, net(), *splits(), **both, should_stop=lambda: next(calls) == 4)
+        fit(chosen, net(), *splits(), hooks=stopping, continue_from=state)
     said = Said()
-    assert_same(fit(chosen, Net(), *splits(), **both, on_resume=said.resumed), whole)
+    resuming = Hooks(Snapshots(tmp_path), said.resumed)
+    assert_same(fit(chosen, Net(), *splits(), hooks=resuming, continue_from=state), whole)
     assert said.at == [(3, 2)]
 
 

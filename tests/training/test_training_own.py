@@ -15,7 +15,7 @@ from sglr.attacks import attack_mode
 from sglr.config.reader import validate
 from sglr.labels.hard import FixedLabels, HardOptions
 from sglr.labels.registry import restore
-from sglr.training import Plan, Snapshots, TrainingError, fit, step
+from sglr.training import Hooks, Plan, Snapshots, TrainingError, fit, step
 from sglr.weights import WeightPolicy
 from sglr.weights.registry import WeightOptions
 
@@ -412,7 +412,7 @@ def test_labels_that_would_not_come_back_are_refused_once_they_have_changed(para
     with pytest.raises(
         TrainingError, match=rf"^the state_dict of the label policy, {kind.__name__}, does not restore its "
     ):
-        fit(plan(params, AT), net(), *splits(), snapshots=Snapshots(tmp_path), on_epoch=rows.append)
+        fit(plan(params, AT), net(), *splits(), hooks=Hooks(Snapshots(tmp_path), on_epoch=rows.append))
     assert len(rows) == epoch - 1
     assert len(fit(plan(params, AT), net(), *splits()).history) == 3  # nothing is resumed without snapshots
 
@@ -423,14 +423,14 @@ def test_labels_that_come_back_resume(params, monkeypatch, tmp_path, kind):
     labelled(kind, monkeypatch)
     assert_resumes(params, AT, tmp_path / "resumed")
     torch.manual_seed(3)
-    kept = fit(plan(params, AT), net(), *splits(), snapshots=Snapshots(tmp_path / "kept"))
+    kept = fit(plan(params, AT), net(), *splits(), hooks=Hooks(Snapshots(tmp_path / "kept")))
     assert_same(kept, fit(plan(params, AT), net(), *splits()))
 
 
 def test_state_that_cannot_be_kept_later_is_named_by_its_policy(params, monkeypatch, tmp_path):
     labelled(Converted, monkeypatch)
     with pytest.raises(TrainingError, match=r"state_dict of the label policy, Converted: cannot store a ndarray"):
-        fit(plan(params, AT), net(), *splits(), snapshots=Snapshots(tmp_path, 0))
+        fit(plan(params, AT), net(), *splits(), hooks=Hooks(Snapshots(tmp_path, 0)))
     assert list(tmp_path.glob("snapshot-*")) == []
 
 
@@ -467,7 +467,7 @@ class Watching(Sampled):
 def test_looking_at_weights_changes_nothing(params, monkeypatch, tmp_path, kind):
     monkeypatch.setattr(WrappedOptions, "build", lambda self, model: kind(model))
     chosen, model = own(params, weights=WrappedOptions(name="own")), net()
-    fit(chosen, model, *splits(), snapshots=Snapshots(tmp_path))
+    fit(chosen, model, *splits(), hooks=Hooks(Snapshots(tmp_path)))
     assert len(model._forward_hooks) == (kind is Watching)  # once, when training began
     alone = net()
     fit(chosen, alone, *splits())
@@ -478,10 +478,10 @@ def test_looking_at_weights_changes_nothing(params, monkeypatch, tmp_path, kind)
 def test_averages_that_would_not_come_back_are_refused(params, monkeypatch, tmp_path):
     chosen = own(params, weights=WrappedOptions(name="own"))
     with pytest.raises(TrainingError, match=r"^the state_dict of the weight policy, Wrapped, does not restore its wei"):
-        fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path / "forgotten"))
+        fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path / "forgotten")))
     monkeypatch.setattr(Wrapped, "state_dict", lambda self: dict(self.average.state_dict()), raising=False)
     monkeypatch.setattr(Wrapped, "load_state_dict", lambda self, kept: self.average.load_state_dict(kept))
-    kept = fit(chosen, net(), *splits(), snapshots=Snapshots(tmp_path / "kept"))
+    kept = fit(chosen, net(), *splits(), hooks=Hooks(Snapshots(tmp_path / "kept")))
     assert_same(kept, fit(chosen, net(), *splits()))
 
 
