@@ -17,8 +17,9 @@ from sglr.data import Prepared, Split, open_folder
 from sglr.training.distributed import Team, together
 from sglr.training.errors import Interrupted, TrainingError
 from sglr.training.hooks import NO_HOOKS, Hooks
-from sglr.training.loop import TrainingResult, fit
+from sglr.training.loop import fit
 from sglr.training.plan import Plan
+from sglr.training.result import TrainingResult
 from sglr.training.snapshots import Snapshots
 from sglr.training.state import Row
 

@@ -1,8 +1,7 @@
 """The one training loop: natural warm-up, adversarial training and every method go through it."""
 
-import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 import torch
@@ -11,9 +10,8 @@ from tqdm import tqdm
 
 from sglr.attacks.accuracy import LogitsError
 from sglr.data import Split, batches, order
-from sglr.models.checkpoint import unwrap
 from sglr.models.precision import float32_by_default, full_precision
-from sglr.random import derive, seed_torch, torch_stream
+from sglr.random import torch_stream
 from sglr.training.distributed import ALONE, Team
 from sglr.training.errors import Interrupted, TrainingError
 from sglr.training.history import measure, traced_examples
@@ -23,26 +21,9 @@ from sglr.training.plan import Plan
 from sglr.training.precision import monitoring
 from sglr.training.requirements import require_trainable
 from sglr.training.restoring import Restoration
+from sglr.training.result import KeptEpochs, TrainingResult, evaluated_model, refined_labels, result
 from sglr.training.state import Progress, Row, capture, copied, finite, restore
 from sglr.training.step import take
-
-
-@dataclass
-class TrainingResult:
-    """What a training leaves. Weights are state dicts on the CPU."""
-
-    last: dict[str, Tensor]
-    best: dict[str, Tensor] | None
-    best_epoch: int | None
-    kept: dict[int, dict[str, Tensor]]
-    history: list[Row]
-    refined: Tensor
-    """The refined labels (n, C) after the last epoch."""
-    labels: dict[str, dict[str, Any]]
-    """State of the label policy with each of these weights: "last", "best", "10" (a kept epoch)."""
-    trace: dict[str, Tensor]
-    state: dict[str, Any] | None
-    """Everything a continuation needs (``fit(..., continue_from=state)``); None where the plan's epochs are over."""
 
 
 def fit(
@@ -98,27 +79,28 @@ def fit(
             loop.learner.release()
 
 
+@dataclass
 class _Loop:
-    def __init__(
-        self,
-        plan: Plan,
-        model: nn.Module,
-        train: Split,
-        validation: Split | None,
-        hooks: Hooks,
-        title: str,
-        team: Team,
-    ) -> None:
-        self.plan, self.train, self.validation = plan, train, validation
-        self.hooks, self.snapshots, self.title, self.team = hooks, hooks.snapshots, title, team
+    """One training under way, in one of its processes."""
+
+    plan: Plan
+    model: InitVar[nn.Module]
+    train: Split
+    validation: Split | None
+    hooks: Hooks
+    title: str
+    team: Team
+
+    def __post_init__(self, model: nn.Module) -> None:
+        plan, train, self.snapshots = self.plan, self.train, self.hooks.snapshots
         classes = self._count_classes(model)
-        self.learner = Learner.build(plan, model, train.given, classes, team)
+        self.learner = Learner.build(plan, model, train.given, classes, self.team)
         self.restoration = Restoration(self.learner, plan, train.given, classes)
         self.restoration.require_storable()
-        self.finite = finite(model)  # masks may hold infinity
+        self.finite_at_start = finite(model)  # masks may hold infinity
         self.progress = Progress()
-        self.kept: dict[int, dict[str, Any]] = {}
-        self.all = torch.arange(len(train), device=train.given.device)
+        self.kept = KeptEpochs(plan.keep_epochs, self.snapshots, writes=self.team.leads)
+        self.every_example = torch.arange(len(train), device=train.given.device)
         self.traced = traced_examples(train, torch_stream(plan.seed, "trace"))
         self.steps = self.learner.steps
 
@@ -135,7 +117,7 @@ class _Loop:
         if state is not None:
             self.progress = restore(self.learner, state, self.train.given.device)
         if found is not None:
-            self._kept()  # said now if one of them is gone, not after the last epoch
+            self.kept.before(self.progress.epoch)  # said now if one of them is gone, not after the last epoch
             self.hooks.on_resume(self.progress.epoch, self.progress.step + 1)
         for row in self.progress.history:
             self.hooks.on_epoch(row)
@@ -146,7 +128,7 @@ class _Loop:
         ) as bar:  # fmt: skip
             while self.progress.epoch <= self.plan.until:
                 self._epoch(bar)
-        return self._result()
+        return result(self.plan, self.learner, self.progress, self.kept, self.every_example, self.traced)
 
     def _load(self) -> dict[str, Any] | None:
         """The newest whole snapshot. The leader reads first: it removes damaged ones."""
@@ -189,7 +171,7 @@ class _Loop:
     def _close_epoch(self, bar: Any, rate: float) -> None:
         plan, progress, learner = self.plan, self.progress, self.learner
         epoch = progress.epoch
-        self._check_finite()
+        self._require_finite_loss()
         attacked = progress.predicted if learner.objective.attacks else None
         assert isinstance(progress.loss, Tensor)
         row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
@@ -197,51 +179,36 @@ class _Loop:
             learner.weights.after_epoch(learner.model, epoch, self._images)
         if self.snapshots:
             self.restoration.require(epoch)
-        evaluated, refined = self._evaluated(), self._refined(epoch)
+        evaluated, refined = evaluated_model(learner), refined_labels(plan, learner, epoch, self.every_example)
         try:
             with monitoring(plan.precision, self.train.given.device):
                 row |= measure(plan, evaluated, refined, self.train, self.validation, epoch, attacked, self.team)
         except LogitsError as error:
             raise TrainingError(f"after epoch {epoch} {error}.{self._advice()}") from error
-        self._require_finite(evaluated, epoch)
+        self._require_finite_weights(evaluated, epoch)
         score = row["val/pgd"] if learner.objective.attacks else row["val/natural"]
         if score is not None and score > progress.best_score:
             progress.best_score, progress.best_epoch = score, epoch
             progress.best, progress.best_labels = copied(evaluated.state_dict()), copied(learner.labels.state_dict())
-        if epoch in plan.keep_epochs:
-            self._keep(epoch, copied({"model": evaluated.state_dict(), "labels": learner.labels.state_dict()}))
+        self.kept.keep(epoch, evaluated, learner)
         progress.trace.append(refined[self.traced.to(refined.device)].cpu())
         progress.history.append(row)
         progress.epoch, progress.step, progress.predicted = epoch + 1, 0, None
         bar.set_postfix(epoch=f"{epoch}/{plan.epochs}", loss=f"{row['train/loss']:.3f}", robust=_percent(score))
         self.hooks.on_epoch(row)
 
-    def _evaluated(self) -> nn.Module:
-        found = unwrap(self.learner.weights.evaluated(self.learner.model))
-        if found.state_dict().keys() != self.learner.model.state_dict().keys():
-            raise TrainingError(
-                f"{type(found).__name__}, which the weight policy gives to evaluate, has not the names of the model's"
-                " weights: it must be a copy of the model, or torch's own wrapper around one (AveragedModel)"
-            )
-        return found
-
-    def _require_finite(self, evaluated: nn.Module, epoch: int) -> None:
+    def _require_finite_weights(self, evaluated: nn.Module, epoch: int) -> None:
         """TrainingError for weights and statistics that losses and logits have not shown to be broken."""
-        broken = sorted(self.finite - finite(evaluated))
+        broken = sorted(self.finite_at_start - finite(evaluated))
         if broken:
             raise TrainingError(f"after epoch {epoch} {broken[0]} of the model is NaN or infinite.{self._advice()}")
-
-    def _refined(self, epoch: int) -> Tensor:
-        """The refined labels (n, C) after an epoch, whatever was drawn before."""
-        seed_torch(derive(self.plan.seed, "refined", epoch), self.train.given.device)
-        return self.learner.labels.refined(epoch, self.all)
 
     def _images(self) -> Iterator[Tensor]:
         # A team's batch norm takes its statistics from the shares of all.
         parts = batches(len(self.train), self.plan.batch_size)
         return (self.train.images(index[self.team.share(len(index))]) for index in parts)
 
-    def _check_finite(self) -> None:
+    def _require_finite_loss(self) -> None:
         """Waits for the device; called once per epoch and before a snapshot."""
         bad_step = int(self.progress.bad_step)
         if bad_step >= 0:
@@ -259,47 +226,13 @@ class _Loop:
         due = self.team.leads and self.snapshots is not None and self.snapshots.due()
         stop, due = self.team.any(self.hooks.should_stop(), due)
         if self.snapshots and (stop or due):
-            self._check_finite()
+            self._require_finite_loss()
             self.restoration.require_storable()
             if self.team.leads:
                 self.snapshots.save(capture(self.learner, self.progress), self.progress.epoch, self.progress.step)
         if stop:
             again = "; run it again to continue there" if self.snapshots else ""
             raise Interrupted(f"stopped in epoch {self.progress.epoch}{again}")
-
-    def _keep(self, epoch: int, state: dict[str, Any]) -> None:
-        if self.snapshots:
-            if self.team.leads:
-                self.snapshots.keep(epoch, state)
-        else:
-            self.kept[epoch] = state
-
-    def _kept(self) -> dict[int, dict[str, Any]]:
-        """What was kept of the epochs so far; FileError where a file of them is gone."""
-        past = [epoch for epoch in self.plan.keep_epochs if epoch < self.progress.epoch]
-        return self.snapshots.kept(past) if self.snapshots else {epoch: self.kept[epoch] for epoch in past}
-
-    def _result(self) -> TrainingResult:
-        learner, progress = self.learner, self.progress
-        kept = self._kept()
-        labels = {"last": copied(learner.labels.state_dict())} | {str(epoch): kept[epoch]["labels"] for epoch in kept}
-        if progress.best is not None:
-            labels["best"] = progress.best_labels
-        refined = self._refined(progress.epoch - 1).cpu()
-        return TrainingResult(
-            last=copied(self._evaluated().state_dict()),
-            best=progress.best,
-            best_epoch=progress.best_epoch,
-            kept={epoch: state["model"] for epoch, state in kept.items()},
-            history=progress.history,
-            refined=refined,
-            labels=labels,
-            trace={
-                "index": self.traced,
-                "p": torch.stack(progress.trace) if progress.trace else refined[self.traced][None][:0],
-            },
-            state=copy.deepcopy(capture(learner, progress)) if self.plan.until < self.plan.epochs else None,
-        )
 
 
 def _percent(share: float | None) -> str:
