@@ -22,7 +22,7 @@ from sglr.training.precision import monitoring
 from sglr.training.requirements import require_trainable
 from sglr.training.restoring import Restoration
 from sglr.training.result import KeptEpochs, TrainingResult, evaluated_model, refined_labels, result
-from sglr.training.state import Progress, Row, capture, copied, finite, restore
+from sglr.training.state import LoopState, Row, capture, copied, finite, restore
 from sglr.training.step import take
 
 
@@ -98,7 +98,7 @@ class _Loop:
         self.restoration = Restoration(self.learner, plan, train.given, classes)
         self.restoration.require_storable()
         self.finite_at_start = finite(model)  # masks may hold infinity
-        self.progress = Progress()
+        self.progress = LoopState()
         self.kept = KeptEpochs(plan.keep_epochs, self.snapshots, writes=self.team.leads)
         self.every_example = torch.arange(len(train), device=train.given.device)
         self.traced = traced_examples(train, torch_stream(plan.seed, "trace"))

@@ -13,7 +13,7 @@ from sglr.training.errors import TrainingError
 from sglr.training.learner import Learner
 from sglr.training.plan import Plan
 from sglr.training.snapshots import Snapshots
-from sglr.training.state import Progress, Row, capture, copied
+from sglr.training.state import LoopState, Row, capture, copied
 
 
 @dataclass
@@ -76,7 +76,7 @@ def refined_labels(plan: Plan, learner: Learner, epoch: int, index: Tensor) -> T
 
 
 def result(
-    plan: Plan, learner: Learner, progress: Progress, keeping: KeptEpochs, every_example: Tensor, traced: Tensor
+    plan: Plan, learner: Learner, progress: LoopState, keeping: KeptEpochs, every_example: Tensor, traced: Tensor
 ) -> TrainingResult:
     """Of a training whose epochs are over; ``every_example``, ``traced``: positions of training examples."""
     kept = keeping.before(progress.epoch)

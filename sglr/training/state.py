@@ -13,8 +13,8 @@ Row = dict[str, Any]
 
 
 @dataclass
-class Progress:
-    """The loop's own state, beside the learner's."""
+class LoopState:
+    """The loop's own state, beside the learner's: how far it is, and what it remembers. In snapshots "progress"."""
 
     epoch: int = 1
     step: int = 0
@@ -29,7 +29,7 @@ class Progress:
     trace: list[Tensor] = field(default_factory=list)
 
 
-def capture(learner: Learner, progress: Progress) -> dict[str, Any]:
+def capture(learner: Learner, progress: LoopState) -> dict[str, Any]:
     """Everything a continuation needs. Tensors are the live ones."""
     return {
         "model": learner.model.state_dict(),
@@ -40,8 +40,8 @@ def capture(learner: Learner, progress: Progress) -> dict[str, Any]:
     }
 
 
-def restore(learner: Learner, state: dict[str, Any], device: torch.device) -> Progress:
-    """Put a learner into a captured state, of whatever device, and return the progress that goes with it."""
+def restore(learner: Learner, state: dict[str, Any], device: torch.device) -> LoopState:
+    """Put a learner into a captured state, of whatever device, and return the loop's that goes with it."""
     state = copy.deepcopy(state)  # the optimiser and the history would go on writing into the caller's
     learner.model.load_state_dict(state["model"])
     load_optimizer(learner.optimizer, state["optimizer"])
@@ -53,7 +53,7 @@ def restore(learner: Learner, state: dict[str, Any], device: torch.device) -> Pr
     for key in ("loss", "bad_step", "predicted"):
         if isinstance(values[key], Tensor):
             values[key] = values[key].to(device)
-    progress = Progress(**values)
+    progress = LoopState(**values)
     if not state["labels"]:
         # From a shared warm-up, which had no need of this policy's: as it begins.
         progress.best_labels = copied(learner.labels.state_dict())
