@@ -37,7 +37,8 @@ def augment(x: Tensor, *, crop_padding: int, flip: bool, generator: torch.Genera
 def draw(n: int, *, crop_padding: int, flip: bool, generator: torch.Generator) -> Tensor:
     """The augmentation of each of n examples, (n, 3) int64: row and column of the crop, and 1 for a mirror image.
 
-    Apart from ``transform``, so that processes which share a batch can draw for all of it and each use its rows.
+    For a whole batch: processes that share one each draw and transform all of it and take their rows afterwards, so
+    that their number changes nothing.
     """
     device = generator.device
     corner = torch.randint(0, 2 * crop_padding + 1, (n, 2), generator=generator, device=device)

@@ -69,7 +69,7 @@ def test_nothing_asked_for_changes_nothing_and_draws_nothing():
     assert torch.equal(used.get_state(), before)
 
 
-def test_processes_that_share_a_batch_get_its_rows():
+def test_an_image_is_transformed_on_its_own():
     x = torch.rand(10, 3, 8, 8)
     draws = draw(10, crop_padding=2, flip=True, generator=generator())
     whole = transform(x, draws, crop_padding=2)
