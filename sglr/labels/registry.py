@@ -75,7 +75,7 @@ class LabelPolicy(ABC):
     def before_attack(self, batch: Batch) -> None:  # noqa: B027 (most policies have nothing to do here)
         """See the batch before it is attacked."""
 
-    def attacked(self, epoch: int, index: Tensor) -> Tensor | None:
+    def attack_targets(self, epoch: int, index: Tensor) -> Tensor | None:
         """The targets (N, C) that the attack leads away from; None: the given labels.
 
         They take the labels' place in the objective's ``attack_loss``, which may not look at them (`trades`).

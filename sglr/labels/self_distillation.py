@@ -32,7 +32,7 @@ class SelfDistillation(LabelPolicy):
         shares = (share - (p.amax(1, keepdim=True) - given)).clamp(0, 1)
         self._p[batch.index] = (shares * p + (1 - shares) * onehot).to(self._p.dtype)
 
-    def attacked(self, epoch: int, index: Tensor) -> Tensor:
+    def attack_targets(self, epoch: int, index: Tensor) -> Tensor:
         return self._p[index]
 
     def targets(self, epoch: int, index: Tensor) -> Tensor:

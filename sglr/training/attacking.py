@@ -21,12 +21,12 @@ from sglr.training.trials import CHANGED, fault, misfit
 
 
 def adversarial(
-    plan: Plan, learner: Learner, x: Tensor, y: Tensor, epoch: int, goal: Tensor | None, penalty: Penalty | None,
-    random_start: Callable[[Threat], Tensor],
+    plan: Plan, learner: Learner, x: Tensor, y: Tensor, epoch: int, attack_targets: Tensor | None,
+    penalty: Penalty | None, random_start: Callable[[Threat], Tensor],
 ) -> Tensor:  # fmt: skip
     """Adversarial examples for this share of the batch; the model's modes and statistics stay as they are.
 
-    goal: the targets (N, C) that they lead away from, in place of the given labels y (N,).
+    attack_targets: those (N, C) that they lead away from, in place of the given labels y (N,).
     """
     networks, settings = learner.networks, plan.attack
     # A folded network has modes of its own.
@@ -36,11 +36,12 @@ def adversarial(
             networks.folded.refresh()
         plain = learner.objective.attack_loss(networks.attacked, x)
         # What an attack of one's own asks for by y, such as a class to leave, are the given labels all the same.
-        aimed = plain if goal is None else lambda logits, _: plain(logits, goal)
+        aimed = plain if attack_targets is None else lambda logits, _: plain(logits, attack_targets)
         loss = aimed if penalty is None else lambda logits, labels: aimed(logits, labels) + penalty(logits)
         inner = _inner(plan, networks.attacked, x, y, loss, epoch, random_start)
         if networks.ascent is not None and penalty is None and len(x) == networks.ascent.batch:
-            return networks.ascent(inner.start(), x, y if goal is None else goal, plain, settings.steps)
+            targets = y if attack_targets is None else attack_targets
+            return networks.ascent(inner.start(), x, targets, plain, settings.steps)
         return _own(plan, learner, inner) if learner.objective.own_attack else inner.pgd()
 
 

@@ -26,13 +26,13 @@ def measure(
     train: Split,
     validation: Split | None,
     epoch: int,
-    attacked: Tensor | None,
+    predicted_under_attack: Tensor | None,
     team: Team = ALONE,
 ) -> dict[str, float | None]:
     """Accuracies of an epoch that has just ended, with ``model`` put in eval mode and back.
 
-    ``refined``: the refined labels of all training examples (n, C); ``attacked``: the classes (n,) that the training
-    steps of this epoch predicted under attack, None without attack. Natural predictions are made now, without
+    ``refined``: the refined labels of all training examples (n, C); ``predicted_under_attack``: the classes (n,) that
+    the training steps of this epoch predicted, None without attack. Natural predictions are made now, without
     augmentation; the processes of a team share the work. Keys are history.csv's; None where there is nothing to
     measure. Raises LogitsError where logits are not finite.
     """
@@ -54,9 +54,9 @@ def measure(
     finally:
         model.train(training)
     noisy = train.noisy
-    if attacked is not None:
-        row["train/pgd"] = _share(attacked == train.given)
-    for key, predicted in (("natural", natural), ("pgd", attacked)):
+    if predicted_under_attack is not None:
+        row["train/pgd"] = _share(predicted_under_attack == train.given)
+    for key, predicted in (("natural", natural), ("pgd", predicted_under_attack)):
         for group, chosen in (("noisy", noisy), ("clean", ~noisy)):
             for kind, truth in (("given", train.given), ("true", train.true)):
                 if group == "clean" and kind == "true":

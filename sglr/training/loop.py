@@ -172,7 +172,7 @@ class _Loop:
         plan, progress, learner = self.plan, self.progress, self.learner
         epoch = progress.epoch
         self._require_finite_loss()
-        attacked = progress.predicted if learner.objective.attacks else None
+        under_attack = progress.predicted if learner.objective.attacks else None
         assert isinstance(progress.loss, Tensor)
         row: Row = {"epoch": epoch, "lr": rate, "train/loss": progress.loss.item() / len(self.train)}
         with full_precision():
@@ -182,7 +182,7 @@ class _Loop:
         evaluated, refined = evaluated_model(learner), refined_labels(plan, learner, epoch, self.every_example)
         try:
             with monitoring(plan.precision, self.train.given.device):
-                row |= measure(plan, evaluated, refined, self.train, self.validation, epoch, attacked, self.team)
+                row |= measure(plan, evaluated, refined, self.train, self.validation, epoch, under_attack, self.team)
         except LogitsError as error:
             raise TrainingError(f"after epoch {epoch} {error}.{self._advice()}") from error
         self._require_finite_weights(evaluated, epoch)

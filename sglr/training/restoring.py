@@ -18,7 +18,7 @@ from sglr.weights import WeightPolicy
 
 # Examples whose targets are compared at once.
 _AT_ONCE = 65_536
-_ANSWERS = ("targets", "refined labels", "targets of the attack", "weights of examples", "penalty")
+_ANSWERS = ("targets", "refined labels", "attack targets", "weights of examples", "penalty")
 
 
 class Restoration:
@@ -90,9 +90,9 @@ def _answers(policy: LabelPolicy, epoch: int, index: Tensor) -> list[Tensor | No
         penalty = policy.penalty(epoch, index)
         return None if penalty is None else penalty(targets.float())  # any logits
 
-    attacked = _of_each(lambda: policy.attacked(epoch, index), n)
+    attack_targets = _of_each(lambda: policy.attack_targets(epoch, index), n)
     weights = _of_each(lambda: policy.example_weights(epoch, index), n)
-    return [targets, policy.refined(epoch, index), attacked, weights, _of_each(penalised, n)]
+    return [targets, policy.refined(epoch, index), attack_targets, weights, _of_each(penalised, n)]
 
 
 def _of_each(ask: Callable[[], Tensor | None], n: int) -> Tensor | None:

@@ -52,8 +52,8 @@ def _take(share: "_Share") -> tuple[Tensor, Tensor]:
     penalty = labels.penalty(epoch, own)
     x_adv = x
     if objective.attacks:
-        goal = labels.attacked(epoch, own)
-        x_adv = adversarial(share.plan, learner, x, y, epoch, goal, penalty, share.random_start)
+        attack_targets = labels.attack_targets(epoch, own)
+        x_adv = adversarial(share.plan, learner, x, y, epoch, attack_targets, penalty, share.random_start)
 
     def gradients(copy: nn.Module, moved: Sequence[Tensor]) -> tuple[Tensor, ...]:
         loss = share.mean_loss(objective.forward(copy, x, x_adv), labels.targets(epoch, own), penalty)

@@ -289,7 +289,7 @@ class Aimed(Pulled):
 
     penalty = FixedLabels.penalty
 
-    def attacked(self, epoch, index):
+    def attack_targets(self, epoch, index):
         return self.table[index]
 
 
