@@ -37,7 +37,7 @@ def robustness(
     params: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
-    journal: str | Path | None = None,
+    snapshots: str | Path | None = None,
 ) -> Evaluation:
     """Attack any module with a suite of attacks, as the pipeline attacks its models.
 
@@ -61,9 +61,10 @@ def robustness(
         changes: Values to replace in the params, by dotted key:
             ``{"evaluate.sweep": None, "evaluate.sanity": None}`` leaves out all but the attacks.
         device: cpu, cuda, cuda:1 ... or auto, a GPU where there is one.
-        journal: Folder in which finished pieces are kept, so that an interrupted run continues. It may hold those of
-            several models and suites; models are told apart by everything that they hold, the globals of functions
-            among it, not by the code of their classes: take another folder when that changes.
+        snapshots: Folder in which finished pieces are kept: the same call made again continues an evaluation that was
+            interrupted. It may hold those of several models and suites; models are told apart by everything that they
+            hold, the globals of functions among it, not by the code of their classes: take another folder when that
+            changes.
 
     Returns:
         The evaluation: ``found.accuracy("autoattack")`` and ``found.interval("autoattack")``; ``found.flags`` are
@@ -74,7 +75,7 @@ def robustness(
         ConfigError: There is no threat model; params or changes are not valid, or play no part; the device is not
             there; the attacks do not suit such data.
         TypeError: The model is not a module.
-        ValueError: The arrays cannot be used; the model cannot be copied, or not be told from others by a journal.
+        ValueError: The arrays cannot be used; the model cannot be copied, or not be told from others by snapshots.
         ModelError: The model's outputs are no logits, a single one, NaN or infinite, or its weights do not stay as
             they are.
     """
@@ -115,8 +116,8 @@ def robustness(
     classes, largest = logits.shape[1], int(test.true.max())
     if largest >= classes:
         raise ValueError(f"there is a label {largest}, but the model gives {classes} logits")
-    folder = None if journal is None else Path(journal) / _fingerprint(config, attacked, test)
-    return evaluate_model(config, _Float32(attacked), test, classes, journal=folder)
+    folder = None if snapshots is None else Path(snapshots) / _fingerprint(config, attacked, test)
+    return evaluate_model(config, _Float32(attacked), test, classes, pieces=folder)
 
 
 class _Float32(nn.Module):
@@ -152,5 +153,5 @@ def _fingerprint(config: Config, model: nn.Module, test: Split) -> str:
         return fingerprint(asked, code, versions, str(test.true.device), test.x, test.true, model)[:32]
     except OpaqueError as error:
         raise ValueError(
-            f"a journal cannot tell this model from others, for it holds a {error}: leave the journal out"
+            f"snapshots cannot tell this model from others, for it holds a {error}: leave the snapshots out"
         ) from None

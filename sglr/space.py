@@ -53,7 +53,7 @@ class Need:
     """Bytes that one item writes, at most."""
 
     snapshots: int
-    """Until its outputs are in DVC's cache: snapshots, or an evaluation's journal."""
+    """Until its outputs are in DVC's cache: snapshots, or an evaluation's finished pieces."""
     outputs: int
     """Without DVC's copy of them, which takes as much again."""
 

@@ -63,12 +63,12 @@ class Run:
         return 1 if _nproc() == "auto" else processes.count(_nproc(), self.device)
 
     def pieces(self) -> dict[str, Any]:
-        """Keywords of ``sglr.evaluation.evaluate``: its journal, how many processes share it, messages on resuming
-        and on natural accuracy."""
+        """Keywords of ``sglr.evaluation.evaluate``: where finished pieces lie, how many processes share them,
+        messages on resuming and on natural accuracy."""
         if self.leads:
             self.definition.note_inputs()
         return {
-            "journal": self.definition.snapshots,
+            "pieces": self.definition.snapshots,
             "nproc": processes.count(_nproc(), self.device),
             "on_resume": self._say_continued,
             "on_natural": self._say_natural,

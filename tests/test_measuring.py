@@ -154,12 +154,12 @@ def test_doubts_are_flags():
 
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     model = Theirs()
-    first = sglr.robustness(model, X, Y, changes=QUICK, journal=tmp_path)
+    first = sglr.robustness(model, X, Y, changes=QUICK, snapshots=tmp_path)
     monkeypatch.setattr(sys.modules["sglr.attacks.pgd"], "ascend", None)  # nothing is attacked again
-    assert sglr.robustness(model, X, Y, changes=QUICK, journal=tmp_path).metrics() == first.metrics()
+    assert sglr.robustness(model, X, Y, changes=QUICK, snapshots=tmp_path).metrics() == first.metrics()
     for others in ({"model": Theirs()}, {"x": 255 - X}, {"changes": QUICK | {"threat.eps_255": 2}}):
         with pytest.raises(TypeError, match="not callable"):  # what was found for one is not taken for another
-            sglr.robustness(**{"model": model, "x": X, "y": Y, "changes": QUICK, "journal": tmp_path} | others)
+            sglr.robustness(**{"model": model, "x": X, "y": Y, "changes": QUICK, "snapshots": tmp_path} | others)
 
 
 class Shifted(Theirs):
@@ -173,25 +173,25 @@ class Shifted(Theirs):
         return super().forward(x - self.mean[0])
 
 
-def test_a_journal_knows_models_apart_by_all_they_hold(tmp_path):
+def test_snapshots_know_models_apart_by_all_they_hold(tmp_path):
     models = [Shifted(0.4), Shifted(0.0)]
     models[1].load_state_dict(models[0].state_dict())
-    asked = {"x": X, "y": Y, "changes": QUICK, "journal": tmp_path}
+    asked = {"x": X, "y": Y, "changes": QUICK, "snapshots": tmp_path}
     found = [sglr.robustness(model, **asked).metrics() for model in models]
     assert len(list(tmp_path.iterdir())) == 2
     again = sglr.robustness(models[1], X, Y, changes=QUICK)
     assert found[1] == again.metrics()
 
 
-def test_a_journal_refuses_a_model_that_it_cannot_tell_from_others(tmp_path):
+def test_snapshots_refuse_a_model_that_they_cannot_tell_from_others(tmp_path):
     model = Theirs()
     model.held = threading.Lock()
     with pytest.raises(ValueError, match="the model cannot be copied"):
-        sglr.robustness(model, X, Y, changes=QUICK, journal=tmp_path)
+        sglr.robustness(model, X, Y, changes=QUICK, snapshots=tmp_path)
     Theirs.__deepcopy__ = lambda self, memo: self
     try:
-        with pytest.raises(ValueError, match=r"it holds a _thread\.lock: leave the journal out"):
-            sglr.robustness(model, X, Y, changes=QUICK, journal=tmp_path)
+        with pytest.raises(ValueError, match=r"it holds a _thread\.lock: leave the snapshots out"):
+            sglr.robustness(model, X, Y, changes=QUICK, snapshots=tmp_path)
     finally:
         del Theirs.__deepcopy__
 
@@ -216,7 +216,7 @@ def test_a_randomised_model_is_measured_alike_each_time(tmp_path):
     for seed in (0, 1):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        found.append(sglr.robustness(model, X, y, threat=THREAT, changes=changes, journal=tmp_path))
+        found.append(sglr.robustness(model, X, y, threat=THREAT, changes=changes, snapshots=tmp_path))
         assert torch.equal(torch.get_rng_state(), before)
         for piece in tmp_path.rglob("*apgd-dlr*.npz"):
             piece.unlink()

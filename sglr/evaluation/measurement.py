@@ -1,8 +1,8 @@
 """One attack on one model, in fixed chunks of examples in data set order.
 
 A chunk's outcome depends on its examples, the attack and the seed + its number, and on no other chunk: it may be
-computed in any process, in any order, or be read from the journal. An example that is already misclassified is not
-attacked, unless its image is kept, to be shown to other models; pyautoattack's attacks leave it as it is even then.
+computed in any process, in any order, or be read from the finished pieces. An example that is already misclassified is
+not attacked, unless its image is kept, to be shown to other models; pyautoattack's attacks leave it as it is even then.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from sglr.attacks import Attack, AttackOptions
 from sglr.attacks.accuracy import finite_logits, require_allowed
 from sglr.attacks.autoattack import captured_warnings, warn_of_square
 from sglr.data import Images
-from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.outcome import Outcome, joined
+from sglr.evaluation.pieces import NOWHERE, Pieces
 from sglr.random import derive, seeded
 from sglr.threat import Threat
 
@@ -40,7 +40,7 @@ class Measurement:
     threat: Threat
     seed: int
     chunk: int
-    journal: Journal = NOWHERE
+    pieces: Pieces = NOWHERE
     keep: int = 0
     before: "Measurement | None" = None
     _known: dict[int, Outcome] = field(default_factory=dict, init=False, repr=False)
@@ -72,12 +72,12 @@ class Measurement:
     def _measured(self, number: int, x: Tensor, y: Tensor) -> Outcome:
         """Each member of the attack on the examples that are still correct, the first on those that are kept, too.
 
-        Each is a piece of the journal.
+        Each is a piece that is kept.
         """
         keep = min(max(self.keep - number * self.chunk, 0), len(x))
         natural = self._drawing(number, "natural", self._scored, x, y, keep)
         if self.options is None:
-            return self.journal.once(f"{number:06d}", len(x), natural)
+            return self.pieces.once(f"{number:06d}", len(x), natural)
         found = natural() if self.before is None else self.before.part(number).first(len(x), keep)
         shares = {"clean": float(found.correct.mean())}
         chosen = found.correct | (np.arange(len(x)) < keep)
@@ -88,7 +88,7 @@ class Measurement:
             index, kept = torch.from_numpy(attacked).to(x.device), int((attacked < keep).sum())
             examples = (x[index], y[index])
             work = self._drawing(number, member, self._attacked, *examples, attack, self.seed + number, kept)
-            found = found.worse(self.journal.once(f"{number:06d}-{member}", len(attacked), work), attacked)
+            found = found.worse(self.pieces.once(f"{number:06d}-{member}", len(attacked), work), attacked)
             chosen, shares[member] = found.correct, float(found.correct.mean())
         with captured_warnings() as warnings:
             warn_of_square(shares)

@@ -16,8 +16,8 @@ from sglr.attacks import REGISTRY, AttackOptions, pgd
 from sglr.attacks.accuracy import predictions
 from sglr.attacks.losses import cross_entropy
 from sglr.attacks.pgd import input_gradient
-from sglr.evaluation.journal import Journal
 from sglr.evaluation.measurement import Measurement
+from sglr.evaluation.pieces import Pieces
 from sglr.evaluation.statistics import mcnemar
 from sglr.random import torch_stream
 from sglr.threat import Linf, Threat
@@ -50,13 +50,13 @@ class SanityInputs:
     steps: int
     seed: int
     chunk: int
-    journal: Journal
+    pieces: Pieces
 
     def correct(self, name: str, options: AttackOptions | None, eps: float) -> np.ndarray:
         """Correct predictions (N,) under an attack of radius eps."""
         return (
             Measurement(
-                self.model, self.x, self.y, options, self.ball(eps), self.seed, self.chunk, self.journal.below(name)
+                self.model, self.x, self.y, options, self.ball(eps), self.seed, self.chunk, self.pieces.below(name)
             )
             .whole()
             .correct

@@ -19,10 +19,10 @@ from sglr.config.errors import ModelError
 from sglr.config.names import CHECKPOINTS, WORST
 from sglr.data import Images, Prepared, Split
 from sglr.evaluation.chance import at_chance
-from sglr.evaluation.journal import NOWHERE, Journal
 from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.model_checks import inspect, model_at, unchanged
 from sglr.evaluation.outcome import Outcome
+from sglr.evaluation.pieces import NOWHERE, Pieces
 from sglr.evaluation.result import Evaluation, radius_key
 from sglr.evaluation.sanity import SanityInputs, sanity
 from sglr.evaluation.skew import skewed
@@ -43,7 +43,7 @@ def evaluate(
     trained: Path,
     *,
     device: torch.device,
-    journal: Path | None = None,
+    pieces: Path | None = None,
     nproc: int = 1,
     on_resume: Callable[[int], object] = lambda pieces: None,
     on_natural: OnNatural | None = None,
@@ -51,10 +51,10 @@ def evaluate(
     """Attack the best and the last model of a training folder with every attack of ``config.evaluate``.
 
     Natural accuracy comes first; the attacks of both models use the same random streams. All images come from the
-    test split, in its order. With a ``journal`` folder, which must belong to these inputs alone, finished chunks are
+    test split, in its order. With a ``pieces`` folder, which must belong to these inputs alone, finished chunks are
     kept there and not repeated; ``on_resume`` is told how many pieces of work an earlier run left there. ``on_natural``
     is told a checkpoint's name, its natural accuracy and of how many examples, before that checkpoint is attacked.
-    ``nproc`` processes take chunks in turn; it needs a journal, and changes no outcome. FileError when a model is
+    ``nproc`` processes take chunks in turn; it needs such a folder, and changes no outcome. FileError when a model is
     missing or does not fit, or the test split is empty; ModelError when a model's outputs cannot count (see
     ``model_checks``); ProcessError when one of several processes fails; ConfigError for an attack that such data does
     not suit.
@@ -63,7 +63,7 @@ def evaluate(
     test = data.test(device)
     if len(test) == 0:
         raise files.FileError("the test split is empty: there is nothing to evaluate on.")
-    kept = Journal(journal)
+    kept = Pieces(pieces)
     if len(kept):
         on_resume(len(kept))
     checkpoints = trained_models(trained)
@@ -88,7 +88,7 @@ def evaluate(
 
 
 def evaluate_model(
-    config: Config, model: nn.Module, test: Split, num_classes: int, *, journal: Path | None = None
+    config: Config, model: nn.Module, test: Split, num_classes: int, *, pieces: Path | None = None
 ) -> Evaluation:
     """As ``evaluate``, for one model that is in eval mode on the device of ``test``; it counts as ``last``."""
     channels, height, width = test.x.shape[1:]
@@ -96,7 +96,7 @@ def evaluate_model(
     result, called = Evaluation(flags=skewed(test.true, _sizes(config, test))), "the model"
     with _progress(config, test, 1) as bar, full_precision(), _counting(model, called):
         result.flags += _model_flags(config, model, test, num_classes, "last", called)
-        _checkpoint(config, test, model, "last", Journal(journal).below("last"), result, bar)
+        _checkpoint(config, test, model, "last", Pieces(pieces).below("last"), result, bar)
     return result
 
 
@@ -145,10 +145,10 @@ def trained_models(trained: Path) -> list[Path]:
 
 
 def _take_chunks(
-    rank: int, nproc: int, config: Config, test: Split, checkpoints: list[Path], device: torch.device, journal: Journal,
+    rank: int, nproc: int, config: Config, test: Split, checkpoints: list[Path], device: torch.device, pieces: Pieces,
     threads: int, on_natural: OnNatural | None = None,
 ) -> None:  # fmt: skip
-    """Do every nproc-th chunk, from ``rank`` on, for the journal alone.
+    """Do every nproc-th chunk, from ``rank`` on, only to leave its pieces on disk.
 
     Where somebody is to be told natural accuracy, the chunks that the others have not finished yet are done here, too.
     """
@@ -159,7 +159,7 @@ def _take_chunks(
         for path in checkpoints:
             with _evaluable(path, device) as model:
                 network = _network(config, model, device)
-                for key, measurement in _planned(config, on_device, network, journal.below(path.name)):
+                for key, measurement in _planned(config, on_device, network, pieces.below(path.name)):
                     for number in tqdm(
                         range(rank, measurement.chunks, nproc), desc=f"evaluate, process {rank} of {nproc}",
                         unit="chunk", disable=rank > 0 or None, leave=False,
@@ -170,7 +170,7 @@ def _take_chunks(
 
 
 def _planned(
-    config: Config, test: Split, model: nn.Module, journal: Journal
+    config: Config, test: Split, model: nn.Module, pieces: Pieces
 ) -> Iterator[tuple[tuple[str, ...], Measurement]]:
     """The attacks and then the rising radii of the sweep, by name: ("pgd20",), ("sweep", "12.75").
 
@@ -183,7 +183,7 @@ def _planned(
     def measurement(name: tuple[str, ...], n: int, eps_255: float, **more: Any) -> Measurement:
         return Measurement(
             model, Images(test, n), test.true[:n], threat=threat.build(config.threat.norm, eps_255 / 255),
-            seed=section.seed, chunk=section.batch_size, journal=journal.below(*name), **more,
+            seed=section.seed, chunk=section.batch_size, pieces=pieces.below(*name), **more,
         )  # fmt: skip
 
     natural = measurement(("natural",), size, 0, options=None, keep=KEPT)
@@ -202,7 +202,7 @@ def _planned(
 
 
 def _checkpoint(
-    config: Config, test: Split, model: nn.Module, name: str, journal: Journal, result: Evaluation,
+    config: Config, test: Split, model: nn.Module, name: str, pieces: Pieces, result: Evaluation,
     bar: "tqdm[NoReturn]", on_natural: OnNatural | None = None,
 ) -> None:  # fmt: skip
     """Measure one checkpoint, called ``name``, and add what was found to ``result``."""
@@ -211,7 +211,7 @@ def _checkpoint(
     attacks: dict[str, Outcome] = {}
     swept: dict[str, Outcome] = {}
     network = _network(config, model, test.true.device)
-    for key, measurement in _planned(config, test, network, journal):
+    for key, measurement in _planned(config, test, network, pieces):
         bar.set_postfix(model=name, attack=" ".join(key))
         outcome = (attacks if len(key) == 1 else swept)[key[-1]] = measurement.whole(bar.update)
         if on_natural and key == ("natural",):
@@ -232,7 +232,7 @@ def _checkpoint(
         inputs = SanityInputs(
             model, test.images(slice(0, n)), test.true[:n], eps=config.threat.eps_255 / 255,
             steps=section.sanity.steps, ball=lambda eps: threat.build(config.threat.norm, eps), seed=section.seed,
-            chunk=section.batch_size, journal=journal.below("sanity"),
+            chunk=section.batch_size, pieces=pieces.below("sanity"),
         )  # fmt: skip
         with seeded(section.seed, test.true.device):
             result.flags += [f"{name}: {flag}" for flag in sanity(inputs)]

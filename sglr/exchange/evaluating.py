@@ -156,15 +156,15 @@ def evaluate_foreign(
     code = files.digest(Path(sglr.__file__).parent)
     attacks = packages.version("pyautoattack")
     inputs = hashlib.sha256(json.dumps([source, spec, code, attacks, str(device)]).encode()).hexdigest()
-    journal = folder / ".unfinished" / inputs[:32]
-    result = evaluate(config, data, trained, device=device, journal=journal, nproc=nproc, on_natural=on_natural)
+    pieces = folder / ".unfinished" / inputs[:32]
+    result = evaluate(config, data, trained, device=device, pieces=pieces, nproc=nproc, on_natural=on_natural)
     # If what follows is interrupted, new numbers must not appear with the record of earlier ones.
     (folder / "source.json").unlink(missing_ok=True)
     write(result, folder)
-    result.flags += _rescored(config, test, folder, device, journal / "flags.json")
+    result.flags += _rescored(config, test, folder, device, pieces / "flags.json")
     write(result, folder)
     files.write_json(folder / "source.json", source)
-    shutil.rmtree(journal.parent, ignore_errors=True)
+    shutil.rmtree(pieces.parent, ignore_errors=True)
     return result.metrics()
 
 

@@ -10,7 +10,7 @@ from sglr import data, models
 from sglr.attacks import REGISTRY
 from sglr.config.reader import validate
 from sglr.evaluation import evaluate
-from sglr.evaluation.journal import Journal
+from sglr.evaluation.pieces import Pieces
 from sglr.evaluation.sanity import SanityInputs, _radius, sanity
 from sglr.threat import build
 from sglr.training import Plan, fit
@@ -50,7 +50,7 @@ def trained(tmp_path_factory):
 def signs(model: nn.Module, test, norm: str = "linf", eps: float = EPS) -> list[str]:
     inputs = SanityInputs(
         model.eval(), test.images(slice(0, N)), test.true[:N], ball=lambda radius: build(norm, radius), eps=eps,
-        steps=20, seed=0, chunk=N, journal=Journal(None),
+        steps=20, seed=0, chunk=N, pieces=Pieces(None),
     )  # fmt: skip
     return sanity(inputs)
 
@@ -137,7 +137,7 @@ def test_a_shattered_gradient_finds_little_more_than_noise(trained):
     x = test.images(slice(0, N)) * 0.98 + 0.01
     inputs = SanityInputs(
         model, x, model(x).argmax(1), ball=lambda radius: build("linf", radius), eps=0.05, steps=20, seed=0, chunk=N,
-        journal=Journal(None),
+        pieces=Pieces(None),
     )  # fmt: skip
     assert any(sign.startswith("random noise breaks") for sign in sanity(inputs))
 
@@ -149,18 +149,18 @@ def test_what_is_wrong_without_noise_is_not_broken_by_it(trained):
     predicted = model(x).argmax(1)
     inputs = SanityInputs(
         model, x, torch.where(torch.arange(N) % 3 == 0, predicted, (predicted + 1) % 10),
-        ball=lambda radius: build("linf", radius), eps=EPS, steps=20, seed=0, chunk=N, journal=Journal(None),
+        ball=lambda radius: build("linf", radius), eps=EPS, steps=20, seed=0, chunk=N, pieces=Pieces(None),
     )  # fmt: skip
     assert not [sign for sign in sanity(inputs) if sign.startswith("random noise breaks")]
 
 
-def test_a_journal_changes_no_sign(trained, tmp_path):
+def test_keeping_pieces_changes_no_sign(trained, tmp_path):
     networks, test = trained
     model = broken(networks[0], "quantised")
     found = signs(model, test)
     arguments = {"ball": lambda radius: build("linf", radius), "eps": EPS, "steps": 20, "seed": 0, "chunk": N}
     for _ in range(2):
-        inputs = SanityInputs(model, test.images(slice(0, N)), test.true[:N], journal=Journal(tmp_path), **arguments)
+        inputs = SanityInputs(model, test.images(slice(0, N)), test.true[:N], pieces=Pieces(tmp_path), **arguments)
         assert sanity(inputs) == found
 
 
@@ -169,7 +169,7 @@ def test_what_larger_balls_break_is_not_put_down_to_the_first(trained):
     networks, test = trained
     inputs = SanityInputs(
         networks[0].eval(), test.images(slice(0, N)), test.true[:N], ball=lambda radius: build("linf", radius), eps=EPS,
-        steps=20, seed=0, chunk=N, journal=Journal(None),
+        steps=20, seed=0, chunk=N, pieces=Pieces(None),
     )  # fmt: skip
     attack = REGISTRY.options("pgd", steps=20)
     white = inputs.correct("pgd", attack, EPS)
@@ -188,7 +188,7 @@ def test_what_any_radius_breaks_is_broken():
 
     inputs = Told(
         nn.Identity(), torch.zeros(N, 1, 2, 2), torch.zeros(N, dtype=torch.long),
-        ball=lambda radius: build("linf", radius), eps=EPS, steps=20, seed=0, chunk=N, journal=Journal(None),
+        ball=lambda radius: build("linf", radius), eps=EPS, steps=20, seed=0, chunk=N, pieces=Pieces(None),
     )  # fmt: skip
     assert _radius(inputs, None, np.full(N, True)) == []
 
@@ -205,7 +205,7 @@ def test_the_unbounded_ball_holds_every_image(norm, everything):
 
     inputs = Told(
         nn.Identity(), torch.zeros(N, 1, 4, 4), torch.zeros(N, dtype=torch.long),
-        ball=lambda radius: build(norm, radius), eps=0.1, steps=20, seed=0, chunk=N, journal=Journal(None),
+        ball=lambda radius: build(norm, radius), eps=0.1, steps=20, seed=0, chunk=N, pieces=Pieces(None),
     )  # fmt: skip
     _radius(inputs, None, np.full(N, False))
     assert radii == pytest.approx({"pgd-2": 0.2, "pgd-4": 0.4, "pgd-unbounded": everything})
@@ -222,7 +222,7 @@ def test_a_rise_is_one_from_the_radius_before():
 
     inputs = Told(
         nn.Identity(), torch.zeros(N, 1, 4, 4), torch.zeros(N, dtype=torch.long),
-        ball=lambda radius: build("linf", radius), eps=10 / 255, steps=5, seed=0, chunk=N, journal=Journal(None),
+        ball=lambda radius: build("linf", radius), eps=10 / 255, steps=5, seed=0, chunk=N, pieces=Pieces(None),
     )  # fmt: skip
     (flag,) = _radius(inputs, None, np.full(N, True))
     assert "accuracy rises from 0.0% to 100.0% when eps grows from 20/255 to 40/255" in flag

@@ -67,12 +67,12 @@ def test_the_suite_refuses_before_it_attacks_and_flags_once(params, tmp_path):
     assert len(flags) == 1
     assert flags[0].startswith("few: the first 20 test examples")
     Sorted.num_classes = 2
-    journal = tmp_path / "journal"
+    pieces = tmp_path / "pieces"
     attacks = {"fgsm": "fgsm", "apgd": {"name": "apgd", "loss": "dlr"}}
     config, *_ = make(params, tmp_path / "other", attacks=attacks)
     with pytest.raises(ConfigError, match=r"attacks\.apgd cannot be run on this data: .* 3 classes.*; leave it"):
-        evaluate(config, Sorted(), trained, device=CPU, journal=journal)  # type: ignore[arg-type]
-    assert not journal.exists()
+        evaluate(config, Sorted(), trained, device=CPU, pieces=pieces)  # type: ignore[arg-type]
+    assert not pieces.exists()
 
 
 def test_every_class_is_in_some_cell():

@@ -187,14 +187,14 @@ def test_of_many_examples_the_first_are_kept(params, tmp_path, monkeypatch):
 
 def test_pieces_of_the_checks_are_not_those_of_attacks_of_the_same_name(params, tmp_path):
     asked = {"attacks": {"fgsm": {"name": "pgd", "steps": 3}}, "sanity": {"n_examples": 40, "steps": 4}}
-    evaluation.evaluate(*make(params, tmp_path, **asked), device=CPU, journal=tmp_path / "journal")
+    evaluation.evaluate(*make(params, tmp_path, **asked), device=CPU, pieces=tmp_path / "pieces")
     for name in ("natural", "fgsm"):
-        assert list((tmp_path / "journal/last" / name).glob("*.npz"))
-        assert list((tmp_path / "journal/last/sanity" / name).glob("*.npz"))
+        assert list((tmp_path / "pieces/last" / name).glob("*.npz"))
+        assert list((tmp_path / "pieces/last/sanity" / name).glob("*.npz"))
 
 
 def test_the_first_time_nothing_is_resumed(params, tmp_path):
     made, said = make(params, tmp_path, attacks={}), []
     for _ in range(2):
-        evaluation.evaluate(*made, device=CPU, journal=tmp_path / "journal", on_resume=said.append)
+        evaluation.evaluate(*made, device=CPU, pieces=tmp_path / "pieces", on_resume=said.append)
     assert said == [6], "natural accuracy of two models in three chunks"

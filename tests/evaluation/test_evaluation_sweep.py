@@ -33,7 +33,7 @@ def test_the_curve_of_a_linear_model_is_the_closed_form():
 def test_the_sweep_reaches_the_files_and_survives_in_the_journal(params, tmp_path):
     study = make(params, tmp_path, sweep={"eps_255": [25.5, 5.0], "steps": 3})
     for _ in range(2):
-        result = evaluation.evaluate(*study, device=CPU, journal=tmp_path / "journal")
+        result = evaluation.evaluate(*study, device=CPU, pieces=tmp_path / "pieces")
         evaluation.write(result, tmp_path / "out")
         metrics = json.loads((tmp_path / "out/metrics.json").read_text())
         outcomes = files.read_arrays(tmp_path / "out/outcomes.npz")
@@ -47,7 +47,7 @@ def test_the_sweep_reaches_the_files_and_survives_in_the_journal(params, tmp_pat
                 assert correct.mean() == value
                 low, high = wilson(int(correct.sum()), len(correct))
                 assert metrics["sweep"]["interval"][name][eps] == {"low": low, "high": high}
-    assert (tmp_path / "journal/last/sweep/25.5/000002-attack.npz").exists()
+    assert (tmp_path / "pieces/last/sweep/25.5/000002-attack.npz").exists()
 
 
 def test_radii_that_differ_have_keys_that_differ():

@@ -25,17 +25,17 @@ def test_killed_with_dvc_it_repeats_no_finished_attack(first_run: tuple[Project,
     whole, killed = (with_autoattack(first_run[0].copy(tmp_path / name)) for name in ("whole", "killed"))
     assert whole.repro(ITEM).ran == ["check", ITEM]
     dvc = killed.start("dvc", "repro", ITEM)
-    journal = killed.path / ".sglr/snapshots/evaluate"
+    pieces = killed.path / ".sglr/snapshots/evaluate"
     deadline = time.monotonic() + 120
-    while not list(journal.rglob("autoattack/*-apgd-t.npz")):
+    while not list(pieces.rglob("autoattack/*-apgd-t.npz")):
         assert dvc.poll() is None, killed.said()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.killpg(dvc.pid, signal.SIGKILL)
     dvc.wait(30)
-    kept = {path: path.stat().st_mtime_ns for path in journal.rglob("*.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in pieces.rglob("*.npz")}
     assert kept
-    assert not list(journal.rglob("last/autoattack/*.npz"))
+    assert not list(pieces.rglob("last/autoattack/*.npz"))
     assert not (killed.path / "artifacts/evaluate/at-0/metrics.json").exists()
     assert killed.repro(ITEM).ran == [ITEM]
     assert {path: path.stat().st_mtime_ns for path in kept if path.exists()} == kept

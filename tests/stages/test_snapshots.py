@@ -103,14 +103,14 @@ def test_code_edited_while_a_stage_runs(tmp_path, monkeypatch):
 
 
 def test_an_old_folder_with_a_new_piece_stays(tmp_path, monkeypatch):
-    """As an evaluation's journal: a piece deep in it does not change the time of its top folder."""
+    """As the pieces of an evaluation: one deep in it does not change the time of its top folder."""
     monkeypatch.chdir(tmp_path)
-    journal = snapshots("journal", 31)
-    (journal / "best/pgd").mkdir(parents=True)
-    (journal / "best/pgd/0.npz").write_bytes(b"piece")
-    os.utime(journal, (time.time() - 31 * 86400,) * 2)
+    pieces = snapshots("pieces", 31)
+    (pieces / "best/pgd").mkdir(parents=True)
+    (pieces / "best/pgd/0.npz").write_bytes(b"piece")
+    os.utime(pieces, (time.time() - 31 * 86400,) * 2)
     Definition.prune_snapshots()
-    assert journal.is_dir()
+    assert pieces.is_dir()
 
 
 def test_a_seed_of_zero_that_is_not_listed_is_refused():

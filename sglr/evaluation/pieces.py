@@ -11,7 +11,7 @@ from sglr.evaluation.outcome import Outcome
 
 
 @dataclass(frozen=True)
-class Journal:
+class Pieces:
     """A folder of finished pieces, one file each; None keeps nothing.
 
     Whoever uses it holds the item's lock and a folder that belongs to these inputs, settings and code alone. Several
@@ -20,16 +20,16 @@ class Journal:
 
     folder: Path | None
 
-    def below(self, *names: str) -> "Journal":
-        """The journal of a part of the work."""
-        return self if self.folder is None else Journal(self.folder.joinpath(*names))
+    def below(self, *names: str) -> "Pieces":
+        """The pieces of a part of the work."""
+        return self if self.folder is None else Pieces(self.folder.joinpath(*names))
 
     def __len__(self) -> int:
         """How many pieces there are, those of its parts included."""
         return 0 if self.folder is None else sum(1 for _ in self.folder.rglob("*.npz"))
 
     def once(self, piece: str, n: int, work: Callable[[], Outcome]) -> Outcome:
-        """What ``work`` returned for a piece of n examples, from the journal when it is there and whole."""
+        """What ``work`` returned for a piece of n examples, from its file where that is there and whole."""
         if self.folder is None:
             return work()
         path = self.folder / f"{piece}.npz"
@@ -42,7 +42,7 @@ class Journal:
         return done
 
 
-NOWHERE = Journal(None)
+NOWHERE = Pieces(None)
 
 
 def _read(path: Path, n: int) -> Outcome | None:

@@ -16,9 +16,9 @@ from torch import nn
 from sglr import evaluation, files
 from sglr.attacks import REGISTRY, correct_under
 from sglr.attacks.autoattack import MEMBERS, captured_warnings
-from sglr.evaluation.journal import Journal
 from sglr.evaluation.measurement import Measurement
 from sglr.evaluation.outcome import Outcome
+from sglr.evaluation.pieces import Pieces
 from sglr.threat import L2, Linf
 
 REPOSITORY = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def test_each_chunk_is_what_pyautoattack_finds_when_called_on_it(short, norm, th
     y = model(x).argmax(1)
     y[::7] = (y[::7] + 1) % 10  # examples that are wrong without an attack
     options = REGISTRY.options("autoattack")
-    found = Measurement(model, x, y, options, threat, seed=4, chunk=6, journal=Journal(tmp_path), keep=9).whole()
+    found = Measurement(model, x, y, options, threat, seed=4, chunk=6, pieces=Pieces(tmp_path), keep=9).whole()
     for number, (part, labels) in enumerate(zip(x.split(6), y.split(6), strict=True)):
         reference = AutoAttack(model, norm=norm, eps=threat.eps, version="standard", seed=4 + number)
         x_adv, _ = reference.run_standard_evaluation(part, labels, batch_size=6)
@@ -73,20 +73,20 @@ def test_finished_members_and_chunks_are_not_repeated(short, tmp_path):
     arguments = {"options": options, "threat": Linf(0.02), "seed": 0, "chunk": 5, "keep": 7}
     whole = Measurement(model, x, y, **arguments).whole()
     assert any("5 targets instead of 9" in warning for warning in whole.warnings)
-    journal = Journal(tmp_path)
-    Measurement(model, x, y, **arguments, journal=journal).whole()
-    pieces = sorted(path.name for path in tmp_path.glob("*.npz"))
-    assert pieces == [f"{chunk:06d}-{member}.npz" for chunk in (0, 1) for member in sorted(MEMBERS["standard"])]
-    assert len(journal) == 8
+    pieces = Pieces(tmp_path)
+    Measurement(model, x, y, **arguments, pieces=pieces).whole()
+    written = sorted(path.name for path in tmp_path.glob("*.npz"))
+    assert written == [f"{chunk:06d}-{member}.npz" for chunk in (0, 1) for member in sorted(MEMBERS["standard"])]
+    assert len(pieces) == 8
     # As after a kill during the second chunk's third member.
     for member in ("fab-t", "square"):
         (tmp_path / f"000001-{member}.npz").unlink()
     calls = Calls(model)
-    again = Measurement(calls, x, y, **arguments, journal=journal).whole()
+    again = Measurement(calls, x, y, **arguments, pieces=pieces).whole()
     same(again, whole)
     assert calls.number > 2
     calls.number = 0
-    same(Measurement(calls, x, y, **arguments, journal=journal).whole(), whole)
+    same(Measurement(calls, x, y, **arguments, pieces=pieces).whole(), whole)
     assert calls.number == 2  # the natural predictions of two chunks
 
 
@@ -135,8 +135,8 @@ def test_chunks_equal_a_direct_call():
 def test_a_damaged_piece_is_done_again(tmp_path, damage):
     images = torch.rand(2, 1, 2, 2).numpy()
     piece = Outcome(np.array([True, False, True]), ("careful",), images, np.array([-0.5, 0.25], dtype=np.float32))
-    journal, path = Journal(tmp_path).below("last", "pgd"), tmp_path / "last/pgd/000000.npz"
-    same(journal.once("000000", 3, lambda: piece), piece)
+    pieces, path = Pieces(tmp_path).below("last", "pgd"), tmp_path / "last/pgd/000000.npz"
+    same(pieces.once("000000", 3, lambda: piece), piece)
     arrays = files.read_arrays(path)
     if damage == "text":
         path.write_text("{")
@@ -149,7 +149,7 @@ def test_a_damaged_piece_is_done_again(tmp_path, damage):
     else:
         files.write_arrays(path, {name: array for name, array in arrays.items() if name != "images"})
     for work in (lambda: piece, lambda: pytest.fail("done twice")):
-        same(journal.once("000000", 3, work), piece)
+        same(pieces.once("000000", 3, work), piece)
 
 
 def test_square_beating_the_others_is_a_warning():
@@ -174,7 +174,7 @@ params = parse((pathlib.Path({repository}) / "params.yaml").read_text())
 attacks = {{"pgd": {{"name": "pgd", "steps": 5}}, "autoattack": {{"name": "autoattack", "n_examples": 24}}}}
 params["threat"]["eps_255"] = 0.1  # so small that every member has work left
 study = make(params, folder, attacks=attacks, batch_size=12)
-result = evaluation.evaluate(*study, device=CPU, journal=folder / "journal")
+result = evaluation.evaluate(*study, device=CPU, pieces=folder / "pieces")
 evaluation.write(result, folder / "out")
 """
 
@@ -192,13 +192,13 @@ def test_killed_in_the_middle_of_autoattack_it_continues_to_the_same_bytes(tmp_p
     assert start(whole).wait(120) == 0
     process = start(killed)
     deadline = time.monotonic() + 60
-    while not (first := list(killed.glob("journal/*/autoattack/*-apgd-ce.npz"))) and process.poll() is None:
+    while not (first := list(killed.glob("pieces/*/autoattack/*-apgd-ce.npz"))) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait(30) == -signal.SIGKILL
-    kept = {path: path.stat().st_mtime_ns for path in (killed / "journal").rglob("*.npz")}
-    assert not list((killed / "journal").rglob("*-square.npz"))
+    kept = {path: path.stat().st_mtime_ns for path in (killed / "pieces").rglob("*.npz")}
+    assert not list((killed / "pieces").rglob("*-square.npz"))
     assert start(killed).wait(120) == 0
     assert first[0] in kept
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
@@ -206,14 +206,14 @@ def test_killed_in_the_middle_of_autoattack_it_continues_to_the_same_bytes(tmp_p
         assert (killed / "out" / name).read_bytes() == (whole / "out" / name).read_bytes()
 
 
-def test_a_journal_changes_nothing(params, tmp_path):
+def test_keeping_pieces_changes_nothing(params, tmp_path):
     study = make(params, tmp_path)
     plain = evaluation.evaluate(*study, device=CPU)
     for _ in range(2):
-        kept = evaluation.evaluate(*study, device=CPU, journal=tmp_path / "journal")
+        kept = evaluation.evaluate(*study, device=CPU, pieces=tmp_path / "pieces")
         assert kept.metrics() == plain.metrics()
-    natural = files.read_arrays(tmp_path / "journal/last/natural/000001.npz")
-    attacked = files.read_arrays(tmp_path / "journal/last/pgd3/000001-attack.npz")
+    natural = files.read_arrays(tmp_path / "pieces/last/natural/000001.npz")
+    attacked = files.read_arrays(tmp_path / "pieces/last/pgd3/000001-attack.npz")
     assert len(natural["correct"]) == len(natural["images"]) == 16
     assert len(attacked["correct"]) == len(attacked["images"]) == 8
 
@@ -222,10 +222,10 @@ def test_a_piece_of_other_kind_is_done_again(tmp_path):
     none = {"images": np.empty((0, 1)), "margin": np.empty(0), "warnings": np.array([], dtype=np.str_)}
     files.write_arrays(tmp_path / "0.npz", {"correct": np.array([2, 2]), **none})
     right = Outcome(np.array([True, False]), (), none["images"], none["margin"])
-    assert Journal(tmp_path).once("0", 2, lambda: right).correct.tolist() == [True, False]
+    assert Pieces(tmp_path).once("0", 2, lambda: right).correct.tolist() == [True, False]
 
 
 def test_all_warnings_of_a_piece_come_back(tmp_path):
     done = Outcome(np.array([True, False]), ("one thing", "another"), np.empty((0, 1)), np.empty(0))
-    assert Journal(tmp_path).once("0", 2, lambda: done).warnings == done.warnings
-    assert Journal(tmp_path).once("0", 2, lambda: pytest.fail("it is kept")).warnings == done.warnings
+    assert Pieces(tmp_path).once("0", 2, lambda: done).warnings == done.warnings
+    assert Pieces(tmp_path).once("0", 2, lambda: pytest.fail("it is kept")).warnings == done.warnings
