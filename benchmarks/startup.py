@@ -16,7 +16,7 @@ WORK = {
     "prepare": ("sglr.data.prepared", "prepare"),
     "warmup": ("sglr.training.items", "warm_up"),
     "train": ("sglr.training.items", "train"),
-    "evaluate": ("sglr.evaluation.suite", "evaluate"),
+    "evaluate": ("sglr.evaluation.on_models", "evaluate"),
     "audit": ("sglr.evaluation.auditing", "audit"),
     "analyze": ("sglr.information.analyze", "analyze"),
     "report": ("sglr.report.writer", "write"),

@@ -16,7 +16,7 @@ from sglr.config import Config, ConfigError, packages
 from sglr.config.errors import ModelError
 from sglr.data import Split
 from sglr.evaluation import Evaluation
-from sglr.evaluation.suite import evaluate_model
+from sglr.evaluation.on_models import evaluate_model
 from sglr.fingerprint import OpaqueError, fingerprint
 from sglr.random import seeded
 from sglr.threat import Threat

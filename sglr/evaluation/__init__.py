@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sglr.evaluation.auditing import Audit, audit, write_audit
     from sglr.evaluation.hierarchical import hierarchical_bootstrap
+    from sglr.evaluation.on_models import evaluate
     from sglr.evaluation.result import Evaluation, write
     from sglr.evaluation.statistics import mcnemar, mean_std, wilson
-    from sglr.evaluation.suite import evaluate
 
 _EXPORTS = {
     "Audit": "auditing",
     "audit": "auditing",
     "write_audit": "auditing",
     "Evaluation": "result",
-    "evaluate": "suite",
+    "evaluate": "on_models",
     "write": "result",
     "hierarchical_bootstrap": "hierarchical",
     "mcnemar": "statistics",

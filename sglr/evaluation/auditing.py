@@ -16,9 +16,9 @@ from sglr.config import Config
 from sglr.config.names import CHECKPOINTS
 from sglr.data import Prepared, Split
 from sglr.evaluation.model_checks import model_at, unchanged
+from sglr.evaluation.on_models import trained_models
 from sglr.evaluation.sanity import stronger
 from sglr.evaluation.statistics import mcnemar, wilson
-from sglr.evaluation.suite import trained_models
 from sglr.models.precision import full_precision
 
 # Images at a time: no batch size that an evaluation is likely to use.

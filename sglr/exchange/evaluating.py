@@ -17,8 +17,9 @@ from sglr.config.names import CHECKPOINTS
 from sglr.config.sections import ThreatSettings
 from sglr.data import Prepared, Split
 from sglr.evaluation.auditing import rescore
+from sglr.evaluation.on_models import evaluate
 from sglr.evaluation.result import write
-from sglr.evaluation.suite import KEPT, OnNatural, evaluate
+from sglr.evaluation.suite import KEPT, OnNatural
 from sglr.evaluation.worst import explained, row_title
 from sglr.exchange.foreign import Foreign, load_foreign
 from sglr.models.checkpoint import SPEC, WEIGHTS, saved_as
