@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from sglr import files, models, threat
 from sglr.attacks import pgd
 from sglr.config import ConfigError
-from sglr.config.names import CHECKPOINTS
+from sglr.config.names import WEIGHTS
 from sglr.exchange.provenance import gather
-from sglr.models.checkpoint import WEIGHTS, saved_as
+from sglr.models.checkpoint import saved_as, saved_in
 from sglr.random import torch_stream
 
 
@@ -80,7 +80,7 @@ def changed_by(x: Tensor, x_adv: Tensor, norm: str) -> float:
 
 def checkpoint(path: Path) -> Path:
     """The checkpoint of a training's folder, best or else last; ``path`` itself where it is no such folder."""
-    return next((path / name for name in CHECKPOINTS if (path / name / WEIGHTS).is_file()), path)
+    return next(iter(saved_in(path)), path)
 
 
 def load(path: Path) -> tuple[nn.Module, tuple[int, int, int], int]:

@@ -13,6 +13,7 @@ import click
 
 from sglr import config, files, processes, tracking
 from sglr.config.errors import for_users
+from sglr.config.names import WEIGHTS
 from sglr.project import readable_records
 from stages.pipeline import Definition, experiment, home
 from stages.watch import Stopped, Watch
@@ -205,7 +206,7 @@ def _tracker(
             method=tags["method"],
             seed=tags["seed"],
             params_hash=source.params_hash,
-            weights_md5=files.md5(trained / "last" / "model.safetensors"),
+            weights_md5=files.md5(trained / "last" / WEIGHTS),
             history=files.read_rows(trained / "history.csv"),
             params=tracking.flatten(source.values),
         )

@@ -3,6 +3,7 @@
 import click
 
 from sglr import data, training
+from sglr.config.names import WEIGHTS
 from stages.runtime import ARTIFACTS, stage
 
 
@@ -17,7 +18,7 @@ def main(method: str, seed: int) -> None:
         warmup = ARTIFACTS / "warmup" / str(seed)
         hooks, nproc = run.hooks(), run.nproc()
         training.train(run.config, method, seed, prepared, warmup, folder, device=run.device, nproc=nproc, hooks=hooks)
-        run.finish(folder, weights=folder / "last" / "model.safetensors")
+        run.finish(folder, weights=folder / "last" / WEIGHTS)
 
 
 if __name__ == "__main__":

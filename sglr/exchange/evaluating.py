@@ -13,7 +13,7 @@ import sglr
 from sglr import files, models, processes, threat
 from sglr.attacks.requested import require_attackable
 from sglr.config import Config, ConfigError, packages
-from sglr.config.names import CHECKPOINTS
+from sglr.config.names import SPEC, WEIGHTS
 from sglr.config.sections import ThreatSettings
 from sglr.data import Prepared, Split
 from sglr.evaluation.auditing import rescore
@@ -22,7 +22,7 @@ from sglr.evaluation.result import write
 from sglr.evaluation.suite import KEPT, OnNatural
 from sglr.evaluation.worst import explained, row_title
 from sglr.exchange.foreign import Foreign, load_foreign
-from sglr.models.checkpoint import SPEC, WEIGHTS, saved_as
+from sglr.models.checkpoint import saved_as, saved_in
 
 FOLDER = Path("artifacts/foreign")
 # Options of the command itself, which may be mistaken for the architecture's.
@@ -88,10 +88,10 @@ def load_weights(
         )
     described = saved_as(path)[1]
     if not described.is_file():
-        trained = next((path / name for name in CHECKPOINTS if (path / name / WEIGHTS).is_file()), None)
-        if trained is not None:
+        trained = saved_in(path)
+        if trained:
             raise files.FileError(
-                f"{path} is the folder of a training: name one of its checkpoints, such as {trained}."
+                f"{path} is the folder of a training: name one of its checkpoints, such as {trained[0]}."
             )
         raise files.FileError(f"{path} does not say which architecture it is for: name it with --model.")
     if key or normalization or options:

@@ -14,10 +14,10 @@ import torch
 
 import sglr
 from sglr import files, models
+from sglr.config.names import SPEC, WEIGHTS
 from sglr.exchange import model_card
 from sglr.exchange.provenance import gather
 from sglr.exchange.standalone import same_logits, source
-from sglr.models.checkpoint import SPEC, WEIGHTS
 
 _TAKEN = ("model", "robustbench", "sglr", "torch")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from sglr import files
-from sglr.config.names import CHECKPOINTS
+from sglr.config.names import CHECKPOINTS, SPEC, WEIGHTS
 from sglr.config.sections import ThreatSettings
-from sglr.models.checkpoint import SPEC, WEIGHTS
+from sglr.models.checkpoint import saved_in
 from sglr.project import Record, readable_records
 
 
@@ -92,8 +92,8 @@ def _checkpoint_folder(path: Path, checkpoint: str | None) -> Path:
         path = path.parent
     candidates = [path]
     if not (path / WEIGHTS).is_file():
-        roots = [path, path / "model"]
-        candidates = [root / name for root in roots for name in ([checkpoint] if checkpoint else CHECKPOINTS)]
+        names = [checkpoint] if checkpoint else CHECKPOINTS
+        candidates = [*saved_in(path, names), *saved_in(path / "model", names)]
     elif checkpoint is not None:
         raise files.FileError(f"{path} is one checkpoint: leave out the choice of {checkpoint!r}.")
     for candidate in candidates:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sglr import files, models
 from sglr.config import Config
-from sglr.config.names import CHECKPOINTS, LABELS
+from sglr.config.names import CHECKPOINTS, LABELS, SPEC
 from sglr.config.sections import Method
 from sglr.data import Prepared, Split
 from sglr.information import label_noise
@@ -17,7 +17,6 @@ from sglr.information.checks import Integers
 from sglr.information.training_record import TrainingRecord, check_same_labels, read
 from sglr.labels import LabelPolicy
 from sglr.models import Classifier
-from sglr.models.checkpoint import SPEC
 from sglr.random import numpy_stream
 
 Rows = list[dict[str, Any]]

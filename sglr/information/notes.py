@@ -36,14 +36,14 @@ SATURATED = (
     " A larger noise, or more examples, would say more."
 )
 NO_INDEX = "Left out: pairwise bounds need two test images."
-WEIGHTS = (
+_WEIGHTS = (
     "n times the mean squared projection of per-example gradients (natural images, given labels) on the way from the"
     " weights training began with: a proxy, not a bound. 0 at the start. A few examples make up most of it, so"
     " that intervals cover less than 95%: 93% for 'at' on digits, with 200 examples."
 )
-WARMED_UP = f"{WEIGHTS} Those weights had seen the same data in warm-up."
+WARMED_UP = f"{_WEIGHTS} Those weights had seen the same data in warm-up."
 NOT_WARMED_UP = (
-    f"{WEIGHTS} Those are the seed's initial weights, which saw no data; the precision is that of the trained weights."
+    f"{_WEIGHTS} Those are the seed's initial weights, which saw no data; the precision is that of the trained weights."
 )
 NO_START = "Left out: the weights of the warm-up were not given, so there is no way to measure along."
 LABEL_INFORMATION = (

@@ -4,6 +4,7 @@ Nothing is unpickled, and nothing is allocated for weights before names, shapes 
 """
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from sglr import files
-from sglr.config.names import CHECKPOINTS
+from sglr.config.names import CHECKPOINTS, SPEC, WEIGHTS
 from sglr.models.compiling import WRAPPERS
 from sglr.models.factory import from_spec
 from sglr.models.registry import Classifier
 from sglr.models.requirements import DTYPES
 
-WEIGHTS, SPEC = "model.safetensors", "model.json"
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, *WRAPPERS)
 
 
@@ -52,6 +52,12 @@ def saved_as(path: str | Path) -> tuple[Path, Path]:
     return (path / WEIGHTS, path / SPEC) if path.is_dir() else (path, path.with_suffix(".json"))
 
 
+def saved_in(folder: str | Path, names: Iterable[str] = CHECKPOINTS) -> list[Path]:
+    """Those of the folders of these names within ``folder`` that hold weights, in the names' order: best first."""
+    folders = [Path(folder, name) for name in names]
+    return [one for one in folders if (one / WEIGHTS).is_file()]
+
+
 def load_model(path: str | Path) -> Classifier:
     """The model saved in a folder, or in a .safetensors file with its .json next to it, in eval mode on the CPU.
 
@@ -60,7 +66,7 @@ def load_model(path: str | Path) -> Classifier:
     """
     weights_path, spec_path = saved_as(path)
     if not weights_path.is_file():
-        inside = " or ".join(str(Path(path, name)) for name in CHECKPOINTS if Path(path, name, WEIGHTS).is_file())
+        inside = " or ".join(map(str, saved_in(path)))
         raise files.FileError(f"there is no model at {weights_path}{f': name {inside}' if inside else ''}.")
     if weights_path.suffix != ".safetensors":
         raise files.FileError(

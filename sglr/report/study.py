@@ -8,7 +8,7 @@ import numpy as np
 
 from sglr import files
 from sglr.config import Config
-from sglr.config.names import CHECKPOINTS, WORST
+from sglr.config.names import CHECKPOINTS, WEIGHTS, WORST
 
 # Tables of the analysis that figures are drawn from.
 TABLES = ("memorization", "quantities", "calibration", "landscape")
@@ -122,9 +122,7 @@ def _read_item(artifacts: Path, method: str, seed: int, attacks: tuple[str, ...]
         tables={
             name: files.read_rows(analyze / f"{name}.csv") for name in TABLES if (analyze / f"{name}.csv").is_file()
         },
-        weights={
-            name: files.md5(path) for name in CHECKPOINTS if (path := train / name / "model.safetensors").is_file()
-        },
+        weights={name: files.md5(path) for name in CHECKPOINTS if (path := train / name / WEIGHTS).is_file()},
     )
     for checkpoint in CHECKPOINTS if "best" in item.evaluation else ("last",):
         for attack in attacks:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sglr import files
-from sglr.config.names import CHECKPOINTS
+from sglr.config.names import CHECKPOINTS, SPEC, WEIGHTS
 from sglr.tracking.server import connect
 from sglr.tracking.settings import TrackingError, address, prepare_environment, shown
 
@@ -25,15 +25,16 @@ def register(root: Path, experiment: str, item: str, checkpoint: str | None = No
     are those of ``tags_of``. Raises FileError when the model is missing, TrackingError when MLflow is, or when it
     refuses.
     """
+    from sglr.models.checkpoint import saved_in  # loads torch
+
     trainings, given = root / "artifacts" / "train", Path(item)
     if given.resolve().parent == trainings.resolve():
         item = given.name
     elif len(given.parts) != 1:
         raise files.FileError(f"{item} is not a training folder of this project (artifacts/train/<method>-<seed>).")
-    folders = [trainings / item / one for one in ([checkpoint] if checkpoint else CHECKPOINTS)]
-    folder = next((one for one in folders if (one / "model.safetensors").is_file()), None)
-    if folder is None:
-        where = folders[0] if checkpoint else trainings / item
+    folders = saved_in(trainings / item, [checkpoint] if checkpoint else CHECKPOINTS)
+    if not folders:
+        where = trainings / item / (checkpoint or "")
         raise files.FileError(f"there is no model in {where}; `sglr status` says what has been trained.")
     name = name or f"{experiment}-{item.rsplit('-', 1)[0]}"
     prepare_environment()
@@ -42,7 +43,7 @@ def register(root: Path, experiment: str, item: str, checkpoint: str | None = No
     except ImportError:
         raise TrackingError("registering needs MLflow: pip install mlflow") from None
     try:
-        return _register(mlflow, root, experiment, item, folder, name)
+        return _register(mlflow, root, experiment, item, folders[0], name)
     except mlflow.exceptions.MlflowException as error:
         raise TrackingError(f"MLflow at {shown(address(root))} refuses: {shown(error)}") from None
 
@@ -53,7 +54,7 @@ def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path,
     from sglr import models
 
     model = models.load_model(folder)
-    spec = files.read_json(folder / "model.json")
+    spec = files.read_json(folder / SPEC)
     example = torch.rand(_EXAMPLES, *spec["shape"], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = model(example)
@@ -61,7 +62,7 @@ def _register(mlflow: Any, root: Path, experiment: str, item: str, folder: Path,
     mlflow.set_registry_uri(address(root))
     server = connect(root)
     # Runs are tagged with the md5 of their last weights.
-    last = files.md5(folder.parent / "last" / "model.safetensors")
+    last = files.md5(folder.parent / "last" / WEIGHTS)
     method, _, seed = item.rpartition("-")
     told = tags_of(folder, experiment, item)  # before anything is registered: a result may be unreadable
     experiment_id = server.experiment(experiment)
@@ -90,7 +91,7 @@ def tags_of(folder: Path, experiment: str, item: str) -> dict[str, str]:
     weights were evaluated."""
     from sglr.exchange.provenance import gather
 
-    weights = files.md5(folder / "model.safetensors")
+    weights = files.md5(folder / WEIGHTS)
     measured = (gather(folder).results or {}).get(folder.name, {})
     tags = {"experiment": experiment, "item": item, "checkpoint": folder.name, "md5": weights}
     return tags | {f"test/{attack}": f"{accuracy:.4f}" for attack, accuracy in measured.items()}
