@@ -31,8 +31,8 @@ def read_json(path: str | Path) -> Any:
         raise FileError(f"cannot read {path}: {error}") from None
 
 
-def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV; columns in order of first appearance, absent and None values empty, floats exactly."""
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV; columns in order of first appearance, absent and None values empty, floats exactly."""
     import csv
     import io
 
@@ -41,7 +41,12 @@ def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
+
+
+def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows ``as_csv``."""
+    write_text(path, as_csv(rows))
 
 
 def read_rows(path: str | Path, text: Collection[str] = ()) -> list[dict[str, Any]]:

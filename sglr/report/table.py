@@ -1,12 +1,12 @@
 """One table of the report, and the forms in which it is saved."""
 
 import base64
-import csv
-import io
 import re
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
+
+from sglr import files
 
 Row = dict[str, Any]
 
@@ -45,13 +45,8 @@ class Table:
         return text
 
     def csv(self) -> str:
-        """The records for programs; columns in order of first appearance, None empty, floats exactly."""
-        columns = list(dict.fromkeys(key for record in self.records for key in record))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.records)
-        return text.getvalue()
+        """The records for programs, as any table that is written here."""
+        return files.as_csv(self.records)
 
     def file(self, kind: str) -> str:
         """The table as a data URL of a csv or tex file, for a link that saves it even where the page is alone."""
