@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sglr.evaluation.worst import explained, row_title
 from sglr.report.table import Row, Table, deviations, flat
-from sglr.report.wording import ABSENT, bounds, interval, joined, percent, quoted, spread
+from sglr.report.wording import ABSENT, bounds, interval, joined, percent, percent_spread, quoted
 
 DIFFERENCES = {
     "gap_reduction": "gap of {baseline} − gap",
@@ -19,10 +19,10 @@ def accuracy(results: Row) -> Table:
     has_best = any(row["best"] for row in results["accuracy"])
     rows, records = [], []
     for row in _like_for_like(results):
-        shown = [spread(**row[key]) for key in ("best", "last") if row[key]]
+        shown = [percent_spread(**row[key]) for key in ("best", "last") if row[key]]
         if has_best:
             gap = row["gap"]
-            shown += [spread(gap["mean"], gap["deviation"]), bounds(gap) if "low" in gap else ABSENT]
+            shown += [percent_spread(gap["mean"], gap["deviation"]), bounds(gap) if "low" in gap else ABSENT]
         rows.append((row_title(row["attack"], results["examples"]), row["method"], *shown, *_counts(row)))
         records.append(flat(row))
     measured = ("best", "last", "gap", "95% of gap") if has_best else ("last",)
@@ -92,7 +92,7 @@ def published(results: Row) -> Table:
     """Published figures beside ours."""
     rows = tuple(
         (row["method"], row["checkpoint"] or ABSENT, row["metric"], row["source"], row["mismatch"] or ABSENT,
-         percent(row["published"]), spread(**row["ours"]) if row["ours"] else ABSENT)
+         percent(row["published"]), percent_spread(**row["ours"]) if row["ours"] else ABSENT)
         for row in results["published"]
     )  # fmt: skip
     return Table(
@@ -111,7 +111,7 @@ def transfer(results: Row) -> Table:
     for row in results["transfer"]:
         found.setdefault((row["checkpoint"], row["model"]), {})[row["images_of"]] = row
     rows = tuple(
-        (*key, *(spread(**entry[source]["accuracy"]) if source in entry else ABSENT for source in methods))
+        (*key, *(percent_spread(**entry[source]["accuracy"]) if source in entry else ABSENT for source in methods))
         for key, entry in found.items()
     )
     examples = min((row["examples"] for row in results["transfer"]), default=0)

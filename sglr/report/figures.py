@@ -9,7 +9,7 @@ from sglr.report.analysis_figures import draw_analyses
 from sglr.report.curves import Curve, curve, label_starts, warmup
 from sglr.report.drawing import GRID, INK, Plot, canvas, colour, dashes, legend, plot, seed_lines
 from sglr.report.example_figures import draw_examples
-from sglr.report.intervals import draw_differences, draw_gaps
+from sglr.report.interval_figures import draw_differences, draw_gaps
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted
 

@@ -5,9 +5,9 @@ from typing import Any
 from sglr.config.errors import counted
 from sglr.report.outline import within
 from sglr.report.study import Study
+from sglr.report.table import Row
 from sglr.report.wording import bounds, percent, quoted
 
-Row = dict[str, Any]
 # With more methods than these beside the baseline one sentence for each is no answer: it is summed up.
 _FEW = 5
 CLAIMS = {

@@ -8,7 +8,7 @@ import yaml
 
 from sglr.config import Config
 from sglr.report.curves import of_saved_model
-from sglr.report.setting import beyond_keys, differences
+from sglr.report.published_differences import beyond_keys, differences
 from sglr.report.spread import spread
 from sglr.report.study import Study
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sglr.report.table import Row, Table, flat
-from sglr.report.wording import ABSENT, count, number_spread, quoted, spread
+from sglr.report.wording import ABSENT, count, number_spread, percent_spread, quoted
 
 
 def labels(results: Row) -> Table:
@@ -31,7 +31,10 @@ def memorisation(results: Row) -> Table:
     found = results["memorisation"]
     kept = [key for key in found[0] if key != "method" and any(row[key]["seeds"] for row in found)]
     rows = tuple(
-        (row["method"], *(_spread(row[key], number_spread if key == "refined/entropy" else spread) for key in kept))
+        (
+            row["method"],
+            *(_spread(row[key], number_spread if key == "refined/entropy" else percent_spread) for key in kept),
+        )
         for row in found
     )
     return Table(
@@ -69,7 +72,7 @@ def _passes(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def _spread(found: Row, write: Callable[[float | None, float | None], str] = spread) -> str:
+def _spread(found: Row, write: Callable[[float | None, float | None], str] = percent_spread) -> str:
     return write(found["mean"], found["deviation"])
 
 

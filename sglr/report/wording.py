@@ -33,7 +33,7 @@ def count(value: float | None) -> str:
     return ABSENT if value is None else _decimals(value, 0 if value == int(value) else 1)
 
 
-def spread(mean: float | None, deviation: float | None) -> str:
+def percent_spread(mean: float | None, deviation: float | None) -> str:
     """Percent: '72.4 ± 3.2', or '72.4' where one seed leaves no deviation."""
     return percent(mean) if deviation is None else f"{percent(mean)} ± {percent(deviation)}"
 

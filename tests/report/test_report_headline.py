@@ -12,9 +12,9 @@ import pytest
 
 from sglr import config
 from sglr.report.headline import headline_attacks
-from sglr.report.intervals import draw_gaps
-from sglr.report.page import sections
+from sglr.report.interval_figures import draw_gaps
 from sglr.report.results import collect
+from sglr.report.sections import sections
 from sglr.report.study import read
 from sglr.report.tables import tables
 

@@ -11,8 +11,8 @@ import pytest
 from sglr import config, report
 from sglr.report.drawing import MANY_LINES, canvas, colour, legend, seed_lines
 from sglr.report.markdown import summary
-from sglr.report.page import sections
 from sglr.report.results import collect
+from sglr.report.sections import sections
 from sglr.report.study import read
 from sglr.report.tables import tables
 

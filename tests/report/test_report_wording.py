@@ -25,8 +25,8 @@ def test_spread_has_equally_many_decimals() -> None:
     assert wording.number_spread(0.0418, 0.002) == "0.0418 ± 0.0020"
     assert wording.number_spread(1.9, 3e-16) == "1.90 ± 0.00"
     assert wording.number_spread(1.9, None) == "1.90"
-    assert wording.spread(0.5, 0.01) == "50.0 ± 1.0"
-    assert wording.spread(None, None) == "–"
+    assert wording.percent_spread(0.5, 0.01) == "50.0 ± 1.0"
+    assert wording.percent_spread(None, None) == "–"
 
 
 def test_interval_and_count() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sglr import report
-from sglr.report.intervals import draw_gaps
+from sglr.report.interval_figures import draw_gaps
 from sglr.report.study import read
 from sglr.report.tables import tables
 

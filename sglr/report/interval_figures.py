@@ -8,9 +8,8 @@ from sglr.report.accuracy_tables import DIFFERENCES
 from sglr.report.drawing import INK, Plot, canvas, colour, legend, marker, plot
 from sglr.report.headline import gap_name, headline_attack, headline_attacks
 from sglr.report.study import Study
+from sglr.report.table import Row
 from sglr.report.wording import bounds, percent, quoted
-
-Row = dict[str, Any]
 
 
 def draw_gaps(study: Study, results: Row) -> list[Plot]:
