@@ -25,9 +25,9 @@ def derive(seed: int, purpose: str, epoch: int = 0, step: int = 0) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def numpy_stream(seed: int, purpose: str, epoch: int = 0, step: int = 0) -> np.random.Generator:
-    """A NumPy generator for the named stream."""
-    return np.random.Generator(np.random.PCG64(derive(seed, purpose, epoch, step)))
+def numpy_stream(seed: int, purpose: str) -> np.random.Generator:
+    """A NumPy generator for the named stream of what is drawn once, without epoch and step."""
+    return np.random.Generator(np.random.PCG64(derive(seed, purpose)))
 
 
 def torch_stream(

@@ -1,4 +1,7 @@
-"""Bootstrap intervals (Efron 1979) over the examples of one run: of means, ratios, differences, plug-in statistics."""
+"""95% bootstrap intervals (Efron 1979) over the examples of one run.
+
+Of means, ratios, differences and plug-in statistics.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -8,18 +11,17 @@ from numpy.typing import ArrayLike
 from sglr.information.checks import Floats, Integers
 
 RESAMPLES = 1000
+_CONFIDENCE = 0.95
 _CELLS = 2**22
 
 
-def mean_interval(
-    values: ArrayLike, generator: np.random.Generator, *, resamples: int = RESAMPLES, confidence: float = 0.95
-) -> dict[str, float]:
+def mean_interval(values: ArrayLike, generator: np.random.Generator, *, resamples: int = RESAMPLES) -> dict[str, float]:
     """``low`` and ``high`` of the mean of values (N,), N >= 1; the values themselves are taken as given.
 
     It reflects which examples were drawn, not what another training run would have given.
     """
     column = np.asarray(values, dtype=np.float64)
-    return _percentiles(_replicates(column[:, None], generator, resamples)[:, 0], confidence)
+    return _percentiles(_replicates(column[:, None], generator, resamples)[:, 0])
 
 
 def ratio_interval(
@@ -28,7 +30,6 @@ def ratio_interval(
     generator: np.random.Generator,
     *,
     resamples: int = RESAMPLES,
-    confidence: float = 0.95,
 ) -> dict[str, float]:
     """``low`` and ``high`` of sum(numerators) / sum(denominators), both (N,), examples redrawn as pairs.
 
@@ -38,12 +39,11 @@ def ratio_interval(
     means = _replicates(columns, generator, resamples)
     if not (means[:, 1] > 0).all():
         raise ValueError("the denominators of a ratio add up to nothing in some resample")
-    return _percentiles(means[:, 0] / means[:, 1], confidence)
+    return _percentiles(means[:, 0] / means[:, 1])
 
 
 def difference_interval(
-    first: ArrayLike, second: ArrayLike, generator: np.random.Generator, *, resamples: int = RESAMPLES,
-    confidence: float = 0.95,
+    first: ArrayLike, second: ArrayLike, generator: np.random.Generator, *, resamples: int = RESAMPLES
 ) -> dict[str, float]:  # fmt: skip
     """``low`` and ``high`` of mean(first) - mean(second), two independent samples (N,) and (M,), each redrawn.
 
@@ -53,12 +53,12 @@ def difference_interval(
         _replicates(np.asarray(values, dtype=np.float64)[:, None], generator, resamples)[:, 0]
         for values in (first, second)
     ]
-    return _percentiles(means[0] - means[1], confidence)
+    return _percentiles(means[0] - means[1])
 
 
 def counts_interval(
     counts: ArrayLike, statistic: Callable[[Integers], float], generator: np.random.Generator, *,
-    resamples: int = RESAMPLES, confidence: float = 0.95,
+    resamples: int = RESAMPLES,
 ) -> dict[str, float]:  # fmt: skip
     """``low`` and ``high`` of a biased statistic of a table of counts, examples redrawn: a basic interval.
 
@@ -70,12 +70,11 @@ def counts_interval(
         raise ValueError("a table without counts cannot be redrawn")
     drawn = generator.multinomial(n, table.ravel() / n, size=resamples)
     replicates = np.array([statistic(row.reshape(table.shape)) for row in drawn], dtype=np.float64)
-    return _reflected(replicates, float(statistic(table)), confidence)
+    return _reflected(replicates, float(statistic(table)))
 
 
 def groups_interval(
-    values: ArrayLike, groups: Integers, generator: np.random.Generator, *, resamples: int = RESAMPLES,
-    confidence: float = 0.95,
+    values: ArrayLike, groups: Integers, generator: np.random.Generator, *, resamples: int = RESAMPLES
 ) -> dict[str, float]:  # fmt: skip
     """``low`` and ``high`` of sum_g |sum of the values (N,) in group g| / N, examples redrawn: a calibration error.
 
@@ -91,7 +90,7 @@ def groups_interval(
         return found
 
     replicates = np.concatenate([errors(index) for index in _resampled(n, generator, resamples)])
-    return _reflected(replicates, float(errors(np.arange(n)[None])[0]), confidence)
+    return _reflected(replicates, float(errors(np.arange(n)[None])[0]))
 
 
 def _replicates(columns: Floats, generator: np.random.Generator, resamples: int) -> Floats:
@@ -108,18 +107,18 @@ def _resampled(n: int, generator: np.random.Generator, resamples: int) -> Iterat
         yield generator.integers(n, size=(min(chunk, resamples - start), n))
 
 
-def _percentiles(replicates: Floats, confidence: float) -> dict[str, float]:
-    tail = (1 - confidence) / 2
+def _percentiles(replicates: Floats) -> dict[str, float]:
+    tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return {"low": float(low), "high": float(high)}
 
 
-def _reflected(replicates: Floats, estimate: float, confidence: float) -> dict[str, float]:
+def _reflected(replicates: Floats, estimate: float) -> dict[str, float]:
     """The basic interval: the percentile interval mirrored at the estimate (Davison & Hinkley 1997, section 5.2).
 
     For statistics that few examples make too high, such as plug-in information and calibration errors: a resample is
     as far above the estimate as that is above the truth, so percentiles carry the bias twice and this takes it off.
     Where the bias is large the interval lies below the estimate.
     """
-    found = _percentiles(replicates, confidence)
+    found = _percentiles(replicates)
     return {"low": 2 * estimate - found["high"], "high": 2 * estimate - found["low"]}
