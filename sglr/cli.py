@@ -61,7 +61,7 @@ def preset(name: str | None, dry_run: bool, force: bool) -> None:
 def check(path: str) -> None:
     """Validate a params file and warn about values that are probably mistakes."""
     from sglr import config
-    from sglr.config.errors import counted
+    from sglr.config.wording import counted
 
     settings = config.load(path)
     for doubt in config.doubts(settings):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sglr import config, files, machine, processes, space
 from sglr.config import packages
-from sglr.config.errors import counted
+from sglr.config.wording import counted
 
 if TYPE_CHECKING:
     from sglr.status import Status

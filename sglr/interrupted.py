@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sglr import files
-from sglr.config.errors import counted
+from sglr.config.wording import counted
 from sglr.project import FINISHED, INPUTS, Inputs, Item, value_of
 from sglr.running import held
 

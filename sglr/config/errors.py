@@ -1,6 +1,5 @@
 """Errors that a user can cause, and how a bad configuration is described."""
 
-import difflib
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from sglr.config.wording import suggest
 
 # Names as they are imported.
 _OF_THE_PIPELINE = (
@@ -70,18 +71,6 @@ def unknown(key: str, known: Iterable[str]) -> str:
     names = sorted(known)
     listed = f" Known here: {', '.join(names)}." if names else ""
     return f"{key}: unknown key.{suggest(key.rpartition('.')[2], names)}{listed}"
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """' Did you mean 'x'?' for the known name nearest to ``word``, or '' when none is near."""
-    names = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=0.6)
-    return f" Did you mean {names[near[0]]!r}?" if near else ""
-
-
-def counted(count: int, noun: str) -> str:
-    """'1 seed', '2 seeds'."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def undeclared(method: str, declared: Iterable[str]) -> str:

@@ -15,7 +15,8 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from sglr.config.errors import ConfigError, said, suggest, unknown
+from sglr.config.errors import ConfigError, said, unknown
+from sglr.config.wording import suggest
 
 # The largest number that float32, in which everything is trained, can hold.
 _LARGEST = float.fromhex("0x1.fffffep+127")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from pydantic import Field
 
+from sglr.config.wording import some
 from sglr.data.arrays import Array, Arrays, as_images, as_labels, check_labels
 from sglr.data.locating import find
 from sglr.data.registry import REGISTRY, SourceOptions
@@ -42,7 +43,7 @@ class NpzOptions(SourceOptions):
         check_labels(found["y_train"], f"{path}: y_train")
         labels = np.unique(found["y_train"])
         if len(labels) < 2 or labels[-1] != len(labels) - 1:
-            shown = ", ".join(map(str, labels[:10])) + (" ..." if len(labels) > 10 else "")
+            shown = some(list(map(str, labels)), 10)
             raise FileError(
                 f"{path}: y_train holds the labels {shown}; at least two, numbered from 0 without gaps, are needed."
             )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sglr.config.wording import some
 from sglr.files import FileError
 
 # In this order; for a file with several of them the user must choose.
@@ -199,5 +200,4 @@ def _shapes(state: dict[str, Tensor]) -> list[tuple[int, ...]]:
 
 
 def _held(content: dict[Any, Any]) -> str:
-    names = [str(name) for name in content]
-    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") if names else "nothing"
+    return some(list(map(str, content))) or "nothing"

@@ -5,8 +5,8 @@ import itertools
 import torch
 from torch import Tensor
 
+from sglr.config.wording import some
 from sglr.exchange.foreign_names import BATCH_COUNTER, Layout, layouts
-from sglr.models.checkpoint import some
 
 State = dict[str, Tensor]
 # Converting these to float32 loses nothing.

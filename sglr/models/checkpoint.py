@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sglr import files
 from sglr.config.names import CHECKPOINTS, SPEC, WEIGHTS
+from sglr.config.wording import some
 from sglr.models.compiling import WRAPPERS
 from sglr.models.factory import from_spec
 from sglr.models.registry import Classifier
@@ -160,9 +161,3 @@ def _misfits(wanted: dict[str, tuple[str, tuple[int, ...]]], found: dict[str, tu
         "of another form": wrong,
     }
     return "; ".join(f"{title}: {some(names)}" for title, names in groups.items() if names)
-
-
-def some(names: list[str], most: int = 8) -> str:
-    """The first of them, and how many more."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from sglr.config import ConfigError, parse
-from sglr.config.errors import UserError, suggest
+from sglr.config.errors import UserError
+from sglr.config.wording import suggest
 
 FOLDER = Path(__file__).parent
 BASE = "base"

@@ -1,6 +1,6 @@
 """Tables of the analyses."""
 
-from sglr.config.errors import counted
+from sglr.config.wording import counted
 from sglr.report.table import Row, Table, deviations
 from sglr.report.wording import ABSENT, interval, joined, number, number_spread
 

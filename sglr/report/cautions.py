@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from sglr.config import doubts
-from sglr.config.errors import counted
 from sglr.config.sections import Method
+from sglr.config.wording import counted
 from sglr.data import seen_before
 from sglr.report.curves import label_starts
 from sglr.report.headline import headline_attack

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sglr.config.errors import counted
+from sglr.config.wording import counted
 from sglr.report.outline import within
 from sglr.report.study import Study
 from sglr.report.table import Row

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from sglr.config import Config
-from sglr.config.errors import counted
 from sglr.config.registry import Options, Section
+from sglr.config.wording import counted
 from sglr.objectives import Objective, ObjectiveOptions
 from sglr.report.study import Study
 from sglr.report.wording import percent, quoted

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sglr import files
-from sglr.config.errors import counted
+from sglr.config.wording import counted
 from sglr.tracking.records import RECORDS
 
 __all__ = ["RECORDS", "peak_memory", "read", "table"]

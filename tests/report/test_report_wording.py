@@ -2,7 +2,6 @@
 
 import pytest
 
-from sglr.config.errors import counted
 from sglr.report import wording
 
 
@@ -33,7 +32,6 @@ def test_interval_and_count() -> None:
     assert wording.interval(-0.002, 0.05) == "[−0.2, 5.0]"
     assert wording.interval(None, None) == ""
     assert (wording.count(81.0), wording.count(80.5)) == ("81", "80.5")
-    assert (counted(1, "seed"), counted(2000, "seed")) == ("1 seed", "2,000 seeds")
 
 
 def test_an_interval_without_width_says_why() -> None:
