@@ -27,7 +27,11 @@ def accuracy(results: Row) -> Table:
         records.append(flat(row))
     measured = ("best", "last", "gap", "95% of gap") if has_best else ("last",)
     definition = "; gap = best − last, in points" if has_best else "; no best epoch without a validation split"
-    notes = " Same N: only on the examples that the attack below it saw." if results["same_examples"] else ""
+    notes = (
+        " “Same N”: on those N examples alone that the attack in the row below was run on."
+        if results["same_examples"]
+        else ""
+    )
     if worst := explained(results["examples"]):
         notes += f" {worst}"
     return Table(

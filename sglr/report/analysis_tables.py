@@ -22,7 +22,11 @@ def calibration(results: Row) -> Table:
                     rows.append((f"{checkpoint}, {kind}", name, *_by_method(entry, methods)))
                     records += [{name: row[name] for name in row if name != "runs"} for row in entry.values()]
     scaled = any("scaled" in name for _, name, *_ in rows)
-    tempered = ", before and after one temperature fitted on the validation split (scaled)" if scaled else ""
+    tempered = (
+        ", before and after one temperature fitted on natural validation images (scaled; under attack it need not help)"
+        if scaled
+        else ""
+    )
     return Table(
         "calibration",
         "Expected calibration error, cross-entropy and Brier score of test"

@@ -4,7 +4,7 @@ Keys of results.json (accuracies and differences are fractions, deviations are s
 one seed; nothing in it is a time):
 
 - ``experiment``: name, methods, seeds, baseline;  ``attacks``: names in order;  ``examples``: how many test examples
-  each was run on;  ``data``: the data's meta.json
+  each was run on;  ``data``: the data's meta.json, without counts that no run has
 - ``outline``: what was done, by heading: sentences
 - ``headline``: attack, verdicts [{method, verdict, sentence, accuracy}], details [sentence], summary
   {sentence, accuracy} and each [sentence] of many methods
@@ -74,7 +74,7 @@ def collect(study: Study) -> dict[str, Any]:
         "memorisation": [_memorisation(study, method) for method in study.methods],
         "analysis": summarise(study),
         "notes": notes(study),
-        "data": study.meta,
+        "data": _data(study),
         "flags": [
             {"method": item.method, "seed": item.seed, "flag": flag}
             for item in study.items
@@ -88,6 +88,14 @@ def collect(study: Study) -> dict[str, Any]:
     results["headline"] = headline(study, results)
     results["cautions"] = cautions(study, results)
     return results
+
+
+def _data(study: Study) -> dict[str, Any]:
+    """What prepare wrote of the data, without a count of wrong labels that no run has."""
+    noise = dict(study.meta.get("noise", {}))
+    if noise.get("per_seed"):
+        noise.pop("flipped", None)  # of the draw of the noise seed alone
+    return {**study.meta, "noise": noise}
 
 
 def headline_numbers(results: dict[str, Any], attacks: Sequence[str]) -> dict[str, Any]:

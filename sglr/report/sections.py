@@ -77,10 +77,10 @@ def _accuracies(results: Row, tables: Tables, plots: Plots) -> list[PageSection]
         PageSection(
             "curves", "Learning curves",
             text=["Robust overfitting is training accuracy under attack that keeps rising while validation accuracy"
-                  " under attack falls. Training batches are attacked as the method trains, at the weights of the step"
-                  " (averaging and AWP keep others); validation images by PGD on the cross-entropy. Thin lines are"
-                  f" seeds (no more than {MANY_LINES} in a figure, else none), thick ones their mean; the band is the"
-                  " warm-up, a dotted line where a label policy begins."],
+                  " under attack falls. Training batches are attacked as the method trains, at the weights of that"
+                  " step, from which saved ones differ with averaging and AWP; validation images by PGD on the"
+                  f" cross-entropy. Thin lines are seeds (no more than {MANY_LINES} in a figure, else none), thick ones"
+                  " their mean; the band is the warm-up, a dotted line where a label policy begins."],
             plots=plots["curves"],
         ),
         PageSection(
@@ -109,7 +109,8 @@ def _images(tables: Tables, plots: Plots) -> list[PageSection]:
         PageSection(
             "examples", "What the attacks do",
             text=["The first test examples, and the worst case that any attack found for the last model of the first"
-                  " seed: the image, the predicted class, and the change, magnified."],
+                  " seed: the image, the predicted class, and the change, magnified: grey where nothing changed,"
+                  " brighter and darker where there is more and less of a colour."],
             plots=plots["examples"],
         ),
         PageSection(
@@ -129,7 +130,9 @@ def _labels(tables: Tables, plots: Plots) -> list[PageSection]:
         PageSection(
             "labels", "Effect on the labels",
             text=["Methods that refine labels correct wrong ones, and may corrupt right ones: that is their cost."
-                  " Training follows them in part where r < 1, and beside the given labels with ensembling."],
+                  " Training follows them in part where r < 1, and beside the given labels with ensembling. In the"
+                  " course of noisy examples' labels (the given one is wrong) thin lines are single examples of the"
+                  " first seed, thick ones their mean."],
             plots=plots["labels"], tables=_some(tables, "labels"),
         ),
         PageSection(
@@ -167,7 +170,8 @@ def _analyses(results: Row, tables: Tables, plots: Plots) -> list[PageSection]:
         ),
         PageSection(
             "sharpness", "Sharpness",
-            text=["The curvature of the training loss, and the loss along one random direction in the weights."],
+            text=["The curvature of the cross-entropy with each method's own training targets, and that loss along one"
+                  " random direction in the weights. Compare shapes, not heights: soft targets add their entropy."],
             plots=plots["sharpness"],
         ),
         PageSection(
@@ -244,8 +248,9 @@ def _provenance(results: Row) -> PageSection:
         folded["MD5 of the trained weights"] = "\n".join(f"{name}: {md5}" for name, md5 in found["weights"].items())
     return PageSection(
         "provenance", "Provenance",
-        text=["The commit is not in this page, which is part of what is committed: “git log dvc.lock” names it, and the"
-              " tag git_commit of the MLflow runs, whose tag weights_md5 is that of the last weights below."],
+        text=["The commit that holds these results is not known while they are made: “git log -1 dvc.lock” names it."
+              " Runs in MLflow are tagged with the commit they were started from (git_commit) and with the MD5 of their"
+              " last weights (weights_md5), which stands below, too."],
         facts={**found["versions"], "SHA-256 of artifacts/data/meta.json": found["data_sha256"]}, folded=folded,
     )  # fmt: skip
 

@@ -167,7 +167,7 @@ def test_what_is_not_there_is_not_explained(make: Make) -> None:
     assert "temperature" not in caption
     text, caption = said(best=True, measured={"natural/ece": 0.2, "natural/ece_scaled": 0.1})
     assert "“last − best of ‘at’” is that control" in text
-    assert "one temperature fitted on the validation split (scaled)" in caption
+    assert "one temperature fitted on natural validation images (scaled;" in caption
 
 
 def test_one_seed_says_what_its_interval_counts(make: Make) -> None:
@@ -385,6 +385,15 @@ def test_wrong_labels_of_the_data_itself_are_said(make: Make) -> None:
     assert any(caution.startswith("25.0% of the training labels are wrong, as the data gives them") for caution in said)
     assert any("training and validation and the wrong labels" in caution for caution in said)
     assert any("Validation labels are clean" in caution for caution in said)
+
+
+def test_a_count_of_wrong_labels_that_no_run_has_is_not_shown(make: Make) -> None:
+    for per_seed, shown in ((True, {"per_seed": True}), (False, {"per_seed": False, "flipped": 40})):
+        settings, artifacts = make()
+        meta = artifacts / "data" / "meta.json"
+        noise = {"per_seed": per_seed, "flipped": 40}
+        meta.write_text(json.dumps(json.loads(meta.read_text()) | {"noise": noise}))
+        assert results_of((settings, artifacts))["data"]["noise"] == shown
 
 
 def test_images_that_were_trained_on_are_said(make: Make) -> None:
