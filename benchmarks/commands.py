@@ -15,7 +15,8 @@ from pathlib import Path
 from layout import ROOT, Table, Times
 from startup import WORK
 
-from sglr import config, status
+from sglr import config
+from sglr.project import status
 
 
 def section(rounds: int) -> None:

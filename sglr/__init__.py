@@ -50,17 +50,17 @@ if TYPE_CHECKING:
         weights as weights,
     )
     from sglr.config.errors import UserError as UserError
-    from sglr.fitting import train as train
-    from sglr.measuring import robustness as robustness
     from sglr.models import load_model as load_model
+    from sglr.on_arrays.robustness import robustness as robustness
+    from sglr.on_arrays.training import train as train
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
     "UserError": "sglr.config.errors",
     "load_model": "sglr.models",
-    "robustness": "sglr.measuring",
-    "train": "sglr.fitting",
+    "robustness": "sglr.on_arrays.robustness",
+    "train": "sglr.on_arrays.training",
 }
 _ROOMS = (
     "attacks",

@@ -87,7 +87,7 @@ def doctor(as_json: bool) -> None:
     # What it times is a stage's work, which is done so.
     processes.let_threads_sleep()
     processes.keep_freed_memory()
-    from sglr import doctor as examination
+    from sglr.doctor import examining as examination
 
     colours = {"ok": "green", "warning": "yellow", "problem": "red"}
     found = examination.examine(Path())
@@ -107,7 +107,7 @@ def status(as_json: bool) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
-    from sglr import status as state
+    from sglr.project import status as state
 
     colours = {"done": "green", "running": "cyan", "orphaned": "red", "not run": None}
     found = state.status(Path())
@@ -133,8 +133,8 @@ def results(cost: bool, as_json: bool) -> None:
     """Print the tables of the last report, or what the runs cost."""
     from pathlib import Path
 
-    from sglr import status
     from sglr.config.errors import UserError
+    from sglr.project import status
 
     if cost:
         from sglr.tracking import costs

@@ -14,7 +14,7 @@ from typing import Any, Self
 import yaml
 
 from sglr import config, files
-from sglr.project import FINISHED, INPUTS, Inputs, Item, item_of, read_params, readable_records, value_of
+from sglr.project.items import FINISHED, INPUTS, Inputs, Item, item_of, read_params, readable_records, value_of
 
 _PARAMS, _PIPELINE = Path("params.yaml"), Path("dvc.yaml")
 _OWN = Path(".sglr")

@@ -14,7 +14,7 @@ import click
 from sglr import config, files, processes, tracking
 from sglr.config.errors import for_users
 from sglr.config.names import WEIGHTS
-from sglr.project import readable_records
+from sglr.project.items import readable_records
 from stages.pipeline import Definition, experiment, home
 from stages.watch import Stopped, Watch
 
@@ -44,7 +44,7 @@ class Run:
 
     def hooks(self) -> "Hooks":
         """Of a training: its snapshots, a row's way to the tracker, when to stop. What it will lack is said now."""
-        from sglr import space
+        from sglr.doctor import space
         from sglr.training import Hooks, Snapshots
         from sglr.training.snapshots import interval
 

@@ -14,9 +14,11 @@ import yaml
 from click.testing import CliRunner
 from command import call
 
-from sglr import doctor, presets, running, status, tracking
+from sglr import presets, tracking
 from sglr.cli import main
+from sglr.doctor import examining
 from sglr.files import FileError
+from sglr.project import running, status
 from sglr.terminal import Group
 
 ROOT = Path(__file__).parents[1]
@@ -139,7 +141,7 @@ def test_json_for_scripts(monkeypatch, tmp_path):
     first, second = json.loads(call("status", "--json").output)
     assert first["progress"] == {"seconds": 30.0, "epoch": 2, "epochs": 60, "seconds_left": 290.0}
     assert (second["item"], second["state"], second["progress"]) == ("report", "waiting", None)
-    monkeypatch.setattr(doctor, "examine", lambda root: [doctor.Finding("problem", "disk", "full")])
+    monkeypatch.setattr(examining, "examine", lambda root: [examining.Finding("problem", "disk", "full")])
     result = call("doctor", "--json")
     assert json.loads(result.output) == [{"level": "problem", "about": "disk", "text": "full"}]
     assert result.exit_code == 1

@@ -21,8 +21,9 @@ import yaml
 from command import call
 from PIL import Image
 
-from sglr import data, files, image_files, models, predicting, running
+from sglr import data, files, image_files, models, predicting
 from sglr.config.reader import validate
+from sglr.project import running
 from sglr.tracking import registering
 
 KIND = {"num_classes": 10, "shape": (1, 8, 8)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sglr.cli import main
-from sglr.doctor import VARIABLES
+from sglr.doctor.examining import VARIABLES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -23,8 +23,8 @@ from sglr.data.npz import NAMES, read_npz
 from sglr.exchange.foreign_file import read_tensors
 from sglr.exchange.given_images import read_test
 from sglr.exchange.provenance import gather
-from sglr.project import records
-from sglr.running import progress
+from sglr.project.items import records
+from sglr.project.running import progress
 from sglr.tracking import costs, journal
 from sglr.tracking.delivery import DeliveryState
 from stages.pipeline import Definition

@@ -8,7 +8,7 @@ from sglr import files
 from sglr.config.names import CHECKPOINTS, SPEC, WEIGHTS
 from sglr.config.sections import ThreatSettings
 from sglr.models.checkpoint import saved_in
-from sglr.project import Record, readable_records
+from sglr.project.items import Record, readable_records
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 from sglr import presets
 from sglr.config import doubts, parse
 from sglr.config.reader import validate
-from sglr.given import put
+from sglr.on_arrays.arguments import put
 
 
 @pytest.mark.parametrize(

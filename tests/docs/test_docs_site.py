@@ -29,7 +29,8 @@ NAMES = [
     "sglr.models.load_model", "sglr.models.build", "sglr.config.load", "sglr.threat.Linf", "sglr.threat.L2",
     "sglr.attacks.pgd", "sglr.labels.SelfGuidedRefinement", "sglr.labels.SelfGuidedRefinement.update",
     "sglr.labels.SelfGuidedRefinement.state_dict", "sglr.labels.SelfGuidedRefinement.load_state_dict",
-    "sglr.fitting.train", "sglr.measuring.robustness", "sglr.exchange.load_foreign", "sglr.training.fit",
+    "sglr.on_arrays.training.train", "sglr.on_arrays.robustness.robustness", "sglr.exchange.load_foreign",
+    "sglr.training.fit",
 ]  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 import pytest
 
-from sglr import config, duration, presets
+from sglr import config, presets
 from sglr.config.reader import validate
+from sglr.doctor import duration
 from sglr.objectives.registry import REGISTRY, ObjectiveOptions
 from sglr.objectives.trades import Trades
 from sglr.report.cost import cost

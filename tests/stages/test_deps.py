@@ -18,10 +18,9 @@ from sglr.config.fields import ROOMS
 
 STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze", "report")
 ORDER = (
-    "config", "files", "project", "processes", "random", "threat", "augmentations", "schedules", "models", "data",
-    "attacks", "objectives", "labels", "weights", "training", "evaluation", "information", "report", "exchange",
-    "tracking", "presets", "space", "duration", "running", "interrupted", "checksums", "status", "machine", "doctor",
-    "image_files", "predicting", "fingerprint", "given", "fitting", "measuring", "terminal", "cli", "__main__",
+    "config", "files", "processes", "random", "threat", "augmentations", "schedules", "models", "data", "attacks",
+    "objectives", "labels", "weights", "training", "evaluation", "information", "report", "project", "exchange",
+    "tracking", "presets", "doctor", "image_files", "predicting", "on_arrays", "terminal", "cli", "__main__",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "pipeline", "watch")
@@ -186,7 +185,7 @@ def test_importing_a_room_sets_nothing_for_all():
         "    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.get_default_dtype(),\n"
         "    torch.are_deterministic_algorithms_enabled(), str(numpy.random.get_state()), random.getstate())\n"
         "torch.manual_seed(3); before = state()\n"
-        f"import {', '.join(f'sglr.{room}' for room in ORDER)}\n"
+        f"import {', '.join(modules())}\n"
         "assert state() == before\n"
     )
     ended = subprocess.run([sys.executable, "-c", look], cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -197,7 +196,7 @@ def bare(finished: Project, path: Path, stage: str) -> tuple[Project, dict[str, 
     """A folder with nothing but the deps of a stage (of sglr's item), and the item's entry of dvc.lock."""
     (entry,) = (finished.lock()[item] for item in (stage, f"{stage}@0", f"{stage}@sglr-0") if item in finished.lock())
     glue = ["params.yaml", "dvc.yaml", *(f"stages/{name}.py" for name in ("__init__", *GLUE))]
-    glue += ["sglr/__init__.py", "sglr/tracking", "sglr/processes.py", "sglr/space.py", "sglr/project.py"]
+    glue += ["sglr/__init__.py", "sglr/tracking", "sglr/processes.py", "sglr/doctor", "sglr/project"]
     # Loading params.yaml imports the rooms of components.
     glue += ["sglr/threat.py", "sglr/random.py", *(f"sglr/{room}" for room in COMPONENT_ROOMS)]
     extra = {

@@ -14,7 +14,9 @@ from study_project import EPOCHS, ITEMS, REPOSITORY, Ended, Project
 sys.path.insert(0, str(REPOSITORY / "tests"))
 from disks import disk, fill
 
-from sglr import config, files, space, status
+from sglr import config, files
+from sglr.doctor import space
+from sglr.project import status
 
 ITEM = "train@sglr-0"
 

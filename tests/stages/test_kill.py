@@ -17,7 +17,7 @@ import pytest
 import yaml
 from study_project import EPOCHS, Ended, Project
 
-from sglr import status
+from sglr.project import status
 from stages import watch
 
 ITEM = "train@sglr-0"

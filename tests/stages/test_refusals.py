@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from study_project import EPOCHS, Ended, Params, Project
 
-from sglr import files, status
+from sglr import files
+from sglr.project import status
 
 
 def write_npz(project: Project, **changes: np.ndarray | None) -> None:

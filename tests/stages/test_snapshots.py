@@ -9,7 +9,7 @@ import pytest
 
 from sglr import files
 from sglr.config import ConfigError
-from sglr.project import Item
+from sglr.project.items import Item
 from stages import runtime
 from stages.pipeline import Definition
 

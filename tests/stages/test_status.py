@@ -13,7 +13,8 @@ import yaml
 from command import call
 from study_project import ITEMS, Ended, Project
 
-from sglr import files, running, status
+from sglr import files
+from sglr.project import running, status
 
 AFTER = ["audit", "report"]
 # Change, items that are out of date with the reason, and items that wait.

@@ -20,7 +20,7 @@ from sglr.files import FileError
 from sglr.random import undisturbed
 from sglr.threat import L2, Linf, Threat
 
-SHIPPED = Path(__file__).parent / "presets" / "base.yaml"
+SHIPPED = Path(__file__).parents[1] / "presets" / "base.yaml"
 AnyArray = Tensor | np.ndarray[Any, Any]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import sglr
-from sglr import files, given, processes
+from sglr import files, processes
 from sglr.attacks.inputs import outside_inference_mode
 from sglr.attacks.losses import single_logit
 from sglr.config import Config, ConfigError, packages
@@ -17,7 +17,8 @@ from sglr.config.errors import ModelError
 from sglr.data import Split
 from sglr.evaluation import Evaluation
 from sglr.evaluation.on_models import evaluate_model
-from sglr.fingerprint import OpaqueError, fingerprint
+from sglr.on_arrays import arguments
+from sglr.on_arrays.fingerprint import OpaqueError, fingerprint
 from sglr.random import seeded
 from sglr.threat import Threat
 
@@ -27,8 +28,8 @@ _USED = ("threat", "evaluate")
 @outside_inference_mode
 def robustness(
     model: nn.Module,
-    x: given.AnyArray,
-    y: given.AnyArray,
+    x: arguments.AnyArray,
+    y: arguments.AnyArray,
     *,
     threat: Threat | None = None,
     attacks: str | Sequence[str] | Mapping[str, Any] | None = None,
@@ -82,8 +83,8 @@ def robustness(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, found {type(model).__name__}: put a function into one")
     device = processes.device(str(device), "device")
-    test = given.split(x, y, y, device, "x", "y")
-    changes = given.as_changes(changes)
+    test = arguments.split(x, y, y, device, "x", "y")
+    changes = arguments.as_changes(changes)
     if isinstance(attacks, str):
         attacks = [attacks]
     if attacks is not None and not isinstance(attacks, Mapping):
@@ -91,12 +92,12 @@ def robustness(
     for key, value in (("attacks", attacks), ("n_examples", n_examples), ("batch_size", batch_size)):
         if value is not None and changes.setdefault(f"evaluate.{key}", value) is not value:
             raise ConfigError(f"sglr.robustness: evaluate.{key} is given twice, as {key}= and among the changes")
-    given.require_used(changes, _USED, (), "sglr.robustness")
-    values = given.params(params)
-    given.with_threat(values, threat, params, changes, "sglr.robustness")
+    arguments.require_used(changes, _USED, (), "sglr.robustness")
+    values = arguments.params(params)
+    arguments.with_threat(values, threat, params, changes, "sglr.robustness")
     for key, value in changes.items():
-        given.put(values, key, value)
-    config = given.validated(values, params, changes, _USED, "sglr.robustness", stacklevel=4)
+        arguments.put(values, key, value)
+    config = arguments.validated(values, params, changes, _USED, "sglr.robustness", stacklevel=4)
     image = test.images(slice(0, 2)).clone()
     untouched = image._version
     with torch.no_grad(), seeded(config.evaluate.seed, device):

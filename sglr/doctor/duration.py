@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sglr import config, space
+from sglr import config
 from sglr.attacks import REGISTRY, attack_mode
 from sglr.attacks.losses import named
 from sglr.attacks.pgd import input_gradient
+from sglr.doctor import space
 from sglr.evaluation.sanity import sanity_passes
 from sglr.evaluation.suite import KEPT
 from sglr.models import build

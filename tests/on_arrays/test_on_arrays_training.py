@@ -14,11 +14,12 @@ import torch
 import yaml
 
 import sglr
-from sglr import augmentations, data, fitting, schedules, training, weights
+from sglr import augmentations, data, schedules, training, weights
 from sglr.config import ConfigError
 from sglr.config.reader import validate
 from sglr.files import FileError, write_text
 from sglr.labels import REGISTRY
+from sglr.on_arrays import training as on_arrays
 from sglr.training import Snapshots, loop
 
 SMALL = {
@@ -270,7 +271,7 @@ def test_snapshots_tell_the_code_of_other_components_apart(tmp_path: Path, monke
     importlib.import_module("falling")
     method = {"objective": "at", "labels": "tested_elsewhere", "weights": "none"}
     asked: list[str] = []
-    monkeypatch.setattr(fitting, "fingerprint", lambda *parts: asked.append(str(parts[4:6])) or "f" * 64)
+    monkeypatch.setattr(on_arrays, "fingerprint", lambda *parts: asked.append(str(parts[4:6])) or "f" * 64)
     try:
         for change in ("", "# Another.\n"):
             (tmp_path / "elsewhere.py").write_text(LABELS + change)
@@ -321,7 +322,7 @@ def test_snapshots_tell_the_code_of_augmentations_apart(tmp_path: Path, monkeypa
     (tmp_path / "drawing.py").write_text(FUNCTION)
     importlib.import_module("augmenting_elsewhere")
     asked: list[str] = []
-    monkeypatch.setattr(fitting, "fingerprint", lambda *parts: asked.append(str(parts[4])) or "f" * 64)
+    monkeypatch.setattr(on_arrays, "fingerprint", lambda *parts: asked.append(str(parts[4])) or "f" * 64)
     call = {"changes": SMALL | {"data.augment.more": ["tested_elsewhere"]}, "snapshots": tmp_path / "kept"}
     try:
         sglr.train(*images(), **call)
@@ -352,7 +353,7 @@ def test_snapshots_tell_the_code_of_one_of_several_weight_policies_apart(
     importlib.import_module("inside")
     method = {"objective": "at", "labels": "hard", "weights": {"name": "several", "of": ["awp", "tested_inside"]}}
     asked: list[str] = []
-    monkeypatch.setattr(fitting, "fingerprint", lambda *parts: asked.append(str(parts[4:6])) or "f" * 64)
+    monkeypatch.setattr(on_arrays, "fingerprint", lambda *parts: asked.append(str(parts[4:6])) or "f" * 64)
     try:
         for change in ("", "# Another.\n"):
             (tmp_path / "inside.py").write_text(WEIGHTS + change)
@@ -380,8 +381,8 @@ def test_two_trainings_do_not_share_snapshots(tmp_path: Path, monkeypatch: pytes
                 sglr.train(x, y, changes=SMALL, snapshots=tmp_path)
         return fit(*arguments, **keywords)
 
-    fit = fitting.fit
-    monkeypatch.setattr(fitting, "fit", again)
+    fit = on_arrays.fit
+    monkeypatch.setattr(on_arrays, "fit", again)
     sglr.train(x, y, changes=SMALL, snapshots=tmp_path)
     assert messages
 
@@ -420,7 +421,7 @@ def test_changes_that_play_a_part_reach_the_training():
         "data.augment": {"crop_padding": 1, "flip": True}, "threat.eps_255": 4, "warmup.epochs": 1,
         "methods.sglr.labels.alpha": 0.5,
     }  # fmt: skip
-    config, name = fitting._config("sglr", None, None, SMALL | used, validated=False, warm=True)
+    config, name = on_arrays._config("sglr", None, None, SMALL | used, validated=False, warm=True)
     assert (config.data.augment.flip, config.threat.eps_255, config.warmup.epochs) == (True, 4, 1)
     assert config.methods[name].labels.alpha == 0.5
 
@@ -447,17 +448,18 @@ def test_there_is_no_radius_by_default(given: dict, message: str):
 
 def test_the_threat_model_that_is_given_is_trained_against(params: dict, tmp_path: Path):
     """Of the shipped params what depends on the radius follows it; of a file of one's own nothing does."""
-    found = fitting._config("at", sglr.threat.L2(0.5), None, {}, validated=False, warm=True)[0]
+    found = on_arrays._config("at", sglr.threat.L2(0.5), None, {}, validated=False, warm=True)[0]
     assert (found.threat.norm, found.threat.eps_255, found.train.attack.step_size(0.5)) == ("l2", 127.5, 0.125)
     params["train"]["attack"]["step_size_255"] = 6.375
-    write_text(tmp_path / "params.yaml", yaml.safe_dump(params))
-    own = fitting._config("at", sglr.threat.Linf(8 / 255), tmp_path / "params.yaml", {}, validated=False, warm=True)[0]
+    path, threat = tmp_path / "params.yaml", sglr.threat.Linf(8 / 255)
+    write_text(path, yaml.safe_dump(params))
+    own = on_arrays._config("at", threat, path, {}, validated=False, warm=True)[0]
     assert (own.threat.eps_255 / 255, own.train.attack.step_size_255) == (8 / 255, 6.375)
     for changes in ({"threat.eps_255": 8}, {"threat": {"norm": "linf", "eps_255": 8}}):
-        same = fitting._config("at", None, None, changes, validated=False, warm=True)[0]
+        same = on_arrays._config("at", None, None, changes, validated=False, warm=True)[0]
         assert (same.threat, same.train.attack.step_size_255) == (own.threat, None)
     both = {"threat.eps_255": 8, "train.attack.step_size_255": 1}
-    assert fitting._config("at", None, None, both, validated=False, warm=True)[0].train.attack.step_size_255 == 1
+    assert on_arrays._config("at", None, None, both, validated=False, warm=True)[0].train.attack.step_size_255 == 1
 
 
 def test_what_is_probably_not_meant_is_a_warning_at_the_call():
@@ -611,7 +613,7 @@ def test_snapshots_tell_initial_weights_apart(tmp_path: Path, monkeypatch: pytes
         seen.append(folder.name)
         raise InterruptedError
 
-    monkeypatch.setattr(fitting._Training, "run", run)
+    monkeypatch.setattr(on_arrays._Training, "run", run)
     for model in (None, small_model(1), small_model(1), small_model(2)):
         with pytest.raises(InterruptedError):
             sglr.train(*images(), snapshots=tmp_path, initial=model, changes=SMALL)

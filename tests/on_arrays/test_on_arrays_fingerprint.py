@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from sglr.fingerprint import OpaqueError, fingerprint
+from sglr.on_arrays.fingerprint import OpaqueError, fingerprint
 
 
 @dataclasses.dataclass
@@ -117,8 +117,8 @@ def test_equal_models_are_alike_and_others_are_not(make):
 def test_it_is_the_same_in_another_process():
     """Where sets of texts have another order, and objects other addresses."""
     made = "*[fingerprint(make(1.0)) for make in MAKERS.values()]"
-    run = [sys.executable, "-c", f"from test_fingerprint import MAKERS, fingerprint; print({made})"]
-    where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    run = [sys.executable, "-c", f"from test_on_arrays_fingerprint import MAKERS, fingerprint; print({made})"]
+    where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(run, cwd=Path(__file__).parent, env=where, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [fingerprint(make(1.0)) for make in MAKERS.values()]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sglr import files
 from sglr.config.wording import counted
-from sglr.project import FINISHED, INPUTS, Inputs, Item, value_of
-from sglr.running import held
+from sglr.project.items import FINISHED, INPUTS, Inputs, Item, value_of
+from sglr.project.running import held
 
 
 @dataclass(frozen=True)

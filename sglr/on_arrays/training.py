@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 import sglr
-from sglr import files, given, models, processes
+from sglr import files, models, processes
 from sglr.attacks.inputs import outside_inference_mode
 from sglr.config import Config, ConfigError
 from sglr.config.errors import undeclared
 from sglr.data import Split
-from sglr.fingerprint import fingerprint, sources
-from sglr.given import AnyArray
-from sglr.project import value_of
+from sglr.on_arrays import arguments
+from sglr.on_arrays.fingerprint import fingerprint, sources
+from sglr.project.items import value_of
 from sglr.random import undisturbed
 from sglr.threat import Threat
 from sglr.training import Hooks, Plan, Snapshots, TrainingResult, fit
@@ -67,13 +67,13 @@ class Fitted:
 
 @outside_inference_mode
 def train(
-    x: AnyArray,
-    y: AnyArray,
+    x: arguments.AnyArray,
+    y: arguments.AnyArray,
     *,
     method: str | Mapping[str, Any] = "sglr",
     threat: Threat | None = None,
-    validation: tuple[AnyArray, AnyArray] | None = None,
-    true: AnyArray | None = None,
+    validation: tuple[arguments.AnyArray, arguments.AnyArray] | None = None,
+    true: arguments.AnyArray | None = None,
     num_classes: int | None = None,
     seed: int = 0,
     params: str | Path | None = None,
@@ -123,11 +123,11 @@ def train(
     device = processes.device(str(device), "device")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed must be a whole number of at least 0, found {seed!r}")
-    splits = [given.split(x, y, y if true is None else true, device, "x", "y")]
+    splits = [arguments.split(x, y, y if true is None else true, device, "x", "y")]
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
             raise TypeError(f"validation must be a pair, images and labels, found {type(validation).__name__}")
-        splits.append(given.split(*validation, validation[1], device, "validation[0]", "validation[1]"))
+        splits.append(arguments.split(*validation, validation[1], device, "validation[0]", "validation[1]"))
         if splits[0].x.shape[1:] != splits[1].x.shape[1:]:
             raise ValueError("the images for validation have another shape than those for training")
     found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
@@ -141,11 +141,11 @@ def train(
     if found > num_classes:
         raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
     config, chosen = _config(
-        method, threat, params, given.as_changes(changes), validated=validation is not None, warm=initial is None
+        method, threat, params, arguments.as_changes(changes), validated=validation is not None, warm=initial is None
     )
     channels, height, width = splits[0].x.shape[1:]
     spec = models.spec(config.model, num_classes=num_classes, shape=(channels, height, width))
-    weights = None if initial is None else given.weights(initial, spec)
+    weights = None if initial is None else arguments.weights(initial, spec)
     training = _Training(config, chosen, int(seed), spec, device, splits, weights)
     if snapshots is None:
         return _fitted(training.run(None), spec)
@@ -256,29 +256,29 @@ def _config(
     warm: bool,
 ) -> tuple[Config, str]:
     """The validated params with the changes in them, and the name of the one method that is trained."""
-    values = given.params(path)
+    values = arguments.params(path)
     name = method if isinstance(method, str) else NAME
     used = [key for key in _USED if warm or key != "warmup"]
     if isinstance(method, str):
         used.append(f"methods.{name}")
         _require_declared(method, values, changes)
-    given.require_used(changes, used, _UNUSED, "sglr.train")
-    given.with_threat(values, threat, path, changes, "sglr.train")
+    arguments.require_used(changes, used, _UNUSED, "sglr.train")
+    arguments.with_threat(values, threat, path, changes, "sglr.train")
     for key, value in changes.items():
-        given.put(values, key, value)
+        arguments.put(values, key, value)
     if not isinstance(method, str):
         values.setdefault("methods", {})[name] = dict(method)
     # Of the data, only augmentation concerns arrays that are there already; their source is never read.
-    given.put(values, "data.source", {"name": "npz", "path": NAME})
-    given.put(values, "data.train_size", None)
-    given.put(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
-    given.put(values, "data.noisy_validation", False)
-    given.put(values, "train.keep_epochs", [])
+    arguments.put(values, "data.source", {"name": "npz", "path": NAME})
+    arguments.put(values, "data.train_size", None)
+    arguments.put(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})
+    arguments.put(values, "data.noisy_validation", False)
+    arguments.put(values, "train.keep_epochs", [])
     if not warm:
-        given.put(values, "warmup.epochs", 0)
-    given.put(values, "experiment.methods", [name])
-    given.put(values, "data.validation_size", int(validated))
-    return given.validated(values, path, changes, used, "sglr.train", stacklevel=5), name
+        arguments.put(values, "warmup.epochs", 0)
+    arguments.put(values, "experiment.methods", [name])
+    arguments.put(values, "data.validation_size", int(validated))
+    return arguments.validated(values, path, changes, used, "sglr.train", stacklevel=5), name
 
 
 def _require_declared(method: str, values: Mapping[str, Any], changes: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from disks import disk, fill, read_only
 
-from sglr import checksums, files, status
+from sglr import files
+from sglr.project import checksums, status
 
 LARGE = 2**17
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sglr import checksums, config, files
-from sglr.interrupted import left_behind
-from sglr.project import Item, Record, changes, read_items, read_params, records, value_of
-from sglr.running import Progress, processes_at_work
+from sglr import config, files
+from sglr.project import checksums
+from sglr.project.interrupted import left_behind
+from sglr.project.items import Item, Record, changes, read_items, read_params, records, value_of
+from sglr.project.running import Progress, processes_at_work
 
 State = Literal["done", "running", "orphaned", "interrupted", "out of date", "waiting", "not run"]
 _MOST_REASONS = 3

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sglr import files, status
+from sglr import files
+from sglr.project import status
 from stages.pipeline import Definition
 
 PARAMS = {"warmup": {"objective": "standard", "epochs": 3}, "train": {"epochs": 12, "batch_size": 100}, "evaluate": {}}

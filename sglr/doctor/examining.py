@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sglr import config, files, machine, processes, space
+from sglr import config, files, processes
 from sglr.config import packages
 from sglr.config.wording import counted
+from sglr.doctor import machine, space
 
 if TYPE_CHECKING:
-    from sglr.status import Status
+    from sglr.project.status import Status
 
 Level = Literal["ok", "warning", "problem"]
 # What is needed for what. Without what the library itself imports, this module cannot be imported either.
@@ -103,7 +104,7 @@ def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
 
 def _items(root: Path) -> "list[Status] | None":
     """The state of every item; None where it cannot be told."""
-    from sglr import status
+    from sglr.project import status
 
     try:
         return status.status(root)
@@ -188,8 +189,8 @@ def _time(root: Path, settings: config.Config | None, items: "list[Status] | Non
         return
     import torch
 
-    from sglr import duration
-    from sglr.running import in_words
+    from sglr.doctor import duration
+    from sglr.project.running import in_words
 
     done = _done(items)
     try:

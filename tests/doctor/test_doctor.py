@@ -17,14 +17,16 @@ import torch
 import yaml
 from command import call
 
-from sglr import data, doctor, duration, machine, models, processes, space, status, tracking
+from sglr import data, models, processes, tracking
 from sglr.attacks import AttackOptions
 from sglr.attacks.fgsm import FgsmOptions
 from sglr.config import ConfigError, load
 from sglr.config.reader import validate
 from sglr.data.registry import SourceOptions
+from sglr.doctor import duration, examining, machine, space
 from sglr.files import FileError
 from sglr.objectives.at import AdversarialTraining
+from sglr.project import status
 from sglr.tracking import journal
 from sglr.tracking.delivery import DeliveryState
 from sglr.training import Hooks, Plan, Snapshots, fit, warm_up
@@ -45,7 +47,7 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def about(what: str, root: Path) -> list[tuple[str, str]]:
-    return [(finding.level, finding.text) for finding in doctor.examine(root) if finding.about == what]
+    return [(finding.level, finding.text) for finding in examining.examine(root) if finding.about == what]
 
 
 def test_doctor_finds_what_is_wrong(project, monkeypatch):
@@ -65,7 +67,7 @@ def test_doctor_goes_on_where_the_folders_name_is_the_problem(tmp_path, digits_p
     monkeypatch.delenv("SGLR_TRACKING", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copytree(digits_project, tmp_path / "a?b", ignore=shutil.ignore_patterns("a?b"))
-    found = doctor.examine(tmp_path / "a?b")
+    found = examining.examine(tmp_path / "a?b")
     (said,) = [finding for finding in found if finding.about == "tracking"]
     assert said.level == "problem"
     assert "rename the folder" in said.text
@@ -82,7 +84,7 @@ def test_doctor_asks_the_server_as_a_run_does(project, monkeypatch, required):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("SGLR_TRACKING", "required" if required else "")
-        (said,) = [finding for finding in doctor.examine(project) if finding.about == "tracking"]
+        (said,) = [finding for finding in examining.examine(project) if finding.about == "tracking"]
         server.shutdown()
     assert said.text.startswith(f"the server at 127.0.0.1:{server.server_port} fails (")
     assert "401" in said.text
@@ -112,19 +114,19 @@ def test_doctor_says_where_mlflow_refuses_folders(project, monkeypatch, address)
 
 
 def test_doctor_looks_for_what_an_installation_brings():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     bare, pipeline = (
         {re.match(r"[\w.-]+", wanted)[0] for wanted in asked}
         for asked in (project["dependencies"], project["optional-dependencies"]["pipeline"])
     )
-    looked_for = {name for names in doctor.PACKAGES.values() for name in names}
+    looked_for = {name for names in examining.PACKAGES.values() for name in names}
     assert pipeline <= looked_for <= pipeline | bare
 
 
 def test_doctor_names_packages_and_params(project, monkeypatch):
     missing = {"mlflow", "scikit-learn", "scipy", "pillow", "pyautoattack"}
     monkeypatch.setattr("sglr.config.packages.version", lambda name: None if name in missing else "1.0")
-    found = {finding.text: finding.level for finding in doctor.examine(project)}
+    found = {finding.text: finding.level for finding in examining.examine(project)}
     assert found["data.source needs scikit-learn: pip install scikit-learn"] == "problem"
     assert found["evaluate.sanity needs pyautoattack: pip install pyautoattack"] == "problem"
     for lack in (
@@ -134,7 +136,7 @@ def test_doctor_names_packages_and_params(project, monkeypatch):
     ):
         assert [level for text, level in found.items() if text.startswith(f"{lack}: pip install")] == ["warning"]
     (project / "params.yaml").write_text("experiment: {}\n")
-    found = {finding.about: finding.level for finding in doctor.examine(project) if finding.level == "problem"}
+    found = {finding.about: finding.level for finding in examining.examine(project) if finding.level == "problem"}
     assert "params" in found
 
 
@@ -158,7 +160,7 @@ def test_doctor_says_where_nothing_can_be_compiled(project, params, monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: Properties)
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(doctor.processes, "device", lambda asked: torch.device(asked))
+    monkeypatch.setattr(examining.processes, "device", lambda asked: torch.device(asked))
     monkeypatch.setenv("SGLR_DEVICE", "cuda")
     assert about("device", project) == [("ok", "cuda:0 H200, 139 GiB")]
     params["train"]["compile"], params["evaluate"]["compile"] = "auto", "always"
@@ -640,17 +642,17 @@ def test_a_folder_of_data_that_nothing_tells_of_is_an_error(project, content):
     else:
         with pytest.raises(FileError, match=r"meta\.json is not what `prepare` writes"):
             space.expected(asked, project / "artifacts/data")
-    assert doctor.examine(project)
+    assert examining.examine(project)
 
 
 @pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize("file", ["params.yaml", "dvc.yaml", "dvc.lock"])
 def test_what_is_not_utf8_is_one_error(project, file):
-    shutil.copy(Path(__file__).parents[1] / "dvc.yaml", project)
+    shutil.copy(Path(__file__).parents[2] / "dvc.yaml", project)
     (project / file).write_bytes(b"# f\xfcr mich\nstages: {}\nexperiment: {}\n")
     with pytest.raises((ConfigError, FileError), match=file):
         status.status(project)
-    assert doctor.examine(project)
+    assert examining.examine(project)
 
 
 def test_a_long_study_on_a_cpu_is_warned_of(project, monkeypatch):
