@@ -1,11 +1,8 @@
-"""One stage item in dvc.yaml and dvc.lock: its keys, its inputs, its snapshots, whether it is committed."""
+"""One stage item in dvc.yaml and dvc.lock: its keys, its inputs, its snapshots, its locks."""
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +11,13 @@ from typing import Any, Self
 import yaml
 
 from sglr import config, files
-from sglr.project.items import FINISHED, INPUTS, Inputs, Item, item_of, read_params, readable_records, value_of
+from sglr.project.items import FINISHED, INPUTS, Inputs, Item, item_of, read_params, value_of
 
 _PARAMS, _PIPELINE = Path("params.yaml"), Path("dvc.yaml")
-_OWN = Path(".sglr")
-_ARTIFACTS = Path("artifacts")
+OWN = Path(".sglr")
+ARTIFACTS = Path("artifacts")
 # Where DVC makes the copies that queued and temporary experiments run in; they are removed afterwards.
 _COPIES = (".dvc", "tmp", "exps")
-# A training whose params were changed while it was interrupted leaves its snapshots: they would fit if these came back.
-_ABANDONED_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -54,16 +49,6 @@ class Definition:
         """Its stage's name, such as train."""
         return self.entry.stage
 
-    def clear_partial(self) -> None:
-        """Remove files that were under way when an earlier run of it was killed; the caller holds its lock."""
-        if self.stage == "check":  # its one file lies beside the folders of others
-            found = _ARTIFACTS.glob(f".check.txt*{files.PARTIAL}")
-        else:
-            folder = "data" if self.stage == "prepare" else self.stage
-            found = (_ARTIFACTS / folder / self.item.partition("@")[2]).rglob(f".*{files.PARTIAL}")
-        for left in list(found):
-            left.unlink(missing_ok=True)
-
     @property
     def params_hash(self) -> str:
         """Hash of the values of its keys."""
@@ -72,12 +57,12 @@ class Definition:
     @property
     def lock(self) -> Path:
         """The lock held while a process works on it in this folder."""
-        return _OWN / "locks" / f"{self.item}.lock"
+        return OWN / "locks" / f"{self.item}.lock"
 
     @property
     def snapshots_lock(self) -> Path:
         """The lock of its snapshots: the project and its experiments' copies may come to the same ones at once."""
-        return _lock_of(self.snapshots)
+        return lock_of(self.snapshots)
 
     @cached_property
     def _inputs(self) -> Inputs:
@@ -95,7 +80,7 @@ class Definition:
     @property
     def snapshots(self) -> Path:
         """Folder of its snapshots."""
-        return _snapshots() / self.stage / self.fingerprint
+        return all_snapshots() / self.stage / self.fingerprint
 
     def require_listed(self, settings: config.Config) -> None:
         """ConfigError when its method or seed is not in the experiment."""
@@ -116,7 +101,7 @@ class Definition:
 
     def given(self) -> dict[str, str]:
         """Digests, as they are now, of what it depends on and no other item makes: code, data."""
-        own = (dep for dep in self.entry.deps if Path(dep).parts[0] != _ARTIFACTS.name)
+        own = (dep for dep in self.entry.deps if Path(dep).parts[0] != ARTIFACTS.name)
         return {dep: files.digest(dep) for dep in own}
 
     def require_unchanged(self, given: dict[str, str]) -> None:
@@ -142,27 +127,6 @@ class Definition:
             self.snapshots / FINISHED, {"item": self.item, "path": str(metrics), "md5": files.md5(metrics)}
         )
 
-    @staticmethod
-    def prune_snapshots(keep: Path | None = None) -> None:
-        """Remove the snapshots of items whose outs DVC has committed, and those abandoned for weeks but for ``keep``,
-        from which an item is about to go on."""
-        finished = list(_snapshots().glob(f"*/*/{FINISHED}"))
-        ran = readable_records(Path()) if finished else {}
-        for path in finished:
-            # Damaged, or removed by another stage at this moment: these snapshots wait until they are old.
-            with contextlib.suppress(files.FileError, LookupError, TypeError):
-                done = files.read_json(path)
-                if ran[done["item"]].outs[done["path"]] == done["md5"]:
-                    _remove(path.parent)
-        oldest = time.time() - _ABANDONED_DAYS * 86400
-        for folder in set(_snapshots().glob("*/*")) - {keep}:
-            with contextlib.suppress(OSError):
-                if max(path.stat().st_mtime for path in [folder, *folder.rglob("*")]) < oldest:
-                    _remove(folder)
-        for lock in (home() / _OWN / "locks").glob("*/*.lock"):
-            if not (unused := _snapshots() / lock.parent.name / lock.stem).exists():
-                _remove(unused)
-
 
 def home() -> Path:
     """The project's root folder; in the copy that a queued or temporary DVC experiment runs in, the original's.
@@ -182,19 +146,14 @@ def experiment() -> str | None:
     return os.environ.get("DVC_EXP_NAME") or Path.cwd().name
 
 
-def _snapshots() -> Path:
-    return home() / _OWN / "snapshots"
+def all_snapshots() -> Path:
+    """Folder of the snapshots of all items: by stage, then by what their results depend on."""
+    return home() / OWN / "snapshots"
 
 
-def _lock_of(snapshots: Path) -> Path:
+def lock_of(snapshots: Path) -> Path:
+    """The lock of a folder of snapshots."""
     return snapshots.parents[2] / "locks" / snapshots.parent.name / f"{snapshots.name}.lock"
-
-
-def _remove(snapshots: Path) -> None:
-    """Remove snapshots, unless a process works with them."""
-    with contextlib.suppress(files.FileError), files.lock(_lock_of(snapshots)):
-        shutil.rmtree(snapshots, ignore_errors=True)
-        _lock_of(snapshots).unlink(missing_ok=True)
 
 
 def _values(keys: tuple[str, ...]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from sglr.project.items import records
 from sglr.project.running import progress
 from sglr.tracking import costs, journal
 from sglr.tracking.delivery import DeliveryState
-from stages.pipeline import Definition
+from stages.cleaning import prune_snapshots
 
 QUICK = settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
@@ -416,5 +416,5 @@ def test_a_damaged_note_of_a_finished_item_stops_no_stage(tmp_path: Path, monkey
         folder.mkdir(parents=True)
         (folder / "finished.json").write_text(content)
     (tmp_path / "dvc.lock").write_text("stages: {}\n")
-    Definition.prune_snapshots()
+    prune_snapshots()
     assert len(list((tmp_path / ".sglr/snapshots/train").iterdir())) == 5

@@ -30,7 +30,7 @@ from sglr.project import status
 from sglr.tracking import journal
 from sglr.tracking.delivery import DeliveryState
 from sglr.training import Hooks, Plan, Snapshots, fit, warm_up
-from stages import runtime
+from stages import tracked
 
 
 @pytest.fixture
@@ -282,14 +282,14 @@ def test_a_repository_that_git_refuses(project, monkeypatch, capsys):
     ((level, said),) = [one for one in about("project", project) if "commit" in one[1]]
     assert level == "warning"
     assert said.startswith("runs are recorded without their commit: fatal: detected dubious ownership")
-    assert runtime._git_commit() == "unknown"
+    assert tracked._git_commit() == "unknown"
     assert "recorded without the commit, which git does not tell: fatal: detected dubious" in capsys.readouterr().err
     monkeypatch.delenv("GIT_TEST_ASSUME_DIFFERENT_OWNER")
-    assert runtime._git_commit() == "unknown"  # there is none yet
+    assert tracked._git_commit() == "unknown"  # there is none yet
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "x"], check=True, cwd=project)
     monkeypatch.setenv("GIT_TRACE", "1")  # git says something, and the commit
-    assert len(runtime._git_commit()) == 40
+    assert len(tracked._git_commit()) == 40
     assert capsys.readouterr().err == ""
     assert not [said for _, said in about("project", project) if "commit" in said]
 

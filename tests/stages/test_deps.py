@@ -23,7 +23,7 @@ ORDER = (
     "tracking", "presets", "doctor", "image_files", "predicting", "on_arrays", "terminal", "cli", "__main__",
 )  # fmt: skip
 # What surrounds the library call of every stage.
-GLUE = ("runtime", "pipeline", "watch")
+GLUE = ("runtime", "run", "pipeline", "tracked", "cleaning", "watch")
 # config reads the options of components from their rooms' registries when params.yaml is loaded, whatever the stage.
 COMPONENT_ROOMS = sorted(room.removeprefix("sglr.") for room in set(ROOMS.values()))
 
@@ -113,8 +113,8 @@ ASKED = {"report": ("augmentations", "schedules", "models", "objectives", "label
 def test_a_stage_depends_on_the_code_it_imports(stage):
     """Beyond the imports of the stage's file, every stage reads params through config.
 
-    Left out on both sides: stages/runtime.py, pipeline.py and watch.py, which only surround the library call,
-    tracking, which reaches no output, and files that only export the names of a room of which one module is used.
+    Left out on both sides: the files of GLUE, which only surround the library call, tracking, which reaches no output,
+    and files that only export the names of a room of which one module is used.
     """
     modules_needed = closure(REPOSITORY / "stages" / f"{stage}.py") | of_room("config")
     for module in itertools.chain.from_iterable(map(of_room, ASKED.get(stage, ()))):
@@ -196,7 +196,8 @@ def bare(finished: Project, path: Path, stage: str) -> tuple[Project, dict[str, 
     """A folder with nothing but the deps of a stage (of sglr's item), and the item's entry of dvc.lock."""
     (entry,) = (finished.lock()[item] for item in (stage, f"{stage}@0", f"{stage}@sglr-0") if item in finished.lock())
     glue = ["params.yaml", "dvc.yaml", *(f"stages/{name}.py" for name in ("__init__", *GLUE))]
-    glue += ["sglr/__init__.py", "sglr/tracking", "sglr/processes.py", "sglr/doctor", "sglr/project"]
+    glue += ["sglr/__init__.py", "sglr/tracking", "sglr/processes.py", "sglr/doctor/space.py", "sglr/project/items.py"]
+    glue += ["sglr/doctor/__init__.py", "sglr/project/__init__.py"]
     # Loading params.yaml imports the rooms of components.
     glue += ["sglr/threat.py", "sglr/random.py", *(f"sglr/{room}" for room in COMPONENT_ROOMS)]
     extra = {

@@ -11,7 +11,9 @@ from sglr import files
 from sglr.config import ConfigError
 from sglr.project.items import Item
 from stages import runtime
+from stages.cleaning import clear_partial, prune_snapshots
 from stages.pipeline import Definition
+from stages.run import Run
 
 LOCK = "stages:\n  train@at-0:\n    outs:\n    - path: metrics.json\n      hash: md5\n      md5: {md5}\n"
 
@@ -30,12 +32,12 @@ def test_those_that_nobody_came_back_to_go(tmp_path, monkeypatch):
     recent, abandoned = snapshots("recent", 29), snapshots("abandoned", 31)
     resumed = snapshots("resumed", 31)
     (resumed / "snapshot-000002-00000001").write_bytes(b"newer")
-    Definition.prune_snapshots()
+    prune_snapshots()
     assert recent.is_dir()
     assert resumed.is_dir()
     assert not abandoned.exists()
     late = snapshots("late", 31)
-    Definition.prune_snapshots(late)  # somebody has come back to it just now
+    prune_snapshots(late)  # somebody has come back to it just now
     assert late.is_dir()
 
 
@@ -52,7 +54,7 @@ def test_what_a_kill_left_of_files_under_way_goes(tmp_path, monkeypatch):
         path.write_bytes(b"half")
     for stage, path in left.items():
         assert path.exists()
-        Definition.read(stage, *(("at", 0) if stage == "train" else ())).clear_partial()
+        clear_partial(Definition.read(stage, *(("at", 0) if stage == "train" else ())))
         assert not path.exists()
 
 
@@ -77,10 +79,10 @@ def test_those_of_a_finished_item_stay_until_its_outs_are_committed(tmp_path, mo
         done / "finished.json", {"item": "train@at-0", "path": "metrics.json", "md5": files.md5("metrics.json")}
     )
     Path("dvc.lock").write_text(LOCK.format(md5="0" * 32))
-    Definition.prune_snapshots()
+    prune_snapshots()
     assert done.is_dir()
     Path("dvc.lock").write_text(LOCK.format(md5=files.md5("metrics.json")))
-    Definition.prune_snapshots()
+    prune_snapshots()
     assert not done.exists()
 
 
@@ -109,7 +111,7 @@ def test_an_old_folder_with_a_new_piece_stays(tmp_path, monkeypatch):
     (pieces / "best/pgd").mkdir(parents=True)
     (pieces / "best/pgd/0.npz").write_bytes(b"piece")
     os.utime(pieces, (time.time() - 31 * 86400,) * 2)
-    Definition.prune_snapshots()
+    prune_snapshots()
     assert pieces.is_dir()
 
 
@@ -123,7 +125,7 @@ def test_a_seed_of_zero_that_is_not_listed_is_refused():
 def test_the_lock_of_what_is_removed_goes_with_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     snapshots("abandoned", 31)
-    Definition.prune_snapshots()
+    prune_snapshots()
     assert not list(Path(".sglr/locks").rglob("*.lock"))
 
 
@@ -145,7 +147,7 @@ def test_a_stage_keeps_the_snapshots_it_goes_on_from(tmp_path, monkeypatch):
     monkeypatch.setattr(Definition, "require_inputs", lambda self: None)
     monkeypatch.setattr(Definition, "given", lambda self: {})
     monkeypatch.setattr(Definition, "snapshots", Path("those"))
-    monkeypatch.setattr(Definition, "prune_snapshots", staticmethod(prune))
+    monkeypatch.setattr(runtime, "prune_snapshots", prune)
     for stage, named in (("train", {"method": "at", "seed": 0}), ("audit", {})):
         with pytest.raises(PrunedError), runtime.stage(stage, **named):
             pass
@@ -155,6 +157,6 @@ def test_a_stage_keeps_the_snapshots_it_goes_on_from(tmp_path, monkeypatch):
 def test_a_measured_zero_is_logged_and_what_was_not_measured_is_not():
     logged: list[tuple[dict, int]] = []
     tracker = SimpleNamespace(metrics=lambda values, step: logged.append((values, step)))
-    run = runtime.Run(None, None, tracker, None, None)
+    run = Run(None, None, tracker, None, None)
     run._log_row({"epoch": 3, "refined/corrupted": 0.0, "val/pgd": None, "lr": 0.1})
     assert logged == [({"refined/corrupted": 0.0, "lr": 0.1}, 3)]
