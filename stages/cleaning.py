@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from sglr import config, files
+from sglr import files
+from sglr.config import Config
 from sglr.project.items import FINISHED, readable_records
 from stages.pipeline import ARTIFACTS, OWN, Definition, all_snapshots, home, lock_of
 
@@ -54,9 +55,9 @@ def clear_partial(definition: Definition) -> None:
         left.unlink(missing_ok=True)
 
 
-def remove_unlisted_items(settings: config.Config) -> None:
+def remove_unlisted_items(config: Config) -> None:
     """Remove the folders of methods and seeds no longer listed; DVC's cache keeps those that ran here. Others' stay."""
-    listed = {f"{method}-{seed}" for method in settings.experiment.methods for seed in settings.experiment.seeds}
+    listed = {f"{method}-{seed}" for method in config.experiment.methods for seed in config.experiment.seeds}
     outs = [out for record in readable_records(Path()).values() for out in record.outs]
     known = {folder for out in outs for folder in Path(out).parents}
     for name in ("train", "evaluate", "analyze"):

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import yaml
 
-from sglr import config, files
+from sglr import files
+from sglr.config import Config, ConfigError
 from sglr.project.items import FINISHED, INPUTS, Inputs, Item, item_of, read_params, value_of
 
 _PARAMS, _PIPELINE = Path("params.yaml"), Path("dvc.yaml")
@@ -82,15 +83,15 @@ class Definition:
         """Folder of its snapshots."""
         return all_snapshots() / self.stage / self.fingerprint
 
-    def require_listed(self, settings: config.Config) -> None:
+    def require_listed(self, config: Config) -> None:
         """ConfigError when its method or seed is not in the experiment."""
-        experiment = settings.experiment
+        experiment = config.experiment
         if self.method is not None and self.method not in experiment.methods:
             listed = ", ".join(experiment.methods)
-            raise config.ConfigError(f"method {self.method!r} is not in experiment.methods: {listed}")
+            raise ConfigError(f"method {self.method!r} is not in experiment.methods: {listed}")
         if self.seed is not None and self.seed not in experiment.seeds:
             listed = ", ".join(map(str, experiment.seeds))
-            raise config.ConfigError(f"seed {self.seed} is not in experiment.seeds: {listed}")
+            raise ConfigError(f"seed {self.seed} is not in experiment.seeds: {listed}")
 
     def require_inputs(self) -> None:
         """FileError when a file or folder it depends on is missing."""
@@ -110,13 +111,13 @@ class Definition:
         now = _values(self.entry.keys)
         changed = [key for key in self.entry.keys if now[key] != self.values[key]]
         if changed:
-            raise config.ConfigError(
+            raise ConfigError(
                 f"{', '.join(changed)} changed in params.yaml while {self.item} was running; its result is discarded."
                 " Run it again."
             )
         edited = [dep for dep, now in self.given().items() if given[dep] != now]
         if edited:
-            raise config.ConfigError(
+            raise ConfigError(
                 f"{', '.join(edited)} changed while {self.item} was running, so DVC would record the wrong code;"
                 " the result is discarded. Run it again, or restore the old code to continue from its snapshots."
             )
@@ -139,7 +140,7 @@ def home() -> Path:
     return Path()
 
 
-def experiment() -> str | None:
+def dvc_copy() -> str | None:
     """Name of the DVC experiment whose copy this is; None in the project itself."""
     if home() == Path():
         return None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sglr import config, files, processes, tracking
+from sglr import files, processes, tracking
+from sglr.config import Config
 from stages.pipeline import ARTIFACTS, Definition
 from stages.watch import Watch
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class Run:
     """One item at work."""
 
-    config: config.Config
+    config: Config
     definition: Definition
     tracker: tracking.Tracker
     device: "torch.device"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglr import config, files, processes
+from sglr import files, processes
+from sglr.config import load
 from sglr.config.errors import for_users
 from stages.cleaning import clear_partial, prune_snapshots, remove_unlisted_items
-from stages.pipeline import ARTIFACTS, Definition, experiment, home
+from stages.pipeline import ARTIFACTS, Definition, dvc_copy, home
 from stages.run import Run
 from stages.tracked import tracker_of
 from stages.watch import Stopped, Watch
@@ -48,22 +49,22 @@ def stage(
             raise SystemExit(0)
         with Watch() as watch:
             definition = Definition.read(name, method, seed)
-            settings = config.load()
-            definition.require_listed(settings)
+            config = load()
+            definition.require_listed(config)
             definition.require_inputs()
             given = definition.given()
             if leads:
                 prune_snapshots(definition.snapshots if name in _RESUMED else None)
-            if experiment() is not None:  # downloads outlive its copy
+            if dvc_copy() is not None:  # downloads outlive its copy
                 os.environ.setdefault("SGLR_DATA_ROOT", str(home() / ".sglr" / "data"))
             watch.check()
             with _alone(definition) if leads else contextlib.nullcontext():
                 if leads:
                     clear_partial(definition)
-                device = _prepare_torch(settings.experiment.threads)
-                with tracker_of(definition, settings, parent, device, track and leads) as tracker:
+                device = _prepare_torch(config.experiment.threads)
+                with tracker_of(definition, config, parent, device, track and leads) as tracker:
                     with _stopped_if_asked(watch):
-                        yield Run(settings, definition, tracker, device, watch, leads)
+                        yield Run(config, definition, tracker, device, watch, leads)
                     definition.require_unchanged(given)
     except Stopped as stopped:
         click.echo(f"{name}: {stopped.reason}", err=True)

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sglr import config, files, tracking
+from sglr import files, tracking
+from sglr.config import Config
 from sglr.config.names import WEIGHTS
-from stages.pipeline import ARTIFACTS, Definition, experiment, home
+from stages.pipeline import ARTIFACTS, Definition, dvc_copy, home
 
 if TYPE_CHECKING:
     import torch
 
 
 def tracker_of(
-    definition: Definition, settings: config.Config, parent: str | None, device: "torch.device", track: bool
+    definition: Definition, config: Config, parent: str | None, device: "torch.device", track: bool
 ) -> contextlib.AbstractContextManager[tracking.Tracker]:
     """What tracks an item; nothing unless ``track``. ``parent`` as ``stages.runtime.stage`` takes it."""
     if not track:
@@ -36,15 +37,15 @@ def tracker_of(
         )
     return tracking.run(
         root=home(),
-        copy=experiment(),
-        experiment=settings.experiment.name,
+        copy=dvc_copy(),
+        experiment=config.experiment.name,
         stage=definition.stage,
         item=definition.item,
         tags={**tags, "params_hash": definition.params_hash, "git_commit": _git_commit()},
         params=tracking.flatten(definition.values),
         key=definition.fingerprint,
         parent=query,
-        record={"device": str(device), "threads": settings.experiment.threads},
+        record={"device": str(device), "threads": config.experiment.threads},
     )
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sglr import config
 from sglr.attacks import REGISTRY, attack_mode
 from sglr.attacks.losses import named
 from sglr.attacks.pgd import input_gradient
+from sglr.config import Config
 from sglr.doctor import space
 from sglr.evaluation.sanity import sanity_passes
 from sglr.evaluation.suite import KEPT
@@ -31,62 +31,60 @@ _LEARNING = 2.0
 _FEW, _LONG_ENOUGH = 8, 0.2
 
 
-def of_trainings(settings: config.Config, data: Path, device: torch.device, done: Collection[str] = ()) -> float:
+def of_trainings(config: Config, data: Path, device: torch.device, done: Collection[str] = ()) -> float:
     """Seconds that the trainings, warm-ups among them, take one after another in one process.
 
     data: the folder of the prepared data, or where it will be; done: names of the items that need not run, such as
-    "train@at-0". Times an attack step of the network, in the precision and with the threads of the settings but not
+    "train@at-0". Times an attack step of the network, in the precision and with the threads of the config but not
     compiled.
 
     FileError when the data is damaged, ConfigError when the model does not fit its images.
     """
-    gradients, images = _gradients(settings, done), space.expected(settings, data)
+    gradients, images = _gradients(config, done), space.expected(config, data)
     if not gradients:
         return 0.0
-    plan = Plan.training(settings, settings.methods[settings.experiment.methods[0]], 0)
+    plan = Plan.training(config, config.methods[config.experiment.methods[0]], 0)
     plan = dataclasses.replace(plan, compile="never")
     layout = memory_format(plan.precision, device)
-    with _threads(settings), computing(plan.precision, device):
-        model = _model(settings, images, device).to(memory_format=layout)
+    with _threads(config), computing(plan.precision, device):
+        model = _model(config, images, device).to(memory_format=layout)
         networks = Networks.of(plan, model, device, ALONE)
         with attack_mode(model, plan.attack_bn):
             gradient = _gradient(networks.attacked, images, min(plan.batch_size, images.examples), device, layout)
     return images.examples * gradients * gradient
 
 
-def of_evaluations(
-    settings: config.Config, data: Path, device: torch.device, done: Collection[str] = ()
-) -> float | None:
+def of_evaluations(config: Config, data: Path, device: torch.device, done: Collection[str] = ()) -> float | None:
     """Seconds that the evaluations and their audit take at most: were no example ever broken, and not compiled.
 
     None where an attack does not tell its passes. The rest as ``of_trainings``.
     """
-    images, methods = space.expected(settings, data), settings.experiment.methods
-    passes = _passes(settings, images)
+    images, methods = space.expected(config, data), config.experiment.methods
+    passes = _passes(config, images)
     if passes is None:
         return None
-    items = [f"{method}-{seed}" for method in methods for seed in settings.experiment.seeds]
-    checkpoints = 2 if settings.data.validation_size else 1  # without validation there is no best
+    items = [f"{method}-{seed}" for method in methods for seed in config.experiment.seeds]
+    checkpoints = 2 if config.data.validation_size else 1  # without validation there is no best
     left = checkpoints * sum(f"evaluate@{item}" not in done for item in items)
     total = {examples: left * each for examples, each in passes.items() if left}
     if "audit" not in done:
         # Shows each model the images as they are, and those of all methods.
-        shown = min(KEPT, settings.evaluate.examples(images.test_examples))
+        shown = min(KEPT, config.evaluate.examples(images.test_examples))
         total[shown] = total.get(shown, 0.0) + checkpoints * len(items) * (1 + len(methods))
     if not any(total.values()):
         return 0.0
-    with _threads(settings), full_precision():
-        model, seconds = _model(settings, images, device).eval(), 0.0
+    with _threads(config), full_precision():
+        model, seconds = _model(config, images, device).eval(), 0.0
         for examples, each in total.items():
-            size = min(settings.evaluate.batch_size, examples)
+            size = min(config.evaluate.batch_size, examples)
             seconds += examples * each * _gradient(model, images, size, device, torch.contiguous_format) / 2
     return seconds
 
 
-def _passes(settings: config.Config, images: space.ExpectedData) -> dict[int, float] | None:
+def _passes(config: Config, images: space.ExpectedData) -> dict[int, float] | None:
     """Number of test examples -> forward and backward passes on each, of all attacks, the sweep and the checks that are
     run on so many of one model, if nothing is ever broken."""
-    section, there = settings.evaluate, images.test_examples
+    section, there = config.evaluate, images.test_examples
     total: dict[int, float] = defaultdict(float)
     for options in section.attacks.values():
         passes = options.passes(images.classes)
@@ -102,34 +100,34 @@ def _passes(settings: config.Config, images: space.ExpectedData) -> dict[int, fl
 
 
 @contextlib.contextmanager
-def _threads(settings: config.Config) -> Iterator[None]:
-    """Within the block torch has the settings' threads."""
+def _threads(config: Config) -> Iterator[None]:
+    """Within the block torch has the config's threads."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(settings.experiment.threads)
+    torch.set_num_threads(config.experiment.threads)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
 
 
-def _gradients(settings: config.Config, done: Collection[str]) -> float:
+def _gradients(config: Config, done: Collection[str]) -> float:
     """How many times networks are run forward and backward for a training example, in all that is not done."""
-    steps = settings.train.attack.steps
-    continues, total = settings.warmup.objective == "adversarial", 0.0
-    for seed in settings.experiment.seeds:
+    steps = config.train.attack.steps
+    continues, total = config.warmup.objective == "adversarial", 0.0
+    for seed in config.experiment.seeds:
         if f"warmup@{seed}" not in done:
-            total += settings.warmup.epochs * (_LEARNING + (steps if continues else 0))
-        for name in settings.experiment.methods:
-            method = settings.methods[name].for_seed(seed)
-            shared = settings.warmup.epochs if continues and method.start == "warmup" else 0
+            total += config.warmup.epochs * (_LEARNING + (steps if continues else 0))
+        for name in config.experiment.methods:
+            method = config.methods[name].for_seed(seed)
+            shared = config.warmup.epochs if continues and method.start == "warmup" else 0
             if f"train@{name}-{seed}" not in done:
                 attack = method.objective.build().gradients_for_attack(steps)
-                total += (settings.train.epochs - shared) * (_LEARNING + (steps if attack is None else attack))
+                total += (config.train.epochs - shared) * (_LEARNING + (steps if attack is None else attack))
     return total
 
 
-def _model(settings: config.Config, images: space.ExpectedData, device: torch.device) -> nn.Module:
-    return build(settings.model, num_classes=images.classes, shape=images.shape, generator_seed=0).to(device)
+def _model(config: Config, images: space.ExpectedData, device: torch.device) -> nn.Module:
+    return build(config.model, num_classes=images.classes, shape=images.shape, generator_seed=0).to(device)
 
 
 def _gradient(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sglr import config, files, processes
-from sglr.config import packages
+from sglr import files, processes
+from sglr.config import Config, ConfigError, doubts, load, packages
 from sglr.config.wording import counted
 from sglr.doctor import machine, space
 
@@ -50,24 +50,24 @@ class Finding:
 
 def examine(root: Path) -> list[Finding]:
     """What can be told without running a stage: versions, params, device, data, time, disk, tracking, the project."""
-    settings, params = _params(root)
+    config, params = _params(root)
     items = _items(root)
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         lambda: iter([Finding("ok", "python", platform.python_version())]),
-        lambda: _packages(settings),
+        lambda: _packages(config),
         lambda: iter(params),
         _environment,
-        lambda: _device(settings),
-        lambda: _data(root, settings),
-        lambda: _time(root, settings, items),
-        lambda: _disk(root, settings, items),
+        lambda: _device(config),
+        lambda: _data(root, config),
+        lambda: _time(root, config, items),
+        lambda: _disk(root, config, items),
         lambda: _tracking(root),
         lambda: _repository(root, items),
     )
     return [finding for check in checks for finding in check()]
 
 
-def _packages(settings: config.Config | None) -> Iterator[Finding]:
+def _packages(config: Config | None) -> Iterator[Finding]:
     for purpose, names in PACKAGES.items():
         if missing := packages.missing(names):
             level: Level = "problem" if purpose == "training" else "warning"
@@ -76,29 +76,29 @@ def _packages(settings: config.Config | None) -> Iterator[Finding]:
     versions = {name: packages.version(name) for name in ("torch", "dvc", "mlflow")}
     shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     yield Finding("ok", "packages", shown)
-    if settings is None:
+    if config is None:
         return
     from sglr.attacks.requested import requested
 
-    for key, options in {"data.source": settings.data.source, **requested(settings)}.items():
+    for key, options in {"data.source": config.data.source, **requested(config)}.items():
         for package in packages.missing(options.packages):
             yield Finding("problem", "packages", f"{key} needs {package}: pip install {package}")
 
 
-def _params(root: Path) -> tuple[config.Config | None, list[Finding]]:
+def _params(root: Path) -> tuple[Config | None, list[Finding]]:
     path = root / "params.yaml"
     try:
-        settings = config.load(path)
-    except config.ConfigError as error:
+        config = load(path)
+    except ConfigError as error:
         return None, [Finding("problem", "params", str(error))]
-    methods, seeds = settings.experiment.methods, settings.experiment.seeds
-    return settings, [
+    methods, seeds = config.experiment.methods, config.experiment.seeds
+    return config, [
         Finding(
             "ok",
             "params",
-            f"{counted(len(methods), 'method')}, {counted(len(seeds), 'seed')} ({settings.experiment.name})",
+            f"{counted(len(methods), 'method')}, {counted(len(seeds), 'seed')} ({config.experiment.name})",
         ),
-        *(Finding("warning", "params", doubt) for doubt in config.doubts(settings)),
+        *(Finding("warning", "params", doubt) for doubt in doubts(config)),
     ]
 
 
@@ -108,7 +108,7 @@ def _items(root: Path) -> "list[Status] | None":
 
     try:
         return status.status(root)
-    except (files.FileError, config.ConfigError):  # said where the project and params are looked at
+    except (files.FileError, ConfigError):  # said where the project and params are looked at
         return None
 
 
@@ -123,7 +123,7 @@ def _environment() -> Iterator[Finding]:
         yield Finding("warning", "environment", f"{name} is read by nothing{meant}")
 
 
-def _device(settings: config.Config | None) -> Iterator[Finding]:
+def _device(config: Config | None) -> Iterator[Finding]:
     import torch
 
     from sglr.models.compiling import wanted
@@ -134,7 +134,7 @@ def _device(settings: config.Config | None) -> Iterator[Finding]:
         device = processes.device(os.environ.get("SGLR_DEVICE", "auto"))
         processes.count(os.environ.get("SGLR_NPROC", "auto"), device)
         interval(os.environ.get("SGLR_SNAPSHOT_SECONDS", "30"))
-    except config.ConfigError as error:
+    except ConfigError as error:
         yield Finding("problem", "device", str(error))
     if gpus:
         for number in range(gpus):
@@ -145,7 +145,7 @@ def _device(settings: config.Config | None) -> Iterator[Finding]:
         yield Finding("ok", "device", f"CPU, {counted(processes.cores(), 'core')}")
         if useless := machine.useless_gpu():
             yield Finding("warning", "device", useless)
-    asked = [] if settings is None else [("train", settings.train.compile), ("evaluate", settings.evaluate.compile)]
+    asked = [] if config is None else [("train", config.train.compile), ("evaluate", config.evaluate.compile)]
     for section, compile_ in asked:
         if (
             device is not None
@@ -154,38 +154,38 @@ def _device(settings: config.Config | None) -> Iterator[Finding]:
             and (lack := machine.no_compiler())
         ):
             yield Finding("warning", "device", f"{section}.compile {compile_} needs {lack}, which is missing")
-    if settings is not None and settings.train.precision == "tf32" and not gpus:
+    if config is not None and config.train.precision == "tf32" and not gpus:
         yield Finding("warning", "device", "train.precision tf32 is float32 on a CPU")
-    if settings is not None and settings.experiment.threads > processes.cores():
+    if config is not None and config.experiment.threads > processes.cores():
         yield Finding(
-            "warning", "device", f"experiment.threads {settings.experiment.threads} on"
+            "warning", "device", f"experiment.threads {config.experiment.threads} on"
             f" {counted(processes.cores(), 'core')}: slower"
         )  # fmt: skip
 
 
-def _data(root: Path, settings: config.Config | None) -> Iterator[Finding]:
-    if settings is None:
+def _data(root: Path, config: Config | None) -> Iterator[Finding]:
+    if config is None:
         return
     from sglr.attacks.requested import misfits
 
     asked = os.environ.get("SGLR_DATA_ROOT")
     try:
-        there, text = settings.data.source.look(Path(asked) if asked else None)
+        there, text = config.data.source.look(Path(asked) if asked else None)
     except files.FileError as error:
         yield Finding("problem", "data", str(error))
     else:
         yield Finding("ok" if there else "warning", "data", text)
     try:
-        known = space.expected(settings, root / "artifacts" / "data")
+        known = space.expected(config, root / "artifacts" / "data")
     except files.FileError as error:
         yield Finding("problem", "data", str(error))
         return
-    for misfit in () if known.assumed else misfits(settings, known.classes, known.shape):
+    for misfit in () if known.assumed else misfits(config, known.classes, known.shape):
         yield Finding("problem", "data", misfit)
 
 
-def _time(root: Path, settings: config.Config | None, items: "list[Status] | None") -> Iterator[Finding]:
-    if settings is None:
+def _time(root: Path, config: Config | None, items: "list[Status] | None") -> Iterator[Finding]:
+    if config is None:
         return
     import torch
 
@@ -195,15 +195,15 @@ def _time(root: Path, settings: config.Config | None, items: "list[Status] | Non
     done = _done(items)
     try:
         device = processes.device(os.environ.get("SGLR_DEVICE", "auto"))
-        trainings = duration.of_trainings(settings, root / "artifacts" / "data", device, done)
-        evaluations = duration.of_evaluations(settings, root / "artifacts" / "data", device, done)
-    except (files.FileError, config.ConfigError):  # said where device, data and params are looked at
+        trainings = duration.of_trainings(config, root / "artifacts" / "data", device, done)
+        evaluations = duration.of_evaluations(config, root / "artifacts" / "data", device, done)
+    except (files.FileError, ConfigError):  # said where device, data and params are looked at
         return
     except torch.OutOfMemoryError as error:
-        yield Finding("problem", "time", f"an attack step of {settings.model.name} does not fit the GPU: {error}")
+        yield Finding("problem", "time", f"an attack step of {config.model.name} does not fit the GPU: {error}")
         return
-    by = f"by an attack step of {settings.model.name} here"
-    known = space.expected(settings, root / "artifacts" / "data")
+    by = f"by an attack step of {config.model.name} here"
+    known = space.expected(config, root / "artifacts" / "data")
     if known.assumed:
         by += ", if the data are as many and as large as CIFAR-10 (known once they are prepared)"
 
@@ -211,17 +211,17 @@ def _time(root: Path, settings: config.Config | None, items: "list[Status] | Non
         long = seconds > _LONG and device.type == "cpu"
         return Finding("warning" if long else "ok", "time", text + (shorter if long else ""))
 
-    left, which = _left(settings, "train", done)
+    left, which = _left(config, "train", done)
     trainings += left * _BESIDE
     text = f"about {in_words(trainings)} for {which} trainings, {by}" if left else f"{which} trainings are done"
     yield said(text, trainings, ": a GPU, a smaller model or fewer seeds take less")
-    left, which = _left(settings, "evaluate", done)
+    left, which = _left(config, "evaluate", done)
     which += " evaluations"
     if not left and "audit" in done:
         yield Finding("ok", "time", f"{which} and their audit are done")
         return
     if evaluations is None:
-        attacks = settings.evaluate.attacks.items()
+        attacks = config.evaluate.attacks.items()
         silent = [f"evaluate.attacks.{name}" for name, attack in attacks if attack.passes(known.classes) is None]
         todo = "a method `passes` of its options tells its forward and backward passes"
         yield Finding("ok", "time", f"of evaluation nothing is known because of {', '.join(silent)}: {todo}")
@@ -237,19 +237,19 @@ def _done(items: "list[Status] | None") -> set[str]:
     return {one.item for one in items or () if one.state == "done"}
 
 
-def _left(settings: config.Config, stage: str, done: set[str]) -> tuple[int, str]:
+def _left(config: Config, stage: str, done: set[str]) -> tuple[int, str]:
     """How many items of a stage are still to run; 'all 6', or '4 of 6', in words."""
-    pairs = [f"{stage}@{method}-{seed}" for method in settings.experiment.methods for seed in settings.experiment.seeds]
+    pairs = [f"{stage}@{method}-{seed}" for method in config.experiment.methods for seed in config.experiment.seeds]
     left = sum(pair not in done for pair in pairs)
     return left, f"all {len(pairs)}" if left in (0, len(pairs)) else f"{left} of {len(pairs)}"
 
 
-def _disk(root: Path, settings: config.Config | None, items: "list[Status] | None") -> Iterator[Finding]:
+def _disk(root: Path, config: Config | None, items: "list[Status] | None") -> Iterator[Finding]:
     free, needed, text = shutil.disk_usage(root).free, 0, ""
     # Where params or data keep it from being told, that is said where they are looked at.
-    with contextlib.suppress(files.FileError, config.ConfigError):
-        if settings is not None:
-            needed = space.of_study(settings, root / "artifacts" / "data", _done(items))
+    with contextlib.suppress(files.FileError, ConfigError):
+        if config is not None:
+            needed = space.of_study(config, root / "artifacts" / "data", _done(items))
             text = f", up to {space.megabytes(needed)} needed for what is still to run"
             if not needed:
                 text = ", all items are done"
@@ -264,7 +264,7 @@ def _tracking(root: Path) -> Iterator[Finding]:
 
     try:
         found = list(examine(root))
-    except config.ConfigError as error:
+    except ConfigError as error:
         yield Finding("problem", "tracking", str(error))
         return
     for level, text in found:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from sglr import config, files, models
+from sglr import files, models
 from sglr.attacks.autoattack import MEMBERS, AutoAttackOptions
+from sglr.config import Config
 from sglr.data.torchvision_sets import TorchvisionOptions
 from sglr.models.registry import Shape
 from sglr.training.history import TRACED
@@ -68,13 +69,13 @@ class Need:
         return self.own + self.outputs
 
 
-def expected(settings: config.Config, data: Path) -> ExpectedData:
-    """The prepared data in a folder where it is of the settings' source; else what that source is known to hold, or
+def expected(config: Config, data: Path) -> ExpectedData:
+    """The prepared data in a folder where it is of the config's source; else what that source is known to hold, or
     taken for.
 
     FileError when the folder is damaged.
     """
-    asked = settings.data
+    asked = config.data
     if (data / "meta.json").exists():
         meta = files.read_json(data / "meta.json")
         try:
@@ -93,70 +94,70 @@ def expected(settings: config.Config, data: Path) -> ExpectedData:
     return ExpectedData(asked.training_examples or _EXAMPLES, tested, classes, shape, assumed=told is None)
 
 
-def needed(settings: config.Config, data: Path) -> Need:
+def needed(config: Config, data: Path) -> Need:
     """Of one training on the data that ``expected`` finds.
 
     FileError when the folder is damaged, ConfigError when the model does not fit its images.
     """
-    images = expected(settings, data)
-    weights = _weights(settings, images)
+    images = expected(config, data)
+    weights = _weights(config, images)
     table = images.examples * images.classes * _FLOAT
     # With each model the labels as they were then.
-    kept = len(settings.train.keep_epochs) * (weights + table)
-    trace = settings.train.epochs * TRACED * images.classes * _FLOAT
+    kept = len(config.train.keep_epochs) * (weights + table)
+    trace = config.train.epochs * TRACED * images.classes * _FLOAT
     return Need(
         snapshots=_SNAPSHOTS * (_IN_A_SNAPSHOT * weights + _TABLES * table + trace) + kept,
         outputs=_MODELS * (weights + table) + kept + table + trace,
     )
 
 
-def of_study(settings: config.Config, data: Path, done: Collection[str] = ()) -> int:
+def of_study(config: Config, data: Path, done: Collection[str] = ()) -> int:
     """Bytes that the items of a study leave, DVC's copies among them, and one of them needs meanwhile; 0 where none is
     left. Downloads and MLflow's files are not counted.
 
     done: names of the items that are on the disk already. Errors as in ``needed``.
     """
-    left = [name.partition("@")[0] for name in _items(settings) if name not in done]
-    needs = _needs(settings, data)
+    left = [name.partition("@")[0] for name in _items(config) if name not in done]
+    needs = _needs(config, data)
     kept = sum(2 * needs[stage].outputs + _SMALL_FILES for stage in left)
     return kept + max((needs[stage].snapshots for stage in left), default=0)
 
 
-def _items(settings: config.Config) -> list[str]:
+def _items(config: Config) -> list[str]:
     """All that write more than a line, by their names in DVC."""
-    seeds = settings.experiment.seeds
-    pairs = [f"{method}-{seed}" for method in settings.experiment.methods for seed in seeds]
+    seeds = config.experiment.seeds
+    pairs = [f"{method}-{seed}" for method in config.experiment.methods for seed in seeds]
     each = [f"{stage}@{pair}" for stage in ("train", "evaluate", "analyze") for pair in pairs]
     return ["prepare", *(f"warmup@{seed}" for seed in seeds), *each, "audit", "report"]
 
 
-def _needs(settings: config.Config, data: Path) -> dict[str, Need]:
+def _needs(config: Config, data: Path) -> dict[str, Need]:
     """What one item of each stage needs."""
-    images = expected(settings, data)
-    weights, training = _weights(settings, images), needed(settings, data)
-    trainings = len(settings.experiment.methods) * len(settings.experiment.seeds)
-    adversarial = settings.warmup.objective == "adversarial"
+    images = expected(config, data)
+    weights, training = _weights(config, images), needed(config, data)
+    trainings = len(config.experiment.methods) * len(config.experiment.seeds)
+    adversarial = config.warmup.objective == "adversarial"
     return {
-        "prepare": Need(0, _prepared(settings, images)),
+        "prepare": Need(0, _prepared(config, images)),
         "warmup": Need(training.snapshots, (1 + _PASSED_ON * adversarial) * weights),
         "train": training,
-        "evaluate": _attacks(settings, images),
-        "audit": Need(0, trainings * _shown(settings, images)),
+        "evaluate": _attacks(config, images),
+        "audit": Need(0, trainings * _shown(config, images)),
         "analyze": Need(0, 0),
         "report": Need(0, trainings * _REPORT),
     }
 
 
-def _prepared(settings: config.Config, images: ExpectedData) -> int:
-    of_a_value = 1 if isinstance(settings.data.source, TorchvisionOptions) else _FLOAT
-    examples = images.examples + settings.data.validation_size + images.test_examples
+def _prepared(config: Config, images: ExpectedData) -> int:
+    of_a_value = 1 if isinstance(config.data.source, TorchvisionOptions) else _FLOAT
+    examples = images.examples + config.data.validation_size + images.test_examples
     return examples * (math.prod(images.shape) * of_a_value + _OF_AN_IMAGE)
 
 
-def _attacks(settings: config.Config, images: ExpectedData) -> Need:
+def _attacks(config: Config, images: ExpectedData) -> Need:
     """Of an evaluation: worst-case images, those of each attack meanwhile, and which examples each attack broke."""
-    section = settings.evaluate
-    kept = _MODELS * _kept(settings, images) * math.prod(images.shape) * _FLOAT
+    section = config.evaluate
+    kept = _MODELS * _kept(config, images) * math.prod(images.shape) * _FLOAT
     pieces = 1 + sum(
         len(MEMBERS[attack.version]) if isinstance(attack, AutoAttackOptions) else 1
         for attack in section.attacks.values()
@@ -167,32 +168,32 @@ def _attacks(settings: config.Config, images: ExpectedData) -> Need:
     return Need(snapshots=pieces * kept, outputs=kept + outcomes)
 
 
-def _shown(settings: config.Config, images: ExpectedData) -> int:
+def _shown(config: Config, images: ExpectedData) -> int:
     """Of the audit, for each training: some images, and the classes of all."""
     from sglr.evaluation.auditing import SHOWN  # here, as in ``_kept``
 
-    classes = 2 * _kept(settings, images) * _NUMBER
+    classes = 2 * _kept(config, images) * _NUMBER
     return _MODELS * (SHOWN * math.prod(images.shape) * _FLOAT + classes)
 
 
-def _kept(settings: config.Config, images: ExpectedData) -> int:
+def _kept(config: Config, images: ExpectedData) -> int:
     """How many worst-case images are kept of a model."""
     # Here, because this module is loaded by stages that do not depend on it.
     from sglr.evaluation.suite import KEPT
 
-    return min(KEPT, settings.evaluate.examples(images.test_examples))
+    return min(KEPT, config.evaluate.examples(images.test_examples))
 
 
-def _weights(settings: config.Config, images: ExpectedData) -> int:
-    spec = models.spec(settings.model, num_classes=images.classes, shape=images.shape)
+def _weights(config: Config, images: ExpectedData) -> int:
+    spec = models.spec(config.model, num_classes=images.classes, shape=images.shape)
     model = models.from_spec(spec, device="meta")
     return sum(value.numel() for value in model.state_dict().values()) * _FLOAT
 
 
-def require(settings: config.Config, data: Path, folder: Path, warn: Callable[[str], object]) -> None:
+def require(config: Config, data: Path, folder: Path, warn: Callable[[str], object]) -> None:
     """FileError when the disk under ``folder`` has less room than a training writes; a warning when DVC's copy of its
     outputs may find none."""
-    need = needed(settings, data)
+    need = needed(config, data)
     free = shutil.disk_usage(folder).free
     said = f"{free // 10**6:,} MB are free in {folder.absolute()}"
     if free < need.own:

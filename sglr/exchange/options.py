@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from sglr import config, files, processes
+from sglr import files, processes
 from sglr.config import Config, ConfigError, load, parse
+from sglr.config import doubts as all_doubts
 from sglr.config.errors import said
 from sglr.config.sections import ThreatSettings
 from sglr.data import open_folder
@@ -21,30 +22,30 @@ _OF_THE_ATTACKS = r"threat\.|evaluate\.sweep\.|evaluate\.attacks\.\w+\.step_size
 
 
 def suite(params: str, *, norm: str | None, eps: float | None, n_examples: int | None) -> Config:
-    """The settings in a params file with the norm, radius (in 255ths) and test examples that are given instead.
+    """The config in a params file with the norm, radius (in 255ths) and test examples that are given instead.
 
     In another norm there is no curve over the radius: its radii are of the params' norm. Raises ConfigError with a
     message for the user.
     """
-    settings = load(params)
-    ball, changes = _threat(settings.threat, norm, eps), dict[str, Any]()
-    if ball.norm != settings.threat.norm:
+    config = load(params)
+    ball, changes = _threat(config.threat, norm, eps), dict[str, Any]()
+    if ball.norm != config.threat.norm:
         changes["sweep"] = None
     if n_examples is not None:
         changes["n_examples"] = n_examples
-    return settings.model_copy(update={"threat": ball, "evaluate": settings.evaluate.model_copy(update=changes)})
+    return config.model_copy(update={"threat": ball, "evaluate": config.evaluate.model_copy(update=changes)})
 
 
-def doubts(settings: Config) -> list[str]:
+def doubts(config: Config) -> list[str]:
     """Warnings about radius and steps of the attacks that are probably mistakes."""
-    return [doubt for doubt in config.doubts(settings) if re.match(_OF_THE_ATTACKS, doubt)]
+    return [doubt for doubt in all_doubts(config) if re.match(_OF_THE_ATTACKS, doubt)]
 
 
 def run(
     weights: Path,
     name: str | None,
     output: Path,
-    settings: Config,
+    config: Config,
     *,
     folder: str,
     npz: str | None,
@@ -56,14 +57,14 @@ def run(
     nproc: str = "1",
     on_natural: OnNatural | None = None,
 ) -> dict[str, Any]:
-    """Run ``sglr evaluate`` with its options, as texts, and the ``settings`` of ``suite``; returns the metrics.
+    """Run ``sglr evaluate`` with its options, as texts, and the ``config`` of ``suite``; returns the metrics.
 
     ``on_natural``: see ``evaluate``.
 
     Raises ConfigError and FileError with a message for the user.
     """
     processes.keep_freed_memory()
-    torch.set_num_threads(settings.experiment.threads)
+    torch.set_num_threads(config.experiment.threads)
     if npz is None and not (Path(folder) / "meta.json").is_file():
         raise files.FileError(
             f"there are no prepared data in {folder}: `dvc repro prepare` makes them, --npz names a file of your own."
@@ -79,7 +80,7 @@ def run(
     refuse_another_kind(output)
     with files.lock(lock_of(output), holder=f"another `sglr evaluate` into {output}"):
         return evaluate_foreign(
-            settings, data, model, output, weights=weights, device=chosen, nproc=count, on_natural=on_natural
+            config, data, model, output, weights=weights, device=chosen, nproc=count, on_natural=on_natural
         )
 
 

@@ -115,10 +115,10 @@ def test_own_and_copied_project_find_the_same_place(tmp_path, monkeypatch):
     from stages import pipeline
 
     monkeypatch.chdir(tmp_path)
-    assert (pipeline.home(), pipeline.experiment()) == (Path(), None)
+    assert (pipeline.home(), pipeline.dvc_copy()) == (Path(), None)
     copy = tmp_path / ".dvc/tmp/exps/standalone/tmpabc"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
-    assert (pipeline.home(), pipeline.experiment()) == (tmp_path, "tmpabc")
+    assert (pipeline.home(), pipeline.dvc_copy()) == (tmp_path, "tmpabc")
     monkeypatch.setenv("DVC_EXP_NAME", "half")
-    assert pipeline.experiment() == "half"
+    assert pipeline.dvc_copy() == "half"
