@@ -35,12 +35,12 @@ def section(rounds: int) -> None:
     importing = [python, "-c", "import torch"]
     settings = config.load(ROOT / "params.yaml").experiment
     seed, item = [str(settings.seeds[0])], [settings.methods[-1], str(settings.seeds[0])]
-    given = {"warmup": seed, "train": item, "evaluate": item, "analyze": item}
+    arguments = {"warmup": seed, "train": item, "evaluate": item, "analyze": item}
     with tempfile.TemporaryDirectory(dir=ROOT / ".sglr") as folder:
         copy = Path(folder) / "project"
         copy_project(copy)
         for stage in WORK:
-            call = [python, Path(__file__).with_name("startup.py"), stage, *given.get(stage, [])]
+            call = [python, Path(__file__).with_name("startup.py"), stage, *arguments.get(stage, [])]
             add(table, stage, "import torch", importing, call, rounds, copy, until_work)
     dvc = python.parent / "dvc"
     add(table, "`dvc repro`, nothing to do", "dvc version", [dvc, "version"], [dvc, "repro"], rounds, ROOT)

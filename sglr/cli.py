@@ -254,7 +254,7 @@ def _shown(found: Any, names: list[str]) -> str:
 @click.pass_context
 def evaluate(
     context: click.Context, weights: str, name: str | None, output: str | None, params: str, norm: str | None,
-    eps: float | None, n_examples: int | None, **given: Any,
+    eps: float | None, n_examples: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Evaluate the robustness of a model from elsewhere with the suite in params.yaml.
 
@@ -266,21 +266,22 @@ def evaluate(
     from sglr import files, processes
 
     processes.let_threads_sleep()
-    from sglr.exchange import evaluating, options
+    from sglr.exchange import evaluating
+    from sglr.exchange.options import doubts, run, suite
 
-    if given["npz"] is not None and _was_given(context, "folder"):
+    if options["npz"] is not None and _was_given(context, "folder"):
         raise click.UsageError("--data and --npz: use only one of them for the test images.")
-    settings = options.suite(params, norm=norm, eps=eps, n_examples=n_examples)
-    for doubt in options.doubts(settings):
+    config = suite(params, norm=norm, eps=eps, n_examples=n_examples)
+    for doubt in doubts(config):
         click.secho(f"warning: {doubt}", fg="yellow", err=True)
-    ball = settings.threat
+    ball = config.threat
     within = "" if norm is None and eps is None else f"-{ball.norm}-{ball.eps_255:g}"
     target = Path(output) if output else evaluating.default_folder(Path(weights), within)
 
     def say(checkpoint: str, accuracy: float, examples: int) -> None:
         click.echo(f"natural accuracy {accuracy:.2%} ({examples:,} test examples); the attacks follow", err=True)
 
-    metrics = options.run(Path(weights), name, target, settings, **given, on_natural=say)
+    metrics = run(Path(weights), name, target, config, **options, on_natural=say)
     for note in files.read_json(target / "source.json")["notes"]:
         click.echo(f"weights: {note}", err=True)
     click.echo(f"{evaluating.table(metrics, ball)}\nwritten to {target}")

@@ -36,8 +36,8 @@ class Definition:
         for needed in (_PIPELINE, _PARAMS):
             if not needed.is_file():
                 raise files.FileError(f"there is no {needed} in {Path.cwd()}; run this in the project's root folder.")
-        given = {name: value for name, value in (("method", method), ("seed", seed)) if value is not None}
-        entry = item_of(yaml.safe_load(_PIPELINE.read_text(encoding="utf-8"))["stages"][stage], stage, given)
+        values = {name: value for name, value in (("method", method), ("seed", seed)) if value is not None}
+        entry = item_of(yaml.safe_load(_PIPELINE.read_text(encoding="utf-8"))["stages"][stage], stage, values)
         return cls(method, seed, entry, _values(entry.keys))
 
     @property
@@ -100,14 +100,14 @@ class Definition:
                 makes = f"`dvc repro {self.item}` runs what makes it"
                 raise files.FileError(f"{self.item} needs {dep}, which is missing; {makes}.")
 
-    def given(self) -> dict[str, str]:
+    def own_digests(self) -> dict[str, str]:
         """Digests, as they are now, of what it depends on and no other item makes: code, data."""
         own = (dep for dep in self.entry.deps if Path(dep).parts[0] != ARTIFACTS.name)
         return {dep: files.digest(dep) for dep in own}
 
-    def require_unchanged(self, given: dict[str, str]) -> None:
-        """ConfigError when one of its keys, or of what was ``given`` at its start, was edited while it ran: DVC would
-        record what is there now as what was used."""
+    def require_unchanged(self, before: dict[str, str]) -> None:
+        """ConfigError when one of its keys, or of what had the digests ``before`` at its start, was edited while it
+        ran: DVC would record what is there now as what was used."""
         now = _values(self.entry.keys)
         changed = [key for key in self.entry.keys if now[key] != self.values[key]]
         if changed:
@@ -115,7 +115,7 @@ class Definition:
                 f"{', '.join(changed)} changed in params.yaml while {self.item} was running; its result is discarded."
                 " Run it again."
             )
-        edited = [dep for dep, now in self.given().items() if given[dep] != now]
+        edited = [dep for dep, now in self.own_digests().items() if before[dep] != now]
         if edited:
             raise ConfigError(
                 f"{', '.join(edited)} changed while {self.item} was running, so DVC would record the wrong code;"

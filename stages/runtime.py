@@ -52,7 +52,7 @@ def stage(
             config = load()
             definition.require_listed(config)
             definition.require_inputs()
-            given = definition.given()
+            before = definition.own_digests()
             if leads:
                 prune_snapshots(definition.snapshots if name in _RESUMED else None)
             if dvc_copy() is not None:  # downloads outlive its copy
@@ -65,7 +65,7 @@ def stage(
                 with tracker_of(definition, config, parent, device, track and leads) as tracker:
                     with _stopped_if_asked(watch):
                         yield Run(config, definition, tracker, device, watch, leads)
-                    definition.require_unchanged(given)
+                    definition.require_unchanged(before)
     except Stopped as stopped:
         click.echo(f"{name}: {stopped.reason}", err=True)
         raise

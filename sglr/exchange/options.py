@@ -84,15 +84,15 @@ def run(
         )
 
 
-def _threat(given: ThreatSettings, norm: str | None, eps: float | None) -> ThreatSettings:
+def _threat(ball: ThreatSettings, norm: str | None, eps: float | None) -> ThreatSettings:
     """The threat model of the params, with the norm and the radius (in 255ths) that the command line gives instead."""
-    if norm not in (None, given.norm) and eps is None:
+    if norm not in (None, ball.norm) and eps is None:
         raise ConfigError(
-            f"--norm {norm} without --eps: the radius of the params, {given.eps_255:g}/255, is one in {given.norm}."
+            f"--norm {norm} without --eps: the radius of the params, {ball.eps_255:g}/255, is one in {ball.norm}."
         )
     asked = {key: value for key, value in (("norm", norm), ("eps_255", eps)) if value is not None}
     try:
-        return ThreatSettings.model_validate(given.model_dump() | asked)
+        return ThreatSettings.model_validate(ball.model_dump() | asked)
     except ValidationError as error:
         problems = [said(problem, f"--{problem['loc'][0]}".removesuffix("_255")) for problem in error.errors()]
         raise ConfigError("; ".join(problems)) from None

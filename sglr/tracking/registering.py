@@ -27,10 +27,10 @@ def register(root: Path, experiment: str, item: str, checkpoint: str | None = No
     """
     from sglr.models.checkpoint import saved_in  # loads torch
 
-    trainings, given = root / "artifacts" / "train", Path(item)
-    if given.resolve().parent == trainings.resolve():
-        item = given.name
-    elif len(given.parts) != 1:
+    trainings, path = root / "artifacts" / "train", Path(item)
+    if path.resolve().parent == trainings.resolve():
+        item = path.name
+    elif len(path.parts) != 1:
         raise files.FileError(f"{item} is not a training folder of this project (artifacts/train/<method>-<seed>).")
     folders = saved_in(trainings / item, [checkpoint] if checkpoint else CHECKPOINTS)
     if not folders:

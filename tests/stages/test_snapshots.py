@@ -95,13 +95,13 @@ def test_code_edited_while_a_stage_runs(tmp_path, monkeypatch):
         Path(name).mkdir(parents=True)
         (Path(name) / "file.py").write_text("1")
     definition = Definition.read("audit")
-    given = definition.given()
+    before = definition.own_digests()
     (tmp_path / "code/.file.py.swp").write_text("an editor's")
     (tmp_path / "artifacts/train/file.py").write_text("2")  # what other items made is theirs
-    definition.require_unchanged(given)
+    definition.require_unchanged(before)
     (tmp_path / "code/file.py").write_text("2")
     with pytest.raises(ConfigError, match=r"^code changed while audit was running.* to continue from its snapshots\.$"):
-        definition.require_unchanged(given)
+        definition.require_unchanged(before)
 
 
 def test_an_old_folder_with_a_new_piece_stays(tmp_path, monkeypatch):
@@ -145,7 +145,7 @@ def test_a_stage_keeps_the_snapshots_it_goes_on_from(tmp_path, monkeypatch):
         raise PrunedError
 
     monkeypatch.setattr(Definition, "require_inputs", lambda self: None)
-    monkeypatch.setattr(Definition, "given", lambda self: {})
+    monkeypatch.setattr(Definition, "own_digests", lambda self: {})
     monkeypatch.setattr(Definition, "snapshots", Path("those"))
     monkeypatch.setattr(runtime, "prune_snapshots", prune)
     for stage, named in (("train", {"method": "at", "seed": 0}), ("audit", {})):
