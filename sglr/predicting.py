@@ -1,8 +1,10 @@
-"""Classifying single images with a trained model, and attacking them."""
+"""Classifying image files with a trained model, and attacking them."""
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,66 @@ from sglr.attacks import pgd
 from sglr.config import ConfigError
 from sglr.config.names import WEIGHTS
 from sglr.exchange.provenance import gather
+from sglr.image_files import read_image, save_image
 from sglr.models.checkpoint import saved_as, saved_in
 from sglr.random import torch_stream
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained model, the shape (C, H, W) of its images, and the names of its classes."""
+
+    model: nn.Module
+    shape: tuple[int, int, int]
+    classes: list[str]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The model of ``checkpoint(path)``, named by ``class_names``; FileError where none can be read."""
+        path = checkpoint(path)
+        model = models.load_model(path)
+        spec = files.read_json(saved_as(path)[1])
+        channels, height, width = spec["shape"]
+        return cls(model, (channels, height, width), class_names(path, int(spec["num_classes"])))
+
+
+@dataclass(frozen=True)
+class Attacking:
+    """How image files are attacked, and where their adversarial images are saved."""
+
+    norm: str
+    eps_255: float
+    """As ``radius`` returns it."""
+    steps: int
+    targets: Mapping[Path, Path]
+    """By image file, as ``image_files.targets`` returns them."""
+
+
+def lines(images: Iterable[Path], classifier: Classifier, attacking: Attacking | None = None) -> Iterator[str]:
+    """For each image file in turn: its most probable classes, in words; under an attack also those of the adversarial
+    image, which is saved. FileError where an image cannot be read or saved."""
+    for path in images:
+        x, done = read_image(path, classifier.shape)
+        said = f"{path}{f' ({done})' if done else ''}: {_in_words(classifier, x)}"
+        if attacking is not None:
+            said += f"\n  {_saved_and_said(classifier, x, attacking, attacking.targets[path])}"
+        yield said
+
+
+def _saved_and_said(classifier: Classifier, x: Tensor, attacking: Attacking, target: Path) -> str:
+    norm, eps_255, steps = attacking.norm, attacking.eps_255, attacking.steps
+    x_adv = attacked(classifier.model, x, norm=norm, eps_255=eps_255, steps=steps)
+    save_image(x_adv, target)
+    moved = changed_by(x, x_adv, norm)
+    change = f"changed by {moved:.4g}/255" if moved else "unchanged in whole 255ths"
+    return f"under PGD-{steps}, {norm} {eps_255:g}/255, {change}: {_in_words(classifier, x_adv)} -> {target}"
+
+
+def _in_words(classifier: Classifier, x: Tensor) -> str:
+    found = predict(classifier.model, x)
+    return ", ".join(
+        f"{classifier.classes[c]} {p:.1%}" for c, p in zip(found.classes, found.probabilities, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -83,16 +143,8 @@ def checkpoint(path: Path) -> Path:
     return next(iter(saved_in(path)), path)
 
 
-def load(path: Path) -> tuple[nn.Module, tuple[int, int, int], int]:
-    """A trained model, the shape (C, H, W) of its images, and its number of classes; ``path`` as ``load_model``'s."""
-    model = models.load_model(path)
-    spec = files.read_json(saved_as(path)[1])
-    channels, height, width = spec["shape"]
-    return model, (channels, height, width), int(spec["num_classes"])
-
-
 def class_names(path: Path, number: int) -> list[str]:
-    """Names of the ``number`` classes of the model that ``load`` reads at ``path``.
+    """Names of the ``number`` classes of the model that is saved at ``path``.
 
     Those of the data it was trained on (of a model from elsewhere: evaluated on), if that is on record, as ``gather``
     says, and has names; else the numbers. artifacts/data may hold other data.

@@ -1,16 +1,16 @@
 """How the ``sglr`` command behaves on a terminal: commands in the order of use, errors in one message, a clean exit."""
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 INTERRUPTED = 130
+as_json = click.option("--json", "as_json", is_flag=True, help="For scripts: JSON instead of text.")
 
 
 class Group(click.Group):
-    """Commands listed by section in the order they were defined.
+    """Commands listed by section in the order they were added.
 
     An error that a user can cause ends in one message and status 1, Ctrl-C in one line and status 130; anything else
     keeps its traceback. NO_COLOR also turns colours off on a terminal.
@@ -20,16 +20,11 @@ class Group(click.Group):
         super().__init__(*args, **kwargs)
         self.sections: dict[str, list[str]] = {}
 
-    def of(self, section: str, **options: Any) -> Callable[[Callable[..., Any]], click.Command]:
-        """Decorator: a command under a heading of the help."""
-
-        def register(function: Callable[..., Any]) -> click.Command:
-            command = click.command(**options)(function)
+    def section(self, heading: str, *commands: click.Command) -> None:
+        """Add commands under a heading of the help."""
+        for command in commands:
             self.add_command(command)
-            self.sections.setdefault(section, []).append(str(command.name))
-            return command
-
-        return register
+            self.sections.setdefault(heading, []).append(str(command.name))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for names in self.sections.values() for name in names]

@@ -43,12 +43,12 @@ def test_check_says_what_is_probably_not_meant(tmp_path, params):
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
-    group = Group("sglr")
-
-    @group.of("Use", name="predict")
+    @click.command(name="predict")
     def predict():
         raise ModuleNotFoundError("No module named 'pyautoattack'", name="pyautoattack")
 
+    group = Group("sglr")
+    group.section("Use", predict)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
     result = CliRunner().invoke(group, ["predict"])

@@ -20,7 +20,8 @@ STAGES = ("check", "prepare", "warmup", "train", "evaluate", "audit", "analyze",
 ORDER = (
     "config", "files", "processes", "random", "threat", "augmentations", "schedules", "models", "data", "attacks",
     "objectives", "labels", "weights", "training", "evaluation", "information", "report", "project", "exchange",
-    "tracking", "presets", "doctor", "image_files", "predicting", "on_arrays", "terminal", "cli", "__main__",
+    "tracking", "presets", "doctor", "image_files", "predicting", "on_arrays", "terminal", "commands", "cli",
+    "__main__",
 )  # fmt: skip
 # What surrounds the library call of every stage.
 GLUE = ("runtime", "run", "pipeline", "tracked", "cleaning", "watch")
