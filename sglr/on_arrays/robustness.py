@@ -84,41 +84,64 @@ def robustness(
         raise TypeError(f"model must be a torch.nn.Module, found {type(model).__name__}: put a function into one")
     device = processes.device(str(device), "device")
     test = arguments.split(x, y, y, device, "x", "y")
-    changes = arguments.as_changes(changes)
-    if isinstance(attacks, str):
-        attacks = [attacks]
-    if attacks is not None and not isinstance(attacks, Mapping):
-        attacks = {name: name for name in attacks}
-    for key, value in (("attacks", attacks), ("n_examples", n_examples), ("batch_size", batch_size)):
+    asked = {"attacks": _suite(attacks), "n_examples": n_examples, "batch_size": batch_size}
+    config = _config(threat, asked, params, arguments.as_changes(changes))
+    attacked, classes = _attackable(model, test, config.evaluate.seed, device)
+    folder = None if snapshots is None else Path(snapshots) / _fingerprint(config, attacked, test)
+    return evaluate_model(config, _Float32(attacked), test, classes, pieces=folder)
+
+
+def _suite(attacks: str | Sequence[str] | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What ``evaluate.attacks`` takes, for one name or several."""
+    if attacks is None or isinstance(attacks, Mapping):
+        return attacks
+    return {name: name for name in ([attacks] if isinstance(attacks, str) else attacks)}
+
+
+def _config(
+    threat: Threat | None, asked: Mapping[str, Any], path: str | Path | None, changes: dict[str, Any]
+) -> Config:
+    """The validated params with the changes in them, and with what is ``asked`` for as an argument: values of
+    ``evaluate`` by key, None where the params' stand."""
+    for key, value in asked.items():
         if value is not None and changes.setdefault(f"evaluate.{key}", value) is not value:
             raise ConfigError(f"sglr.robustness: evaluate.{key} is given twice, as {key}= and among the changes")
     arguments.require_used(changes, _USED, (), "sglr.robustness")
-    values = arguments.params(params)
-    arguments.with_threat(values, threat, params, changes, "sglr.robustness")
+    values = arguments.params(path)
+    arguments.with_threat(values, threat, path, changes, "sglr.robustness")
     for key, value in changes.items():
         arguments.put(values, key, value)
-    config = arguments.validated(values, params, changes, _USED, "sglr.robustness", stacklevel=4)
+    return arguments.validated(values, path, changes, _USED, "sglr.robustness", stacklevel=5)
+
+
+def _attackable(model: nn.Module, test: Split, seed: int, device: torch.device) -> tuple[nn.Module, int]:
+    """A copy of the model in eval mode on the device, and how many classes it tells apart; ModelError and ValueError
+    where it gives no logits for these images and labels, or changes the images."""
     image = test.images(slice(0, 2)).clone()
     untouched = image._version
-    with torch.no_grad(), seeded(config.evaluate.seed, device):
+    with torch.no_grad(), seeded(seed, device):
         attacked = _copy(model).to(device).float().eval()
         try:
             logits = attacked(image)
         except RuntimeError:
             attacked = _copy(model).to(device).eval()  # it converts images to the type of its weights itself
             logits = attacked(image)
-    single = single_logit(logits) if isinstance(logits, Tensor) and len(logits) == len(image) else None
-    if single:
-        raise ModelError(single)
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise ModelError(f"the model gives no logits (n, classes), but {_form(logits)}")
+    _require_logits(logits, len(image))
     if image._version != untouched:
         raise ModelError("the model changes the images it is given in place: let it compute new ones")
     classes, largest = logits.shape[1], int(test.true.max())
     if largest >= classes:
         raise ValueError(f"there is a label {largest}, but the model gives {classes} logits")
-    folder = None if snapshots is None else Path(snapshots) / _fingerprint(config, attacked, test)
-    return evaluate_model(config, _Float32(attacked), test, classes, pieces=folder)
+    return attacked, classes
+
+
+def _require_logits(outputs: Any, examples: int) -> None:
+    """ModelError where a model's outputs for so many images are no logits (n, classes)."""
+    single = single_logit(outputs) if isinstance(outputs, Tensor) and len(outputs) == examples else None
+    if single:
+        raise ModelError(single)
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        raise ModelError(f"the model gives no logits (n, classes), but {_form(outputs)}")
 
 
 class _Float32(nn.Module):

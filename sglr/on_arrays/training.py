@@ -121,25 +121,9 @@ def train(
         UserWarning: Values that are probably mistakes, such as milestones after the last epoch.
     """
     device = processes.device(str(device), "device")
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, found {seed!r}")
-    splits = [arguments.split(x, y, y if true is None else true, device, "x", "y")]
-    if validation is not None:
-        if not isinstance(validation, tuple | list) or len(validation) != 2:
-            raise TypeError(f"validation must be a pair, images and labels, found {type(validation).__name__}")
-        splits.append(arguments.split(*validation, validation[1], device, "validation[0]", "validation[1]"))
-        if splits[0].x.shape[1:] != splits[1].x.shape[1:]:
-            raise ValueError("the images for validation have another shape than those for training")
-    found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
-    if num_classes is None:
-        num_classes = found
-        if absent := sorted(set(range(found)) - set(splits[0].given.tolist())):
-            shown = ", ".join(map(str, absent[:10])) + (" ..." if len(absent) > 10 else "")
-            warnings.warn(
-                f"classes are numbered from 0, but no image is of class {shown}: {found} in all", stacklevel=3
-            )
-    if found > num_classes:
-        raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
+    _require_seed(seed)
+    splits = _splits(x, y, true, validation, device)
+    num_classes = _class_count(splits, num_classes)
     config, chosen = _config(
         method, threat, params, arguments.as_changes(changes), validated=validation is not None, warm=initial is None
     )
@@ -155,6 +139,44 @@ def train(
         fitted = _fitted(training.run(folder), spec)
         shutil.rmtree(folder, ignore_errors=True)
     return fitted
+
+
+def _require_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, found {seed!r}")
+
+
+def _splits(
+    x: arguments.AnyArray, y: arguments.AnyArray, true: arguments.AnyArray | None, validation: Any,
+    device: torch.device,
+) -> list[Split]:  # fmt: skip
+    """Of training and, where there is a pair of them, of validation; errors as in ``arguments.split``."""
+    splits = [arguments.split(x, y, y if true is None else true, device, "x", "y")]
+    if validation is None:
+        return splits
+    if not isinstance(validation, tuple | list) or len(validation) != 2:
+        raise TypeError(f"validation must be a pair, images and labels, found {type(validation).__name__}")
+    images, labels = validation
+    splits.append(arguments.split(images, labels, labels, device, "validation[0]", "validation[1]"))
+    if splits[0].x.shape[1:] != splits[1].x.shape[1:]:
+        raise ValueError("the images for validation have another shape than those for training")
+    return splits
+
+
+def _class_count(splits: list[Split], num_classes: int | None) -> int:
+    """How many classes there are; ValueError where a label exceeds ``num_classes``. Where that is None and some class
+    has no image to train on, a warning, of the line that calls ``train``."""
+    found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
+    if num_classes is None:
+        if absent := sorted(set(range(found)) - set(splits[0].given.tolist())):
+            shown = ", ".join(map(str, absent[:10])) + (" ..." if len(absent) > 10 else "")
+            warnings.warn(
+                f"classes are numbered from 0, but no image is of class {shown}: {found} in all", stacklevel=4
+            )
+        return found
+    if found > num_classes:
+        raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
+    return num_classes
 
 
 @dataclass(frozen=True)
