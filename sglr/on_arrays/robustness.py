@@ -18,6 +18,7 @@ from sglr.data import Split
 from sglr.evaluation import Evaluation
 from sglr.evaluation.on_models import evaluate_model
 from sglr.on_arrays import arguments
+from sglr.on_arrays.arrays import AnyArray, split
 from sglr.on_arrays.fingerprint import OpaqueError, fingerprint
 from sglr.random import seeded
 from sglr.threat import Threat
@@ -28,8 +29,8 @@ _USED = ("threat", "evaluate")
 @outside_inference_mode
 def robustness(
     model: nn.Module,
-    x: arguments.AnyArray,
-    y: arguments.AnyArray,
+    x: AnyArray,
+    y: AnyArray,
     *,
     threat: Threat | None = None,
     attacks: str | Sequence[str] | Mapping[str, Any] | None = None,
@@ -83,7 +84,7 @@ def robustness(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, found {type(model).__name__}: put a function into one")
     device = processes.device(str(device), "device")
-    test = arguments.split(x, y, y, device, "x", "y")
+    test = split(x, y, y, device, "x", "y")
     asked = {"attacks": _suite(attacks), "n_examples": n_examples, "batch_size": batch_size}
     config = _config(threat, asked, params, arguments.as_changes(changes))
     attacked, classes = _attackable(model, test, config.evaluate.seed, device)

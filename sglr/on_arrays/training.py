@@ -20,6 +20,7 @@ from sglr.config import Config, ConfigError
 from sglr.config.errors import undeclared
 from sglr.data import Split
 from sglr.on_arrays import arguments
+from sglr.on_arrays.arrays import AnyArray, class_count, splits_of, weights_of
 from sglr.on_arrays.fingerprint import fingerprint, sources
 from sglr.project.items import value_of
 from sglr.random import undisturbed
@@ -67,13 +68,13 @@ class Fitted:
 
 @outside_inference_mode
 def train(
-    x: arguments.AnyArray,
-    y: arguments.AnyArray,
+    x: AnyArray,
+    y: AnyArray,
     *,
     method: str | Mapping[str, Any] = "sglr",
     threat: Threat | None = None,
-    validation: tuple[arguments.AnyArray, arguments.AnyArray] | None = None,
-    true: arguments.AnyArray | None = None,
+    validation: tuple[AnyArray, AnyArray] | None = None,
+    true: AnyArray | None = None,
     num_classes: int | None = None,
     seed: int = 0,
     params: str | Path | None = None,
@@ -122,14 +123,14 @@ def train(
     """
     device = processes.device(str(device), "device")
     _require_seed(seed)
-    splits = _splits(x, y, true, validation, device)
-    num_classes = _class_count(splits, num_classes)
+    splits = splits_of(x, y, true, validation, device)
+    num_classes = class_count(splits, num_classes)
     config, chosen = _config(
         method, threat, params, arguments.as_changes(changes), validated=validation is not None, warm=initial is None
     )
     channels, height, width = splits[0].x.shape[1:]
     spec = models.spec(config.model, num_classes=num_classes, shape=(channels, height, width))
-    weights = None if initial is None else arguments.weights(initial, spec)
+    weights = None if initial is None else weights_of(initial, spec)
     training = _Training(config, chosen, int(seed), spec, device, splits, weights)
     if snapshots is None:
         return _fitted(training.run(None), spec)
@@ -144,39 +145,6 @@ def train(
 def _require_seed(seed: Any) -> None:
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed must be a whole number of at least 0, found {seed!r}")
-
-
-def _splits(
-    x: arguments.AnyArray, y: arguments.AnyArray, true: arguments.AnyArray | None, validation: Any,
-    device: torch.device,
-) -> list[Split]:  # fmt: skip
-    """Of training and, where there is a pair of them, of validation; errors as in ``arguments.split``."""
-    splits = [arguments.split(x, y, y if true is None else true, device, "x", "y")]
-    if validation is None:
-        return splits
-    if not isinstance(validation, tuple | list) or len(validation) != 2:
-        raise TypeError(f"validation must be a pair, images and labels, found {type(validation).__name__}")
-    images, labels = validation
-    splits.append(arguments.split(images, labels, labels, device, "validation[0]", "validation[1]"))
-    if splits[0].x.shape[1:] != splits[1].x.shape[1:]:
-        raise ValueError("the images for validation have another shape than those for training")
-    return splits
-
-
-def _class_count(splits: list[Split], num_classes: int | None) -> int:
-    """How many classes there are; ValueError where a label exceeds ``num_classes``. Where that is None and some class
-    has no image to train on, a warning, of the line that calls ``train``."""
-    found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
-    if num_classes is None:
-        if absent := sorted(set(range(found)) - set(splits[0].given.tolist())):
-            shown = ", ".join(map(str, absent[:10])) + (" ..." if len(absent) > 10 else "")
-            warnings.warn(
-                f"classes are numbered from 0, but no image is of class {shown}: {found} in all", stacklevel=4
-            )
-        return found
-    if found > num_classes:
-        raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
-    return num_classes
 
 
 @dataclass(frozen=True)
