@@ -69,7 +69,9 @@ def predict(
 @click.option("--model", "name", help="Architecture, as in params.yaml; not needed for a model of this project.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Architecture option: --option depth=28.")
 @click.option("--num-classes", type=click.IntRange(min=2), help="Classes of the test set; default: as in the data.")
-@click.option("--normalization", metavar="MEAN/STD", help="Per channel: 0.49,0.48,0.45/0.25,0.24,0.26; default: none.")
+@click.option(
+    "--normalization", metavar="MEAN/STD", help="Per channel: 0.49,0.48,0.45/0.25,0.24,0.26; default: the file's."
+)
 @click.option("--key", help="Key of the state dict in the file, if it holds several.")
 @click.option("--data", "folder", default="artifacts/data", show_default=True, type=click.Path(), help="Prepared data.")
 @click.option("--npz", type=click.Path(), help="Test images from elsewhere instead: x_test and y_test.")

@@ -204,8 +204,8 @@ def _time(root: Path, config: Config | None, items: "list[Status] | None") -> It
         return
     by = f"by an attack step of {config.model.name} here"
     known = space.expected(config, root / "artifacts" / "data")
-    if known.assumed:
-        by += ", if the data are as many and as large as CIFAR-10 (known once they are prepared)"
+    # Their number and size are not in the params.
+    guess = "a guess until the data are prepared, as if they were CIFAR-10: " if known.assumed else ""
 
     def said(text: str, seconds: float, shorter: str) -> Finding:
         long = seconds > _LONG and device.type == "cpu"
@@ -213,7 +213,7 @@ def _time(root: Path, config: Config | None, items: "list[Status] | None") -> It
 
     left, which = _left(config, "train", done)
     trainings += left * _BESIDE
-    text = f"about {in_words(trainings)} for {which} trainings, {by}" if left else f"{which} trainings are done"
+    text = f"{guess}about {in_words(trainings)} for {which} trainings, {by}" if left else f"{which} trainings are done"
     yield said(text, trainings, ": a GPU, a smaller model or fewer seeds take less")
     left, which = _left(config, "evaluate", done)
     which += " evaluations"
@@ -228,7 +228,7 @@ def _time(root: Path, config: Config | None, items: "list[Status] | None") -> It
         return
     evaluations += left * _BESIDE
     which = f"{which} and their audit" if left else "the audit"
-    text = f"at most about {in_words(evaluations)} for {which}, {by}: less, the more examples are broken"
+    text = f"{guess}at most about {in_words(evaluations)} for {which}, {by}: less, the more examples are broken"
     yield said(text, evaluations, "; evaluate.attacks.*.n_examples limits it")
 
 

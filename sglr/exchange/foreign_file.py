@@ -154,7 +154,11 @@ def _unpickled(path: Path) -> Any:
     except Exception as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found or isinstance(error, pickle.UnpicklingError):
-            what = f"the object {found[1]}" if found else "something other than tensors and plain values"
+            what = (
+                f"the object {found[1]}"
+                if found
+                else "other than tensors and plain values (or is no file of torch.save)"
+            )
             raise FileError(
                 f"{path} is refused: it holds {what}, and reading that could run code. Nothing was executed. If you"
                 " trust its source, save the state dict alone (torch.save(model.state_dict(), ...)) where it was made."

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sglr import models
+from sglr.config.wording import some
 from sglr.data import Split
 from sglr.data.arrays import as_images, as_labels, check_images, check_labels
 from sglr.files import FileError
@@ -37,9 +38,8 @@ def split(x: AnyArray, given: AnyArray, true: AnyArray, device: str | torch.devi
     except FileError as error:
         raise ValueError(str(error)) from None
     if not len(arrays[0]) == len(arrays[1]) == len(arrays[2]):
-        raise ValueError(
-            f"{len(arrays[0])} images ({images}), {len(arrays[1])} labels ({labels}), {len(arrays[2])} true labels"
-        )
+        apart = "" if true is given else f", {len(arrays[2])} true labels"
+        raise ValueError(f"{len(arrays[0])} images ({images}), {len(arrays[1])} labels ({labels}){apart}")
     # In one order, whatever axes were exchanged: pyautoattack takes no other.
     return Split(*(torch.from_numpy(np.array(array, order="C")).to(device) for array in arrays))
 
@@ -70,7 +70,7 @@ def class_count(splits: list[Split], num_classes: int | None) -> int:
     found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
     if num_classes is None:
         if absent := sorted(set(range(found)) - set(splits[0].given.tolist())):
-            shown = ", ".join(map(str, absent[:10])) + (" ..." if len(absent) > 10 else "")
+            shown = some(list(map(str, absent)))
             warnings.warn(
                 f"classes are numbered from 0, but no image is of class {shown}: {found} in all", stacklevel=4
             )

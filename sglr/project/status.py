@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sglr import config, files
+from sglr.config.wording import some
 from sglr.project import checksums
 from sglr.project.interrupted import left_behind
 from sglr.project.items import Item, Record, changes, read_items, read_params, records, value_of
@@ -53,7 +54,7 @@ def status(root: Path) -> list[Status]:
             if _SAME_EVERY_TIME in ran:
                 pending = [name for name in pending if name != _SAME_EVERY_TIME]
             if pending:
-                found[item.name] = Status(item.name, "waiting", [f"for {_few(pending)}"])
+                found[item.name] = Status(item.name, "waiting", [f"for {some(pending, _MOST_REASONS)}"])
                 continue
             reasons = list(_differences(root, item, ran[item.name], params, digest)) if item.name in ran else None
             found[item.name] = Status(item.name, "done") if reasons == [] else _to_run(root, item, params, reasons)
@@ -108,7 +109,7 @@ def _to_run(root: Path, item: Item, params: dict[str, Any], reasons: list[str] |
         return Status(item.name, "interrupted", [f"{left.reached}; continues there"])
     said = []
     if left is not None:
-        anew = f"does not fit ({_few(left.differences)})" if left.differences else "begins anew"
+        anew = f"does not fit ({some(left.differences, _MOST_REASONS)})" if left.differences else "begins anew"
         said = [f"a run that was stopped {left.reached} {anew}"]
     return Status(item.name, "not run" if reasons is None else "out of date", said + (reasons or []))
 
@@ -173,13 +174,8 @@ def _differences(
             yield f"{out} was modified"
 
 
-def _few(names: list[str]) -> str:
-    more = len(names) - _MOST_REASONS
-    return ", ".join(names[:_MOST_REASONS]) + (f" and {more} more" if more > 0 else "")
-
-
 def lines(found: list[Status]) -> Iterator[tuple[State, str]]:
     """One line per item, with its state (for colours)."""
     width = max(len(one.item) for one in found)
     for one in found:
-        yield one.state, f"{one.item:<{width}}  {one.state:<11}  {_few(one.reasons)}".rstrip()
+        yield one.state, f"{one.item:<{width}}  {one.state:<11}  {some(one.reasons, _MOST_REASONS)}".rstrip()
