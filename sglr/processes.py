@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import torch
 
 
-# Of glibc's malloc.h: from what size on memory is taken from the system each time, and is given back.
+# Numbers in glibc's malloc.h of two limits: from what size on memory comes from the system each time, and goes back.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 # What is asked for; the largest that older versions take.
 _GIBIBYTE, _OLD_LIMIT = 2**30, 2**25
-# Of a helper's error: its pipe takes no more before somebody reads it, which happens after its end.
+# The longest error that a helper sends: nobody reads its pipe, which holds little, before it has ended.
 _LONGEST = 4000
 # How long the first process has to find out by itself that another one failed.
 _GRACE = 30.0

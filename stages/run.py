@@ -32,7 +32,7 @@ class Run:
     """Whether this process prints and writes for all that a launcher started."""
 
     def hooks(self) -> "Hooks":
-        """Of a training: its snapshots, a row's way to the tracker, when to stop. What it will lack is said now."""
+        """A training's snapshots, a row's way to the tracker, when to stop. What it will lack is said now."""
         from sglr.doctor import space
         from sglr.training import Hooks, Snapshots
         from sglr.training.snapshots import interval

@@ -47,7 +47,7 @@ def _baseline(config: Config) -> list[str]:
 
 
 def _steps(config: Config) -> Iterator[str]:
-    """Of attacks whose steps are long or short beside the radius, as when only the radius was changed."""
+    """Whether attacks' steps are long or short beside the radius, as when only the radius was changed."""
     eps = config.threat.eps_255
     attacks = {"train.attack": config.train.attack, "analyze.attack": config.analyze.attack}
     attacks |= {f"evaluate.attacks.{name}": options for name, options in config.evaluate.attacks.items()}

@@ -20,7 +20,7 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 # Far above what a machine has, and low enough that torch starts none in vain.
 Threads = Annotated[int, Field(ge=1, le=1024)]
-# Beyond it most crops show nothing of such images; the padded copies of a batch would fill the memory.
+# Wider padding leaves most crops empty, and the padded copies of a batch would fill the memory.
 Padding = Annotated[int, Field(ge=0, le=64)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

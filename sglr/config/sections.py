@@ -135,7 +135,7 @@ class TrainAttack(Section):
     random_start: bool
 
     def step_size(self, eps: float) -> float:
-        """Of a ball of this radius, both in [0, 1]."""
+        """The length of a step in a ball of radius ``eps``, both in units of pixels in [0, 1]."""
         return eps / 4 if self.step_size_255 is None else self.step_size_255 / 255
 
 

@@ -68,7 +68,7 @@ def _as_shown(found: "Image.Image", path: Path) -> "tuple[Image.Image, list[str]
         done.append("oriented by its EXIF data")
         if found.format != "TIFF":  # Pillow turns these itself
             image = found.transpose(Image.Transpose[turn])
-    # Of PNG and PPM, Pillow has 16 bits of grey as 32.
+    # Pillow gives 16 bits of grey in PNG and PPM as 32.
     if image.mode.startswith("I;16") or (image.mode == "I" and found.format in ("PNG", "PPM")):
         image = _in_8_bits(image)
     if image.mode in ("I", "F"):

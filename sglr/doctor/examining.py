@@ -33,7 +33,7 @@ VARIABLES = (
     "SGLR_DATA_ROOT", "SGLR_DEVICE", "SGLR_NPROC", "SGLR_SNAPSHOT_SECONDS", "SGLR_SYSTEM_METRICS", "SGLR_TRACKING",
     "SGLR_TRACKING_WAIT",
 )  # fmt: skip
-# Of all trainings on a CPU, in seconds.
+# From so many seconds of trainings on a CPU on there is a warning.
 _LONG = 24 * 3600
 # Seconds of an item beside its work: it starts, logs and writes files.
 _BESIDE = 5.0

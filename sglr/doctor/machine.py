@@ -42,7 +42,7 @@ def other_python() -> str:
 
 
 def useless_gpu() -> str:
-    """Of a GPU that is here and not hidden on purpose, why torch, which sees none, does not use it."""
+    """Why torch sees no GPU although one is here and not hidden on purpose; '' where that is not so."""
     import torch
 
     shown = os.environ.get("CUDA_VISIBLE_DEVICES", "0")

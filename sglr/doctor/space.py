@@ -14,11 +14,11 @@ from sglr.models.registry import Shape
 from sglr.training.history import TRACED
 
 _FLOAT = 4
-# Of the weights: the network, its momentum, the best so far, an average.
+# Copies of the weights in one snapshot: the network, its momentum, the best so far, an average.
 _IN_A_SNAPSHOT = 4
 # Two are kept while a third is written.
 _SNAPSHOTS = 3
-# Of those, in what a shared warm-up passes on: it has no average.
+# Copies of the weights that a shared warm-up hands on: it has no average.
 _PASSED_ON = 3
 # best and last.
 _MODELS = 2
@@ -30,9 +30,9 @@ _TABLES = 2
 _NUMBER = 8
 # Beside each prepared image: given and true label, position in the source.
 _OF_AN_IMAGE = 3 * _NUMBER
-# Of figures and tables, for each training: 0.78 MB of 6 trainings of digits, and of 80 of CIFAR-10.
+# Figures and tables for each training: 0.78 MB with 6 trainings of digits, and with 80 of CIFAR-10.
 _REPORT = 2**20
-# Of sources that only reading tells of: classes, shape and number of images, as CIFAR-10 has them.
+# CIFAR-10's classes, shape and number of images, for sources of which only reading tells them.
 _USUAL: tuple[int, Shape] = (10, (3, 32, 32))
 _EXAMPLES, _TEST_EXAMPLES = 50_000, 10_000
 
@@ -60,7 +60,7 @@ class Need:
 
     @property
     def own(self) -> int:
-        """Of the item itself."""
+        """What the item itself takes."""
         return self.snapshots + self.outputs + _SMALL_FILES
 
     @property
@@ -95,7 +95,7 @@ def expected(config: Config, data: Path) -> ExpectedData:
 
 
 def needed(config: Config, data: Path) -> Need:
-    """Of one training on the data that ``expected`` finds.
+    """The room that one training takes, on the data that ``expected`` finds.
 
     FileError when the folder is damaged, ConfigError when the model does not fit its images.
     """
@@ -155,7 +155,7 @@ def _prepared(config: Config, images: ExpectedData) -> int:
 
 
 def _attacks(config: Config, images: ExpectedData) -> Need:
-    """Of an evaluation: worst-case images, those of each attack meanwhile, and which examples each attack broke."""
+    """What an evaluation takes: worst-case images, each attack's meanwhile, and which examples each one broke."""
     section = config.evaluate
     kept = _MODELS * _kept(config, images) * math.prod(images.shape) * _FLOAT
     pieces = 1 + sum(
@@ -169,7 +169,7 @@ def _attacks(config: Config, images: ExpectedData) -> Need:
 
 
 def _shown(config: Config, images: ExpectedData) -> int:
-    """Of the audit, for each training: some images, and the classes of all."""
+    """What the audit takes for each training: some images, and the classes of all."""
     from sglr.evaluation.auditing import SHOWN  # here, as in ``_kept``
 
     classes = 2 * _kept(config, images) * _NUMBER

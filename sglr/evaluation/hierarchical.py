@@ -53,7 +53,7 @@ def hierarchical_bootstrap(
 
     Each replicate redraws the seeds with replacement, then examples with replacement. With ``shared_examples`` entry i
     of every seed is the same test example, and one draw of examples serves all seeds of the replicate: what an example
-    contributes with every seed does not average out over seeds, and drawing anew within each seed would take it to.
+    contributes with every seed does not average out over seeds, as it would wrongly with a draw for each seed.
     Without it examples are drawn within each redrawn seed (a test set per seed, of any size).
 
     Percentiles of the replicates have the right shape and a wrong width. They are too narrow for few seeds: of the
@@ -111,7 +111,7 @@ def _stretch(contrasts: list[Floats], shared: bool, seen: float, upper: float) -
     from scipy.special import stdtrit
 
     def squared(freedom: int, variance: float) -> float:
-        """Of half a width by Student's t."""
+        """The square of half a width by Student's t."""
         return float(stdtrit(freedom, upper)) ** 2 * variance if variance > 0 else 0.0
 
     means = np.array([contrast.mean() for contrast in contrasts])

@@ -53,7 +53,7 @@ def evaluate(
         on_resume(len(suite.pieces))
     checkpoints = trained_models(trained)
     flags = {}
-    # Of all of them before any is attacked.
+    # All are checked before any is attacked.
     with full_precision():
         for path in checkpoints:
             with _evaluable(path, device) as model:

@@ -25,9 +25,9 @@ from sglr.evaluation.worst import covered
 from sglr.models.compiling import compiled
 from sglr.random import seeded
 
-# Of so many test examples, the first ones, the worst-case images are kept.
+# Worst-case images are kept for so many test examples, from the first on.
 KEPT = 1000
-# Told a checkpoint's name, its natural accuracy, and of how many examples.
+# Called with a checkpoint's name, its natural accuracy and the number of examples.
 OnNatural = Callable[[str, float, int], object]
 
 

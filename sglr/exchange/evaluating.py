@@ -246,7 +246,7 @@ def _refuse_others_results(folder: Path, weights: Path, sha256: str, network: st
 
 
 def _network_sha256(model: nn.Module, spec: dict[str, Any]) -> str:
-    """Of the network as it was read: its construction and every tensor."""
+    """A digest of the network as it was read: of its construction and every tensor."""
     total = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
     for name, value in sorted(model.state_dict().items()):
         total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

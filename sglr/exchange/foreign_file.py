@@ -199,7 +199,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _shapes(state: dict[str, Tensor]) -> list[tuple[int, ...]]:
-    """Of the matrices and convolutions of a network."""
+    """The shapes of a network's matrices and convolutions."""
     return sorted(tuple(value.shape) for value in state.values() if value.dim() > 1)
 
 

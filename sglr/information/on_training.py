@@ -29,7 +29,7 @@ from sglr.models import Classifier
 from sglr.objectives import soft_cross_entropy
 from sglr.random import derive, seeded, torch_stream
 
-# Of torch, where an operation has no second derivative, or none in forward mode.
+# Words of torch's errors where an operation has no second derivative, or none in forward mode.
 _NO_DERIVATIVE = ("not implemented", "does not support", "not yet implemented")
 
 

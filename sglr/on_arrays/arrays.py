@@ -51,7 +51,7 @@ def _for_numpy(tensor: Tensor) -> Tensor:
 
 
 def splits_of(x: AnyArray, y: AnyArray, true: AnyArray | None, validation: Any, device: torch.device) -> list[Split]:
-    """Of training and, where there is a pair of them, of validation; errors as in ``split``."""
+    """The split for training and, where a pair is given for it, that for validation; errors as in ``split``."""
     splits = [split(x, y, y if true is None else true, device, "x", "y")]
     if validation is None:
         return splits

@@ -29,7 +29,7 @@ _PLAIN = (
     bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, enum.Enum, Path, range, slice,
     torch.dtype, torch.device, torch.layout, torch.memory_format,
 )  # fmt: skip
-# Of these Python makes equal ones the same object, or not.
+# Python may or may not reuse one object for equal values of these types, so that identity says nothing.
 _SHARED = (tuple, frozenset, types.CodeType)
 # What torch keeps in every module by numbers that differ from run to run: hooks, of which the values count.
 _HOOKS = frozenset(name for name in vars(nn.Module()) if "hooks" in name)

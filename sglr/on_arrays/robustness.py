@@ -170,7 +170,7 @@ def _form(outputs: Any) -> str:
 
 
 def _fingerprint(config: Config, model: nn.Module, test: Split) -> str:
-    """Of everything that outcomes depend on, the code of this library included; not the code of the model's classes."""
+    """A digest of everything that outcomes depend on: this library's code too, but not that of the model's classes."""
     asked = [getattr(config, section).model_dump(mode="json") for section in _USED]
     code = files.digest(Path(sglr.__file__).parent)
     versions = [packages.version(name) for name in ("torch", "pyautoattack")]

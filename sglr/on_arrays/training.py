@@ -199,7 +199,7 @@ class _Training:
         return fit(plan, model, *self.splits, hooks=Hooks(kept), continue_from=continue_from, title=title)
 
     def fingerprint(self) -> str:
-        """Of everything that the result depends on, the code of this library and of other components included."""
+        """A digest of all that the result depends on, the code of this library and of other components included."""
         asked = [value_of(self.config.model_dump(mode="json"), key) for key in (*_USED, f"methods.{self.method}")]
         arrays = [part for split in self.splits for part in (split.x, split.given, split.true)]
         method = self.config.methods[self.method].for_seed(self.seed)
@@ -258,7 +258,7 @@ def _config(
         arguments.put(values, key, value)
     if not isinstance(method, str):
         values.setdefault("methods", {})[name] = dict(method)
-    # Of the data, only augmentation concerns arrays that are there already; their source is never read.
+    # Augmentation alone of `data` concerns arrays that are there already; a source is never read.
     arguments.put(values, "data.source", {"name": "npz", "path": NAME})
     arguments.put(values, "data.train_size", None)
     arguments.put(values, "data.noise", {"kind": "none", "rate": 0.0, "seed": 0})

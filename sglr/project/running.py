@@ -106,7 +106,7 @@ def progress(root: Path, item: str, process: Any) -> Progress:
         return Progress(elapsed)
     left = None
     if len(moments) > 1 and epochs:
-        # Of the last few, and the middle one: a resumed run stood still between two.
+        # The median of the last few: a resumed run stood still between two of them.
         recent = moments[-_RECENT_EPOCHS - 1 :]
         each = statistics.median(later - sooner for sooner, later in itertools.pairwise(recent)) / 1000
         left = max(0.0, each * (epochs - epoch) - max(0.0, time.time() - moments[-1] / 1000))

@@ -129,7 +129,7 @@ def _upstream(items: list[Item]) -> dict[str, set[str]]:
 
 
 def _folders(path: str) -> list[str]:
-    """Of a/b/c: a and a/b."""
+    """The folders a path lies in: a and a/b for a/b/c."""
     parts = path.split("/")
     return ["/".join(parts[:length]) for length in range(1, len(parts))]
 

@@ -96,7 +96,7 @@ def hatch(position: int) -> str:
 
 
 def seed_lines(values: np.ndarray, means: int) -> np.ndarray:
-    """Of curves (seeds, ...) those to be drawn beside their mean, in a figure of so many means: all or none."""
+    """The curves (seeds, ...) to be drawn beside their mean: all, or none where the figure has too many means."""
     return values if len(values) > 1 and means * len(values) <= MANY_LINES else values[:0]
 
 

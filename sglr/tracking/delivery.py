@@ -120,7 +120,7 @@ class Delivery:
     def _store_put_off(self) -> str:
         reason = ""
         files_ = [pair for pair in journal.read(self._folder) if pair[0]["kind"] == "artifact"]
-        # Of those that go to the same place the last one counts, which may have been stored long ago.
+        # Where several go to the same place the last one counts, which may have been stored long ago.
         newest = {(record["folder"], Path(record["source"]).name): end for record, end in files_}
         for record, end in files_:
             if end not in self.progress.put_off:
@@ -133,7 +133,7 @@ class Delivery:
         return reason
 
     def _drop_copy(self, record: dict[str, Any]) -> None:
-        """Of a file that has been stored, and noted so."""
+        """Remove the copy of a file that has been stored, and noted so."""
         if record["kind"] == "artifact":
             shutil.rmtree((self._folder / record["copy"]).parent, ignore_errors=True)
 

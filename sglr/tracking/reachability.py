@@ -12,7 +12,7 @@ from sglr.tracking import server, settings
 from sglr.tracking.resend import unsent
 
 Found = tuple[Literal["ok", "warning", "problem"], str]
-# Of servers, where an address names none.
+# Ports of servers whose address names none.
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 

@@ -20,7 +20,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # Of ten seconds each, eight numbers and five of every GPU: in a study of weeks they would be nearly all there is.
+    # MLflow samples every ten seconds, eight numbers and five of every GPU: stored each time, they would be nearly all
+    # that a study of weeks stores.
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "6",
 }
 

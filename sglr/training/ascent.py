@@ -41,7 +41,7 @@ class Ascent:
 
         ``loss`` makes (N,) of logits (N, num_classes) and y, labels (N,) or targets, and is ascended.
         """
-        # Of its own memory: one tensor given twice would be another graph.
+        # In memory of its own: with one tensor given twice torch would record another graph.
         x_adv = start.clone() if start is x else start
         with torch.no_grad():
             for _ in range(steps):

@@ -71,7 +71,7 @@ class Learner:
     weights: WeightPolicy
     augmenting: Augmenting
     steps: int
-    """Of an epoch."""
+    """How many an epoch has."""
     team: Team = ALONE
     release: Callable[[], None] = lambda: None
     """Takes off what training put on the model for its own purposes."""

@@ -78,7 +78,7 @@ def refined_labels(plan: Plan, learner: Learner, epoch: int, index: Tensor) -> T
 def result(
     plan: Plan, learner: Learner, progress: LoopState, keeping: KeptEpochs, every_example: Tensor, traced: Tensor
 ) -> TrainingResult:
-    """Of a training whose epochs are over; ``every_example``, ``traced``: positions of training examples."""
+    """What a training whose epochs are over leaves; ``every_example``, ``traced``: positions of training examples."""
     kept = keeping.before(progress.epoch)
     labels = {"last": copied(learner.labels.state_dict())} | {str(epoch): kept[epoch]["labels"] for epoch in kept}
     if progress.best is not None:

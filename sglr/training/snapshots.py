@@ -11,7 +11,7 @@ from sglr.config import ConfigError
 
 _KEEP = 2
 _SHARE = 0.01
-"""Of the time, at most, that is spent on writing snapshots."""
+"""The share of the time, at most, that goes into writing snapshots."""
 
 
 def interval(asked: str) -> float:

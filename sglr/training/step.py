@@ -86,7 +86,7 @@ class _Share:
     batch: Tensor
     """All of its images (N, C, H, W), augmented."""
     rows: slice
-    """Of the batch, that are this share."""
+    """The batch's rows that are this share."""
     x: Tensor
     """The images of these rows."""
     y: Tensor
@@ -98,7 +98,7 @@ class _Share:
 
     @classmethod
     def of(cls, plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoch: int, step: int) -> Self:
-        """Of a batch as ``take`` is given it."""
+        """This process's share of a batch as ``take`` is given it."""
         rows = learner.team.share(len(index))
         batch = learner.augmenting(x, epoch, step).contiguous(memory_format=memory_format(plan.precision, x.device))
         return cls(plan, learner, batch, rows, batch[rows], y[rows], index, epoch, step)

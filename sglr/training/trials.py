@@ -64,7 +64,7 @@ def misfit(found: object, x: Tensor) -> str | None:
 
 
 def _torch_state(x: Tensor) -> Tensor:
-    """Of torch's global generators: the CPU's, and that of x's device."""
+    """The state of torch's global generators: the CPU's, and that of x's device."""
     states = [torch.get_rng_state()]
     if x.is_cuda:
         states.append(torch.cuda.get_rng_state(x.device))

@@ -47,8 +47,8 @@ class WeightOptions(Options):
     """Base of weight policy options."""
 
     trains_saved_weights: ClassVar[bool] = False
-    """Whether a step attacks and trains the weights that are validated and saved. Of other methods the report does not
-    show accuracies of the training steps: they are another network's."""
+    """Whether a step attacks and trains the weights that are validated and saved. Where it does not, the report leaves
+    out accuracies of training steps: they belong to another network than the saved one."""
 
     averages: ClassVar[bool] = False
     """Whether ``evaluated`` gives another model than the live one; ``several`` takes one such policy at most."""
