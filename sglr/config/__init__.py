@@ -2,7 +2,8 @@
 
 from sglr.config.doubts import doubts
 from sglr.config.reader import ConfigError, load, parse, recorded
-from sglr.config.registry import Options, Registry, Section, discover
+from sglr.config.registry import Options, Registry, discover
+from sglr.config.strict import Section
 from sglr.config.study import Config
 
 __all__ = [

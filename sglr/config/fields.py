@@ -34,18 +34,9 @@ Epochs = Annotated[tuple[Positive, ...], AfterValidator(unique)]
 
 # Components: the options type of the named one, found in its room's registry (sglr.config.registry).
 ROOMS = {
-    key: f"sglr.{room}"
-    for key, room in {
-        "source": "data",
-        "more": "augmentations",
-        "model": "models",
-        "schedule": "schedules",
-        "attacks": "attacks",
-        "objective": "objectives",
-        "labels": "labels",
-        "weights": "weights",
-    }.items()
-}
+    "source": "sglr.data", "more": "sglr.augmentations", "model": "sglr.models", "schedule": "sglr.schedules",
+    "attacks": "sglr.attacks", "objective": "sglr.objectives", "labels": "sglr.labels", "weights": "sglr.weights",
+}  # fmt: skip
 Source = Annotated[Any, in_room(ROOMS["source"])]
 Augmentation = Annotated[Any, in_room(ROOMS["more"])]
 Model = Annotated[Any, in_room(ROOMS["model"])]

@@ -6,8 +6,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from sglr.config.fields import Attack, Compile, Name, Positive, PositiveFloat, Radius, Seed, unique
 from sglr.config.names import WORST
-from sglr.config.registry import Section
 from sglr.config.sections import TrainAttack
+from sglr.config.strict import Section
 
 
 class Sweep(Section):

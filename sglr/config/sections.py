@@ -26,7 +26,7 @@ from sglr.config.fields import (
     WeightPolicy,
     unique,
 )  # fmt: skip
-from sglr.config.registry import Section
+from sglr.config.strict import Section
 
 
 class Experiment(Section):

@@ -7,8 +7,8 @@ from pydantic import model_validator
 from sglr.config.errors import undeclared
 from sglr.config.fields import Model, Name
 from sglr.config.measurements import Analyze, Evaluate, Report
-from sglr.config.registry import Section
 from sglr.config.sections import Data, Experiment, Method, ThreatSettings, Train, Warmup
+from sglr.config.strict import Section
 
 
 class Config(Section):

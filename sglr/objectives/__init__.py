@@ -2,7 +2,8 @@
 
 from sglr.config import discover
 from sglr.objectives.inner import InnerMaximisation
-from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outputs, soft_cross_entropy
+from sglr.objectives.losses import soft_cross_entropy
+from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outputs
 
 discover(__name__, __path__)
 

@@ -4,15 +4,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sglr.objectives.registry import (
-    REGISTRY,
-    Objective,
-    ObjectiveOptions,
-    Outputs,
-    divergence,
-    soft_cross_entropy,
-    weighted_mean,
-)
+from sglr.objectives.losses import divergence, soft_cross_entropy, weighted_mean
+from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outputs
 
 
 class Mart(Objective):

@@ -1,4 +1,4 @@
-"""The interface of an objective, and the cross-entropy they share."""
+"""The interface of an objective."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sglr.attacks.losses import Loss, cross_entropy
 from sglr.config import Options, Registry
@@ -107,19 +106,3 @@ class ObjectiveOptions(Options):
     def same_until(self, epoch: int) -> bool:
         """Whether the epochs up to ``epoch`` equal plain adversarial training, so that a warm-up can be shared."""
         return False
-
-
-def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """-sum_c t_c log softmax(z)_c per example (N,), for targets (N, C) on the simplex."""
-    return -(targets * F.log_softmax(logits, dim=1)).sum(1)
-
-
-def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean of losses (N,), each times its weight if there are any."""
-    return losses.mean() if weights is None else (weights * losses).mean()
-
-
-def divergence(natural: Tensor, adversarial: Tensor) -> Tensor:
-    """KL(softmax(natural) || softmax(adversarial)) per example (N,), both given as logits (N, C)."""
-    log_s, log_s_adv = F.log_softmax(natural, dim=1), F.log_softmax(adversarial, dim=1)
-    return (log_s.exp() * (log_s - log_s_adv)).sum(1)

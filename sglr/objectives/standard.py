@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outputs, soft_cross_entropy, weighted_mean
+from sglr.objectives.losses import soft_cross_entropy, weighted_mean
+from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outputs
 
 
 class Standard(Objective):

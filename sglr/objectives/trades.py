@@ -7,15 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sglr.attacks.losses import Loss
-from sglr.objectives.registry import (
-    REGISTRY,
-    Objective,
-    ObjectiveOptions,
-    Outputs,
-    divergence,
-    soft_cross_entropy,
-    weighted_mean,
-)
+from sglr.objectives.losses import divergence, soft_cross_entropy, weighted_mean
+from sglr.objectives.registry import REGISTRY, Objective, ObjectiveOptions, Outputs
 
 
 class Trades(Objective):

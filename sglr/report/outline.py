@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sglr.config import Config
-from sglr.config.registry import Options, Section
+from sglr.config import Config, Options, Section
 from sglr.config.wording import counted
 from sglr.objectives import Objective, ObjectiveOptions
 from sglr.report.study import Study
