@@ -154,11 +154,8 @@ def _unpickled(path: Path) -> Any:
     except Exception as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found or isinstance(error, pickle.UnpicklingError):
-            what = (
-                f"the object {found[1]}"
-                if found
-                else "other than tensors and plain values (or is no file of torch.save)"
-            )
+            other = "something other than tensors and plain values (or is no file of torch.save)"
+            what = f"the object {found[1]}" if found else other
             raise FileError(
                 f"{path} is refused: it holds {what}, and reading that could run code. Nothing was executed. If you"
                 " trust its source, save the state dict alone (torch.save(model.state_dict(), ...)) where it was made."
