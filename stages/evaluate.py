@@ -15,7 +15,10 @@ def main(method: str, seed: int) -> None:
         folder = ARTIFACTS / "evaluate" / f"{method}-{seed}"
         trained = ARTIFACTS / "train" / f"{method}-{seed}"
         prepared = data.open_folder(ARTIFACTS / "data")
-        result = evaluation.evaluate(run.config, prepared, trained, device=run.device, **run.pieces())
+        result = evaluation.evaluate(
+            run.config, prepared, trained, device=run.device, pieces=run.pieces(), nproc=run.evaluation_processes(),
+            on_resume=run.say_continued, on_natural=run.say_natural,
+        )  # fmt: skip
         evaluation.write(result, folder)
         run.finish(folder, headline="test")
 

@@ -48,47 +48,32 @@ class Run:
         self.watch.graceful = True
         return Hooks(snapshots, self._say_resumed, self._log_row, should_stop=lambda: self.watch.reason is not None)
 
-    def nproc(self) -> int:
-        """The processes of a training. On its own it stays one, so that the GPU count does not alter its last bits."""
+    def training_processes(self) -> int:
+        """By default one, so that the number of GPUs does not alter the last bits."""
         return 1 if _nproc() == "auto" else processes.count(_nproc(), self.device)
 
-    def pieces(self) -> dict[str, Any]:
-        """Keywords of ``sglr.evaluation.evaluate``: where finished pieces lie, how many processes share them,
-        messages on resuming and on natural accuracy."""
+    def evaluation_processes(self) -> int:
+        """By default one for each GPU: their number changes no outcome."""
+        return processes.count(_nproc(), self.device)
+
+    def pieces(self) -> Path:
+        """Where an evaluation's finished pieces lie."""
         if self.leads:
             self.definition.note_inputs()
-        return {
-            "pieces": self.definition.snapshots,
-            "nproc": processes.count(_nproc(), self.device),
-            "on_resume": self._say_continued,
-            "on_natural": self._say_natural,
-        }
+        return self.definition.snapshots
 
     def cost(self, part: str, seconds: float) -> None:
         """Record how long a part of the work took: a time belongs to no output."""
         self.tracker.metrics({f"seconds/{part}": seconds}, step=0)
 
-    def _say_misfits(self, num_classes: int, shape: tuple[int, int, int]) -> None:
-        """What the evaluation will refuse, hours before it does."""
-        from sglr.attacks.requested import misfits  # loads torch
-
-        for misfit in misfits(self.config, num_classes, shape):
-            click.echo(f"the evaluation will stop, after the trainings: {misfit}", err=True)
-
-    def _say_resumed(self, epoch: int, step: int) -> None:
-        if self.leads:
-            click.echo(f"resuming {self.definition.item} from epoch {epoch}, step {step}", err=True)
-
-    def _say_continued(self, pieces: int) -> None:
+    def say_continued(self, pieces: int) -> None:
+        """How many pieces of an evaluation an earlier run left."""
         click.echo(f"resuming {self.definition.item}: {pieces} finished pieces of it are kept", err=True)
 
-    def _say_natural(self, checkpoint: str, accuracy: float, examples: int) -> None:
+    def say_natural(self, checkpoint: str, accuracy: float, examples: int) -> None:
+        """A checkpoint's natural accuracy, before it is attacked."""
         said = f"{self.definition.item}: natural accuracy of {checkpoint} {accuracy:.2%} ({examples:,} test examples)"
         click.echo(said, err=True)
-
-    def _log_row(self, row: dict[str, Any]) -> None:
-        values = {key: float(value) for key, value in row.items() if key != "epoch" and value is not None}
-        self.tracker.metrics(values, step=row["epoch"])
 
     def finish(self, folder: Path, *, weights: Path | None = None, headline: str | None = None) -> None:
         """Log a finished item: its small files, the hash of its weights, its headline numbers on the parent run."""
@@ -109,6 +94,21 @@ class Run:
                 self.tracker.artifact(path)
         if self.definition.snapshots.is_dir():
             self.definition.mark_finished(folder / "metrics.json")
+
+    def _say_misfits(self, num_classes: int, shape: tuple[int, int, int]) -> None:
+        """What the evaluation will refuse, hours before it does."""
+        from sglr.attacks.requested import misfits  # loads torch
+
+        for misfit in misfits(self.config, num_classes, shape):
+            click.echo(f"the evaluation will stop, after the trainings: {misfit}", err=True)
+
+    def _say_resumed(self, epoch: int, step: int) -> None:
+        if self.leads:
+            click.echo(f"resuming {self.definition.item} from epoch {epoch}, step {step}", err=True)
+
+    def _log_row(self, row: dict[str, Any]) -> None:
+        values = {key: float(value) for key, value in row.items() if key != "epoch" and value is not None}
+        self.tracker.metrics(values, step=row["epoch"])
 
 
 def _nproc() -> str:

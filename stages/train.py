@@ -16,7 +16,7 @@ def main(method: str, seed: int) -> None:
         folder = ARTIFACTS / "train" / f"{method}-{seed}"
         prepared = data.open_folder(ARTIFACTS / "data")
         warmup = ARTIFACTS / "warmup" / str(seed)
-        hooks, nproc = run.hooks(), run.nproc()
+        hooks, nproc = run.hooks(), run.training_processes()
         training.train(run.config, method, seed, prepared, warmup, folder, device=run.device, nproc=nproc, hooks=hooks)
         run.finish(folder, weights=folder / "last" / WEIGHTS)
 

@@ -13,8 +13,8 @@ def main(seed: int) -> None:
     with stage("warmup", seed=seed, shared=True) as run:
         folder = ARTIFACTS / "warmup" / str(seed)
         prepared = data.open_folder(ARTIFACTS / "data")
-        hooks = run.hooks()
-        training.warm_up(run.config, seed, prepared, folder, device=run.device, nproc=run.nproc(), hooks=hooks)
+        hooks, nproc = run.hooks(), run.training_processes()
+        training.warm_up(run.config, seed, prepared, folder, device=run.device, nproc=nproc, hooks=hooks)
         run.finish(folder)
 
 

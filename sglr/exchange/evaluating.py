@@ -48,12 +48,6 @@ def _name(weights: Path) -> str:
     return f"{training}-{folder.name}".strip("-")
 
 
-def lock_of(folder: Path) -> Path:
-    """The lock held while a process evaluates into ``folder``: next to it, since all files inside are results."""
-    folder = folder.resolve()
-    return folder.parent / f".{folder.name}.lock"
-
-
 def load_weights(
     path: str | Path,
     name: str | None,
@@ -121,18 +115,49 @@ def evaluate_foreign(
 ) -> dict[str, Any]:
     """Attack one model with every attack of ``config.evaluate``, under ``config.threat``; return the metrics.
 
-    The caller has asked ``refuse_another_kind`` and holds ``lock_of(folder)``. The model counts as ``last``.
-    ``folder`` receives metrics.json, outcomes.npz and worst.npz as an evaluate item has them, source.json (what was
-    evaluated on what, with checksums) and ``model/last``, the model in this project's form, which can be exported like
-    one trained here. The kept worst-case images are scored again in a new process. Interrupted and run again, finished
-    chunks are not repeated; results of the same weights are replaced. ``on_natural``: see ``evaluate``. Raises
-    FileError for a folder with results or a model of other weights, an empty test split, images or classes that are not
-    the model's; ModelError for logits that are not finite; ConfigError for an attack that does not suit the data.
+    The model counts as ``last``. ``folder`` receives metrics.json, outcomes.npz and worst.npz as an evaluate item has
+    them, source.json (what was evaluated on what, with checksums) and ``model/last``, the model in this project's form,
+    which can be exported like one trained here. The kept worst-case images are scored again in a new process.
+    Interrupted and run again, finished chunks are not repeated; results of the same weights are replaced.
+    ``on_natural``: see ``evaluate``. Raises FileError for a folder with results of another kind, or with results or a
+    model of other weights, and while another process evaluates into it; for an empty test split, images or classes that
+    are not the model's; ModelError for logits that are not finite; ConfigError for an attack that does not suit the
+    data.
     """
-    spec, folder = foreign.spec, Path(folder)
-    sha256 = files.sha256(saved_as(weights)[0])
-    network = _network_sha256(foreign.model, spec)
-    _refuse_others_results(folder, weights, sha256, network)
+    folder = Path(folder)
+    # Before a lock is taken, which would stay beside a pipeline's item and count as a change there.
+    _refuse_another_kind(folder)
+    with files.lock(_lock_of(folder), holder=f"another `sglr evaluate` into {folder}"):
+        network = _network_sha256(foreign.model, foreign.spec)
+        sha256 = files.sha256(saved_as(weights)[0])
+        _refuse_others_results(folder, weights, sha256, network)
+        test = _test_images(config, data, foreign.spec)
+        trained = folder / "model"
+        models.save(foreign.model, trained / "last", foreign.spec)
+        # The form of a training without validation split: no best model.
+        (trained / "best").mkdir(exist_ok=True)
+        source = {
+            "weights": {"file": weights.absolute().name, "sha256": sha256, "network_sha256": network},
+            "notes": list(foreign.notes),
+            "threat": config.threat.model_dump(mode="json"),
+            "evaluate": config.evaluate.model_dump(mode="json"),
+            "data": data.meta,
+            "versions": {"sglr": sglr.__version__, "torch": torch.__version__},
+        }
+        pieces = folder / ".unfinished" / _inputs(source, foreign.spec, device)
+        result = evaluate(config, data, trained, device=device, pieces=pieces, nproc=nproc, on_natural=on_natural)
+        # If what follows is interrupted, new numbers must not appear with the record of earlier ones.
+        (folder / "source.json").unlink(missing_ok=True)
+        write(result, folder)
+        result.flags += _rescored(config, test, folder, device, pieces / "flags.json")
+        write(result, folder)
+        files.write_json(folder / "source.json", source)
+        shutil.rmtree(pieces.parent, ignore_errors=True)
+        return result.metrics()
+
+
+def _test_images(config: Config, data: Prepared, spec: dict[str, Any]) -> Split:
+    """The test split; FileError or ConfigError where it is empty, or does not suit the model or the attacks."""
     if tuple(spec["shape"]) != data.shape or spec["num_classes"] != data.num_classes:
         raise files.FileError(
             f"the model is for {spec['num_classes']} classes and images {spec['shape']}, the test set has"
@@ -142,31 +167,14 @@ def evaluate_foreign(
     test = data.test()
     if len(test) == 0:
         raise files.FileError("the test split is empty: there is nothing to evaluate on.")
-    trained = folder / "model"
-    models.save(foreign.model, trained / "last", spec)
-    # The form of a training without validation split: no best model.
-    (trained / "best").mkdir(exist_ok=True)
-    source = {
-        "weights": {"file": weights.absolute().name, "sha256": sha256, "network_sha256": network},
-        "notes": list(foreign.notes),
-        "threat": config.threat.model_dump(mode="json"),
-        "evaluate": config.evaluate.model_dump(mode="json"),
-        "data": data.meta,
-        "versions": {"sglr": sglr.__version__, "torch": torch.__version__},
-    }
+    return test
+
+
+def _inputs(source: dict[str, Any], spec: dict[str, Any], device: torch.device) -> str:
+    """A name for all that the finished pieces of an evaluation depend on."""
     code = files.digest(Path(sglr.__file__).parent)
     attacks = packages.version("pyautoattack")
-    inputs = hashlib.sha256(json.dumps([source, spec, code, attacks, str(device)]).encode()).hexdigest()
-    pieces = folder / ".unfinished" / inputs[:32]
-    result = evaluate(config, data, trained, device=device, pieces=pieces, nproc=nproc, on_natural=on_natural)
-    # If what follows is interrupted, new numbers must not appear with the record of earlier ones.
-    (folder / "source.json").unlink(missing_ok=True)
-    write(result, folder)
-    result.flags += _rescored(config, test, folder, device, pieces / "flags.json")
-    write(result, folder)
-    files.write_json(folder / "source.json", source)
-    shutil.rmtree(pieces.parent, ignore_errors=True)
-    return result.metrics()
+    return hashlib.sha256(json.dumps([source, spec, code, attacks, str(device)]).encode()).hexdigest()[:32]
 
 
 def _rescored(config: Config, test: Split, folder: Path, device: torch.device, to: Path) -> list[str]:
@@ -202,11 +210,14 @@ def table(metrics: dict[str, Any], perturbations: ThreatSettings) -> str:
     )
 
 
-def refuse_another_kind(folder: Path) -> None:
-    """FileError when ``folder`` holds results that `sglr evaluate` did not write, such as a pipeline item's.
+def _lock_of(folder: Path) -> Path:
+    """The lock held while a process evaluates into ``folder``: next to it, since all files inside are results."""
+    folder = folder.resolve()
+    return folder.parent / f".{folder.name}.lock"
 
-    To be asked before ``lock_of(folder)`` is taken, which would stay beside that item and count as a change there.
-    """
+
+def _refuse_another_kind(folder: Path) -> None:
+    """FileError when ``folder`` holds results that `sglr evaluate` did not write, such as a pipeline item's."""
     ours = (folder / "source.json").is_file() or (folder / ".unfinished").is_dir()
     if not ours and (folder / "metrics.json").exists():
         raise files.FileError(f"{folder} holds results of another kind: name another folder with --output.")

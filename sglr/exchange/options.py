@@ -15,7 +15,7 @@ from sglr.config.errors import said
 from sglr.config.sections import ThreatSettings
 from sglr.data import open_folder
 from sglr.evaluation.suite import OnNatural
-from sglr.exchange.evaluating import evaluate_foreign, load_weights, lock_of, refuse_another_kind
+from sglr.exchange.evaluating import evaluate_foreign, load_weights
 from sglr.exchange.given_images import read_test
 
 _OF_THE_ATTACKS = r"threat\.|evaluate\.sweep\.|evaluate\.attacks\.\w+\.step_size_255 "
@@ -77,11 +77,9 @@ def run(
     )
     chosen = processes.device(device, "--device")
     count = processes.count(nproc, chosen, "--nproc")
-    refuse_another_kind(output)
-    with files.lock(lock_of(output), holder=f"another `sglr evaluate` into {output}"):
-        return evaluate_foreign(
-            config, data, model, output, weights=weights, device=chosen, nproc=count, on_natural=on_natural
-        )
+    return evaluate_foreign(
+        config, data, model, output, weights=weights, device=chosen, nproc=count, on_natural=on_natural
+    )
 
 
 def _threat(ball: ThreatSettings, norm: str | None, eps: float | None) -> ThreatSettings:

@@ -197,7 +197,7 @@ def bare(finished: Project, path: Path, stage: str) -> tuple[Project, dict[str, 
     """A folder with nothing but the deps of a stage (of sglr's item), and the item's entry of dvc.lock."""
     (entry,) = (finished.lock()[item] for item in (stage, f"{stage}@0", f"{stage}@sglr-0") if item in finished.lock())
     glue = ["params.yaml", "dvc.yaml", *(f"stages/{name}.py" for name in ("__init__", *GLUE))]
-    glue += ["sglr/__init__.py", "sglr/tracking", "sglr/processes.py", "sglr/doctor/space.py", "sglr/project/items.py"]
+    glue += ["sglr/__init__.py", "sglr/tracking", "sglr/processes", "sglr/doctor/space.py", "sglr/project/items.py"]
     glue += ["sglr/doctor/__init__.py", "sglr/project/__init__.py"]
     # Loading params.yaml imports the rooms of components.
     glue += ["sglr/threat.py", "sglr/random.py", *(f"sglr/{room}" for room in COMPONENT_ROOMS)]

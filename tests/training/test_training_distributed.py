@@ -284,21 +284,6 @@ def test_a_batch_smaller_than_the_team_is_refused(params):
 
 
 @pytest.mark.parametrize(
-    ("rank", "size", "local", "found"),
-    [
-        (None, None, None, None), ("0", "1", "0", None), ("3", "4", "1", processes.Launch(3, 4, 1)),
-        ("0", "1", None, None),
-    ],
-)  # fmt: skip
-def test_a_launcher_is_recognised(monkeypatch, rank, size, local, found):
-    for name, value in (("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", local)):
-        monkeypatch.delenv(name, raising=False)
-        if value is not None:
-            monkeypatch.setenv(name, value)
-    assert processes.launched() == found
-
-
-@pytest.mark.parametrize(
     ("device", "gpus", "beside", "message"),
     [
         ("cuda:0", 2, 2, "2 training processes need one GPU each: SGLR_DEVICE=cuda:0 is one for all of them"),
@@ -315,18 +300,3 @@ def test_processes_of_a_launcher_share_no_gpu(monkeypatch, device, gpus, beside,
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
         _require_own_gpu(processes.launched(), torch.device(device))
-
-
-@pytest.mark.parametrize(
-    ("rank", "size", "local"),
-    [("2", "2", "0"), ("-1", "2", "0"), ("one", "2", "0"), ("0", "0", "0"), ("0", "2", "2"), ("0", "2", None)],
-)
-def test_a_launcher_that_says_nonsense_is_refused(monkeypatch, rank, size, local):
-    """Without LOCAL_RANK all processes of a machine would take the same GPU."""
-    for name, value in (("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", local)):
-        monkeypatch.delenv(name, raising=False)
-        if value is not None:
-            monkeypatch.setenv(name, value)
-    said = f"RANK={rank}, WORLD_SIZE={size}" if local else r"LOCAL_RANK is not \(0 where each machine has one process\)"
-    with pytest.raises(ConfigError, match=said):
-        processes.launched()

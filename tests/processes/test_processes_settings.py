@@ -10,7 +10,7 @@ import pytest
 
 from sglr import processes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FAULTS = """
 import resource, sys
 import torch
@@ -44,7 +44,7 @@ def test_freed_memory_serves_the_next_tensors():
 @pytest.mark.parametrize("system", ["darwin", "win32"])
 def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch, system: str):
     monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.delattr(processes.ctypes, "CDLL")
+    monkeypatch.delattr(processes.settings.ctypes, "CDLL")
     processes.keep_freed_memory()
 
 
@@ -60,13 +60,13 @@ def test_older_versions_take_less(monkeypatch: pytest.MonkeyPatch, largest: int,
             return number == -1 or size <= largest
 
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(processes.ctypes, "CDLL", lambda name: Library)
+    monkeypatch.setattr(processes.settings.ctypes, "CDLL", lambda name: Library)
     processes.keep_freed_memory()
     assert asked == [(-3, size) for size in expected] + ([(-1, 2**30)] if largest else [])
 
 
 def test_without_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(processes.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(processes.settings.ctypes, "CDLL", lambda name: object())
     processes.keep_freed_memory()
 
 
