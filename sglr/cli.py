@@ -3,7 +3,7 @@
 import click
 
 import sglr
-from sglr.commands import following, setting_up, tracking, using
+from sglr.commands import setting_up, studies, tracking, using
 from sglr.terminal import Group, examples
 
 
@@ -16,13 +16,13 @@ from sglr.terminal import Group, examples
 def main() -> None:
     """Self-guided label refinement for adversarial training.
 
-    The pipeline itself runs with `dvc repro`. Exit status: 0 done, 1 an error or a problem found, 2 an
-    invalid command, 130 stopped by Ctrl-C.
+    The pipeline runs with `dvc repro`, or with `sglr run` several items at a time. Exit status: 0 done, 1 an error or
+    a problem found, 2 an invalid command, 130 stopped by Ctrl-C.
     """
 
 
 main.section("Set up", setting_up.preset, setting_up.check, setting_up.doctor)
-main.section("Follow a study", following.status, following.results)
+main.section("Run a study and follow it", studies.run, studies.status, studies.results)
 main.section("Use the models", using.predict, using.evaluate, using.export)
 main.section("Tracking", tracking.ui, tracking.register, tracking.sync)
 

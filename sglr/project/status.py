@@ -3,7 +3,6 @@
 Worked out from dvc.yaml, params.yaml, dvc.lock and the files, without DVC, whose own status fails during a run.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from sglr.config.wording import some
 from sglr.project import checksums
 from sglr.project.interrupted import left_behind
 from sglr.project.items import Item, Record, changes, read_items, read_params, records, value_of
+from sglr.project.order import in_order, upstream_of
 from sglr.project.running import Progress, processes_at_work
 
 State = Literal["done", "running", "orphaned", "interrupted", "out of date", "waiting", "not run"]
@@ -42,9 +42,9 @@ def status(root: Path) -> list[Status]:
     ran = records(root)
     found: dict[str, Status] = {}
     running = processes_at_work(root)
-    upstream = _upstream(items)
+    upstream = upstream_of(items)
     with checksums.kept(root) as digest:
-        for item in _in_order(items, upstream):
+        for item in in_order(items, upstream):
             if item.name in running:
                 alone, progress = running[item.name]
                 said = [str(progress)] if str(progress) else []
@@ -112,41 +112,6 @@ def _to_run(root: Path, item: Item, params: dict[str, Any], reasons: list[str] |
         anew = f"does not fit ({some(left.differences, _MOST_REASONS)})" if left.differences else "begins anew"
         said = [f"a run that was stopped {left.reached} {anew}"]
     return Status(item.name, "not run" if reasons is None else "out of date", said + (reasons or []))
-
-
-def _upstream(items: list[Item]) -> dict[str, set[str]]:
-    """By item, those that make what it depends on: a dep itself, what lies below it, or a folder that it lies in."""
-    makers = {out: item.name for item in items for out in item.outs}
-    below: defaultdict[str, set[str]] = defaultdict(set)
-    for out, name in makers.items():
-        for folder in _folders(out):
-            below[folder].add(name)
-
-    def of(dep: str) -> set[str]:
-        return below.get(dep, set()) | {makers[path] for path in (dep, *_folders(dep)) if path in makers}
-
-    return {item.name: set().union(*map(of, item.deps)) for item in items}
-
-
-def _folders(path: str) -> list[str]:
-    """The folders a path lies in: a and a/b for a/b/c."""
-    parts = path.split("/")
-    return ["/".join(parts[:length]) for length in range(1, len(parts))]
-
-
-def _in_order(items: list[Item], upstream: dict[str, set[str]]) -> list[Item]:
-    """Every item after those it depends on."""
-    ordered: dict[str, Item] = {}
-    known = {item.name: item for item in items}
-
-    def visit(item: Item) -> None:
-        for name in sorted(upstream[item.name] - ordered.keys() - {item.name}):
-            visit(known[name])
-        ordered.setdefault(item.name, item)
-
-    for item in items:
-        visit(item)
-    return list(ordered.values())
 
 
 def _differences(

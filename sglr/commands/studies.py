@@ -1,4 +1,4 @@
-"""Commands that follow a study."""
+"""Commands that run a study and follow it."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,48 @@ from pathlib import Path
 import click
 
 from sglr.terminal import as_json, examples
+
+
+@click.command(epilog=examples("sglr run", "sglr run --jobs 4", "sglr run evaluate@sglr-0 evaluate@at-0"))
+@click.argument("items", nargs=-1)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(min=1),
+    help="Items at a time; default: one for each GPU, on a CPU one for each experiment.threads cores.",
+)  # fmt: skip
+def run(items: tuple[str, ...], jobs: int | None) -> None:
+    """Run ITEMS and what they depend on (default: the whole study), several at a time.
+
+    The results are those of `dvc repro`. What an item prints goes to .sglr/logs; `sglr status` says how far those at
+    work are. Where one fails, all that do not depend on it still run.
+    """
+    from sglr import config
+    from sglr.config.wording import counted
+    from sglr.project import side_by_side
+    from sglr.project.running import in_words
+
+    def started(item: str, device: str | None) -> None:
+        click.echo(f"{item:<{width}}  started" + (f" on {device}" if device else ""))
+
+    def ended(one: side_by_side.Ended) -> None:
+        how = {"ran": "done", "cached": "from DVC's cache", "failed": "FAILED"}.get(one.outcome, one.outcome)
+        click.echo(f"{one.item:<{width}}  {how} after {in_words(one.seconds)}")
+        if one.outcome == "failed":
+            click.echo(side_by_side.tail(Path(one.log)), err=True)
+
+    threads = config.load("params.yaml").experiment.threads
+    to_run = side_by_side.to_run(Path(), items)
+    if not to_run:
+        click.echo("Everything is up to date.")
+        return
+    places = side_by_side.places(jobs, threads)
+    width = max(len(item.name) for item in to_run)
+    click.echo(f"{counted(len(to_run), 'item')}, {len(places)} at a time.")
+    failed = side_by_side.run(Path(), to_run, places, side_by_side.Told(started, ended))
+    if failed:
+        raise click.ClickException(
+            f"failed or left out: {', '.join(failed)}; what each said is in {side_by_side.LOGS}."
+        )
+    click.echo("All done; `sglr results` prints the tables.")
 
 
 @click.command(epilog=examples("sglr status", "watch -n 5 sglr status", "sglr status --json"))
