@@ -1,11 +1,19 @@
 """Commands that run a study and follow it."""
 
 import json
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import click
 
 from sglr.terminal import as_json, examples
+
+if TYPE_CHECKING:
+    from sglr.project.side_by_side import Ended
+
+# Seconds: between two looks at how far items are, and until a stage that starts has a journal.
+_LOOKS, _STARTING = 2, 10
 
 
 @click.command(epilog=examples("sglr run", "sglr run --jobs 4", "sglr run evaluate@sglr-0 evaluate@at-0"))
@@ -17,22 +25,12 @@ from sglr.terminal import as_json, examples
 def run(items: tuple[str, ...], jobs: int | None) -> None:
     """Run ITEMS and what they depend on (default: the whole study), several at a time.
 
-    The results are those of `dvc repro`. What an item prints goes to .sglr/logs; `sglr status` says how far those at
-    work are. Where one fails, all that do not depend on it still run.
+    The results are those of `dvc repro`. What an item prints goes to .sglr/logs. Where one fails, all that do not
+    depend on it still run.
     """
     from sglr import config
     from sglr.config.wording import counted
     from sglr.project import side_by_side
-    from sglr.project.running import in_words
-
-    def started(item: str, device: str | None) -> None:
-        click.echo(f"{item:<{width}}  started" + (f" on {device}" if device else ""))
-
-    def ended(one: side_by_side.Ended) -> None:
-        how = {"ran": "done", "cached": "from DVC's cache", "failed": "FAILED"}.get(one.outcome, one.outcome)
-        click.echo(f"{one.item:<{width}}  {how} after {in_words(one.seconds)}")
-        if one.outcome == "failed":
-            click.echo(side_by_side.tail(Path(one.log)), err=True)
 
     threads = config.load("params.yaml").experiment.threads
     to_run = side_by_side.to_run(Path(), items)
@@ -40,9 +38,11 @@ def run(items: tuple[str, ...], jobs: int | None) -> None:
         click.echo("Everything is up to date.")
         return
     places = side_by_side.places(jobs, threads)
-    width = max(len(item.name) for item in to_run)
-    click.echo(f"{counted(len(to_run), 'item')}, {len(places)} at a time.")
-    failed = side_by_side.run(Path(), to_run, places, side_by_side.Told(started, ended))
+    are = "is" if len(to_run) == 1 else "are"
+    click.echo(f"{counted(len(to_run), 'item')} {are} not done; {len(places)} at a time.")
+    with _Shown([item.name for item in to_run]) as shown:
+        told = side_by_side.Told(shown.start, shown.end, shown.meanwhile)
+        failed = side_by_side.run(Path(), to_run, places, told)
     if failed:
         raise click.ClickException(
             f"failed or left out: {', '.join(failed)}; what each said is in {side_by_side.LOGS}."
@@ -106,3 +106,50 @@ def results(cost: bool, as_json: bool) -> None:
             click.echo("This report is out of date: `sglr status` says what has changed.", err=True)
     except UserError as error:
         click.echo(f"Cannot tell whether this report is up to date: {error}", err=True)
+
+
+class _Shown:
+    """A line when an item starts or ends; on a terminal, below them one that says how far those at work are."""
+
+    def __init__(self, items: list[str]) -> None:
+        from tqdm import tqdm
+
+        self._width = max(map(len, items))
+        form = "{n_fmt} of {total_fmt} ended, {elapsed}: {desc}"
+        self._bar = tqdm(total=len(items), bar_format=form, disable=None, leave=False, dynamic_ncols=True)
+        self._looked = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def start(self, item: str, device: str | None) -> None:
+        self._say(item, "started" + (f" on {device}" if device else ""))
+
+    def end(self, ended: "Ended") -> None:
+        from sglr.project.running import in_words
+        from sglr.project.side_by_side import tail
+
+        how = {"ran": "done", "cached": "from DVC's cache", "failed": "FAILED"}.get(ended.outcome, ended.outcome)
+        self._say(ended.item, f"{how} after {in_words(ended.seconds)}")
+        if ended.outcome == "failed":
+            with self._bar.external_write_mode():
+                click.echo(tail(ended.log), err=True)
+        self._bar.update()
+
+    def meanwhile(self, at_work: dict[str, float]) -> None:
+        from sglr.project.running import progress
+
+        if self._bar.disable or time.monotonic() - self._looked < _LOOKS:
+            return
+        self._looked = time.monotonic()
+        # A new journal is not there at once, and an earlier one of that item may be.
+        said = [f"{item} {progress(Path(), item, None) if old > _STARTING else ''}" for item, old in at_work.items()]
+        self._bar.set_description_str("; ".join(map(str.strip, said)))
+
+    def _say(self, item: str, text: str) -> None:
+        with self._bar.external_write_mode():
+            click.echo(f"{item:<{self._width}}  {text}")
+        self._looked = 0.0

@@ -39,10 +39,12 @@ class Ended:
 
 @dataclass(frozen=True)
 class Told:
-    """Who is told of what: an item and its device (None: the environment's) when it starts, and how it ended."""
+    """Who is told of what: an item and its device (None: the environment's) when it starts, how it ended, and several
+    times a second which are at work, and for how many seconds."""
 
     start: Callable[[str, str | None], object] = lambda item, device: None
     end: Callable[[Ended], object] = lambda ended: None
+    meanwhile: Callable[[dict[str, float]], object] = lambda at_work: None
 
 
 @dataclass
@@ -53,8 +55,12 @@ class _AtWork:
     log: Path
     since: float = field(default_factory=time.monotonic)
 
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.since
+
     def ended(self, outcome: Outcome | None = None) -> Ended:
-        return Ended(self.item, outcome or self._outcome(), time.monotonic() - self.since, self.log)
+        return Ended(self.item, outcome or self._outcome(), self.seconds, self.log)
 
     def _outcome(self) -> Outcome:
         if self.process.returncode != 0:
@@ -140,6 +146,7 @@ def run(root: Path, items: Sequence[Item], devices: Sequence[str | None], told: 
                     told.start(item.name, at_work[-1].device)
                 over = [one for one in at_work if one.process.poll() is not None]
                 if not over:
+                    told.meanwhile({one.item: one.seconds for one in at_work})
                     time.sleep(_LOOKS)
                 for one in over:
                     at_work.remove(one)

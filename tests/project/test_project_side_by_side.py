@@ -1,10 +1,16 @@
 """Items of a study side by side, with a program in DVC's place that says when it begins and ends."""
 
+import contextlib
 import os
+import pty
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +22,7 @@ from sglr.config import ConfigError
 from sglr.project import side_by_side
 from sglr.project.side_by_side import Ended, Told
 
+ROOT = Path(__file__).parents[2]
 DVC = """
 import os, pathlib, signal, sys, time
 assert sys.argv[1:4] == ["--wait-for-lock", "repro", "--single-item"], sys.argv
@@ -113,6 +120,14 @@ def test_places_are_taken_in_turns_and_told_to_the_stage(project: Path):
         assert f"device {device}" in (project / side_by_side.LOGS / f"{item}.log").read_text()
 
 
+def until(true: Callable[[], object], running: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert running is None or running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 RUN = """
 import pathlib
 from sglr.project import side_by_side
@@ -129,16 +144,22 @@ def test_a_signal_stops_each_of_them_once_and_is_passed_on_when_they_have_ended(
     monkeypatch.setitem(STAGES["train"], "deps", [])
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": STAGES["train"]}}, sort_keys=False))
     running = subprocess.Popen([sys.executable, "-c", RUN], cwd=project, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (project / "events").exists() or len(events(project)) < 2:
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: (project / "events").exists() and len(events(project)) == 2, running)
     running.send_signal(getattr(signal, number))
     assert running.wait(30) == status
     assert sorted(events(project)) == [
         (what, f"train@{name}-0") for what in ("begun", "stopped") for name in ("at", "sglr")
     ]
+
+
+def test_when_it_is_killed_those_at_work_come_to_their_ends(project: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TAKES", "1")
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"check": STAGES["check"]}}, sort_keys=False))
+    running = subprocess.Popen([sys.executable, "-c", RUN], cwd=project)
+    until(lambda: (project / "events").exists(), running)
+    running.kill()
+    running.wait()
+    until(lambda: events(project) == [("begun", "check"), ("over", "check")])
 
 
 def test_of_what_is_asked_for_all_that_it_needs(project: Path):
@@ -203,3 +224,48 @@ def test_an_environment_that_cannot_be_is_said_before_anything_runs(monkeypatch:
     monkeypatch.setenv("SGLR_DEVICE", "tpu")
     with pytest.raises(ConfigError, match="SGLR_DEVICE"):
         side_by_side.places(None, 1)
+
+
+@pytest.fixture
+def shipped(project: Path) -> Path:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, project / name)
+    return project
+
+
+def test_on_a_terminal_the_last_line_says_how_far_those_at_work_are(shipped: Path):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, 150))
+    command = [sys.executable, "-m", "sglr", "run", "--jobs", "6", "warmup@0", "warmup@1"]
+    running = subprocess.Popen(command, cwd=shipped, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # how Linux says that nobody has the other end any more
+        while more := os.read(ours, 2**16):
+            said += more
+    os.close(ours)
+    assert running.wait(30) == 0, said
+    text = said.decode()
+    assert "4 items are not done; 6 at a time." in text
+    assert re.search(r"2 of 4 ended, 00:0\d: warmup@0; warmup@1", text), text
+    assert "warmup@0  done after 0 s" in text
+
+
+def test_elsewhere_there_are_lines_alone(shipped: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAILS", "prepare")
+    command = [sys.executable, "-m", "sglr", "run", "--jobs", "2", "warmup@0"]
+    ended = subprocess.run(command, cwd=shipped, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert re.sub(r"\d+ s", "0 s", ended.stdout).splitlines() == [
+        "3 items are not done; 2 at a time.",
+        "check     started",
+        "check     done after 0 s",
+        "prepare   started",
+        "prepare   FAILED after 0 s",
+    ]
+    assert ended.stderr.splitlines() == [
+        "Running stage 'prepare':",
+        "device None",
+        "no luck with it",
+        "Error: failed or left out: prepare, warmup@0; what each said is in .sglr/logs.",
+    ]
+    assert ended.returncode == 1
