@@ -22,7 +22,7 @@ def main() -> None:
 
 
 main.section("Set up", setting_up.preset, setting_up.check, setting_up.doctor)
-main.section("Run a study and follow it", studies.run, studies.status, studies.results)
+main.section("Run and follow a study", studies.run, studies.status, studies.results)
 main.section("Use the models", using.predict, using.evaluate, using.export)
 main.section("Tracking", tracking.ui, tracking.register, tracking.sync)
 

@@ -78,7 +78,7 @@ def test_help_lists_commands_in_the_order_of_use_under_headings():
     assert shown == list(main.list_commands(click.Context(main)))
     assert shown[:3] == ["preset", "check", "doctor"]
     assert set(shown) == set(main.commands)
-    assert lines.index("Set up:") < lines.index("Follow a study:") < lines.index("Use the models:")
+    assert lines.index("Set up:") < lines.index("Run and follow a study:") < lines.index("Use the models:")
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))

@@ -58,6 +58,7 @@ def examine(root: Path) -> list[Finding]:
         lambda: iter(params),
         _environment,
         lambda: _device(config),
+        lambda: _jobs(config),
         lambda: _data(root, config),
         lambda: _time(root, config, items),
         lambda: _disk(root, config, items),
@@ -161,6 +162,15 @@ def _device(config: Config | None) -> Iterator[Finding]:
             "warning", "device", f"experiment.threads {config.experiment.threads} on"
             f" {counted(processes.cores(), 'core')}: slower"
         )  # fmt: skip
+
+
+def _jobs(config: Config | None) -> Iterator[Finding]:
+    from sglr.project.side_by_side import places
+
+    with contextlib.suppress(ConfigError):  # which is said where the device is looked at
+        at_once = 1 if config is None else len(places(None, config.experiment.threads))
+        if at_once > 1:
+            yield Finding("ok", "jobs", f"`dvc repro` runs one item after another, `sglr run` {at_once} at a time")
 
 
 def _data(root: Path, config: Config | None) -> Iterator[Finding]:

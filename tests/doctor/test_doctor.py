@@ -151,6 +151,18 @@ def test_runs_that_ended_in_an_error_and_were_sent_are_not_waited_for(project, m
     assert not any("not completely sent" in text for _, text in about("tracking", project))
 
 
+@pytest.mark.parametrize(
+    ("cores", "environment", "said"),
+    [(1, {}, None), (4, {}, 4), (4, {"SGLR_NPROC": "2"}, None), (4, {"SGLR_DEVICE": "tpu"}, None)],
+)
+def test_doctor_says_how_many_items_fit_side_by_side(project, untimed, monkeypatch, cores, environment, said):
+    monkeypatch.setattr(examining.processes, "cores", lambda: cores)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    expected = [("ok", f"`dvc repro` runs one item after another, `sglr run` {said} at a time")]
+    assert about("jobs", project) == (expected if said else [])
+
+
 @pytest.mark.usefixtures("untimed")
 def test_doctor_says_where_nothing_can_be_compiled(project, params, monkeypatch):
     class Properties:
