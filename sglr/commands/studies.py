@@ -29,23 +29,26 @@ def run(items: tuple[str, ...], jobs: int | None) -> None:
     depend on it still run.
     """
     from sglr import config
-    from sglr.config.wording import counted
+    from sglr.config.wording import counted, some
     from sglr.project import side_by_side
 
-    threads = config.load("params.yaml").experiment.threads
-    to_run = side_by_side.to_run(Path(), items)
-    if not to_run:
+    study = side_by_side.to_run(Path(), items)
+    if not study.items:
         click.echo("Everything is up to date.")
         return
-    places = side_by_side.places(jobs, threads)
-    are = "is" if len(to_run) == 1 else "are"
-    click.echo(f"{counted(len(to_run), 'item')} {are} not done; {len(places)} at a time.")
-    with _Shown([item.name for item in to_run]) as shown:
-        told = side_by_side.Told(shown.start, shown.end, shown.meanwhile)
-        failed = side_by_side.run(Path(), to_run, places, told)
+    places = side_by_side.places(jobs, config.load("params.yaml").experiment.threads)[: len(study.items)]
+    are = "is" if len(study.items) == 1 else "are"
+    click.echo(f"{counted(len(study.items), 'item')} {are} not done; {len(places)} at a time.")
+    with _Shown([item.name for item in study.items]) as shown:
+        told = side_by_side.Told(shown.start, shown.end, shown.meanwhile, shown.stopping)
+        failed, left_out = side_by_side.run(Path(), study, places, told)
     if failed:
+        because = f"; left out: {some(left_out)}" if left_out else ""
+        raise click.ClickException(f"failed: {some(failed)} (what each said is in {side_by_side.LOGS}){because}.")
+    if anew := side_by_side.to_run(Path(), items).items:
         raise click.ClickException(
-            f"failed or left out: {', '.join(failed)}; what each said is in {side_by_side.LOGS}."
+            f"params, code or data were edited meanwhile: {counted(len(anew), 'item')} must run again; `sglr status`"
+            " says why."
         )
     click.echo("All done; `sglr results` prints the tables.")
 
@@ -133,23 +136,34 @@ class _Shown:
         from sglr.project.side_by_side import tail
 
         how = {"ran": "done", "cached": "from DVC's cache", "failed": "FAILED"}.get(ended.outcome, ended.outcome)
-        self._say(ended.item, f"{how} after {in_words(ended.seconds)}")
+        busy = "another process is at work on it"
+        self._say(ended.item, busy if how == "busy" else f"{how} after {in_words(ended.seconds)}")
         if ended.outcome == "failed":
             with self._bar.external_write_mode():
                 click.echo(tail(ended.log), err=True)
         self._bar.update()
 
     def meanwhile(self, at_work: dict[str, float]) -> None:
-        from sglr.project.running import progress
+        if not self._bar.disable and time.monotonic() - self._looked >= _LOOKS:
+            self._looked = time.monotonic()
+            self._bar.set_description_str("; ".join(f"{item} {_how_far(item, old)}" for item, old in at_work.items()))
 
-        if self._bar.disable or time.monotonic() - self._looked < _LOOKS:
-            return
-        self._looked = time.monotonic()
-        # A new journal is not there at once, and an earlier one of that item may be.
-        said = [f"{item} {progress(Path(), item, None) if old > _STARTING else ''}" for item, old in at_work.items()]
-        self._bar.set_description_str("; ".join(map(str.strip, said)))
+    def stopping(self, items: list[str]) -> None:
+        from sglr.config.wording import some
+
+        with self._bar.external_write_mode():
+            click.echo(f"stopping {some(items)}: they write their snapshots", err=True)
 
     def _say(self, item: str, text: str) -> None:
         with self._bar.external_write_mode():
             click.echo(f"{item:<{self._width}}  {text}")
         self._looked = 0.0
+
+
+def _how_far(item: str, seconds: float) -> str:
+    """The epoch of a tracked training, else since when an item is at work."""
+    from sglr.project.running import in_words, progress
+
+    # A new journal is not there at once, and an earlier one of that item may be.
+    found = progress(Path(), item, None) if seconds > _STARTING else None
+    return str(found) if found is not None and found.epoch is not None else f"for {in_words(seconds)}"

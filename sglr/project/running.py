@@ -81,7 +81,9 @@ def progress(root: Path, item: str, process: Any) -> Progress:
     """Progress of an item, from its process and, for a training, its journal."""
     elapsed = None if process is None else max(0.0, time.time() - process.create_time())
     stage = item.partition("@")[0]
-    folders = sorted((root / ".sglr" / "journal").glob(f"{item}-*"), key=os.path.getmtime)
+    folders: list[Path] = []
+    with contextlib.suppress(OSError):  # a stage removes its own when it ends
+        folders = sorted((root / ".sglr" / "journal").glob(f"{item}-*"), key=os.path.getmtime)
     if stage not in ("warmup", "train") or not folders:
         return Progress(elapsed)
     epoch, epochs, shift, taken_over, moments = 0, 0, 0, 0, []

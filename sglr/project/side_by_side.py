@@ -1,6 +1,7 @@
 """Items of a study that do not wait for each other, run side by side, each by a DVC process of its own."""
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import signal
@@ -15,21 +16,32 @@ from typing import Literal
 import torch
 
 from sglr import files, processes
+from sglr.config import ConfigError
 from sglr.config.wording import some
 from sglr.project.items import Item, read_items
 from sglr.project.order import in_order, upstream_of
 from sglr.project.status import status
 
 LOGS = Path(".sglr", "logs")
-"""What each item said when it ran last, by its name."""
-Outcome = Literal["ran", "cached", "unchanged", "failed", "stopped"]
+"""What each item said when it ran last, by its name. Whoever works on an item has its file locked."""
+Outcome = Literal["ran", "cached", "unchanged", "failed", "stopped", "busy"]
 _LOOKS = 0.1  # seconds between two looks at those that are at work
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_COMMIT = 10.0  # how long one that commits is waited for before all are stopped
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class ToRun:
+    """Items that are not done, each after those it depends on; by item of the study, those it depends on directly."""
+
+    items: list[Item]
+    upstream: dict[str, set[str]]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """An item that came to its end: it ran, came from DVC's cache, needed nothing, failed, or was stopped with this."""
+    """An item that came to its end: it ran, came from DVC's cache, needed nothing, failed, was stopped with this, or
+    was not begun because another process is busy with it."""
 
     item: str
     outcome: Outcome
@@ -39,12 +51,13 @@ class Ended:
 
 @dataclass(frozen=True)
 class Told:
-    """Who is told of what: an item and its device (None: the environment's) when it starts, how it ended, and several
-    times a second which are at work, and for how many seconds."""
+    """Who is told of what: an item and its device (None: the environment's) when it starts, how it ended, several times
+    a second which are at work and for how many seconds, and which are asked to stop."""
 
     start: Callable[[str, str | None], object] = lambda item, device: None
     end: Callable[[Ended], object] = lambda ended: None
     meanwhile: Callable[[dict[str, float]], object] = lambda at_work: None
+    stopping: Callable[[list[str]], object] = lambda items: None
 
 
 @dataclass
@@ -59,45 +72,47 @@ class _AtWork:
     def seconds(self) -> float:
         return time.monotonic() - self.since
 
-    def ended(self, outcome: Outcome | None = None) -> Ended:
-        return Ended(self.item, outcome or self._outcome(), self.seconds, self.log)
+    def ended(self, bad: Outcome = "failed") -> Ended:
+        return Ended(self.item, bad if self.process.returncode else self._good(), self.seconds, self.log)
 
-    def _outcome(self) -> Outcome:
-        if self.process.returncode != 0:
-            return "failed"
+    def _good(self) -> Outcome:
         said = self.log.read_text(encoding="utf-8", errors="replace")
         if f"Running stage '{self.item}'" in said:
             return "ran"
         return "cached" if f"Stage '{self.item}' is cached" in said else "unchanged"
 
 
-def to_run(root: Path, wanted: Sequence[str] = ()) -> list[Item]:
-    """The items that are not done, of those wanted and what they depend on (by default all), each after those it
-    depends on.
+def to_run(root: Path, wanted: Sequence[str] = ()) -> ToRun:
+    """What is not done of the items wanted and what they depend on; by default of all. A stage's name stands for its
+    items.
 
     Raises FileError for a name that the study does not have, and while another process is at work on one of them;
     FileError and ConfigError as ``status``.
     """
     items = read_items(root)
     upstream = upstream_of(items)
-    unknown = set(wanted) - upstream.keys()
-    if unknown:
-        raise files.FileError(
-            f"the study has no item {some(sorted(map(repr, unknown)), 3)}; `sglr status` lists them (experiment.methods"
-            " and experiment.seeds decide)."
-        )
-    asked, left = set(wanted) or set(upstream), list(wanted)
+    asked: set[str] = set()
+    for name in wanted:
+        meant = {item.name for item in items if name in (item.name, item.stage)}
+        if not meant:
+            raise files.FileError(
+                f"the study has no item {name!r}; `sglr status` lists them (experiment.methods and experiment.seeds"
+                " decide)."
+            )
+        asked |= meant
+    left = list(asked)
     while left:
         more = upstream[left.pop()] - asked
         asked |= more
         left += more
+    ordered = [item for item in in_order(items, upstream) if item.name in asked or not wanted]
     states = {one.item: one.state for one in status(root)}
-    busy = sorted(name for name in asked if states[name] in ("running", "orphaned"))
+    busy = [item.name for item in ordered if states[item.name] in ("running", "orphaned") or _busy(root, item.name)]
     if busy:
         raise files.FileError(
             f"another process is at work on {some(busy, 3)}: wait for it, or stop it, then run this again."
         )
-    return [item for item in in_order(items, upstream) if item.name in asked and states[item.name] != "done"]
+    return ToRun([item for item in ordered if states[item.name] != "done"], upstream)
 
 
 def places(jobs: int | None, threads: int) -> list[str | None]:
@@ -105,74 +120,83 @@ def places(jobs: int | None, threads: int) -> list[str | None]:
 
     By default one for each GPU, or on a CPU for each ``threads`` cores; one where the environment names a GPU or lets
     several processes share an item. More than there are GPUs share them. Raises ConfigError for an environment that
-    cannot be.
+    cannot be, and for several items of which each would take the same GPUs.
     """
     device = processes.device(os.environ.get("SGLR_DEVICE", "auto"))
     asked = os.environ.get("SGLR_NPROC", "auto")
-    if asked != "auto" and processes.count(asked, device) > 1:
-        return [None] * (jobs or 1)
-    if device.type != "cuda":
+    shared = asked != "auto" and processes.count(asked, device) > 1
+    if shared and (jobs or 1) > 1 and device.type == "cuda":
+        raise ConfigError(
+            f"SGLR_NPROC={asked} and {jobs} jobs: each item would use the same GPUs; leave one of them out."
+        )
+    if device.type != "cuda" and not shared:
         return [None] * (jobs or max(1, processes.cores() // threads))
-    if device.index is not None:
+    if shared or device.index is not None:
         return [None] * (jobs or 1)
     gpus = torch.cuda.device_count()
-    return [f"cuda:{place % gpus}" for place in range(jobs or gpus)]
+    # One alone has all GPUs, as under `dvc repro`.
+    return [None] if (jobs or gpus) == 1 else [f"cuda:{place % gpus}" for place in range(jobs or gpus)]
 
 
-def run(root: Path, items: Sequence[Item], devices: Sequence[str | None], told: Told = Told()) -> list[str]:
+def run(root: Path, study: ToRun, devices: Sequence[str | None], told: Told = Told()) -> tuple[list[str], list[str]]:
     """Run items by ``dvc repro --single-item``, as many at once as there are ``devices``, each after all those it
-    depends on; return those that did not come to a good end.
+    depends on; return those that failed, and those left out because they depend on them.
 
-    devices: a value of SGLR_DEVICE for each place, or None to leave the environment's. Where an item fails, what
-    depends on it is left out, and all others still run. What an item prints goes to ``LOGS``. Ctrl-C, SIGTERM and
-    SIGHUP stop all, which write their snapshots, and go on as an exception once they have ended. Results are those of
-    ``dvc repro``. Raises FileError without DVC.
+    devices: a value of SGLR_DEVICE for each place, or None to leave the environment's. What an item prints goes to
+    ``LOGS``. Ctrl-C, SIGTERM and SIGHUP stop all, which write their snapshots, and become KeyboardInterrupt or
+    SystemExit once they have ended. The results are those of ``dvc repro``, and the entries of dvc.lock, in whatever
+    order they end. Raises FileError without DVC, and beside another call in this project.
     """
     if importlib.util.find_spec("dvc") is None:
         raise files.FileError('DVC is not installed here: pip install -e ".[pipeline]".')
-    upstream = upstream_of(read_items(root))
-    waiting, at_work, good = list(items), list[_AtWork](), set[str]()
-    (root / LOGS).mkdir(parents=True, exist_ok=True)
-    with _signals_as_exceptions():
+    waiting, at_work, failed = list(study.items), list[_AtWork](), list[str]()
+    with files.lock(root / LOGS / ".lock", holder="another `sglr run`"), _signals_noted() as signals:
         try:
-            while waiting or at_work:
+            while (waiting or at_work) and not signals:
                 free = list(devices)
                 for one in at_work:
                     free.remove(one.device)
                 still = {item.name for item in waiting} | {one.item for one in at_work}
-                for item in [item for item in waiting if not upstream[item.name] & still][: len(free)]:
+                for item in [item for item in waiting if not study.upstream[item.name] & still][: len(free)]:
                     waiting.remove(item)
-                    at_work.append(_started(root, item.name, free.pop(0)))
-                    told.start(item.name, at_work[-1].device)
-                over = [one for one in at_work if one.process.poll() is not None]
-                if not over:
-                    told.meanwhile({one.item: one.seconds for one in at_work})
-                    time.sleep(_LOOKS)
-                for one in over:
+                    begun = _started(root, item.name, free[0])
+                    if begun is None:
+                        failed.append(item.name)
+                        told.end(Ended(item.name, "busy", 0.0, root / LOGS / f"{item.name}.log"))
+                        continue
+                    at_work.append(begun)
+                    told.start(item.name, free.pop(0))
+                for one in [one for one in at_work if one.process.poll() is not None]:
                     at_work.remove(one)
                     ended = one.ended()
+                    failed += [one.item] if ended.outcome == "failed" else []
                     told.end(ended)
-                    if ended.outcome != "failed":
-                        good.add(one.item)
-                        continue
-                    waiting = _without(waiting, one.item, upstream)
+                waiting = _without(waiting, failed, study.upstream)
+                told.meanwhile({one.item: one.seconds for one in at_work})
+                time.sleep(_LOOKS)
         finally:
-            for one in _stopped(at_work):
-                told.end(one.ended("stopped"))
-    return [item.name for item in items if item.name not in good]
+            _stop(root, at_work, told)
+    if signals:
+        raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
+    kept = {item.name for item in _without(study.items, failed, study.upstream)}
+    return failed, [item.name for item in study.items if item.name not in kept and item.name not in failed]
 
 
-def _without(waiting: list[Item], failed: str, upstream: dict[str, set[str]]) -> list[Item]:
-    """Those that do not depend on an item that failed, in whatever many steps."""
-    lost = {failed}
-    for item in waiting:  # each after those it depends on
+def _without(items: list[Item], failed: Sequence[str], upstream: dict[str, set[str]]) -> list[Item]:
+    """Those that did not fail, and do not depend on one that did, in whatever many steps."""
+    lost = set(failed)
+    for item in items:  # each after those it depends on
         if upstream[item.name] & lost:
             lost.add(item.name)
-    return [item for item in waiting if item.name not in lost]
+    return [item for item in items if item.name not in lost]
 
 
-def _started(root: Path, item: str, device: str | None) -> _AtWork:
-    """DVC at work on one item, in a process group of its own: what stops all reaches each of them once, from here."""
+def _started(root: Path, item: str, device: str | None) -> _AtWork | None:
+    """DVC at work on one item, in a process group of its own: what stops all reaches each of them once, from here.
+    None where another process is at work on it.
+
+    Its log is locked as long as it or its stage has it open, even if this process is killed.
+    """
     environment = dict(os.environ)
     if device is not None:
         environment["SGLR_DEVICE"] = device
@@ -181,7 +205,12 @@ def _started(root: Path, item: str, device: str | None) -> _AtWork:
     if ours not in environment.get("PATH", "").split(os.pathsep):
         environment["PATH"] = os.pathsep.join([ours, environment.get("PATH", os.defpath)])
     log = root / LOGS / f"{item}.log"
-    with log.open("wb") as output:
+    with log.open("ab") as output:
+        try:
+            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        output.truncate(0)
         process = subprocess.Popen(
             # Others take DVC's lock for moments, and may read many files under it.
             [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", item],
@@ -191,31 +220,74 @@ def _started(root: Path, item: str, device: str | None) -> _AtWork:
     return _AtWork(item, device, process, log)
 
 
-def _stopped(at_work: list[_AtWork]) -> list[_AtWork]:
-    """All of them, after they ended on a signal: they may have a snapshot to write."""
-    for one in at_work:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(one.process.pid, signal.SIGINT)
+def _busy(root: Path, item: str) -> bool:
+    """Whether a process that ``_started`` began has an item's log open."""
+    try:
+        with (root / LOGS / f"{item}.log").open("rb") as log:
+            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _stop(root: Path, at_work: list[_AtWork], told: Told) -> None:
+    """Ask all to stop, and wait until they have ended: they may have a snapshot to write."""
+    if not at_work:
+        return
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        told.stopping([one.item for one in at_work])
+    with _nobody_commits(root):
+        for one in at_work:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(one.process.pid, signal.SIGINT)
     for one in at_work:
         one.process.wait()
-    return at_work
+        with contextlib.suppress(OSError):
+            told.end(one.ended("stopped"))
 
 
 @contextlib.contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    """In the block SIGTERM and SIGHUP raise SystemExit, unless they are ignored (nohup) or somebody else's."""
+def _nobody_commits(root: Path) -> Iterator[None]:
+    """Hold DVC's lock, under which it empties dvc.lock and writes it anew: stopped there it leaves an empty file.
 
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    ours = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, leave)
-    try:
+    Where it is not to be had within some seconds, or lies elsewhere, the block runs without it.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            lock = stack.enter_context((root / ".dvc" / "tmp" / "lock").open("ab"))
+            until = time.monotonic() + _COMMIT
+            while time.monotonic() < until:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(_LOOKS / 10)
         yield
+
+
+@contextlib.contextmanager
+def _signals_noted() -> Iterator[list[int]]:
+    """Signals that ask to end, as they come in the block; those that are ignored (nohup) still are.
+
+    SIGINT is ignored by what a script starts in the background. What this starts could then not be interrupted, were it
+    not handled here, if only by doing nothing.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if before[number] is not signal.SIG_IGN:
+            came.append(number)
+
+    before = {int(number): signal.getsignal(number) for number in _ENDING}
+    for number in _ENDING:
+        if number == signal.SIGINT or before[number] is signal.SIG_DFL:
+            signal.signal(number, note)
+    try:
+        yield came
     finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def tail(log: Path, lines: int = 20) -> str:

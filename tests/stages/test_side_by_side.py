@@ -43,7 +43,7 @@ def test_one_that_fails_says_why_and_the_others_still_run(finished: Project):
     assert "evaluate@at-0    FAILED after" in ended.output
     assert "evaluate@sglr-0  done after" in ended.output
     assert "at-0" in ended.output[ended.output.index("FAILED") :]
-    assert ended.output.endswith("failed or left out: evaluate@at-0, audit, report; what each said is in .sglr/logs.\n")
+    assert ended.output.endswith("failed: evaluate@at-0 (what each said is in .sglr/logs); left out: audit, report.\n")
 
 
 @pytest.mark.slow
