@@ -40,15 +40,16 @@ def apgd(
     Args:
         model: Images in [0, 1] in, logits (N, classes) out.
         x: Images (N, C, H, W) in [0, 1].
-        y: Labels (N,), int64, or (N, ...) targets of a loss of one's own.
+        y: As for ``pgd``.
         threat: The ball, such as ``sglr.threat.Linf(8 / 255)``.
         steps: Gradient steps of a run.
         restarts: Runs.
-        loss: "ce", "cw", "dlr" (at least 3 classes) or a function (logits, y) -> (N,).
+        loss: "ce", "cw", "dlr" (at least 3 classes) or a function, as for ``pgd``.
         generator: Of the random starts; None: torch's global one.
 
     Returns:
-        For each example the last misclassified point that was met, else the point of highest loss; detached.
+        For each example the last misclassified point that was met, else, and by targets always, the point of highest
+        loss; detached.
 
     Raises:
         ValueError, TypeError: As for ``pgd``.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from sglr.attacks.accuracy import require_allowed
 from sglr.attacks.inputs import outside_inference_mode, require_inputs
 from sglr.attacks.losses import FEWEST_FOR_DLR, require_known
 from sglr.attacks.mode import warn_in_train_mode
@@ -47,8 +48,8 @@ def autoattack(
 ) -> Tensor:
     """Adversarial examples by AutoAttack; where no attack succeeds, x itself.
 
-    The global random state is left as it was. The model is used in the mode it is in, eval mode for a result that
-    counts: a UserWarning says where train mode changes what it computes.
+    The global random state and the gradients of the model's parameters are left as they were. The model is used in the
+    mode it is in, eval mode for a result that counts: a UserWarning says where train mode changes what it computes.
 
     Args:
         model: Images in [0, 1] in, logits (N, classes) out, in eval mode. With fewer than 10 classes the targeted
@@ -93,14 +94,28 @@ def autoattack(
     if classes < 10 and version != "rand":
         attacks.apgd_targeted.n_target_classes = attacks.fab.n_target_classes = classes - 1
         logging.getLogger(_LOGGER).warning("%d targets instead of 9: not AutoAttack's standard version", classes - 1)
-    return run(attacks, x, y, batch_size, threat)
+    with _gradients_kept(model):
+        return run(attacks, x, y, batch_size, threat)
+
+
+@contextlib.contextmanager
+def _gradients_kept(model: nn.Module) -> Iterator[None]:
+    """The package's FAB calls ``backward``, which would add to the gradients of the parameters."""
+    kept = [(each, each.grad) for each in (model.parameters() if isinstance(model, nn.Module) else ())]
+    for each, _ in kept:
+        each.grad = None
+    try:
+        yield
+    finally:
+        for each, gradient in kept:
+            each.grad = gradient
 
 
 @torch.no_grad()
 def classes_of(model: nn.Module, x: Tensor, y: Tensor) -> int:
     """How many logits the model gives; ValueError for one alone, and for labels beyond them, which the package takes
     for broken."""
-    logits: Tensor = model(x[:1])
+    logits: Tensor = model(x[:1].clone())
     require_known(y, logits)
     return logits.shape[1]
 
@@ -157,9 +172,12 @@ def run(attacks: Any, x: Tensor, y: Tensor, batch_size: int, threat: Threat) -> 
 
     The package computes in single precision.
 
-    RuntimeError, the package's own, where logits of all x are tied and L2's Square Attack is one of several.
+    RuntimeError, the package's own, where logits of all x are tied and L2's Square Attack is one of several; and where
+    a model that changes its images in place leads it out of the ball.
     """
-    single = x.float().contiguous()
+    single = x.detach().float().contiguous()
+    if single.data_ptr() == x.data_ptr():
+        single = single.clone()  # a model may change its images in place
     with float32_by_default(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         try:
             x_adv, _ = attacks.run_standard_evaluation(single, y, batch_size=batch_size)
@@ -170,6 +188,7 @@ def run(attacks: Any, x: Tensor, y: Tensor, batch_size: int, threat: Threat) -> 
             return x.detach()
     found: Tensor = x_adv.detach()
     if x.dtype == found.dtype:
+        require_allowed(found, x, threat)
         return found
     x, untouched = x.detach(), per_image((found == single).flatten(1).all(1), x)
     return torch.where(untouched, x, threat.project(found.to(x.dtype), x))

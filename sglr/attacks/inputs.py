@@ -37,26 +37,19 @@ def require_inputs(x: Tensor, y: Tensor, threat: Threat, loss: str | Loss | None
     """Check the inputs of an attack; waits for the device.
 
     x: (N, ...) images in [0, 1]; y: (N,) class numbers, int64; for the loss "ce" also probabilities (N, C), for a
-    custom one (N, ...) targets. TypeError for anything of another kind, ValueError for other values.
+    loss of one's own anything (N, ...). TypeError for anything of another kind, ValueError for other values.
     """
     for name, given in (("images", x), ("labels", y)):
         if not isinstance(given, Tensor):
             raise TypeError(f"{name} must be a torch tensor, found {type(given).__name__}")
     if not hasattr(threat, "projection"):
         raise TypeError(f"threat must be a threat model such as sglr.threat.Linf(8 / 255), found {threat!r}")
-    if y.dim() == 1 and y.dtype != torch.int64:
-        raise TypeError(f"labels (N,) must be int64 class numbers, found {y.dtype}")
-    takes_targets = callable(loss) or (loss == "ce" and y.is_floating_point())
-    if y.dim() != 1 and not takes_targets:
-        raise TypeError(
-            f"labels must be class numbers (N,), found {y.dtype} {tuple(y.shape)}: argmax(1) of one-hot ones"
-        )
-    if y.dim() == 1 and bool((y < 0).any()):
-        raise ValueError(f"labels must be class numbers from 0 on, found {int(y.min())}")
+    if not callable(loss):
+        _require_labels(y, targets=loss == "ce" and y.is_floating_point())
     if not x.is_floating_point() or x.dim() < 2:
         raise ValueError(f"images must be floating point, (N, C, H, W), found {x.dtype} {tuple(x.shape)}")
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} images and {len(y)} labels")
+    if y.dim() == 0 or len(x) != len(y):
+        raise ValueError(f"{len(x)} images and {len(y) if y.dim() else 'a single number as'} labels")
     if not bool(((x >= 0) & (x <= 1)).all()):
         low, high = (float(end) for end in x.detach().aminmax())
         if math.isnan(low):
@@ -64,3 +57,14 @@ def require_inputs(x: Tensor, y: Tensor, threat: Threat, loss: str | Loss | None
         far = low < -_ROUNDED or high > 1 + _ROUNDED
         todo = "normalise in the model, not before it" if far else "clamp(0, 1) removes rounding errors"
         raise ValueError(f"images must lie in [0, 1], found {low:.9g} to {high:.9g}: {todo}")
+
+
+def _require_labels(y: Tensor, *, targets: bool) -> None:
+    """As ``require_inputs``; ``targets`` (N, C) are allowed, too."""
+    if y.dim() == 1 and y.dtype != torch.int64:
+        raise TypeError(f"labels (N,) must be int64 class numbers, found {y.dtype}")
+    if y.dim() != 1 and not targets:
+        todo = "squeeze(1)" if y.dim() == 2 and y.shape[1] == 1 else "argmax(1) of one-hot ones"
+        raise TypeError(f"labels must be class numbers (N,), found {y.dtype} {tuple(y.shape)}: {todo}")
+    if y.dim() == 1 and bool((y < 0).any()):
+        raise ValueError(f"labels must be class numbers from 0 on, found {int(y.min())}")

@@ -40,8 +40,10 @@ LOSSES: dict[str, Loss] = {"ce": cross_entropy, "cw": margin, "dlr": dlr}
 
 
 def misclassified(logits: Tensor, y: Tensor) -> Tensor:
-    """Which examples (N,) are; none by targets (N, ...) of a loss of one's own, which name no class."""
-    return logits.argmax(1) != y if y.dim() == 1 else torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    """Which examples (N,) are, by labels y, int64 (N,); none by targets of another form, which name no class."""
+    if y.dim() != 1 or y.dtype != torch.int64:
+        return torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    return logits.argmax(1) != y
 
 
 def single_logit(logits: Tensor) -> str | None:
@@ -56,11 +58,16 @@ def single_logit(logits: Tensor) -> str | None:
 
 
 def require_known(y: Tensor, logits: Tensor) -> None:
-    """ValueError for a single logit per image, and for labels y (N,) beyond the classes of logits (N, classes); waits
-    for the device, which such labels might break."""
+    """ValueError for what is no logits (N, classes) or a single one per image, for labels y (N,) beyond the classes,
+    and for targets y that are not (N, classes); waits for the device, which such labels might break."""
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"the model gives no logits (N, classes), but {type(logits).__name__}: wrap it")
     if single := single_logit(logits):
         raise ValueError(single)
-    if len(y) and int(y.max()) >= logits.shape[1]:
+    if y.dim() != 1:
+        if y.shape != logits.shape:
+            raise ValueError(f"targets {tuple(y.shape)} for logits {tuple(logits.shape)}")
+    elif len(y) and int(y.max()) >= logits.shape[1]:
         raise ValueError(f"there is a label {int(y.max())}, but the model gives {logits.shape[1]} logits")
 
 
@@ -81,13 +88,13 @@ def named(loss: str | Loss) -> Loss:
 
 
 def criterion(loss: str | Loss) -> Loss:
-    """``named(loss)`` for one attack. ValueError where it is not one number per example, and, at the first call, for a
-    single logit and for labels beyond the model's classes, which only a loss of one's own may understand."""
+    """``named(loss)`` for one attack. ValueError where it is not one number per example, and, at the first call, for
+    what ``require_known`` refuses, which only a loss of one's own may understand."""
     asked, known = named(loss), callable(loss)
 
     def checked(logits: Tensor, y: Tensor) -> Tensor:
         nonlocal known
-        if not known and y.dim() == 1:
+        if not known:
             require_known(y, logits)
         known = True
         values = asked(logits, y)

@@ -38,13 +38,15 @@ def pgd(
     Args:
         model: Images in [0, 1] in, logits (N, classes) out.
         x: Images (N, C, H, W) in [0, 1]. In half precision the ball is exact up to its rounding alone.
-        y: Labels (N,), int64, or (N, ...) targets of a loss of one's own.
+        y: True labels (N,), int64; or targets: probabilities (N, classes) for "ce", for a loss of one's own (N, ...) of
+            any kind. A targeted attack's classes go in as (N, 1), which are no labels.
         threat: The ball, such as ``sglr.threat.Linf(8 / 255)``.
         step_size: Length of a step, in the units of x; None: a quarter of the radius.
         steps: Gradient steps.
         restarts: Attempts; each example keeps its worst case: the first that is misclassified, after which it is left
-            alone, else the one of highest loss.
-        loss: "ce", "cw", "dlr" or a function (logits, y) -> (N,).
+            alone, else the one of highest loss. By targets, which name no class, that of highest loss.
+        loss: "ce", "cw", "dlr" or a function (logits, y) -> (N,) that is ascended, such as minus the cross-entropy
+            with the classes to reach.
         random_start: Start at a random point of the ball, not at x.
         generator: Of the random starts; None: torch's global one.
         start: Points of the ball (N, C, H, W) to ascend from instead; there is then one restart.

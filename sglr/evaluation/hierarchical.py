@@ -65,8 +65,12 @@ def hierarchical_bootstrap(
     alone would leave: few seeds may agree by chance. Satterthwaite's degrees of freedom for the sum are not used: they
     take seeds that happen to agree for many. Below 20 contrasts that differ from the most frequent value nothing is
     made narrower: percentiles that end at 0 would be drawn past it by one example that differs. Where so few are not 0
-    that no sign test could tell them from 0 (five at 95%, all of one sign), the interval reaches to 0. With one seed
-    examples alone are redrawn, and the interval says nothing about other seeds.
+    that no sign test could tell them from 0 (five examples at 95%, all of one sign, with however many seeds), the
+    interval reaches to 0. With one seed examples alone are redrawn, and the interval says nothing about other seeds.
+
+    It knows only values that it has seen: where all contrasts are equal it has no width, and where one example in a
+    hundred is expected to differ, too few samples have one (with a share of 0.01 of 100 examples of one seed, 95%
+    intervals cover 61%; 0.005 of 300, 78%). AutoAttack on few examples, of methods that hardly differ, is such a case.
 
     For two seeds and more it needs SciPy. Raises ValueError for no seeds, empty or non-finite arrays, shared examples
     of unequal number, resamples below 1.
@@ -85,7 +89,7 @@ def hierarchical_bootstrap(
     if _differing(contrasts) < _FEW:
         stretch = max(1.0, stretch)
     low, high = point + stretch * (ends - point)
-    if 2.0 ** (1 - sum(int(np.count_nonzero(contrast)) for contrast in contrasts)) > 1 - confidence:
+    if 2.0 ** (1 - _not_zero(contrasts, shared_examples)) > 1 - confidence:
         low, high = min(low, 0.0), max(high, 0.0)
     return Interval(
         point=point,
@@ -135,6 +139,13 @@ def _differing(contrasts: list[Floats]) -> int:
     """How many contrasts, of all seeds, are not the most frequent value."""
     counts = np.unique(np.concatenate(contrasts), return_counts=True)[1]
     return int(counts.sum() - counts.max())
+
+
+def _not_zero(contrasts: list[Floats], shared: bool) -> int:
+    """How many examples have a contrast that is not 0: shared ones are one each, with however many seeds."""
+    if shared:
+        return int(np.count_nonzero(np.stack(contrasts).any(0)))
+    return sum(int(np.count_nonzero(contrast)) for contrast in contrasts)
 
 
 def _shared(contrasts: list[Floats], drawn: NDArray[np.int64], generator: np.random.Generator) -> Floats:

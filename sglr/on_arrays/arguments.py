@@ -44,6 +44,8 @@ def with_threat(
         if type(threat) not in norms:
             raise ConfigError(f"{what}: threat must be sglr.threat.Linf or sglr.threat.L2, found {threat!r}")
         radius = float(threat.eps) * 255
+        if radius == 0:
+            raise ConfigError(f"{what}: a threat model of radius 0 allows no attack")
     elif path is None and radius is None and not misspelt:
         raise ConfigError(f"{what}: give the threat model, such as threat=sglr.threat.Linf(8 / 255), or params=")
     if path is None and isinstance(radius, int | float):

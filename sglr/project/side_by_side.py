@@ -26,7 +26,8 @@ LOGS = Path(".sglr", "logs")
 """What each item said when it ran last, by its name. Whoever works on an item has its file locked."""
 Outcome = Literal["ran", "cached", "unchanged", "failed", "stopped", "busy"]
 _LOOKS = 0.1  # seconds between two looks at those that are at work
-_COMMIT = 10.0  # how long one that commits is waited for before all are stopped
+# Seconds: how long one that commits is waited for before all are stopped, and a stage that is left without its DVC.
+_COMMIT, _SNAPSHOT = 10.0, 60.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -244,6 +245,9 @@ def _stop(root: Path, at_work: list[_AtWork], told: Told) -> None:
                 os.killpg(one.process.pid, signal.SIGINT)
     for one in at_work:
         one.process.wait()
+        until = time.monotonic() + _SNAPSHOT
+        while _busy(root, one.item) and time.monotonic() < until:  # its stage, where DVC did not wait for it
+            time.sleep(_LOOKS)
         with contextlib.suppress(OSError):
             told.end(one.ended("stopped"))
 

@@ -58,7 +58,7 @@ def headline_attack(study: Study) -> str:
     def strength(name: str) -> tuple[float, ...]:
         passes = study.config.evaluate.attacks[name].passes(study.meta["num_classes"])
         examples = min(len(item.index[name]) for item in study.items)
-        return examples, _is_autoattack(study, name), passes[1] if passes else 0, names.index(name)
+        return examples, _is_autoattack(study, name), passes[1] if passes else -1, names.index(name)
 
     return max(names, key=strength)
 

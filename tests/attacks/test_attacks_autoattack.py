@@ -119,3 +119,36 @@ def test_what_is_said_of_every_batch_is_kept_once():
             logging.getLogger("auto-attack").warning(text)
         logging.getLogger("auto-attack").info("nothing to warn of")
     assert said == ["one thing", "another"]
+
+
+def test_gradients_of_parameters_stay_as_they_were():
+    """FAB calls ``backward``: in the middle of an accumulation the next step would be another one."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    x = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = model(x).argmax(1)
+    model(x).sum().backward()
+    before = [(each.grad, each.grad.clone()) for each in model.parameters() if each.grad is not None]
+    autoattack(model, x, y, threat=Linf(0.05), member="fab-t")
+    assert len(before) == 2
+    for each, (kept, value) in zip(model.parameters(), before, strict=True):
+        assert each.grad is kept
+        assert torch.equal(kept, value)
+
+
+class InPlace(nn.Module):
+    """Normalises the images that it is given, themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.sub_(0.5).div_(0.5).flatten(1))
+
+
+def test_a_model_that_works_in_place_changes_no_images_of_the_caller():
+    x = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    before, y = x.clone(), torch.zeros(6, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match=r"the attack returned values outside|perturbations are longer than eps"):
+        square(InPlace().eval(), x, y, threat=Linf(0.1), queries=5)
+    assert torch.equal(x, before)

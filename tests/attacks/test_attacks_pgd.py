@@ -476,3 +476,50 @@ def test_rounding_is_told_from_a_normalisation(value, todo):
     x[0, 0, 0, 0] = value
     with pytest.raises(ValueError, match=todo):
         pgd(torch.nn.Flatten(), x, torch.zeros(1, dtype=torch.int64), threat=Linf(0.1))
+
+
+def test_a_targeted_attack_gives_its_classes_as_targets():
+    """As labels (N,) they would be the true ones, and reaching anything else a success."""
+    x = torch.rand(30, *SHAPE, generator=torch.Generator().manual_seed(3))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    model[1].weight.data = torch.randn(3, 16, generator=torch.Generator().manual_seed(4))
+    wanted = (model(x).argmax(1) + 1) % 3
+    reached = []
+    for attack in (partial(pgd, steps=5, restarts=3), partial(apgd, steps=10, restarts=2)):
+        stream = torch.Generator().manual_seed(0)
+        x_adv = attack(model, x, wanted[:, None], threat=Linf(0.5), loss=towards, generator=stream)
+        reached.append(float((model(x_adv).argmax(1) == wanted).float().mean()))
+    assert min(reached) > 0.9
+
+
+def towards(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    return -nn.functional.cross_entropy(logits, wanted[:, 0], reduction="none")
+
+
+@pytest.mark.parametrize("attack", [pgd, apgd, fgsm])
+def test_targets_that_fit_no_logits_and_outputs_that_are_none_are_said(attack):
+    x = torch.rand(4, 1, 4, 4)
+    one, seven = (nn.Sequential(nn.Flatten(), nn.Linear(16, n)) for n in (1, 7))
+    with pytest.raises(ValueError, match="a single logit per image"):
+        attack(one, x, torch.ones(4, 1), threat=Linf(0.1))
+    with pytest.raises(ValueError, match=r"targets \(4, 3\) for logits \(4, 7\)"):
+        attack(seven, x, torch.ones(4, 3) / 3, threat=Linf(0.1))
+    with pytest.raises(ValueError, match=r"the model gives no logits \(N, classes\), but dict: wrap it"):
+        attack(lambda images: {"logits": seven(images)}, x, torch.zeros(4, dtype=torch.int64), threat=Linf(0.1))
+    with pytest.raises(TypeError, match=r"found torch.int64 \(4, 1\): squeeze\(1\)"):
+        attack(seven, x, torch.zeros(4, 1, dtype=torch.int64), threat=Linf(0.1))
+    with pytest.raises(ValueError, match="4 images and a single number as labels"):
+        attack(seven, x, torch.tensor(1.0), threat=Linf(0.1))
+
+
+def test_a_loss_of_ones_own_takes_targets_of_any_kind():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 1))
+    x, y = torch.rand(6, 1, 4, 4), torch.tensor([0.0, 1.0] * 3)
+
+    def loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], wanted, reduction="none")
+
+    before, after = (
+        loss(model(images), y) for images in (x, pgd(model, x, y, threat=Linf(0.1), loss=loss, restarts=2))
+    )
+    assert (after > before).all()

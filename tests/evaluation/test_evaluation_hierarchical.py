@@ -167,6 +167,9 @@ def test_so_few_that_no_sign_test_could_tell_reach_to_zero(differing, told):
     assert found.low >= 0
     assert (found.low > 0) == told
     assert (hierarchical_bootstrap([-one]).high < 0) == told
+    # Seeds that agree on the same examples are no further ones; of their own test sets they are.
+    assert (hierarchical_bootstrap([one] * 10).low > 0) == told
+    assert hierarchical_bootstrap([one] * 10, shared_examples=False).low > 0 or differing == 1
 
 
 @pytest.mark.parametrize(("differing", "narrower"), [(19, False), (20, True)])
