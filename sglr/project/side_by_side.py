@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from sglr import files, processes
 from sglr.config import ConfigError
 from sglr.config.wording import some
@@ -134,6 +132,8 @@ def places(jobs: int | None, threads: int) -> list[str | None]:
         return [None] * (jobs or max(1, processes.cores() // threads))
     if shared or device.index is not None:
         return [None] * (jobs or 1)
+    import torch
+
     gpus = torch.cuda.device_count()
     # One alone has all GPUs, as under `dvc repro`.
     return [None] if (jobs or gpus) == 1 else [f"cuda:{place % gpus}" for place in range(jobs or gpus)]

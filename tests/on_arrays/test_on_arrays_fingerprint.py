@@ -114,6 +114,7 @@ def test_equal_models_are_alike_and_others_are_not(make):
     assert fingerprint(make(1.0)) != fingerprint(make(2.0))
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_another_process():
     """Where sets of texts have another order, and objects other addresses."""
     made = "*[fingerprint(make(1.0)) for make in MAKERS.values()]"

@@ -185,6 +185,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_what_a_script_starts_in_the_background_can_be_stopped_too(project: Path):
     """It ignores SIGINT, and so would DVC, which does not handle it before its stage has come so far."""
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"check": STAGES["check"]}}))
@@ -343,6 +344,7 @@ def test_elsewhere_there_are_lines_alone(shipped: Path, monkeypatch: pytest.Monk
     assert ended.returncode == 1
 
 
+@pytest.mark.slow
 def test_what_was_edited_while_it_ran_is_said(shipped: Path):
     """Here nothing is done afterwards, because DVC's stand-in makes nothing."""
     command = [sys.executable, "-m", "sglr", "run", "--jobs", "2", "warmup@0"]

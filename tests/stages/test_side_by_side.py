@@ -34,6 +34,7 @@ def test_two_at_a_time_end_in_the_same_bytes(first_run: tuple[Project, Ended], f
     assert finished.call(*RUN).output == "Everything is up to date.\n"
 
 
+@pytest.mark.slow
 def test_one_that_fails_says_why_and_the_others_still_run(finished: Project):
     forget(finished, "evaluate@at-0", "evaluate@sglr-0")
     (finished.path / "artifacts/evaluate/at-0").rmdir()

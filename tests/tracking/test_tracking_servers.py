@@ -81,7 +81,14 @@ class Answering(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize(("status", "seconds"), [(503, 0.0), (403, 0.0), (500, 3.0)], ids=["down", "refusing", "slow"])
+@pytest.mark.parametrize(
+    ("status", "seconds"),
+    [
+        pytest.param(503, 0.0, id="down"),
+        pytest.param(403, 0.0, id="refusing"),
+        pytest.param(500, 3.0, id="slow", marks=pytest.mark.slow),
+    ],
+)
 def test_a_server_that_answers_with_errors(
     root: Path, train: Train, database: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     status: int, seconds: float,

@@ -152,6 +152,7 @@ class StrayedOptions(AtOptions):
         return Strayed()
 
 
+@pytest.mark.slow
 def test_an_attack_of_ones_own_draws_for_the_whole_batch(params):
     method = Method.model_validate({"objective": StrayedOptions(name="own"), "labels": "hard", "weights": "none"})
     one = dataclasses.replace(chosen(params, "sglr"), method=method)
