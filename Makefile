@@ -18,7 +18,7 @@ help:
 	@echo "make test-versions  the fast tests with the lowest and with the newest versions (12 GB, half an hour)"
 	@echo "make bench      time steps, attacks, evaluation and start-up against plain forms (minutes)"
 	@echo "make docs       build the documentation into build/docs, warnings as errors"
-	@echo "make figures   renew the figures of README and documentation, from the last report and dvc.yaml"
+	@echo "make figures    renew the figures of README and documentation, from the last report and dvc.yaml"
 	@echo "make ui         serve the MLflow UI of the runs, and say where their curves are (port \$$PORT, or 5000)"
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       renew constraints.txt with the newest versions"
