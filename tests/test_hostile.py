@@ -278,6 +278,7 @@ def test_params_that_would_fill_the_memory(tmp_path: Path, grown: Callable[[], i
     assert grown() < ALLOWED
 
 
+@pytest.mark.slow
 def test_a_lock_file_that_would_fill_the_memory(tmp_path: Path, grown: Callable[[], int]):
     """Its values would be compared, one by one, with those of params.yaml."""
     lock = f"{BOMB}stages:\n  train@at-0:\n    params:\n      params.yaml: {{threat: *j}}\n"

@@ -83,7 +83,7 @@ def most_at_once(root: Path) -> int:
     return max(counts)
 
 
-@pytest.mark.parametrize("jobs", [1, 5])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_each_begins_after_those_it_depends_on_and_no_more_at_once_than_asked(project: Path, jobs: int):
     ended: list[Ended] = []
     left = side_by_side.run(project, side_by_side.to_run(project), [None] * jobs, Told(end=ended.append))
@@ -152,6 +152,7 @@ def test_a_signal_stops_each_of_them_once_and_is_passed_on_when_they_have_ended(
     ]
 
 
+@pytest.mark.slow
 def test_when_it_is_killed_those_at_work_come_to_their_ends(project: Path, monkeypatch: pytest.MonkeyPatch):
     """Until then nobody begins them again, although no stage holds its lock yet."""
     monkeypatch.setenv("TAKES", "2")

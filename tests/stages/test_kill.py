@@ -95,6 +95,7 @@ def test_the_stage_is_killed(study: Killable):
     study.check_continued(study.quick.repro(), epoch=REFINING)
 
 
+@pytest.mark.slow
 def test_the_whole_group_is_killed_and_the_newest_snapshot_damaged(study: Killable):
     """As in a power cut; the snapshot before the newest is whole."""
     dvc, stage = train(study)

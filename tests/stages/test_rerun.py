@@ -122,9 +122,10 @@ def test_a_lock_file_that_was_emptied(finished: Project):
     assert finished.lock() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("room", "stages"),
-    [("information", ["analyze"]), pytest.param("evaluation", ["evaluate"], marks=pytest.mark.slow)],
+    [("information", ["analyze"]), ("evaluation", ["evaluate"])],
 )
 def test_after_an_edit_of_code_that_comes_after_training(finished: Project, room: str, stages: list[str]):
     """A comment changes no number, so that not even the report runs again."""
