@@ -149,5 +149,5 @@ def of(asked: "sections.ThreatSettings") -> Threat:
 
 
 def _check_eps(eps: float) -> None:
-    if not (math.isfinite(eps) and eps >= 0):
-        raise ValueError(f"eps must be a finite number of at least 0, found {eps}")
+    if isinstance(eps, str) or not (math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"eps must be a finite number of at least 0, found {eps!r}")

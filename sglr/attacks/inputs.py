@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sglr.attacks.losses import Loss
-from sglr.threat import Threat
+from sglr.threat import L2, Threat
 
 _ROUNDED = 1e-5
 P = ParamSpec("P")
@@ -37,12 +38,13 @@ def require_inputs(x: Tensor, y: Tensor, threat: Threat, loss: str | Loss | None
     """Check the inputs of an attack; waits for the device.
 
     x: (N, ...) images in [0, 1]; y: (N,) class numbers, int64; for the loss "ce" also probabilities (N, C), for a
-    loss of one's own anything (N, ...). TypeError for anything of another kind, ValueError for other values.
+    loss of one's own anything (N, ...). TypeError for anything of another kind, ValueError for other values; a warning
+    of an L2 ball that holds all images.
     """
     for name, given in (("images", x), ("labels", y)):
         if not isinstance(given, Tensor):
             raise TypeError(f"{name} must be a torch tensor, found {type(given).__name__}")
-    if not hasattr(threat, "projection"):
+    if not (hasattr(threat, "projection") and hasattr(threat, "eps")):
         raise TypeError(f"threat must be a threat model such as sglr.threat.Linf(8 / 255), found {threat!r}")
     if not callable(loss):
         _require_labels(y, targets=loss == "ce" and y.is_floating_point())
@@ -57,6 +59,12 @@ def require_inputs(x: Tensor, y: Tensor, threat: Threat, loss: str | Loss | None
         far = low < -_ROUNDED or high > 1 + _ROUNDED
         todo = "normalise in the model, not before it" if far else "clamp(0, 1) removes rounding errors"
         raise ValueError(f"images must lie in [0, 1], found {low:.9g} to {high:.9g}: {todo}")
+    if isinstance(threat, L2) and len(x) and threat.eps >= math.sqrt(x[0].numel()):
+        warnings.warn(
+            f"the ball of L2({threat.eps:g}) holds all images of this size, which are in [0, 1]: radii in 255ths are"
+            f" given as L2({threat.eps:g} / 255)",
+            stacklevel=4,
+        )
 
 
 def _require_labels(y: Tensor, *, targets: bool) -> None:

@@ -79,8 +79,8 @@ def misfit(loss: str, num_classes: int) -> str | None:
 
 
 def named(loss: str | Loss) -> Loss:
-    """The loss of that name, or the function itself; ValueError for an unknown name."""
-    if not isinstance(loss, str):
+    """The loss of that name, or the function itself; ValueError for anything else."""
+    if callable(loss):
         return loss
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}, or a function (logits, y) -> (N,)")

@@ -57,7 +57,7 @@ def pgd(
     Raises:
         ValueError: Images lie outside [0, 1]; labels are no classes of the model; it gives a single logit; the loss is
             unknown or not one number per example; the step size is negative or not finite; steps or restarts are below
-            1; there are restarts without a random start.
+            1; there are restarts without a random start; ``start`` has not x's shape and type.
         TypeError: Images or labels are no tensors, labels are not int64 (N,), or the threat is no threat model.
     """
     if steps < 1 or restarts < 1:
@@ -68,6 +68,9 @@ def pgd(
         raise ValueError(f"step_size must be a finite number of at least 0, found {step_size}")
     if restarts > 1 and (start is not None or not random_start):
         raise ValueError(f"restarts={restarts} needs a random start and no `start`: all would be the same attack")
+    if start is not None and (start.shape != x.shape or start.dtype != x.dtype):
+        found, wanted = (f"{points.dtype} {tuple(points.shape)}" for points in (start, x))
+        raise ValueError(f"start must be points of the images' form, {wanted}, found {found}")
     criterion, x = losses.criterion(loss), x.detach()
 
     def attempt(x: Tensor, y: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     successes: how many of n examples counted. Raises ValueError for n below 1, successes outside 0..n, or a confidence
     outside (0, 1).
     """
+    given = successes, n
     successes, n = int(successes), int(n)  # NumPy's would overflow
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"an interval needs n >= 1 and 0 <= successes <= n, found {successes} of {n}")
+    if (successes, n) != given or n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"an interval needs counts, n >= 1 and 0 <= successes <= n, found {given[0]} of {given[1]}")
     z = statistics.NormalDist().inv_cdf(0.5 + checked(confidence) / 2)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)

@@ -62,7 +62,7 @@ class TemporalEnsembling(LabelPolicy):
         return {"p": self._p}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        restore(self._p, state["p"])
+        restore(self._p, state.get("p"))
 
 
 @REGISTRY.register("ensembling")

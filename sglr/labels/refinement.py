@@ -1,6 +1,7 @@
 """Self-guided label refinement (arXiv 2403.09101); formulas and sources: docs/methods.md."""
 
 import warnings
+from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -29,8 +30,8 @@ class SelfGuidedRefinement:
     ``refinement_ratio`` (r) that of the refined label in the target. r < 1 is a reconstruction of the paper's
     y = r f(x') + (1 - r) y_hard; the authors' published code has r = 1.
 
-    Each update is validated: rows must be probabilities, indices unique. ``validate=False`` skips this, since it waits
-    for the GPU.
+    What is given to ``update`` and ``targets`` is validated: rows must be probabilities, indices unique in an update.
+    ``validate=False`` skips this, since it waits for the GPU.
 
     Raises ValueError for values outside [0, 1], for alpha = 1, which never refines, and for r = 0, which never uses
     what was refined. Warns of alpha = 0 with lambda = 1: the refined label is then the prediction on x' itself.
@@ -48,8 +49,7 @@ class SelfGuidedRefinement:
     ) -> None:
         settings = {"alpha": alpha, "adversarial_weight": adversarial_weight, "refinement_ratio": refinement_ratio}
         for name, value in settings.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], found {value}")
+            _require_share(name, value)
         if alpha == 1:
             raise ValueError("alpha 1 never updates the labels: that is training without refinement")
         if refinement_ratio == 0:
@@ -61,16 +61,18 @@ class SelfGuidedRefinement:
                 stacklevel=2,
             )
         if not isinstance(given_labels, Tensor) or given_labels.dim() != 1 or given_labels.dtype != torch.int64:
-            found = f"{getattr(given_labels, 'dtype', '')} {tuple(getattr(given_labels, 'shape', ()))}"
-            raise ValueError(f"given_labels must be a torch tensor, int64 (n,), found {type(given_labels)} {found}")
+            raise ValueError(f"given_labels must be a torch tensor, int64 (n,), found {_form(given_labels)}")
+        if not hasattr(num_classes, "__index__"):
+            raise ValueError(f"num_classes must be a whole number, found {num_classes!r}")
         if len(given_labels) and not (int(given_labels.min()) >= 0 and int(given_labels.max()) < num_classes):
             raise ValueError(f"given_labels must lie in [0, {num_classes}), num_classes being {num_classes}")
         self.alpha = alpha
         self.adversarial_weight = adversarial_weight
         self.refinement_ratio = refinement_ratio
         self._validate = validate
-        self._given = given_labels.clone()
-        self._p = F.one_hot(given_labels, num_classes).float()
+        with torch.inference_mode(False):  # the table is written in other modes, too
+            self._given = given_labels.clone()
+            self._p = F.one_hot(self._given, int(num_classes)).float()
 
     @torch.no_grad()
     def update(
@@ -92,21 +94,28 @@ class SelfGuidedRefinement:
         return self._mix(p, index, ratio)
 
     def _check(self, index: Tensor, adversarial: Tensor, natural: Tensor, ratio: float | None) -> None:
-        if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype != torch.int64:
-            raise ValueError(f"index must be int64 (N,), found {getattr(index, 'dtype', type(index).__name__)}")
-        there = (index >= 0) & (index < len(self._given))
-        if not bool(there.all()) or index.unique().numel() != index.numel():
-            raise ValueError(f"index must hold positions from 0 to {len(self._given) - 1}, each once")
+        self._check_asked(index, ratio)
+        if index.unique().numel() != index.numel():
+            raise ValueError("index must hold each example once, since each is updated once")
+        shape = (len(index), self._p.shape[1])
         for name, probs in (("adversarial_probs", adversarial), ("natural_probs", natural)):
-            if probs.shape != (len(index), self._p.shape[1]):
-                raise ValueError(f"{name} must be {(len(index), self._p.shape[1])}, found {tuple(probs.shape)}")
+            if not isinstance(probs, Tensor) or probs.shape != shape:
+                raise ValueError(f"{name} must be a torch tensor {shape}, found {_form(probs)}")
             if not bool((probs >= 0).all()) or not bool(((probs.float().sum(1) - 1).abs() < _ROUNDED).all()):
                 raise ValueError(f"{name} are no probabilities, which sum to 1: did you forget softmax(1)?")
-        if ratio is not None and not 0 <= ratio <= 1:
-            raise ValueError(f"ratio must lie in [0, 1], found {ratio}")
+
+    def _check_asked(self, index: Tensor, ratio: float | None) -> None:
+        if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype != torch.int64:
+            raise ValueError(f"index must be a torch tensor, int64 (N,), found {_form(index)}")
+        if not bool(((index >= 0) & (index < len(self._given))).all()):
+            raise ValueError(f"index must hold positions from 0 to {len(self._given) - 1}")
+        if ratio is not None:
+            _require_share("ratio", ratio)
 
     def targets(self, index: Tensor, ratio: float | None = None) -> Tensor:
-        """The batch's current targets (N, C); nothing is updated."""
+        """The batch's current targets (N, C); nothing is updated. ``ratio`` and errors as for ``update``."""
+        if self._validate:
+            self._check_asked(index, ratio)
         return self._mix(self._p[index], index, ratio)
 
     def _mix(self, p: Tensor, index: Tensor, ratio: float | None) -> Tensor:
@@ -119,7 +128,16 @@ class SelfGuidedRefinement:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the table; ValueError when its shape is another."""
-        restore(self._p, state["p"])
+        restore(self._p, state.get("p"))
+
+
+def _require_share(name: str, value: Any) -> None:
+    if not (isinstance(value, Real) and 0 <= float(value) <= 1):
+        raise ValueError(f"{name} must be a number in [0, 1], found {value!r}")
+
+
+def _form(given: Any) -> str:
+    return f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
 
 
 class RefinementPolicy(LabelPolicy):

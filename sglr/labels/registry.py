@@ -120,10 +120,11 @@ class LabelPolicy(ABC):
         """Restore ``state_dict``, whose tensors may lie on the CPU; ValueError when it does not fit."""
 
 
-def restore(table: Tensor, stored: Tensor) -> None:
-    """Copy a stored table into one of the same shape; ValueError when it is of another."""
-    if stored.shape != table.shape:
-        raise ValueError(f"label table of shape {tuple(stored.shape)}, expected {tuple(table.shape)}")
+def restore(table: Tensor, stored: Any) -> None:
+    """Copy a stored table into one of the same shape; ValueError when it is none, or of another."""
+    if not isinstance(stored, Tensor) or stored.shape != table.shape:
+        found = f"of shape {tuple(stored.shape)}" if isinstance(stored, Tensor) else f"({type(stored).__name__})"
+        raise ValueError(f"label table {found}, expected a tensor {tuple(table.shape)}")
     table.copy_(stored)
 
 

@@ -42,7 +42,7 @@ class SelfDistillation(LabelPolicy):
         return {"p": self._p}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        restore(self._p, state["p"])
+        restore(self._p, state.get("p"))
 
 
 def annealed(first: float, last: float, progress: float) -> float:

@@ -88,6 +88,8 @@ def as_changes(changes: Any) -> dict[str, Any]:
     """A copy of a caller's changes; TypeError where they are no mapping from dotted keys."""
     if not isinstance(changes, Mapping | None):
         raise TypeError(f"changes must be a dict such as {{'train.epochs': 30}}, found {type(changes).__name__}")
+    if others := [key for key in changes or {} if not isinstance(key, str)]:
+        raise TypeError(f"changes name values by dotted keys such as 'train.epochs', found {others[0]!r}")
     return dict(changes or {})
 
 

@@ -65,7 +65,8 @@ def splits_of(x: AnyArray, y: AnyArray, true: AnyArray | None, validation: Any, 
 
 
 def class_count(splits: list[Split], num_classes: int | None) -> int:
-    """How many classes there are; ValueError where a label exceeds ``num_classes``. Where that is None and some class
+    """How many classes there are; ValueError where a label exceeds ``num_classes``, TypeError where that is no whole
+    number. Where it is None and some class
     has no image to train on, a warning, of the line that calls ``train``."""
     found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
     if num_classes is None:
@@ -75,9 +76,11 @@ def class_count(splits: list[Split], num_classes: int | None) -> int:
                 f"classes are numbered from 0, but no image is of class {shown}: {found} in all", stacklevel=4
             )
         return found
+    if not hasattr(num_classes, "__index__"):
+        raise TypeError(f"num_classes must be a whole number, found {num_classes!r}")
     if found > num_classes:
         raise ValueError(f"there is a label {found - 1}, but num_classes is {num_classes}")
-    return num_classes
+    return int(num_classes)
 
 
 def weights_of(initial: nn.Module | str | Path, spec: dict[str, Any]) -> dict[str, Tensor]:

@@ -301,6 +301,8 @@ def test_a_mean_loss_says_nothing_of_each_example(attack):
         ({"step_size": float("inf")}, "step_size must be a finite number of at least 0"),
         ({"restarts": 2, "random_start": False}, "restarts=2 needs a random start and no `start`"),
         ({"loss": "mse"}, "unknown loss 'mse'"),
+        ({"loss": None}, "unknown loss None"),
+        ({"start": torch.zeros(1, 1, 2, 2)}, r"start must be points of the images' form, .* found .* \(1, 1, 2, 2\)"),
     ],
 )
 def test_bad_arguments_are_refused(change, message):
@@ -321,6 +323,7 @@ def test_bad_arguments_are_refused(change, message):
             r"numbers \(N,\), found torch\.int64 \(2, 2\): argmax\(1\) of one-hot",
         ),
         ({"threat": 8 / 255}, r"threat must be a threat model such as sglr\.threat\.Linf\(8 / 255\), found 0\.03"),
+        ({"threat": Linf}, "threat must be a threat model .* found <class"),
     ],
 )
 @pytest.mark.parametrize("name", ["pgd", "fgsm", "apgd", "square", "autoattack"])
@@ -416,7 +419,7 @@ def test_an_attack_that_returns_other_images_does_not_count(wrong):
         correct_under(Linear(), x, y, lambda model, x, y, seed: wrong(x), seed=0, batch_size=2)
 
 
-@pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf"), "8/255"])
 def test_a_ball_needs_a_radius(eps):
     with pytest.raises(ValueError, match="eps must be"):
         Linf(eps)
@@ -428,6 +431,13 @@ def test_a_radius_in_255ths_is_doubted():
     assert said[0].filename == __file__
     with warnings.catch_warnings(action="error"):
         Linf(1), L2(8)
+    # Of how many pixels an image has an L2 ball knows nothing: attacks doubt that one. Its 16 pixels are 4 from 0 to 1.
+    x, y = images(2), torch.zeros(2, dtype=torch.long)
+    with pytest.warns(UserWarning, match=r"L2\(4\) holds all images of this size, .* given as L2\(4 / 255\)") as said:
+        pgd(Linear(), x, y, threat=L2(4), steps=1)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings(action="error"):
+        pgd(Linear(), x, y, threat=L2(3.9), steps=1)
 
 
 def test_every_batch_sees_a_stream_of_its_own():

@@ -27,7 +27,7 @@ def test_wilson_ends_exactly_at_0_and_1():
     assert wilson(7, 7)[1] == 1
 
 
-@pytest.mark.parametrize("arguments", [(0, 0), (-1, 5), (6, 5), (1, 5, 1.0), (1, 5, 95)])
+@pytest.mark.parametrize("arguments", [(0, 0), (-1, 5), (6, 5), (1.5, 5), (1, 5.5), (1, 5, 1.0), (1, 5, 95)])
 def test_wilson_refuses(arguments):
     with pytest.raises(ValueError, match="found"):
         wilson(*arguments)

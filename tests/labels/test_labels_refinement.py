@@ -49,13 +49,22 @@ def test_a_ratio_given_for_one_update_mixes_outside_the_average():
         ({"natural_probs": torch.full((2, 3), torch.nan)}, "natural_probs are no probabilities"),
         ({"natural_probs": torch.tensor([[1.0, 0, 0], [1.5, -0.5, 0]])}, "natural_probs are no probabilities"),
         ({"natural_probs": torch.tensor([[1.0, 0, 0], [1.0, 0.1, 0]])}, "natural_probs are no probabilities"),
-        ({"natural_probs": torch.ones(2, 1)}, r"natural_probs must be \(2, 3\), found \(2, 1\)"),
-        ({"adversarial_probs": torch.ones(3) / 3}, r"adversarial_probs must be \(2, 3\), found \(3,\)"),
-        ({"index": torch.tensor([1, 1])}, "index must hold positions from 0 to 2, each once"),
+        (
+            {"natural_probs": torch.ones(2, 1)},
+            r"natural_probs must be a torch tensor \(2, 3\), found torch.float32 \(2, 1\)",
+        ),
+        (
+            {"adversarial_probs": torch.ones(3) / 3},
+            r"adversarial_probs must be a torch tensor \(2, 3\), found .* \(3,\)",
+        ),
+        ({"natural_probs": torch.eye(3)[:2].numpy()}, r"natural_probs must be a torch tensor \(2, 3\), found ndarray"),
+        ({"natural_probs": None}, "natural_probs must be .* found NoneType"),
+        ({"index": torch.tensor([1, 1])}, "index must hold each example once"),
         ({"index": torch.tensor([0, 3])}, "index must hold positions from 0 to 2"),
         ({"index": torch.tensor([2, -1])}, "index must hold positions from 0 to 2"),
-        ({"index": [0, 2]}, r"index must be int64 \(N,\), found list"),
-        ({"ratio": 2.0}, r"ratio must lie in \[0, 1\], found 2\.0"),
+        ({"index": [0, 2]}, r"index must be a torch tensor, int64 \(N,\), found list"),
+        ({"index": torch.tensor([[0], [2]])}, r"index must be .* found torch.int64 \(2, 1\)"),
+        ({"ratio": 2.0}, r"ratio must be a number in \[0, 1\], found 2\.0"),
     ],
 )
 def test_what_is_no_prediction_changes_nothing(change, message):
@@ -67,6 +76,41 @@ def test_what_is_no_prediction_changes_nothing(change, message):
     assert torch.equal(labels.targets(torch.arange(3)), before)
     half = {name: good[name].bfloat16() for name in ("adversarial_probs", "natural_probs")}
     assert labels.update(**good | half).shape == (2, 3)
+
+
+def test_targets_are_asked_for_by_positions_and_shares_alone():
+    labels = SelfGuidedRefinement(torch.tensor([0, 1, 2]), 3)
+    with pytest.raises(ValueError, match=r"ratio must be a number in \[0, 1\], found 3"):
+        labels.targets(torch.tensor([0]), ratio=3)
+    with pytest.raises(ValueError, match="index must hold positions from 0 to 2"):
+        labels.targets(torch.tensor([-1]))
+
+
+@pytest.mark.parametrize("state", [{}, {"p": [[1.0, 0.0]]}, {"p": torch.eye(3)}])
+def test_a_state_of_another_form_is_refused(state):
+    labels = SelfGuidedRefinement(torch.tensor([0, 1]), 2)
+    with pytest.raises(ValueError, match=r"label table .* expected a tensor \(2, 2\)"):
+        labels.load_state_dict(state)
+    assert torch.equal(labels.state_dict()["p"], torch.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_classes": "2"}, "num_classes must be a whole number, found '2'"),
+        ({"alpha": "0.9"}, "alpha must be a number"),
+    ],
+)
+def test_settings_of_another_type_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        SelfGuidedRefinement(**{"given_labels": torch.tensor([0, 1]), "num_classes": 2} | change)
+
+
+def test_a_table_made_in_inference_mode_is_updated_outside_it():
+    with torch.inference_mode():
+        labels = SelfGuidedRefinement(torch.tensor([0, 1]), 2, alpha=0.5)
+    probs = torch.tensor([[0.0, 1.0]])
+    torch.testing.assert_close(labels.update(torch.tensor([0]), probs, probs), torch.tensor([[0.5, 0.5]]))
 
 
 def test_settings_that_refine_nothing_are_refused_or_said():

@@ -486,6 +486,8 @@ def test_what_is_probably_not_meant_is_a_warning_at_the_call():
             "name single values instead, such as 'train.attack.steps'",
         ),
         ({"changes": ["train.epochs=3"]}, TypeError, "changes must be a dict"),
+        ({"changes": {3: 3}}, TypeError, "changes name values by dotted keys such as 'train.epochs', found 3"),
+        ({"num_classes": "4"}, TypeError, "num_classes must be a whole number, found '4'"),
         ({"validation": np.zeros((5, 1, 8, 8))}, TypeError, "validation must be a pair, images and labels"),
         ({"x": torch.utils.data.TensorDataset(torch.zeros(3))}, TypeError, "x is a TensorDataset; give"),
     ],
