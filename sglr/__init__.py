@@ -7,48 +7,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    # isort: off
     from sglr import (
-        attacks as attacks,
-    )
-    from sglr import (
-        augmentations as augmentations,
-    )
-    from sglr import (
-        config as config,
-    )
-    from sglr import (
-        data as data,
-    )
-    from sglr import (
-        evaluation as evaluation,
-    )
-    from sglr import (
-        exchange as exchange,
-    )
-    from sglr import (
-        information as information,
-    )
-    from sglr import (
-        labels as labels,
-    )
-    from sglr import (
-        models as models,
-    )
-    from sglr import (
-        objectives as objectives,
-    )
-    from sglr import (
-        random as random,
-    )
-    from sglr import (
-        threat as threat,
-    )
-    from sglr import (
-        training as training,
-    )
-    from sglr import (
+        attacks as attacks, augmentations as augmentations, config as config, data as data, evaluation as evaluation,
+        exchange as exchange, information as information, labels as labels, models as models,
+        objectives as objectives, random as random, schedules as schedules, threat as threat, training as training,
         weights as weights,
-    )
+    )  # fmt: skip
+
+    # isort: on
     from sglr.config.errors import UserError as UserError
     from sglr.models import load_model as load_model
     from sglr.on_arrays.robustness import robustness as robustness

@@ -70,26 +70,12 @@ def _saved_and_said(classifier: Classifier, x: Tensor, attacking: Attacking, tar
 
 
 def _in_words(classifier: Classifier, x: Tensor) -> str:
-    found = predict(classifier.model, x)
-    return ", ".join(
-        f"{classifier.classes[c]} {p:.1%}" for c, p in zip(found.classes, found.probabilities, strict=True)
-    )
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image, best first, with their probabilities."""
-
-    classes: tuple[int, ...]
-    probabilities: tuple[float, ...]
-
-
-def predict(model: nn.Module, x: Tensor, top: int = 3) -> Prediction:
-    """The ``top`` most probable classes of one image (1, C, H, W) in [0, 1]."""
+    """The three most probable classes of one image (1, C, H, W) in [0, 1], with their probabilities."""
     with torch.no_grad():
-        probabilities = model(x).softmax(1)[0]
-    best = probabilities.topk(min(top, len(probabilities)))
-    return Prediction(tuple(best.indices.tolist()), tuple(best.values.tolist()))
+        probabilities = classifier.model(x).softmax(1)[0]
+    best = probabilities.topk(min(3, len(probabilities)))
+    named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return ", ".join(f"{classifier.classes[c]} {p:.1%}" for c, p in named)
 
 
 def radius(norm: str, eps_255: float) -> float:

@@ -20,8 +20,8 @@ import sglr
 from sglr import data, evaluation, files, models
 from sglr.cli import main
 from sglr.config.reader import validate
-from sglr.exchange import load_foreign
-from sglr.exchange.provenance import gather
+from sglr.exchange import load_foreign, model_card
+from sglr.exchange.provenance import Provenance, gather
 from sglr.tracking import registering
 
 # RobustBench 1.1.1, robustbench/utils.py, class ModelInfo: the fields that concern Lp threat models.
@@ -244,11 +244,20 @@ def test_autoattack_is_reported_when_it_ran_on_the_whole_test_split(study):
     values["stages"]["evaluate@sglr-0"]["params"]["params.yaml"]["evaluate"]["attacks"]["aa"] = "autoattack"
     lock.write_text(yaml.safe_dump(values))
     found["best"]["aa"], found["interval"]["best"]["aa"] = 0.25, {"low": 0.1, "high": 0.4}
-    few = ["best/aa: 8 targets instead of 9: not AutoAttack's standard version"]
-    for examples, flags, expected in ((40, [], "25.00"), (39, [], None), (40, few, None)):
-        files.write_json(metrics, found | {"n_examples": {"natural": 40, "fgsm": 40, "aa": examples}, "flags": flags})
+    for examples, expected in ((40, "25.00"), (39, None)):
+        files.write_json(metrics, found | {"n_examples": {"natural": 40, "fgsm": 40, "aa": examples}})
         assert call("artifacts/train/sglr-0", "--output", "out").exit_code == 0
         assert json.loads((study / "out" / "model_info.json").read_text())["autoattack_acc"] == expected
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(10, "25.00"), (9, None)])
+def test_with_fewer_targets_autoattack_is_not_the_standard_version(classes, expected):
+    found = Provenance(
+        Path("best"), "best", results={"best": {"aa": 0.25}, "n_examples": {"aa": 40}},
+        data={"sizes": {"test": 40}, "source": {"name": "mine"}}, suite={"evaluate": {"attacks": {"aa": "autoattack"}}},
+    )  # fmt: skip
+    spec = models.spec("small_cnn", num_classes=classes, shape=(1, 8, 8))
+    assert model_card.info(found, spec)["autoattack_acc"] == expected
 
 
 def test_the_model_card_says_what_is_on_record(study):

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 import zlib
 from pathlib import Path
 
@@ -21,9 +20,8 @@ import yaml
 from command import call
 from PIL import Image
 
-from sglr import data, files, image_files, models, predicting
+from sglr import data, files, image_files, models
 from sglr.config.reader import validate
-from sglr.project import running
 from sglr.tracking import registering
 
 KIND = {"num_classes": 10, "shape": (1, 8, 8)}
@@ -235,9 +233,9 @@ def test_what_is_predicted_under_attack_is_what_is_saved(project, params, norm, 
         length = change.abs().max() if norm == "linf" else change.norm()
         assert 0.5 * eps < length < eps + 1e-3
         (shown,) = (line for line in result.output.splitlines() if "under PGD" in line)
-        best = predicting.predict(model, x_adv, top=1)
+        best = model(x_adv).softmax(1).max(1)
         stated = f"{norm} {int(eps) if norm == 'linf' else eps:g}/255, changed by {length:.4g}/255: "
-        assert f"{stated}{best.classes[0]} {best.probabilities[0]:.1%}" in shown
+        assert f"{stated}{best.indices[0]} {best.values[0]:.1%}" in shown
 
 
 def test_a_radius_no_image_file_can_show_is_refused(project, params):
@@ -296,24 +294,6 @@ def test_no_image_is_put_over_one_that_was_not_made_so(project):
         assert call(*arguments, "out").exit_code == 0
     (project / "out/a.png").write_text("mine")
     assert (call(*arguments, "out").exit_code, (project / "out/a.png").read_text()) == (1, "mine")
-
-
-@pytest.mark.slow
-def test_time_left_is_that_of_the_epochs_trained_here(project):
-    """Not of those that an adversarial warm-up handed over, nor of a pause before the run was resumed."""
-    folder = project / ".sglr/journal/train@at-0-x"
-    folder.mkdir(parents=True)
-    values = {"train.epochs": "40", "warmup.objective": "adversarial", "warmup.epochs": "3"}
-    begun = int(1000 * time.time()) - 5_000_000
-    moments = [0, 1, 2, 60_000, 120_000, 180_000, 4_880_000, 4_940_000, 5_000_000]
-    records = [{"t": 0, "kind": "params", "values": values}] + [
-        {"t": begun + moment, "kind": "metrics", "step": epoch, "values": {"train/loss": 1.0}}
-        for epoch, moment in enumerate(moments, 1)
-    ]
-    (folder / "journal.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    found = running.progress(project, "train@at-0", None)
-    assert (found.epoch, found.epochs) == (9, 40)
-    assert found.seconds_left == pytest.approx(31 * 60, abs=10)
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ _ARCHITECTURES = {
     "preact_resnet18": "PreActResNet-18",
     "wrn": "WideResNet-{depth}-{width}",
 }
-_STANDARD = {"name": "autoattack", "version": "standard"}
+# With fewer classes the targeted attacks of AutoAttack's standard version have fewer than its 9 targets.
+_STANDARD_CLASSES = 10
 
 
 def info(found: Provenance, spec: dict[str, Any]) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def info(found: Provenance, spec: dict[str, Any]) -> dict[str, Any]:
     ``autoattack_acc`` and ``reported`` are given only when AutoAttack's standard version ran on the whole test split.
     """
     accuracies = (found.results or {}).get(found.checkpoint, {})
-    auto = _standard_autoattack(found)
+    auto = _standard_autoattack(found, spec)
     natural = accuracies.get("natural") if _whole(found, "natural") else None
     return {
         "link": None,
@@ -70,7 +71,7 @@ def card(found: Provenance, spec: dict[str, Any], name: str, *, made: dict[str, 
         "Training": _training(found),
         "Results": _results(found),
         "How it was made": "\n".join(f"- {key}: {value}" for key, value in made.items()),
-        "Caveats": "\n".join(f"- {line}" for line in _caveats(found)),
+        "Caveats": "\n".join(f"- {line}" for line in _caveats(found, spec)),
     }
     return f"# {name}\n\n" + "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()) + "\n"
 
@@ -164,11 +165,11 @@ def _row(name: str, examples: int, accuracy: float, interval: dict[str, float]) 
     return f"| {name} | {examples:,} | {accuracy:.2%} | {interval['low']:.2%} to {interval['high']:.2%} |"
 
 
-def _caveats(found: Provenance) -> Iterator[str]:
+def _caveats(found: Provenance, spec: dict[str, Any]) -> Iterator[str]:
     for flag in (found.results or {}).get("flags", []):
         yield f"Flag of the evaluation: {flag}"
     yield "The intervals count test examples only, not what another training seed would change."
-    if _standard_autoattack(found) is None:
+    if _standard_autoattack(found, spec) is None:
         yield "AutoAttack's standard version was not run on the whole test split: robustness may be overstated."
     if found.item and not found.params:
         yield "dvc.lock does not describe these weights: their training is not known, nor that these are their results."
@@ -184,14 +185,14 @@ def _threat(found: Provenance) -> dict[str, Any] | None:
     return (found.suite or {}).get("threat") or (found.params or {}).get("threat")
 
 
-def _standard_autoattack(found: Provenance) -> str | None:
+def _standard_autoattack(found: Provenance, spec: dict[str, Any]) -> str | None:
     """The name of an attack of the suite that was AutoAttack's standard version on the whole test split."""
+    if spec["num_classes"] < _STANDARD_CLASSES:
+        return None
     for name, options in (found.suite or {}).get("evaluate", {}).get("attacks", {}).items():
         stated = {"name": options} if isinstance(options, str) else options
-        standard = _STANDARD["name"] == stated["name"] and stated.get("version", "standard") == _STANDARD["version"]
-        flags = (found.results or {}).get("flags", [])
-        few_targets = any("not AutoAttack's standard version" in flag for flag in flags)
-        if standard and not few_targets and _whole(found, name):
+        standard = stated["name"] == "autoattack" and stated.get("version", "standard") == "standard"
+        if standard and _whole(found, name):
             return str(name)
     return None
 

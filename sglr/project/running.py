@@ -86,10 +86,19 @@ def progress(root: Path, item: str, process: Any) -> Progress:
         folders = sorted((root / ".sglr" / "journal").glob(f"{item}-*"), key=os.path.getmtime)
     if stage not in ("warmup", "train") or not folders:
         return Progress(elapsed)
-    epoch, epochs, shift, taken_over, moments = 0, 0, 0, 0, []
+    epoch, epochs, moments = _trained(folders[-1] / "journal.jsonl", stage)
+    if not epoch:
+        return Progress(elapsed)
+    return Progress(elapsed, epoch, epochs or None, _seconds_left(epochs - epoch, moments) if epochs else None)
+
+
+def _trained(journal: Path, stage: str) -> tuple[int, int, list[int]]:
+    """The last epoch of a training that a journal has, how many there are to be (0 where unknown), and when those
+    trained by this stage were logged, in ms since 1970."""
+    epoch, epochs, shift, taken_over, moments = 0, 0, 0, 0, list[int]()
     # Half a line, or a damaged one: what came before it counts.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        for line in (folders[-1] / "journal.jsonl").read_text(encoding="utf-8").splitlines():
+        for line in journal.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if record["kind"] == "params":
                 values = record["values"]
@@ -104,15 +113,17 @@ def progress(root: Path, item: str, process: Any) -> Progress:
                 # Epochs of the warm-up are logged at once when the training takes them over.
                 if stage == "warmup" or int(record["step"]) > taken_over:
                     moments.append(int(record["t"]))
-    if not epoch:
-        return Progress(elapsed)
-    left = None
-    if len(moments) > 1 and epochs:
-        # The median of the last few: a resumed run stood still between two of them.
-        recent = moments[-_RECENT_EPOCHS - 1 :]
-        each = statistics.median(later - sooner for sooner, later in itertools.pairwise(recent)) / 1000
-        left = max(0.0, each * (epochs - epoch) - max(0.0, time.time() - moments[-1] / 1000))
-    return Progress(elapsed, epoch, epochs or None, left)
+    return epoch, epochs, moments
+
+
+def _seconds_left(epochs: int, moments: list[int]) -> float | None:
+    """An estimate for so many more epochs, from when earlier ones ended, in ms since 1970; None where these are few."""
+    if len(moments) < 2:
+        return None
+    # The median of the last few: a resumed run stood still between two of them.
+    recent = moments[-_RECENT_EPOCHS - 1 :]
+    each = statistics.median(later - sooner for sooner, later in itertools.pairwise(recent)) / 1000
+    return max(0.0, each * epochs - max(0.0, time.time() - moments[-1] / 1000))
 
 
 def in_words(seconds: float) -> str:

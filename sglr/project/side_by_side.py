@@ -99,12 +99,11 @@ def to_run(root: Path, wanted: Sequence[str] = ()) -> ToRun:
                 " decide)."
             )
         asked |= meant
-    left = list(asked)
-    while left:
-        more = upstream[left.pop()] - asked
-        asked |= more
-        left += more
-    ordered = [item for item in in_order(items, upstream) if item.name in asked or not wanted]
+    ordered = in_order(items, upstream)
+    for item in reversed(ordered):
+        if item.name in asked:
+            asked |= upstream[item.name]
+    ordered = [item for item in ordered if item.name in asked or not wanted]
     states = {one.item: one.state for one in status(root)}
     busy = [item.name for item in ordered if states[item.name] in ("running", "orphaned") or _busy(root, item.name)]
     if busy:

@@ -1,8 +1,5 @@
 """Figures of estimates with their intervals: the robust overfitting gap, and the differences between methods."""
 
-from collections.abc import Callable
-from typing import Any
-
 from sglr.evaluation.worst import row_title
 from sglr.report.accuracy_tables import DIFFERENCES
 from sglr.report.drawing import INK, Plot, canvas, colour, legend, marker, plot
@@ -25,29 +22,30 @@ def draw_gaps(study: Study, results: Row) -> list[Plot]:
         if row["gap"]
     ]
     title = f"{gap_name(headline_attack(study)).capitalize()}: best − last"
-    return _draw(study, "gap", title, rows, str)
+    return _draw(study, "gap", title, rows)
 
 
 def draw_differences(study: Study, results: Row) -> list[Plot]:
     """Every difference from the baseline under the attacks in the headline."""
+    baseline = quoted(study.config.report.baseline)
     rows = [
-        {"method": row["method"], "lane": (row["attack"], row["quantity"]), "estimate": row["estimate"], **_ends(row)}
+        {
+            "method": row["method"],
+            "lane": f"{row['attack']}: {DIFFERENCES[row['quantity']].format(baseline=baseline)}",
+            "estimate": row["estimate"],
+            **_ends(row),
+        }
         for row in results["comparisons"]
         if row["attack"] in headline_attacks(study)
     ]
-    baseline = quoted(study.config.report.baseline)
-
-    def name(lane: tuple[str, str]) -> str:
-        return f"{lane[0]}: {DIFFERENCES[lane[1]].format(baseline=baseline)}"
-
-    return _draw(study, "differences", f"Differences from {baseline}", rows, name)
+    return _draw(study, "differences", f"Differences from {baseline}", rows)
 
 
 def _ends(row: Row) -> Row:
     return {"low": row["low"], "high": row["high"]}
 
 
-def _draw(study: Study, name: str, title: str, rows: list[Row], lane_name: Callable[[Any], str]) -> list[Plot]:
+def _draw(study: Study, name: str, title: str, rows: list[Row]) -> list[Plot]:
     """A lane per thing measured, in it a point with its interval per method; fractions are shown as points."""
     if not rows:
         return []
@@ -63,12 +61,11 @@ def _draw(study: Study, name: str, title: str, rows: list[Row], lane_name: Calla
                 label=None if lane else row["method"],
             )  # fmt: skip
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(lanes)), [lane_name(lane) for lane in lanes])
+        axes.set_yticks(range(len(lanes)), lanes)
         axes.invert_yaxis()
         axes.set_xlabel("points, with 95% intervals")
         legend(figure, 3)
         described = (
-            f"{quoted(row['method'])}, {lane_name(row['lane'])}: {percent(row['estimate'])} {bounds(row)}"
-            for row in rows
+            f"{quoted(row['method'])}, {row['lane']}: {percent(row['estimate'])} {bounds(row)}" for row in rows
         )
         return [plot(name, title, "; ".join(described) + ".", figure)]

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from sglr import files
-from sglr.tracking import values
 from sglr.tracking.settings import LOG
+from sglr.tracking.values import PARAM_LENGTH, TAG_LENGTH, name, numbers, texts
 
 JOURNALS = Path(".sglr") / "journal"
 LINES = "journal.jsonl"
@@ -59,7 +59,7 @@ def safe(item: str) -> str:
 
 
 class Journal:
-    """The writing end of one journal, for the process that holds it (see ``claim``).
+    """The writing end of one journal, for the process that holds it (see ``claim``): a run's ``Tracker``.
 
     A point is identified by its name and step: one that is there already is not written again, so a run resumed from
     a snapshot may log the epochs it repeats. A full disk never raises here: what cannot be written is counted in
@@ -105,33 +105,34 @@ class Journal:
                 LOG.warning("cannot write %s: %s. Tracking loses what follows; the run continues.", self.folder, error)
         self.changed()
 
-    def metrics(self, measured: Mapping[str, Any], step: int = 0) -> None:
+    def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
         """Points of one step; those already in the journal are skipped."""
-        new = {key: value for key, value in values.numbers(measured).items() if (key, step) not in self._points}
+        new = {key: value for key, value in numbers(values).items() if (key, step) not in self._points}
         if new:
             self.append("metrics", step=step, values=new)
 
-    def headline(self, measured: Mapping[str, Any]) -> None:
+    def headline(self, values: Mapping[str, Any]) -> None:
         """Points for the run itself (step 0) and for its parent, each name once."""
-        self.metrics(measured)
-        new = {key: value for key, value in values.numbers(measured).items() if key not in self._headline}
+        self.metrics(values)
+        new = {key: value for key, value in numbers(values).items() if key not in self._headline}
         if new:
             self.append("headline", values=new)
 
-    def params(self, flat: Mapping[str, Any]) -> None:
+    def params(self, values: Mapping[str, Any]) -> None:
         """Params; the first value of each stays, as in MLflow."""
-        new = {key: v for key, v in values.texts(flat, values.PARAM_LENGTH).items() if key not in self._params}
+        new = {key: v for key, v in texts(values, PARAM_LENGTH).items() if key not in self._params}
         if new:
             self.append("params", values=new)
 
-    def tags(self, tags: Mapping[str, Any]) -> None:
+    def tags(self, values: Mapping[str, Any]) -> None:
         """Tags that are new or have changed."""
-        new = {key: v for key, v in values.texts(tags, values.TAG_LENGTH).items() if self._tags.get(key) != v}
+        new = {key: v for key, v in texts(values, TAG_LENGTH).items() if self._tags.get(key) != v}
         if new:
             self.append("tags", values=new)
 
-    def artifact(self, path: Path, folder: str | None) -> None:
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """A file or a folder, copied aside until it is sent."""
+        path = Path(path)
         copy = Path("artifacts") / str(self._size) / path.name
         try:
             (self.folder / copy).parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ class Journal:
                 shutil.copy2(path, self.folder / copy)
         except OSError as error:
             LOG.warning("cannot keep a copy of %s for tracking: %s", path, error)
-        target = values.name(folder) if folder else None
+        target = name(folder) if folder else None
         self.append("artifact", copy=str(copy), source=str(path.absolute()), folder=target)
 
     def worked(self) -> float:

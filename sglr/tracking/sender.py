@@ -38,8 +38,8 @@ class Sender(threading.Thread):
         """Signal that there is something new in the journal."""
         self._news.set()
 
-    def finish(self, limit: float) -> bool:
-        """Send what is left, at most ``limit`` seconds; False when some of it could not be sent (see ``reason``)."""
+    def finish(self, limit: float) -> None:
+        """Send what is left, at most ``limit`` seconds; ``reason`` says why some of it could not be sent."""
         began = time.monotonic()
         self._closing.set()
         self._news.set()
@@ -48,9 +48,8 @@ class Sender(threading.Thread):
             if time.monotonic() - began >= allowed:
                 self._abandoned.set()
                 self.reason = self.reason or f"not done after {allowed:g} s"
-                return False
+                return
             self.join(0.05)
-        return True
 
     def run(self) -> None:
         """Connect and send, retrying after failures with growing pauses."""

@@ -61,23 +61,6 @@ class NullTracker:
         """Nothing."""
 
 
-class _JournalTracker:
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-
-    def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
-        self._journal.metrics(values, step)
-
-    def artifact(self, path: str | Path, folder: str | None = None) -> None:
-        self._journal.artifact(Path(path), folder)
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        self._journal.tags(values)
-
-    def headline(self, values: Mapping[str, Any]) -> None:
-        self._journal.headline(values)
-
-
 @contextlib.contextmanager
 def run(
     *,
@@ -131,7 +114,7 @@ def run(
             journal.params(params or {})
             sender = _start(root, journal, system_metrics=system_metrics)
         try:
-            yield _JournalTracker(journal) if journal is not None else NullTracker()
+            yield journal if journal is not None else NullTracker()
         except BaseException as error:
             status = _status(error)
             raise

@@ -14,7 +14,7 @@ from command import call
 from study_project import ITEMS, Ended, Project
 
 from sglr import files
-from sglr.project import running, status
+from sglr.project import status
 
 AFTER = ["audit", "report"]
 # Change, items that are out of date with the reason, and items that wait.
@@ -203,26 +203,3 @@ def test_a_training_that_runs_and_one_whose_pipeline_is_gone(first_run: tuple[Pr
                 stage.resume()
         dvc.kill()
         dvc.wait(30)
-
-
-@pytest.mark.parametrize(("objective", "steps"), [("standard", (-4, -3)), ("adversarial", (1, 2))])
-def test_how_far_a_warm_up_is(tmp_path, objective, steps):
-    """A natural one's epochs end at 0: of five they are -4 to 0."""
-    folder = tmp_path / ".sglr/journal/warmup@0-k1"
-    folder.mkdir(parents=True)
-    records = [{"kind": "params", "values": {"warmup.epochs": "5", "warmup.objective": objective}}]
-    moments = (int(1000 * time.time()) - 1000, int(1000 * time.time()))
-    for step, t in zip(steps, moments, strict=True):
-        records.append({"kind": "metrics", "step": step, "t": t, "values": {"train/loss": 1.0}})
-    (folder / "journal.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    found = running.progress(tmp_path, "warmup@0", None)
-    assert (found.epoch, found.epochs) == (2, 5)
-    assert found.seconds_left == pytest.approx(3, abs=2.5)
-
-
-def test_how_far_a_running_item_is_in_words():
-    assert str(running.Progress(seconds=12.4)) == "for 12 s"
-    assert (
-        str(running.Progress(seconds=400, epoch=3, epochs=60, seconds_left=570)) == "epoch 3 of 60, about 10 min left"
-    )
-    assert str(running.Progress(epoch=1, epochs=60)) == "epoch 1 of 60"

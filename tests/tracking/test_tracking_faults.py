@@ -438,11 +438,10 @@ def test_a_full_disk_costs_points_but_not_the_run(
 
     with train() as tracker:
         tracker.metrics({"loss": 1.0}, step=1)
-        held = tracker._journal
-        file, held._file = held._file, Full(held._file)
+        file, tracker._file = tracker._file, Full(tracker._file)
         tracker.metrics({"loss": 2.0}, step=2)
         tracker.metrics({"loss": 3.0}, step=3)
-        held._file = file
+        tracker._file = file
         tracker.metrics({"loss": 4.0}, step=4)
     assert caplog.text.count("No space left on device") == 1
     assert database.points(database.run(), "loss") == [(1, 1.0), (4, 4.0)]

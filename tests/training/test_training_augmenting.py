@@ -7,22 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerator import DEVICE, accelerator
-from by_hand import C
 from tiny_training import assert_resumes, assert_same, net, plan, splits
 from torch import Tensor
 
 import sglr
-from sglr import augmentations, models
+from sglr import augmentations
 from sglr.augmentations import AugmentationOptions
 from sglr.config import ConfigError
 from sglr.config.reader import validate
-from sglr.data import Split, augment
+from sglr.data import augment
 from sglr.random import torch_stream
 from sglr.training import Plan, TrainingError, fit
 from sglr.training.augmenting import Augmenting, require_augmentations
-from sglr.training.learner import Learner
-from sglr.training.step import take
 
 AT = {"objective": "at", "labels": "hard", "weights": "none"}
 CUTOUT = {"name": "cutout", "size": 2}
@@ -267,27 +263,3 @@ def test_one_of_ones_own_trains_on_arrays(added):
     # Both trainings try it first.
     assert seen == [(2, 1, 8, 8)] + 2 * [(12, 1, 8, 8)] + [(2, 1, 8, 8)] + 4 * [(12, 1, 8, 8)]
     assert found.history != plain.history
-
-
-def moved(split: Split) -> Split:
-    return Split(*(values.to(DEVICE) for values in (split.x, split.given, split.true)))
-
-
-def test_on_a_device_it_is_the_same_and_no_step_waits(params, added):
-    added("noise", noise)
-    chosen = augmented(params, "noise", CUTOUT)
-
-    def network():
-        kind = {"num_classes": C, "shape": (1, 4, 4), "generator_seed": 0}
-        return models.build("small_cnn", **kind, channels=(4, 8), hidden=8)
-
-    expected = fit(chosen, network(), *splits())
-    with accelerator() as device:
-        assert_same(fit(chosen, network().to(DEVICE), *map(moved, splits())), expected)
-        train = moved(splits()[0])
-        learner = Learner.build(chosen, network().to(DEVICE), train.given, C)
-        index = torch.arange(8, device=DEVICE)
-        device.waits.clear()
-        for epoch in (1, 2, 3):
-            take(chosen, learner, train.images(index), train.given[index], index, epoch, 0)
-    assert device.waits == []

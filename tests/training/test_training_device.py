@@ -54,7 +54,7 @@ def moved(split: Split) -> Split:
 @pytest.fixture(params=METHODS)
 def chosen(request, params):
     """The plan of a method, with augmentation."""
-    params["data"]["augment"] = {"crop_padding": 1, "flip": True}
+    params["data"]["augment"] = {"crop_padding": 1, "flip": True, "more": [{"name": "cutout", "size": 2}]}
     made = plan(params, early(METHODS[request.param]))
     if request.param != "strayed":
         return made

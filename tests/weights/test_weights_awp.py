@@ -183,9 +183,3 @@ def test_before_its_start_nothing_is_computed():
 @pytest.mark.parametrize("labels", ["hard", "refinement"])
 def test_a_training_stopped_in_the_middle_of_an_epoch_ends_like_one_that_was_not(params, labels, tmp_path):
     assert_resumes(params, {"objective": "at", "labels": LABELS[labels], "weights": AWP}, tmp_path)
-
-
-@pytest.mark.parametrize("name", ["ema", "swa", "awp"])
-def test_a_warm_up_that_reaches_the_start_is_not_shared(name):
-    options = REGISTRY.options(name, start_epoch=5)
-    assert [options.same_until(epoch) for epoch in (4, 5, 6)] == [True, False, False]
