@@ -28,7 +28,8 @@ class SelfGuidedRefinement:
     given_labels: int64 (n,) in [0, num_classes); state lives on their device. ``alpha`` is the share of the old vector
     in an update, ``adversarial_weight`` (lambda) that of the adversarial prediction in the new one, and
     ``refinement_ratio`` (r) that of the refined label in the target. r < 1 is a reconstruction of the paper's
-    y = r f(x') + (1 - r) y_hard; the authors' published code has r = 1.
+    y = r f(x') + (1 - r) y_hard; the authors' published code has r = 1. ``hard_targets`` puts the refined label's most
+    probable class in its place, one-hot: a control of ours, which corrects labels and softens none.
 
     What is given to ``update`` and ``targets`` is validated: rows must be probabilities, indices unique in an update.
     ``validate=False`` skips this, since it waits for the GPU.
@@ -45,6 +46,7 @@ class SelfGuidedRefinement:
         alpha: float = 0.9,
         adversarial_weight: float = 0.8,
         refinement_ratio: float = 1.0,
+        hard_targets: bool = False,
         validate: bool = True,
     ) -> None:
         settings = {"alpha": alpha, "adversarial_weight": adversarial_weight, "refinement_ratio": refinement_ratio}
@@ -54,7 +56,7 @@ class SelfGuidedRefinement:
             raise ValueError("alpha 1 never updates the labels: that is training without refinement")
         if refinement_ratio == 0:
             raise ValueError("refinement_ratio 0 never uses the refined labels: that is training without refinement")
-        if alpha == 0 and adversarial_weight == 1:
+        if alpha == 0 and adversarial_weight == 1 and not hard_targets:
             warnings.warn(
                 "alpha 0 with adversarial_weight 1 makes the refined label the adversarial prediction itself: the"
                 " gradient of a cross-entropy on the adversarial images is then the plain one times 1 - r",
@@ -69,6 +71,7 @@ class SelfGuidedRefinement:
         self.alpha = alpha
         self.adversarial_weight = adversarial_weight
         self.refinement_ratio = refinement_ratio
+        self.hard_targets = hard_targets
         self._validate = validate
         with torch.inference_mode(False):  # the table is written in other modes, too
             self._given = given_labels.clone()
@@ -118,9 +121,16 @@ class SelfGuidedRefinement:
             self._check_asked(index, ratio)
         return self._mix(self._p[index], index, ratio)
 
+    def refined(self, index: Tensor) -> Tensor:
+        """The batch's refined labels p (N, C), as they stand: targets of r = 1 unless these are hard."""
+        return self._p[index]
+
     def _mix(self, p: Tensor, index: Tensor, ratio: float | None) -> Tensor:
         ratio = self.refinement_ratio if ratio is None else ratio
-        return p if ratio == 1 else ratio * p + (1 - ratio) * F.one_hot(self._given[index], p.shape[1]).to(p.dtype)
+        refined = F.one_hot(p.argmax(1), p.shape[1]).to(p.dtype) if self.hard_targets else p
+        if ratio == 1:
+            return refined
+        return ratio * refined + (1 - ratio) * F.one_hot(self._given[index], p.shape[1]).to(p.dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """The table p (n, C)."""
@@ -152,6 +162,7 @@ class RefinementPolicy(LabelPolicy):
             alpha=options.alpha,
             adversarial_weight=options.adversarial_weight,
             refinement_ratio=options.refinement_ratio,
+            hard_targets=options.hard_targets,
             validate=False,
         )
 
@@ -159,7 +170,7 @@ class RefinementPolicy(LabelPolicy):
         return self._refined.targets(index, self._ratio(epoch))
 
     def refined(self, epoch: int, index: Tensor) -> Tensor:
-        return self._refined.targets(index, ratio=1.0)
+        return self._refined.refined(index)
 
     def update(self, step: Step) -> Tensor:
         if step.epoch < self._options.start_epoch:
@@ -199,6 +210,7 @@ class RefinementOptions(LabelOptions):
     adversarial_weight: float = Field(default=0.8, ge=0, le=1)
     refinement_ratio: float = Field(default=1.0, ge=0, le=1)
     ratio_schedule: Literal["constant", "linear"] = "constant"
+    hard_targets: bool = False
     natural_bn: BatchNormMode = "train"
 
     @model_validator(mode="after")
@@ -216,7 +228,7 @@ class RefinementOptions(LabelOptions):
         built = objective.build()
         # A target equal to the prediction it is compared with leaves (1 - r) of the plain gradient.
         own = {"adversarial": 1.0, "natural": 0.0, None: None}[built.targets_meet]
-        if self.alpha == 0 and self.adversarial_weight == own:
+        if self.alpha == 0 and self.adversarial_weight == own and not self.hard_targets:
             raise ValueError(
                 f"adversarial_weight {own:g} with alpha 0 makes the target the prediction itself: the gradient of the"
                 f" cross-entropy in {objective.name!r} is then the plain one times 1 - refinement_ratio"

@@ -17,7 +17,7 @@ PUBLISHED = [
         {"name": "refinement", "start_epoch": 90},
         {
             "alpha": 0.9, "adversarial_weight": 0.8, "refinement_ratio": 1, "ratio_schedule": "constant",
-            "natural_bn": "train",
+            "hard_targets": False, "natural_bn": "train",
         },
     ),
     (objectives, {"name": "trades"}, {"beta": 6.0}),

@@ -1,9 +1,12 @@
 """Self-guided label refinement as a piece of its own: facts that hold of it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
+from sglr import objectives
 from sglr.config import Config, ConfigError
 from sglr.labels import REGISTRY, SelfGuidedRefinement, Step
 from sglr.objectives import Outputs
@@ -134,6 +137,46 @@ def test_the_refined_label_is_what_is_mixed_into_the_target():
         )  # fmt: skip
         torch.testing.assert_close(policy.update(step), torch.tensor([[1 - 0.5 * ratio, 0.5 * ratio]]))
         torch.testing.assert_close(policy.refined(2, torch.tensor([0])), torch.tensor([[0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.7])
+def test_hard_targets_are_the_largest_class_of_what_is_believed(ratio):
+    """The first's given class has 0.55 after one update, 0.325 after two: then the other one is believed."""
+    labels = SelfGuidedRefinement(
+        torch.tensor([0, 1]), 2, alpha=0.5, adversarial_weight=1.0, refinement_ratio=ratio, hard_targets=True
+    )
+    index, probs = torch.tensor([0]), torch.tensor([[0.1, 0.9]])
+    given, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    torch.testing.assert_close(labels.update(index, probs, probs), given)
+    torch.testing.assert_close(labels.refined(index), torch.tensor([[0.55, 0.45]]))
+    torch.testing.assert_close(labels.update(index, probs, probs), ratio * other + (1 - ratio) * given)
+    torch.testing.assert_close(labels.refined(index), torch.tensor([[0.325, 0.675]]))
+    torch.testing.assert_close(labels.targets(index), ratio * other + (1 - ratio) * given)
+    torch.testing.assert_close(labels.targets(torch.tensor([1])), other)
+
+
+def test_a_policy_with_hard_targets_believes_what_it_would_with_soft_ones():
+    logits = torch.tensor([[-1.0, 1.0]])
+    step = Step(
+        epoch=2, progress=0.1, index=torch.tensor([0]), natural=lambda bn: logits,
+        averaged=lambda: pytest.fail("no average is needed"), outputs=Outputs(adversarial=logits),
+        images=lambda: pytest.fail("no images are needed"),
+    )  # fmt: skip
+    soft, hard = (
+        REGISTRY.options("refinement", start_epoch=2, alpha=0.1, hard_targets=hard).build(torch.tensor([0, 1]), 2, 10)
+        for hard in (False, True)
+    )
+    assert soft.update(step).tolist() != [[0.0, 1.0]]
+    assert hard.update(step).tolist() == hard.targets(2, step.index).tolist() == [[0.0, 1.0]]
+    assert torch.equal(hard.refined(2, step.index), soft.refined(2, step.index))
+    assert torch.equal(hard.targets(1, step.index), torch.tensor([[1.0, 0.0]]))
+
+
+def test_hard_targets_of_ones_own_prediction_have_a_gradient():
+    options = REGISTRY.options("refinement", start_epoch=2, alpha=0.0, adversarial_weight=1.0, hard_targets=True)
+    options.check_objective(objectives.REGISTRY.options("at"))
+    with warnings.catch_warnings(action="error"):
+        SelfGuidedRefinement(torch.tensor([0]), 2, alpha=0.0, adversarial_weight=1.0, hard_targets=True)
 
 
 def test_probabilities_of_any_type_are_averaged_in_the_wider_one():
