@@ -36,6 +36,13 @@ def test_what_a_user_can_put_right_has_one_base():
         assert issubclass(error, sglr.UserError)
 
 
+def compiling(error: Exception) -> Exception:
+    """Raised from another error, as by torch's compiler."""
+    found = RuntimeError("backend='inductor' raised")
+    found.__cause__ = error
+    return found
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -49,6 +56,7 @@ def test_what_a_user_can_put_right_has_one_base():
         (ModuleNotFoundError("no", name="sglr.nothing"), None),
         (ModuleNotFoundError("no", name=None), None),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. To use less memory: a smaller"),
+        (compiling(torch.OutOfMemoryError("CUDA out of memory. Tried")), "CUDA out of memory. To use less memory"),
         (RuntimeError("a bug"), None),
     ],
 )

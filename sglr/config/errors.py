@@ -46,12 +46,21 @@ def for_users(error: Exception) -> str | None:
             return None
         todo = "-e '.[pipeline]'" if package in _OF_THE_PIPELINE else package
         return f"{package} is not installed, which this needs: pip install {todo}"
-    # By its name: torch takes seconds to import.
-    if any((kind.__module__, kind.__name__) == ("torch", "OutOfMemoryError") for kind in type(error).__mro__):
+    if full := _out_of_memory(error):
         return (
-            f"{str(error).split('. ')[0]}. To use less memory: a smaller train.batch_size, evaluate.batch_size or"
+            f"{str(full).split('. ')[0]}. To use less memory: a smaller train.batch_size, evaluate.batch_size or"
             " analyze.gradients.chunk, or train.precision bf16."
         )
+    return None
+
+
+def _out_of_memory(error: BaseException | None) -> BaseException | None:
+    """Torch's error of a full GPU among an error and those it comes from, as torch's compiler raises others from it."""
+    while error is not None:
+        # By its name: torch takes seconds to import.
+        if any((kind.__module__, kind.__name__) == ("torch", "OutOfMemoryError") for kind in type(error).__mro__):
+            return error
+        error = error.__cause__ or error.__context__
     return None
 
 

@@ -64,7 +64,7 @@ def evaluate(
             _take_chunks(0, suite, *share)
         suite = replace(suite, on_natural=None)  # which was told
     result = Evaluation(flags=suite.skew())
-    with suite.progress(len(checkpoints)) as bar, full_precision():
+    with suite.progress(len(checkpoints)) as bar, full_precision(), processes.current(device):
         for path in checkpoints:
             result.flags += flags[path.name]
             with _evaluable(path, device) as model:
@@ -80,7 +80,7 @@ def evaluate_model(
     require_attackable(config, num_classes, (channels, height, width))
     suite, called = Suite(config, test, Pieces(pieces)), "the model"
     result = Evaluation(flags=suite.skew())
-    with suite.progress(1) as bar, full_precision(), _counting(model, called):
+    with suite.progress(1) as bar, full_precision(), processes.current(test.x.device), _counting(model, called):
         result.flags += suite.doubts(model, "last", num_classes, called)
         suite.measure(model, "last", result, bar)
     return result
@@ -105,7 +105,7 @@ def _take_chunks(
     torch.set_num_threads(threads)
     device = processes.device_of(rank, device)
     suite = replace(suite, test=suite.test.to(device))
-    with full_precision():
+    with full_precision(), processes.current(device):
         for path in checkpoints:
             with _evaluable(path, device) as model:
                 suite.take(model, path.name, rank, nproc)

@@ -1,10 +1,13 @@
 """Which device is meant, and how many processes, by what a user asks for."""
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from sglr.config import ConfigError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import torch
 
 
@@ -44,6 +47,13 @@ def count(asked: str, device: "torch.device", called: str = "SGLR_NPROC") -> int
     if not asked.isascii() or not asked.isdigit() or int(asked) < 1:
         raise ConfigError(f"{called}={asked!r} is not a number of processes; use auto, 1, 2 ...")
     return int(asked)
+
+
+def current(device: "torch.device") -> "AbstractContextManager[object]":
+    """Within the block a GPU is the current one: parts of torch, such as its CUDA graphs, wait for that one."""
+    import torch
+
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def device_of(rank: int, device: "torch.device") -> "torch.device":

@@ -16,7 +16,8 @@ _STAGES = ("prepare", "warmup", "train", "evaluate", "audit", "analyze", "report
 
 
 def peak_memory() -> dict[str, float]:
-    """The most memory this process has had at once, in MiB: ``peak_mib``, and ``peak_gpu_mib`` where it used a GPU."""
+    """The most memory this process has had at once, in MiB: ``peak_mib``, and ``peak_gpu_mib`` where it used a GPU:
+    what torch held of its memory, which is more than its tensors took."""
     found: dict[str, float] = {}
     if sys.platform != "win32":
         import resource
@@ -26,7 +27,7 @@ def peak_memory() -> dict[str, float]:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         devices = range(torch.cuda.device_count())
-        found["peak_gpu_mib"] = round(sum(torch.cuda.max_memory_allocated(device) for device in devices) / _MIB, 1)
+        found["peak_gpu_mib"] = round(sum(torch.cuda.max_memory_reserved(device) for device in devices) / _MIB, 1)
     return found
 
 

@@ -7,6 +7,7 @@ same in all of them, so that their number changes a result only in the order in 
 import contextlib
 import inspect
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from sglr import processes
 from sglr.config import ConfigError
 from sglr.data import batches
+
+_LEAVING = 5.0
 
 
 @dataclass(frozen=True)
@@ -182,12 +185,21 @@ def _join(
 
 @contextlib.contextmanager
 def _member(rank: int, size: int, device: torch.device, where: str) -> Iterator[tuple[Team, torch.device]]:
-    """Join the process group found at ``where``; leave it at the end."""
+    """Join the process group found at ``where``; leave it at the end, after an error within ``_LEAVING`` seconds."""
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(backend, init_method=where, rank=rank, world_size=size)
     try:
         yield Team(rank, size), device
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        # A GPU's waits for the others, which may wait for this process: without end, and its error would not be told.
+        leaving = threading.Thread(target=_leave, daemon=True)
+        leaving.start()
+        leaving.join(_LEAVING)
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    dist.destroy_process_group()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from sglr import processes
 from sglr.attacks.accuracy import LogitsError
 from sglr.data import Split, batches, order
 from sglr.models.precision import float32_by_default, full_precision
@@ -67,6 +68,7 @@ def fit(
     with (
         torch.inference_mode(False),  # gradients are taken whatever mode the caller is in
         float32_by_default(),
+        processes.current(train.given.device),
         torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []),
     ):
         require_trainable(plan, model, train, team)

@@ -1,5 +1,7 @@
 """What a user asks for, and what a launcher says: devices, numbers of processes, a place among them."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -25,6 +27,15 @@ def test_gpus_are_taken_in_turns(monkeypatch):
     assert processes.device_of(2, torch.device("cuda:1")).index == 1
     assert processes.count("auto", torch.device("cuda")) == 2
     assert processes.count("auto", torch.device("cuda:1")) == 1
+
+
+def test_the_gpu_in_use_is_the_current_one(monkeypatch):
+    made = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: made.append(device) or contextlib.nullcontext())
+    for device in (CPU, torch.device("cuda:1")):
+        with processes.current(device):
+            pass
+    assert made == [torch.device("cuda:1")]
 
 
 @pytest.mark.parametrize(

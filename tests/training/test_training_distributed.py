@@ -4,11 +4,14 @@ import contextlib
 import dataclasses
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from tiny_training import plan
 
 from sglr import models, processes
@@ -20,7 +23,7 @@ from sglr.labels import Step
 from sglr.labels.hard import FixedLabels, HardOptions
 from sglr.objectives import InnerMaximisation
 from sglr.objectives.at import AdversarialTraining, AtOptions
-from sglr.training import Hooks, Interrupted, Plan, Snapshots, TrainingError, TrainingResult, fit, history
+from sglr.training import Hooks, Interrupted, Plan, Snapshots, TrainingError, TrainingResult, distributed, fit, history
 from sglr.training.distributed import ALONE, Team, _require_own_gpu, shared, together
 from sglr.training.hooks import NO_HOOKS
 
@@ -187,6 +190,29 @@ def test_what_one_of_them_cannot_measure_ends_them_all(params, rank):
     one = chosen(params, "sglr")
     with together(2, CPU, broken_at, one, rank) as (team, device):
         broken_at(team, device, one, rank)
+
+
+def fails_and_is_held(team: Team, device: torch.device) -> None:
+    """As on a GPU: leaving the process group waits for the others."""
+    distributed._LEAVING = 0.1
+    dist.destroy_process_group = lambda: threading.Event().wait()
+    raise TrainingError("this process has no memory left")
+
+
+def test_an_error_is_told_though_no_process_can_leave(monkeypatch):
+    leave, ended = dist.destroy_process_group, threading.Event()
+    monkeypatch.setattr(distributed, "_LEAVING", 0.1)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: ended.wait() and leave())
+    try:
+        with (
+            pytest.raises(processes.ProcessError, match="process 1 of 2 failed: this process has no memory left"),
+            together(2, CPU, fails_and_is_held) as (team, _),
+        ):
+            team.any(False)
+    finally:
+        ended.set()
+        while dist.is_initialized():
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
