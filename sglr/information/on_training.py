@@ -51,8 +51,12 @@ def training(
     chosen = torch.from_numpy(index).to(run.train.given.device)
     labels = run.train.given[chosen]
     seen = observe(model, run.train, chosen, labels, run.config, purpose="analyze train", keep=keep)
+    clean = ~trained.noisy[index]
     for kind, part in seen.items():
-        findings.difference(f"gap/{kind}", part.probs.argmax(1) == labels.cpu().numpy(), test_correct[kind])
+        correct = part.probs.argmax(1) == labels.cpu().numpy()
+        findings.difference(f"gap/{kind}", correct, test_correct[kind])
+        if clean.any() and not clean.all():
+            findings.difference(f"gap/{kind}/clean", correct[clean], test_correct[kind])
     policy = run.labels(checkpoint)
     targets = policy.targets(checkpoint.epoch, chosen)
     _last_layer(run, checkpoint, findings, seen, targets.cpu().numpy())

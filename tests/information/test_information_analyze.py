@@ -671,6 +671,9 @@ def test_the_gap_is_between_given_labels_trained_on_and_true_ones_tested_on(star
         predicted = models.load_model(folder / "last").eval()(train.images(torch.tensor(index))).argmax(1)
     trained = (predicted == train.given[index]).double().mean().item()
     assert result["last"]["gap/natural"] == pytest.approx(trained - result["last"]["natural/accuracy"], abs=1e-9)
+    clean = ~train.noisy[index]
+    right = (predicted == train.true[index])[clean].double().mean().item()
+    assert result["last"]["gap/natural/clean"] == pytest.approx(right - result["last"]["natural/accuracy"], abs=1e-9)
 
 
 def test_faster_attention_is_as_it_was_afterwards():
