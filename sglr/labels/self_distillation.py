@@ -13,9 +13,9 @@ from sglr.labels.registry import REGISTRY, Batch, LabelOptions, LabelPolicy, Nat
 class SelfDistillation(LabelPolicy):
     """Targets between the given labels and what the average of the weights predicts of the natural images.
 
-    Before each attack, with the saved weights' softmax p = softmax(f(x) / T) in eval mode: t = l p + (1 - l) onehot(y),
-    where l = lambda - (max_c p_c - p_y), clipped to [0, 1], so that the given label stays the largest. T and lambda go
-    from their first values to their last ones on half a cosine over the steps. The attack leads away from t.
+    Before each attack, with the saved weights' softmax s = softmax(f(x) / T) in eval mode: t = m s + (1 - m) onehot(y),
+    where m = mu - (max_c s_c - s_y), clipped to [0, 1], so that the given label stays the largest. T and mu go from
+    their first values to their last ones on half a cosine over the steps. The attack leads away from t.
     """
 
     def __init__(self, options: "SelfDistillationOptions", given: Tensor, num_classes: int) -> None:
@@ -27,10 +27,10 @@ class SelfDistillation(LabelPolicy):
         options, onehot = self._options, self._hard[batch.index]
         temperature = annealed(options.first_temperature, options.last_temperature, batch.progress)
         share = annealed(options.first_share, options.last_share, batch.progress)
-        p = (batch.averaged() / temperature).softmax(1)
-        given = (p * onehot).sum(1, keepdim=True)
-        shares = (share - (p.amax(1, keepdim=True) - given)).clamp(0, 1)
-        self._p[batch.index] = (shares * p + (1 - shares) * onehot).to(self._p.dtype)
+        s = (batch.averaged() / temperature).softmax(1)
+        given = (s * onehot).sum(1, keepdim=True)
+        shares = (share - (s.amax(1, keepdim=True) - given)).clamp(0, 1)
+        self._p[batch.index] = (shares * s + (1 - shares) * onehot).to(self._p.dtype)
 
     def attack_targets(self, epoch: int, index: Tensor) -> Tensor:
         return self._p[index]
