@@ -143,7 +143,7 @@ class Case:
         start = number * self.batch % len(self.split)
         index = torch.arange(start, start + self.batch, device=self.device)
         split = self.split
-        loss, _ = take(self.plan, self.learner, split.images(index), split.given[index], index, self.epoch, number)
+        loss, *_ = take(self.plan, self.learner, split.images(index), split.given[index], index, self.epoch, number)
         return loss
 
     def reserved(self) -> float | None:
@@ -207,7 +207,7 @@ def both(asked, device, method: str, form: str, compiled: str, dtype: torch.dtyp
     # What is compiled is warmed up by the first call, recorded as a CUDA graph by the second, replayed by the third.
     for _ in range(1 if compiled == "never" else REPLAYED):
         plain = case.exactly(x, y, index)
-        ours, _ = take(case.plan, case.learner, x, y, index, case.epoch, 0)
+        ours, *_ = take(case.plan, case.learner, x, y, index, case.epoch, 0)
     other = case.reference.model.state_dict()
     worst = max(float((value - other[name]).abs().max()) for name, value in case.learner.model.state_dict().items())
     return plain, float(ours), worst

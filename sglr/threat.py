@@ -136,11 +136,15 @@ class L2:
 
 
 def build(norm: str, eps: float) -> Threat:
-    """The threat model called ``norm`` ('linf' or 'l2') with radius ``eps``; ValueError for another name."""
+    """The threat model called ``norm`` ('linf' or 'l2') with radius ``eps``; ValueError for another name.
+
+    It warns of no radius: ``config.doubts`` does, in the units of params.
+    """
     kinds: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
     if norm not in kinds:
         raise ValueError(f"unknown norm {norm!r}; known: {', '.join(kinds)}")
-    return kinds[norm](eps)
+    with warnings.catch_warnings(action="ignore"):
+        return kinds[norm](eps)
 
 
 def of(asked: "sections.ThreatSettings") -> Threat:

@@ -90,7 +90,7 @@ class Pair:
         self.hand = ByHand(self.model)
 
     def take(self, epoch: int) -> tuple[Tensor, Tensor]:
-        return take(self.plan, self.learner, self.x, self.y, torch.arange(N), epoch, 0)
+        return take(self.plan, self.learner, self.x, self.y, torch.arange(N), epoch, 0)[:2]
 
     def start(self, epoch: int) -> Tensor:
         """Where the attack starts: the one thing taken over, the stream of (seed, purpose, epoch, step)."""

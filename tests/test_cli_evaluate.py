@@ -364,6 +364,7 @@ REFUSED = {
     "NaN image": (lambda p: npz(p, x_test=np.full((100, 1, 8, 8), np.nan)), "x_test holds NaN"),
     "too few labels": (lambda p: npz(p, y_test=np.zeros(7, int)), "x_test has 100 images, y_test 7 labels"),
     "classes of the data": (lambda p: npz(p, y_test=np.arange(100)), r"\[10, 16\], must be \[100, 16\]"),
+    "labels from 1": (lambda p: npz(p, y_test=images(p)[1] + 1), "Labels count from 0: the largest in own.npz is 10"),
     "label too large": (lambda p: (*npz(p), "--num-classes", "5"), "holds label 9, but there are 5 classes: 0 to 4"),
     "no y_test": (lambda p: without_labels(p), r"missing y_test \(it holds x_test\)"),
     "other class count": (lambda p: ("--weights", "author.tar", *OPTIONS, "--num-classes", "7"), "has 10 classes"),

@@ -95,7 +95,9 @@ class Side:
         """The loss of a step on the batch of this number, and how the weights moved."""
         index = torch.arange(N, device=self.split.given.device).split(10)[number]
         before = self.weights()
-        loss, _ = take(self.plan, self.learner, self.split.images(index), self.split.given[index], index, epoch, number)
+        loss, *_ = take(
+            self.plan, self.learner, self.split.images(index), self.split.given[index], index, epoch, number
+        )
         return float(loss), self.weights() - before
 
 

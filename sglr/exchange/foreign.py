@@ -16,6 +16,10 @@ from sglr.models.factory import from_spec, spec
 from sglr.models.registry import Classifier, Shape
 
 
+class MisfitError(FileError):
+    """Weights that are another network's."""
+
+
 @dataclass(frozen=True)
 class Foreign:
     """``model``: in eval mode on the CPU; ``spec``: as model.json holds it; ``notes``: what was done to the weights."""
@@ -41,8 +45,8 @@ def load_foreign(
     and std per channel when the file does not hold them. What all names begin with is removed, whatever it is called,
     and so is an equal copy of the network that attacks it.
 
-    Raises FileError naming the keys that are missing, left over, of another shape or type, or not finite, and for a
-    file from which something before the network, such as its normalisation, is missing while none is given;
+    Raises MisfitError naming the keys that are missing, left over, of another shape or type, or not finite; FileError
+    for a file from which something before the network, such as its normalisation, is missing while none is given;
     ConfigError for an unknown architecture, options that do not fit it, or a normalisation that contradicts the file's.
     """
     path, kind = Path(path), {"num_classes": num_classes, "shape": shape, **options}
@@ -58,7 +62,7 @@ def load_foreign(
     problems = misfits(layout, wanted, network.state)
     if problems:
         prefix = f" without the prefix {network.prefix}" if network.prefix else ""
-        raise FileError(f"{path} does not fit {_asked(described)}, read as {layout.title}{prefix}: {problems}")
+        raise MisfitError(f"{path} does not fit {_asked(described)}, read as {layout.title}{prefix}: {problems}")
     _refuse_hidden(path, network, normalization)
     weights, changes = fitted(layout, wanted, network.state)
     model = from_spec(described, generator_seed=0)

@@ -16,6 +16,7 @@ from sglr.config.sections import ThreatSettings
 from sglr.data import open_folder
 from sglr.evaluation.suite import OnNatural
 from sglr.exchange.evaluating import evaluate_foreign, load_weights
+from sglr.exchange.foreign import MisfitError
 from sglr.exchange.given_images import read_test
 
 _OF_THE_ATTACKS = r"threat\.|evaluate\.sweep\.|evaluate\.attacks\.\w+\.step_size_255 "
@@ -72,9 +73,18 @@ def run(
     data = open_folder(folder) if npz is None else read_test(npz, num_classes)
     if num_classes not in (None, data.num_classes):
         raise ConfigError(f"--num-classes {num_classes} does not match {folder}, which has {data.num_classes} classes.")
-    model = load_weights(
-        weights, name, data, key=key, normalization=parse_normalization(normalization), options=parse_options(options)
-    )
+    try:
+        model = load_weights(
+            weights, name, data, key=key, normalization=parse_normalization(normalization),
+            options=parse_options(options),
+        )  # fmt: skip
+    except MisfitError as error:
+        if npz is None or num_classes is not None:
+            raise
+        raise files.FileError(
+            f"{error} (Labels count from 0: the largest in {npz} is {data.num_classes - 1}, so {data.num_classes}"
+            " classes are assumed. --num-classes says how many there are.)"
+        ) from None
     chosen = processes.device(device, "--device")
     count = processes.count(nproc, chosen, "--nproc")
     return evaluate_foreign(

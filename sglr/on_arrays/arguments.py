@@ -15,6 +15,8 @@ from sglr.config.reader import validate
 from sglr.threat import L2, Linf, Threat
 
 SHIPPED = Path(__file__).parents[1] / "presets" / "base.yaml"
+# From `validated` up to a caller's line: what makes the config, `train` or `robustness`, their decorator.
+_STACKLEVEL = 5
 
 
 def params(path: str | Path | None) -> dict[str, Any]:
@@ -63,9 +65,10 @@ def _radius(changes: Mapping[str, Any]) -> Any:
 
 def validated(
     values: dict[str, Any], path: str | Path | None, changes: Mapping[str, Any], used: Sequence[str], what: str,
-    *, stacklevel: int,
+    *, threat: Threat | None,
 ) -> Config:  # fmt: skip
-    """The config; what is probably not meant in the sections used is a warning, ``stacklevel`` calls above."""
+    """The config; what is probably not meant in the sections used is a warning, of the line that calls ``train`` or
+    ``robustness``."""
     try:
         config = validate(values, what if path is None else str(path))
     except ConfigError as error:
@@ -79,8 +82,9 @@ def validated(
             + (f", such as '{whole[0]}.{known[0]}'." if known else ".")
         ) from None
     for doubt in doubts(config):
-        if _below(doubt.split()[0], used):
-            warnings.warn(doubt, stacklevel=stacklevel)
+        said_before = isinstance(threat, Linf) and threat.eps > 1 and doubt.startswith("threat.eps_255 ")
+        if _below(doubt.split()[0], used) and not said_before:
+            warnings.warn(doubt, stacklevel=_STACKLEVEL)
     return config
 
 

@@ -112,7 +112,7 @@ def _config(
     arguments.with_threat(values, threat, path, changes, "sglr.robustness")
     for key, value in changes.items():
         arguments.put(values, key, value)
-    return arguments.validated(values, path, changes, _USED, "sglr.robustness", stacklevel=5)
+    return arguments.validated(values, path, changes, _USED, "sglr.robustness", threat=threat)
 
 
 def _attackable(model: nn.Module, test: Split, seed: int, device: torch.device) -> tuple[nn.Module, int]:

@@ -268,7 +268,7 @@ def _config(
         arguments.put(values, "warmup.epochs", 0)
     arguments.put(values, "experiment.methods", [name])
     arguments.put(values, "data.validation_size", int(validated))
-    return arguments.validated(values, path, changes, used, "sglr.train", stacklevel=5), name
+    return arguments.validated(values, path, changes, used, "sglr.train", threat=threat), name
 
 
 def _require_declared(method: str, values: Mapping[str, Any], changes: Mapping[str, Any]) -> None:

@@ -127,7 +127,7 @@ def _differences(
             yield from changes(key, record.values[key], value_of(params, key))
     for dep in item.deps:
         if record.deps.get(dep) != digest(root / dep):
-            yield f"{dep} changed"
+            yield f"{dep} {'changed' if (root / dep).exists() else 'is missing'}"
     missing = [out for out in item.outs if not (root / out).exists()]
     if len(missing) > 1 and len(missing) == len(item.outs):
         yield "its outputs are missing"

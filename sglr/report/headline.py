@@ -229,6 +229,8 @@ def _more(results: Row, attack: str, method: str, baseline: str) -> str:
         ("last_over_best", f"last against best of {quoted(baseline)}"),
     ):
         row = _comparison(results, attack, method, quantity)
+        if row is not None and quantity == "gap_reduction" and row["estimate"] < 0:
+            name, row = "gap larger by", {**_turned(row), "estimate": -row["estimate"]}
         if row is not None:
             doubt = ", not significant" if row["low"] <= 0 <= row["high"] else ""
             parts.append(f"{name} {percent(row['estimate'])} {bounds(row)}{doubt}")

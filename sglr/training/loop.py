@@ -13,6 +13,7 @@ from sglr.attacks.accuracy import LogitsError
 from sglr.data import Split, batches, order
 from sglr.models.precision import float32_by_default, full_precision
 from sglr.random import torch_stream
+from sglr.training.components import checked_targets, require_probabilities
 from sglr.training.distributed import ALONE, Team
 from sglr.training.errors import Interrupted, TrainingError
 from sglr.training.history import measure, traced_examples
@@ -57,9 +58,10 @@ def fit(
     Raises:
         TrainingError: A batch is larger than the data, smaller than the team, or one image where the model has batch
             norm; an augmentation does not fit the images, or it or an objective's attack gives other than such images;
-            a loss, or an epoch's logits or weights, are not finite; a schedule gives a learning rate that is negative
-            or that float32 cannot hold; a policy's ``state_dict`` cannot be kept, or does not restore it (found where
-            there are snapshots); the processes do not all see the same snapshots.
+            a loss, or an epoch's logits or weights, are not finite; an objective's loss is not one number with a
+            gradient, a label policy's targets or refined labels are no probabilities (n, classes); a schedule gives a
+            learning rate that is negative or that float32 cannot hold; a policy's ``state_dict`` cannot be kept, or
+            does not restore it (found where there are snapshots); the processes do not all see the same snapshots.
         FileError: A kept epoch that a snapshot counts on is missing or damaged.
         ConfigError: A team cannot train the model.
         Interrupted: ``hooks.should_stop`` said so.
@@ -95,9 +97,9 @@ class _Loop:
 
     def __post_init__(self, model: nn.Module) -> None:
         plan, train, self.snapshots = self.plan, self.train, self.hooks.snapshots
-        classes = self._count_classes(model)
-        self.learner = Learner.build(plan, model, train.given, classes, self.team)
-        self.restoration = Restoration(self.learner, plan, train.given, classes)
+        self.classes = self._count_classes(model)
+        self.learner = Learner.build(plan, model, train.given, self.classes, self.team)
+        self.restoration = Restoration(self.learner, plan, train.given, self.classes)
         self.restoration.require_storable()
         self.finite_at_start = finite(model)  # masks may hold infinity
         self.progress = LoopState()
@@ -158,11 +160,13 @@ class _Loop:
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate
             index = parts[step]
-            loss, predicted = take(plan, learner, train.images(index), train.given[index], index, epoch, step)
-            progress.loss = progress.loss + loss.double() * len(index)
-            first_bad = (progress.bad_step < 0) & ~torch.isfinite(loss)
+            taken = take(plan, learner, train.images(index), train.given[index], index, epoch, step)
+            if step == 0:
+                require_probabilities(plan, taken.targets, "a batch")
+            progress.loss = progress.loss + taken.loss.double() * len(index)
+            first_bad = (progress.bad_step < 0) & ~torch.isfinite(taken.loss)
             progress.bad_step = torch.where(first_bad, step, progress.bad_step)
-            progress.predicted[index] = predicted
+            progress.predicted[index] = taken.predicted
             progress.step = step + 1
             bar.update()
             if progress.step < self.steps:
@@ -181,7 +185,7 @@ class _Loop:
             learner.weights.after_epoch(learner.model, epoch, self._images)
         if self.snapshots:
             self.restoration.require(epoch)
-        evaluated, refined = evaluated_model(learner), refined_labels(plan, learner, epoch, self.every_example)
+        evaluated, refined = evaluated_model(learner), self._refined_labels()
         try:
             with monitoring(plan.precision, self.train.given.device):
                 row |= measure(plan, evaluated, refined, self.train, self.validation, epoch, under_attack, self.team)
@@ -198,6 +202,12 @@ class _Loop:
         progress.epoch, progress.step, progress.predicted = epoch + 1, 0, None
         bar.set_postfix(epoch=f"{epoch}/{plan.epochs}", loss=f"{row['train/loss']:.3f}", robust=_percent(score))
         self.hooks.on_epoch(row)
+
+    def _refined_labels(self) -> Tensor:
+        found = refined_labels(self.plan, self.learner, self.progress.epoch, self.every_example)
+        checked_targets(self.plan, found, (len(self.train), self.classes), "refined labels")
+        require_probabilities(self.plan, found, "refined labels")
+        return found
 
     def _require_finite_weights(self, evaluated: nn.Module, epoch: int) -> None:
         """TrainingError for weights and statistics that losses and logits have not shown to be broken."""
@@ -222,7 +232,10 @@ class _Loop:
     def _advice(self) -> str:
         rate = self.learner.optimizer.param_groups[0]["lr"]
         kept = " Snapshots from before are kept." if self.snapshots else ""
-        return f" Likely causes: too high a learning rate ({rate:g}), or bad values in the data.{kept}"
+        return (
+            f" Likely causes: too high a learning rate ({rate:g}), bad values in the data, or a component of your own"
+            f" that gives them.{kept}"
+        )
 
     def _pause(self) -> None:
         due = self.team.leads and self.snapshots is not None and self.snapshots.due()

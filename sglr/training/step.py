@@ -5,7 +5,7 @@ Nothing in it waits for the device, but for torch's batch norm where several GPU
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +18,29 @@ from sglr.objectives import Outputs
 from sglr.random import derive, seed_torch, torch_stream
 from sglr.threat import Threat
 from sglr.training.attacking import adversarial
+from sglr.training.components import checked_loss, checked_targets
 from sglr.training.learner import Learner
 from sglr.training.plan import Plan
 from sglr.training.precision import computing, memory_format
 
 
-def take(
-    plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoch: int, step: int
-) -> tuple[Tensor, Tensor]:
+class Taken(NamedTuple):
+    """What one step computed, of the whole batch and detached."""
+
+    loss: Tensor
+    """Scalar."""
+    predicted: Tensor
+    """Classes (N,), by the forward the loss was computed on."""
+    targets: Tensor
+    """(N, C), as the label policy gave them."""
+
+
+def take(plan: Plan, learner: Learner, x: Tensor, y: Tensor, index: Tensor, epoch: int, step: int) -> Taken:
     """Train on one batch, in ``plan.precision``.
 
     x: (N, C, H, W) in [0, 1], not augmented; y: given labels (N,); index: their positions in the training set; all of
-    it in every process of a team. Returns the loss (scalar) and the classes predicted by the forward the loss was
-    computed on (N,), both detached, of the whole batch.
+    it in every process of a team. TrainingError where the objective's loss is not one number with a gradient, or the
+    label policy's targets are not (N, C).
     """
     with computing(plan.precision, x.device):
         # For what draws from torch's own generators, such as dropout.
@@ -40,7 +50,7 @@ def take(
         return _take(_Share.of(plan, learner, x, y, index, epoch, step))
 
 
-def _take(share: "_Share") -> tuple[Tensor, Tensor]:
+def _take(share: "_Share") -> Taken:
     learner, team, epoch, index = share.learner, share.learner.team, share.epoch, share.index
     model, objective, labels, weights = learner.model, learner.objective, learner.labels, learner.weights
     x, y, own = share.x, share.y, index[share.rows]
@@ -67,13 +77,14 @@ def _take(share: "_Share") -> tuple[Tensor, Tensor]:
             epoch=epoch, progress=progress, index=index, natural=lambda bn: share.natural(bn, outputs),
             averaged=share.averaged, outputs=seen, images=lambda: (share.whole(x), share.whole(x_adv)),
         )  # fmt: skip
-        targets = labels.update(step)
+        shape = (len(index), seen.main.shape[1])
+        targets = checked_targets(share.plan, labels.update(step), shape, "a batch").detach()
         loss = share.mean_loss(outputs, targets[share.rows], penalty)
         loss.backward()
     learner.optimizer.step()
     weights.after_step(model, epoch)
     (total,) = team.total([loss.detach() / team.size])
-    return total, seen.main.argmax(1)
+    return Taken(total, seen.main.argmax(1), targets)
 
 
 @dataclass(frozen=True)
@@ -144,5 +155,5 @@ class _Share:
         learner, n = self.learner, len(self.index)
         weights = learner.labels.example_weights(self.epoch, self.index)
         weights = None if weights is None else weights[self.rows]
-        loss = learner.objective.total(outputs, targets, self.y, weights, penalty)
+        loss = checked_loss(self.plan, learner.objective.total(outputs, targets, self.y, weights, penalty))
         return loss * (len(self.y) * learner.team.size / n)

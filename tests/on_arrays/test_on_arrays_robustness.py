@@ -305,3 +305,6 @@ def test_a_threat_model_takes_the_sweep_along():
     with pytest.warns(UserWarning, match=r"threat\.eps_255 0\.03.* radii are given in 255ths") as said:
         sglr.robustness(Theirs(), X, Y, changes=changes)
     assert [warning.filename for warning in said] == [__file__]
+    with pytest.warns(UserWarning, match=r"radii in 255ths are given as Linf\(8 / 255\)") as said:
+        sglr.robustness(Theirs(), X, Y, threat=sglr.threat.Linf(8), changes={"evaluate.attacks": {"fgsm": "fgsm"}})
+    assert [warning.filename for warning in said] == [__file__]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sglr import config
+from sglr.report import headline
 from sglr.report.headline import headline_attacks
 from sglr.report.interval_figures import draw_gaps
 from sglr.report.results import collect
@@ -514,3 +515,13 @@ def test_a_best_epoch_slightly_below_is_not_called_below(make: Make) -> None:
     (best,) = (row for row in results["comparisons"] if (row["attack"], row["quantity"]) == ("pgd20", "best_gain"))
     assert best["estimate"] < 0 <= best["high"]
     assert "its best epoch is" not in results["headline"]["verdicts"][0]["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "said"), [(0.02, "gap smaller by 2.0 [1.0, 4.0]"), (-0.02, "gap larger by 2.0 [0.0, 3.0], not sig")]
+)
+def test_a_gap_that_grows_under_a_further_attack_is_said_to_be_larger(estimate: float, said: str) -> None:
+    row = {"attack": "cw", "method": "sglr", "quantity": "gap_reduction", "estimate": estimate}
+    row |= {"low": 0.01, "high": 0.04} if estimate > 0 else {"low": -0.03, "high": 0.0}
+    results = {"comparisons": [row], "accuracy": [{"attack": "cw", "method": "sglr", "examples": 20}]}
+    assert said in headline._more(results, "cw", "sglr", "at")

@@ -185,7 +185,7 @@ def steps(params: dict, method: dict, kind: str, precision: str, attack_bn: str 
     learner = Learner.build(chosen, model, y, 4)
     losses = []
     for step, index in enumerate((torch.arange(8), torch.arange(8, 12))):
-        loss, predicted = take(chosen, learner, x[index], y[index], index, 1, step)
+        loss, predicted, _ = take(chosen, learner, x[index], y[index], index, 1, step)
         losses += [loss, predicted.float()]
     targets = learner.labels.targets(1, torch.arange(12))
     return {**model.state_dict(), "targets": targets, "losses": torch.cat([each.view(-1) for each in losses])}

@@ -31,6 +31,7 @@ from sglr.training import step as training_step
 from sglr.training.history import describe
 from sglr.training.learner import Learner
 from sglr.training.state import copied
+from sglr.training.step import Taken
 from sglr.weights import WeightPolicy
 
 CPU = torch.device("cpu")
@@ -62,7 +63,7 @@ def lean_on(module: Any, monkeypatch: pytest.MonkeyPatch, losses: list[float], p
 
     def take(plan, learner, x, y, index, epoch, step):
         asked.append(index)
-        return torch.tensor(next(values)), predict(index)
+        return Taken(torch.tensor(next(values)), predict(index), nn.functional.one_hot(y, C).float())
 
     monkeypatch.setattr(module, "take", take)
     return asked
@@ -382,10 +383,10 @@ def test_a_network_that_gives_nan_after_an_epoch_is_no_model(params, monkeypatch
     def take(plan, learner, x, y, index, epoch, step):
         if step == 2:
             learner.model.head.weight.data.fill_(float("nan"))
-        return torch.tensor(1.0), y
+        return Taken(torch.tensor(1.0), y, nn.functional.one_hot(y, C).float())
 
     monkeypatch.setattr(loop, "take", take)
-    wrong = r"after epoch 1 the logits of training images are NaN or infinite\. Likely causes: .*in the data\."
+    wrong = r"after epoch 1 the logits of training images are NaN or infinite\. Likely causes: .* gives them\."
     with pytest.raises(TrainingError, match=wrong + "$"):
         fit(plan(params, AT), net(), *splits())
     with pytest.raises(TrainingError, match=wrong + " Snapshots from before are kept"):

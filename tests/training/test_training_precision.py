@@ -229,7 +229,7 @@ def test_a_step_in_bfloat16_is_near_the_exact_one(params, objective, cosine):
         model = models.build("resnet18", num_classes=10, shape=(3, 16, 16), generator_seed=0)
         learner = Learner.build(chosen, model, y, 10)
         before = torch.cat([value.detach().flatten() for value in model.parameters()])
-        loss, _ = take(chosen, learner, x, y, torch.arange(16), 1, 0)
+        loss, *_ = take(chosen, learner, x, y, torch.arange(16), 1, 0)
         losses.append(float(loss))
         updates.append(torch.cat([value.detach().flatten() for value in model.parameters()]) - before)
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
