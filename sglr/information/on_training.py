@@ -100,6 +100,11 @@ def _last_layer(
     norms = {kind: gradients.last_layer_norms(part.probs, targets, part.features) for kind, part in seen.items()}
     for kind, values in norms.items():
         _compare(findings, f"gradient/{kind}", values, noisy)
+    given = np.eye(targets.shape[1])[run.train.given[torch.from_numpy(run.train_index)].cpu().numpy()]
+    if not np.array_equal(targets, given):
+        for kind, part in seen.items():
+            against_given = gradients.last_layer_norms(part.probs, given, part.features)
+            _compare(findings, f"gradient/{kind}/given", against_given, noisy)
     for place, example in enumerate(run.train_index.tolist()):
         row = {"index": example, "noisy": int(noisy[place])} | {kind: float(norms[kind][place]) for kind in INPUTS}
         run.add("gradients", checkpoint, **row)

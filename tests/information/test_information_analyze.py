@@ -182,14 +182,21 @@ def test_gradients_against_autograd_with_the_targets_of_each_checkpoint(made, ch
     targets = 0.8 * refined(train, {"best": 2, "last": 3}[checkpoint]) + 0.2 * F.one_hot(train.given, 10)
     rows = [row for row in result["tables"]["gradients"] if row["checkpoint"] == checkpoint]
     assert len(rows) == len({row["index"] for row in rows}) == 60
+    against_given = []
     for row in rows:
         i = row["index"]
-        loss = -(targets[i].double() * model(train.images([i]).double())[0].log_softmax(0)).sum()
-        gradients = torch.autograd.grad(loss, list(model.head.parameters()))
-        expected = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
-        assert row["natural"] == pytest.approx(expected, rel=1e-4)  # the network ran in float32
+        expected = []
+        for target in (targets[i], F.one_hot(train.given[i], 10)):
+            loss = -(target.double() * model(train.images([i]).double())[0].log_softmax(0)).sum()
+            gradients = torch.autograd.grad(loss, list(model.head.parameters()))
+            expected.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())
+        assert row["natural"] == pytest.approx(expected[0], rel=1e-4)  # the network ran in float32
         assert row["noisy"] == int(train.noisy[i])
+        against_given.append(expected[1])
     noisy = np.array([row["noisy"] for row in rows], dtype=bool)
+    found = result[checkpoint]["gradient/natural/given/noisy"]
+    assert found == pytest.approx(np.array(against_given)[noisy].mean(), rel=1e-4)
+    assert found > 1.01 * result[checkpoint]["gradient/natural/noisy"]
     for kind in KINDS:
         norms = np.array([row[kind] for row in rows])
         found = {key: result[checkpoint][f"gradient/{kind}/{key}"] for key in ("noisy", "clean", "noisy_share")}
@@ -414,6 +421,8 @@ def test_every_checkpoint_has_all_quantities(started):
         found.setdefault((row["checkpoint"], row["epoch"]), {})[row["quantity"]] = row
     assert list(found) == [("start", 0), ("epoch-3", 3), ("best", 2), ("last", 3)]
     measured = {name for name in found["last", 3] if not name.startswith(("noisy/", "clean/"))}
+    # Until the policy refines, its targets are the given labels.
+    measured -= {name for name in measured if "/given/" in name} - set(found["start", 0])
     for quantities in found.values():
         assert measured <= set(quantities)
         assert quantities["natural/nll"]["n"] == 60
