@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from sglr import files, processes
 
@@ -59,18 +60,11 @@ def helpers(process: psutil.Process) -> list[psutil.Process]:
     return [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
 
 
-def until(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
 def test_they_end_when_the_first_process_fails(tmp_path):
     def fail():
         with processes.alongside(1, wait, tmp_path / "here"):
-            until(tmp_path / "here")
+            until((tmp_path / "here").exists)
             started.extend(helpers(psutil.Process()))
             raise KeyError
 
@@ -83,7 +77,7 @@ def test_they_end_when_the_first_process_fails(tmp_path):
 
 PARENT = """
 import sys, time, pathlib
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 from test_processes_helpers import wait
 from sglr import processes
 if __name__ == "__main__":
@@ -95,9 +89,9 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_they_end_when_the_first_process_is_killed(tmp_path):
     script, here = tmp_path / "parent.py", tmp_path / "here"
-    script.write_text(PARENT.format(folder=str(Path(__file__).parent), here=str(here)))
+    script.write_text(PARENT.format(folders=list(map(str, Path(__file__).parents[:2])), here=str(here)))
     parent = subprocess.Popen([sys.executable, str(script)])
-    until(here)
+    until(here.exists)
     left = helpers(psutil.Process(parent.pid))
     assert len(left) == 1
     parent.send_signal(signal.SIGKILL)
@@ -128,11 +122,11 @@ def test_ctrl_c_while_they_start_reaches_the_first_process_alone(tmp_path):
     script, starts, works = (tmp_path / name for name in ("parent.py", "starts", "works"))
     script.write_text(STARTING.format(starts=str(starts), works=str(works)))
     parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
-    until(starts)
+    until(starts.exists)
     (helper,) = helpers(psutil.Process(parent.pid))
     for number in (signal.SIGINT, signal.SIGTERM):
         helper.send_signal(number)
-    until(works)
+    until(works.exists)
     parent.send_signal(signal.SIGINT)
     assert parent.communicate(timeout=20) == (None, "stopped\n")
     assert not helper.is_running()

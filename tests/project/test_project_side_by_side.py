@@ -10,12 +10,12 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from waiting import until
 
 from sglr import files
 from sglr.config import ConfigError
@@ -120,14 +120,6 @@ def test_places_are_taken_in_turns_and_told_to_the_stage(project: Path):
         assert f"device {device}" in (project / side_by_side.LOGS / f"{item}.log").read_text()
 
 
-def until(true: Callable[[], object], running: subprocess.Popen[bytes] | None = None) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert running is None or running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 RUN = """
 import pathlib
 from sglr.project import side_by_side
@@ -144,7 +136,7 @@ def test_a_signal_stops_each_of_them_once_and_is_passed_on_when_they_have_ended(
     monkeypatch.setitem(STAGES["train"], "deps", [])
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": STAGES["train"]}}, sort_keys=False))
     running = subprocess.Popen([sys.executable, "-c", RUN], cwd=project, stderr=subprocess.DEVNULL)
-    until(lambda: (project / "events").exists() and len(events(project)) == 2, running)
+    until(lambda: (project / "events").exists() and len(events(project)) == 2, running=running)
     running.send_signal(getattr(signal, number))
     assert running.wait(30) == status
     assert sorted(events(project)) == [
@@ -159,7 +151,7 @@ def test_when_it_is_killed_those_at_work_come_to_their_ends(project: Path, monke
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"check": STAGES["check"]}}, sort_keys=False))
     study = side_by_side.to_run(project)
     running = subprocess.Popen([sys.executable, "-c", RUN], cwd=project)
-    until(lambda: (project / "events").exists(), running)
+    until(lambda: (project / "events").exists(), running=running)
     running.kill()
     running.wait()
     with pytest.raises(files.FileError, match="another process is at work on check: wait for it"):
@@ -193,7 +185,7 @@ def test_what_a_script_starts_in_the_background_can_be_stopped_too(project: Path
     (Path(os.environ["PYTHONPATH"]) / "dvc" / "__main__.py").write_text(STARTING)
     ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" + RUN
     running = subprocess.Popen([sys.executable, "-c", ignoring], cwd=project, stderr=subprocess.DEVNULL)
-    until(lambda: (project / "events").exists(), running)
+    until(lambda: (project / "events").exists(), running=running)
     running.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert running.poll() is None
@@ -219,7 +211,7 @@ time.sleep(60)
 """
     (Path(os.environ["PYTHONPATH"]) / "dvc" / "__main__.py").write_text(fake)
     running = subprocess.Popen([sys.executable, "-c", RUN], cwd=project, stderr=subprocess.DEVNULL)
-    until(lambda: (project / "events").exists(), running)
+    until(lambda: (project / "events").exists(), running=running)
     running.send_signal(signal.SIGINT)
     running.wait(30)
     assert (project / side_by_side.LOGS / "check.log").read_text() == "written\n"

@@ -3,13 +3,12 @@
 import json
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from study_project import Project
+from waiting import until
 
 ALPHA = ("-S", "methods.sglr.labels.alpha=0.5")
 
@@ -26,13 +25,6 @@ def runs(project: Project) -> set[tuple[str, str, str | None]]:
     }
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.05)
-
-
 def copies(project: Project) -> list[Path]:
     """The copies that experiments run in, those of killed ones included."""
     return list((project.path / ".dvc/tmp/exps").glob("*/*/params.yaml"))
@@ -47,8 +39,8 @@ def test_runs_and_records_of_a_queued_experiment_outlive_its_copy(versioned):
         assert versioned.call(*asked).status == 0
     assert versioned.call("dvc", "queue", "start", "--jobs", "2").status == 0
     status = ("dvc", "queue", "status")
-    wait_until(lambda: versioned.call(*status).output.count("Success") == 2, "both experiments to end", 300)
-    wait_until(lambda: not copies(versioned), "the copies to go")
+    until(lambda: versioned.call(*status).output.count("Success") == 2, "both experiments to end", seconds=300)
+    until(lambda: not copies(versioned), "the copies to go")
     items = ("train@sglr-0", "evaluate@sglr-0", "audit", "analyze@sglr-0", "report")
     expected = {(item, "FINISHED", name) for item in items for name in ("half", "third")}
     assert runs(versioned) - before == expected
@@ -70,7 +62,7 @@ def test_a_killed_experiment_continues_in_another_copy(versioned, finished):
     plain = Project(versioned.path)  # whose stages are processes below dvc's
     del plain.environment["SGLR_TRACKING"]
     process = plain.start(*asked, "--name", "killed", SGLR_SNAPSHOT_SECONDS="0")
-    wait_until(lambda: list(snapshots.glob("*/snapshot-00000[4-9]*")) or process.poll() is not None, "epoch 4")
+    until(lambda: list(snapshots.glob("*/snapshot-00000[4-9]*")) or process.poll() is not None, "epoch 4")
     kill_all(process)
     assert process.wait(60) != 0, plain.said()
     assert list(snapshots.glob("*/snapshot-*")), plain.said()

@@ -2,9 +2,7 @@
 
 import re
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from study_project import EPOCHS, ITEMS, REPOSITORY, Ended, Project
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 from disks import disk, fill
+from waiting import until
 
 from sglr import config, files
 from sglr.doctor import space
@@ -31,14 +30,6 @@ def forgotten(first_run: tuple[Project, Ended], tmp_path: Path, warm: Path) -> C
         return project
 
     return make
-
-
-def wait_for(true: Callable[[], object], process: subprocess.Popen[bytes], said: Callable[[], str]) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        assert process.poll() is None, said()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def finish(project: Project, expected: Project) -> Ended:
@@ -123,7 +114,7 @@ def test_a_disk_fills_while_a_pipeline_runs(
             environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{small}/mlflow.db", "SGLR_TRACKING_WAIT": "20"}
         run = project.start("dvc", "repro", ITEM, **environment)
         pattern = "*/kept/2" if what == "the outputs" else "*/snapshot-000005-*"
-        wait_for(lambda: list(snapshots.glob(pattern)), run, project.said)
+        until(lambda: list(snapshots.glob(pattern)), running=run, said=project.said)
         ballast = fill(small)
         status = run.wait(120)
         said = project.said()
@@ -194,7 +185,7 @@ def test_two_at_once_in_one_workspace(first_run: tuple[Project, Ended], forgotte
     """The second `dvc repro` waits, or leaves at once with DVC's word for it; the first ends as if it were alone."""
     project = forgotten()
     first = project.start("dvc", "repro", SGLR_SNAPSHOT_SECONDS="0")
-    wait_for(lambda: list(project.path.glob(".sglr/snapshots/train/*/snapshot-*")), first, project.said)
+    until(lambda: list(project.path.glob(".sglr/snapshots/train/*/snapshot-*")), running=first, said=project.said)
     second = project.call("dvc", "repro")
     assert first.wait(120) == 0, project.said()
     assert second.status == 0 or re.search("lock|busy", second.output), second.output

@@ -8,14 +8,14 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 from study_project import EPOCHS, Ended, Project
+from waiting import until
 
 from sglr.project import status
 from stages import watch
@@ -63,17 +63,10 @@ def study(first_run: tuple[Project, Ended], tmp_path: Path, warm: Path) -> Itera
     project.end_all()
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.002)
-
-
-def train(study: Killable, *, until: int = REFINING) -> tuple[subprocess.Popen[bytes], psutil.Process]:
-    """Start ``dvc repro``, wait until sglr's training is in epoch ``until``; the dvc process and the stage's."""
+def train(study: Killable, *, epoch: int = REFINING) -> tuple[subprocess.Popen[bytes], psutil.Process]:
+    """Start ``dvc repro``, wait until sglr's training is in epoch ``epoch``; the dvc process and the stage's."""
     dvc = study.start("dvc", "repro", SGLR_SNAPSHOT_SECONDS="0")
-    wait_until(lambda: study.epoch() >= until or dvc.poll() is not None, f"a snapshot of epoch {until}")
+    until(lambda: study.epoch() >= epoch or dvc.poll() is not None, f"a snapshot of epoch {epoch}")
     assert dvc.poll() is None, study.said()
     return dvc, stage_of(dvc)
 
@@ -101,7 +94,7 @@ def test_the_whole_group_is_killed_and_the_newest_snapshot_damaged(study: Killab
     dvc, stage = train(study)
     os.killpg(dvc.pid, signal.SIGKILL)
     dvc.wait(30)
-    wait_until(lambda: not stage.is_running(), "the stage to be gone")
+    until(lambda: not stage.is_running(), "the stage to be gone")
     # A third, if it was killed before it removed the oldest.
     *_, older, newest = study.snapshots()
     newest.write_bytes(newest.read_bytes()[:-100])
@@ -130,12 +123,12 @@ def test_only_dvc_is_killed(study: Killable):
     held = study.snapshots()
     assert study.epoch() < EPOCHS
     again = study.start("dvc", "repro")
-    wait_until(lambda: f"waiting for another process that works on {ITEM}" in study.said() or again.poll(), "the lock")
+    until(lambda: f"waiting for another process that works on {ITEM}" in study.said() or again.poll(), "the lock")
     assert again.poll() is None, study.said()
     assert stage_of(again).pid != orphan.pid
     assert (orphan.is_running(), study.snapshots(), "resuming" in study.said()) == (True, held, False)
     orphan.resume()
-    wait_until(lambda: not orphan.is_running(), "the orphan to end by itself", seconds=15)
+    until(lambda: not orphan.is_running(), "the orphan to end by itself", seconds=15)
     assert again.wait(120) == 0, study.said()
     assert "the pipeline that started this stage is gone" in study.said(before=True)
     study.check_continued(Ended(0, study.said()), epoch=REFINING)
@@ -147,7 +140,7 @@ def test_dvc_is_gone_before_its_stage_looks_for_it(study: Killable):
         pytest.skip("orphans go to a process that could be DVC")
     command = "DVC_STAGE=train@sglr-0 exec python -m stages.train sglr 0"
     assert study.start("sh", "-c", f"(sleep 0.5; {command}) &").wait(10) == 0
-    wait_until(lambda: "the pipeline that started this stage is gone" in study.said(), "the stage to notice")
+    until(lambda: "the pipeline that started this stage is gone" in study.said(), "the stage to notice")
     assert study.snapshots() == []
     assert not (study.path / "artifacts/train/sglr-0").exists()
 
@@ -185,7 +178,7 @@ def test_a_polite_end_leaves_a_snapshot_and_no_results(study: Killable):
     stage = study.start("python", "-m", "stages.train", "sglr", "0", SGLR_SNAPSHOT_SECONDS="3600")
     # The weights of epoch 2, which params.yaml asks to keep, say where it is: no snapshot is due for an hour.
     kept = study.path / ".sglr/snapshots/train"
-    wait_until(lambda: list(kept.glob("*/kept/2")) or stage.poll() is not None, "epoch 2")
+    until(lambda: list(kept.glob("*/kept/2")) or stage.poll() is not None, "epoch 2")
     stage.terminate()
     assert stage.wait(30) == 128 + signal.SIGTERM, study.said()
     assert "stopped by SIGTERM; run it again to continue" in study.said()

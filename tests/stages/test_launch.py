@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import hosts
@@ -13,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 from study_project import Project
 from torch.testing import assert_close
+from waiting import until
 
 pytestmark = pytest.mark.slow
 TRAIN = ("-m", "stages.train", "sglr", "0")
@@ -59,13 +59,6 @@ def trainings(project: Project) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def until(condition, what: str, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def test_the_stage_starts_the_others(study: Project, tmp_path):

@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,20 +34,6 @@ def train(root: Path) -> Callable[..., Any]:
         return tracking.run(root=root, **(plain | changes))
 
     return start
-
-
-def eventually(true: Callable[[], Any], seconds: float = 30) -> None:
-    """Wait until something holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.05)
-
-
-@pytest.fixture(name="eventually")
-def _eventually() -> Callable[..., None]:
-    """``eventually(condition)``: wait for it."""
-    return eventually
 
 
 @pytest.fixture

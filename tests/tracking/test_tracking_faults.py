@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from sglr import files, tracking
 from sglr.tracking import journal, parents, server
@@ -138,7 +139,6 @@ def test_a_dead_server_neither_blocks_nor_loses(
     database: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    eventually: Callable[..., None],
     free_port: int,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:s3cret@127.0.0.1:{free_port}")
@@ -148,7 +148,7 @@ def test_a_dead_server_neither_blocks_nor_loses(
             log_all(tracker)
             (root / "a.txt").write_text("a")
             tracker.artifact(root / "a.txt")
-            eventually(lambda: caplog.records)
+            until(lambda: caplog.records)
             began = time.monotonic()
         assert time.monotonic() - began < 60
         assert tracking.sync(root).failed.keys() == {"train@sglr-0"}
@@ -199,7 +199,6 @@ def test_a_server_that_fails_in_the_middle(
     database: Any,
     sent: collections.Counter[tuple[str, int]],
     monkeypatch: pytest.MonkeyPatch,
-    eventually: Callable[..., None],
     stored_first: bool,
     failures: int,
 ) -> None:
@@ -225,7 +224,7 @@ def test_a_server_that_fails_in_the_middle(
         assert journal.folders(root) != []
         monkeypatch.setattr(MlflowClient, "log_batch", original)
     # A slow machine may need more than the time a run waits for a server that has failed.
-    eventually(lambda: tracking.sync(root).missing == 0 and not journal.folders(root))
+    until(lambda: tracking.sync(root).missing == 0 and not journal.folders(root))
     run = database.run()
     assert run.info.status == "FINISHED"
     assert database.points(run, "loss") == EVERY
@@ -301,12 +300,10 @@ def test_a_store_that_keeps_repetitions_gets_none(root: Path, monkeypatch: pytes
     }
 
 
-def test_a_run_deleted_meanwhile_is_made_anew_and_whole(
-    train: Callable[..., Any], database: Any, eventually: Callable[..., None]
-) -> None:
+def test_a_run_deleted_meanwhile_is_made_anew_and_whole(train: Callable[..., Any], database: Any) -> None:
     with train() as tracker:
         tracker.metrics({"loss": 1.0}, step=1)
-        eventually(lambda: database.runs() and database.run().data.metrics)
+        until(lambda: database.runs() and database.run().data.metrics)
         deleted = database.run().info.run_id
         database.client.delete_run(deleted)
         tracker.metrics({"loss": 2.0}, step=2)
@@ -331,10 +328,10 @@ def test_a_value_the_server_refuses_does_not_block_the_others(
 
 
 def test_sync_leaves_a_live_run_alone_and_ends_a_killed_one_only_when_asked(
-    root: Path, train: Callable[..., Any], database: Any, eventually: Callable[..., None]
+    root: Path, train: Callable[..., Any], database: Any
 ) -> None:
     process = start(root, "set_terminated", "1", "train@sglr-0")
-    eventually(lambda: journal.folders(root) and DeliveryState.read(only_journal(root)).run_id)
+    until(lambda: journal.folders(root) and DeliveryState.read(only_journal(root)).run_id)
     assert tracking.sync(root).running == ["train@sglr-0"]
     process.kill()
     process.wait()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from sglr import tracking
 from sglr.tracking import journal, parents
@@ -167,7 +168,7 @@ def test_other_params_or_a_quote_in_a_name_are_another_training(root: Path, data
 
 def test_sync_counts_parents_that_wait_with_their_children(
     root: Path, train: Callable[..., Any], evaluate: Callable[..., Any], database: Any, monkeypatch: pytest.MonkeyPatch,
-    free_port: int, eventually: Callable[..., None],
+    free_port: int,
 ) -> None:  # fmt: skip
     """A child's journal may come first by name, and cannot be sent before its parent's."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
@@ -178,7 +179,7 @@ def test_sync_counts_parents_that_wait_with_their_children(
     with evaluate(stage="analyze", item="analyze@sglr-0") as tracker:
         tracker.metrics({"natural/ece": 0.25})
     # Senders that have not yet given up would go on to the database.
-    eventually(lambda: all(thread.name != "sglr-tracking" for thread in threading.enumerate()))
+    until(lambda: all(thread.name != "sglr-tracking" for thread in threading.enumerate()))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     first, _ = journal.folders(root)
     assert first.name.startswith("analyze")
@@ -188,7 +189,7 @@ def test_sync_counts_parents_that_wait_with_their_children(
         reports.append(tracking.sync(root))
         return reports[-1].missing == 0
 
-    eventually(sent)
+    until(sent)
     assert sum(report.sent for report in reports) == 6  # each has its seconds and its memory, too
     assert sorted(item for report in reports for item in report.items) == ["analyze@sglr-0", "train@sglr-0"]
     assert len(database.runs()) == 2

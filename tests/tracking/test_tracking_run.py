@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from sglr import tracking
 from sglr.tracking import sender, settings
@@ -91,9 +92,7 @@ def test_how_a_run_ends_is_its_status(
     assert json.loads((root / ".sglr" / "records" / "train@sglr-0.json").read_text())["status"] == status
 
 
-def test_a_failed_run_is_reopened_and_repeats_no_point(
-    root: Path, train: Callable[..., Any], database: Any, eventually: Callable[..., None]
-) -> None:
+def test_a_failed_run_is_reopened_and_repeats_no_point(root: Path, train: Callable[..., Any], database: Any) -> None:
     with contextlib.suppress(RuntimeError), train(params={"lr": "0.1"}) as tracker:
         for epoch in (1, 2):
             tracker.metrics({"loss": epoch}, step=epoch)
@@ -101,7 +100,7 @@ def test_a_failed_run_is_reopened_and_repeats_no_point(
         raise RuntimeError
     failed = database.run()
     with train(params={"lr": "0.1", "new": "1"}) as tracker:
-        eventually(lambda: database.run().info.status == "RUNNING")
+        until(lambda: database.run().info.status == "RUNNING")
         for epoch in (2, 3):
             tracker.metrics({"loss": epoch}, step=epoch)
         tracker.headline({"best": 0.7})
@@ -194,12 +193,12 @@ def test_a_journal_that_cannot_be_written_does_not_end_the_run(
 
 
 def test_system_metrics_are_recorded_for_training(
-    train: Callable[..., Any], database: Any, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+    train: Callable[..., Any], database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SGLR_SYSTEM_METRICS")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     with train():
-        eventually(lambda: database.runs() and database.run().data.metrics)
+        until(lambda: database.runs() and database.run().data.metrics)
     with train(stage="evaluate", key="other", tags={}):
         time.sleep(1)
     trained, evaluated = database.runs()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from sglr import tracking
 from sglr.config import ConfigError
@@ -118,13 +119,13 @@ def send_all(root: Path) -> None:
 
 
 def test_a_database_that_another_program_locks(
-    root: Path, train: Train, database: Any, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None],
+    root: Path, train: Train, database: Any, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):  # fmt: skip
     monkeypatch.setenv("SGLR_TRACKING_WAIT", "1")
     with train() as tracker:
         log(tracker, last=5)
-        eventually(lambda: database.runs() and len(database.points(database.run(), "loss")) == 5)
+        until(lambda: database.runs() and len(database.points(database.run(), "loss")) == 5)
         other = sqlite3.connect(root / "mlflow.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
         log(tracker, first=6)
@@ -165,7 +166,6 @@ def test_a_real_server_is_killed_in_the_middle(
     train: Train,
     database: Any,
     monkeypatch: pytest.MonkeyPatch,
-    eventually: Callable[..., None],
     free_port: int,
 ):
     """Its credentials are in no file of the project, nor in its database."""
@@ -174,7 +174,7 @@ def test_a_real_server_is_killed_in_the_middle(
     with train(params={"lr": "0.1"}) as tracker:
         with mlflow_server(root, free_port) as server:
             log(tracker, last=8, pause=0.05)
-            eventually(lambda: database.runs() and len(database.points(database.run(), "loss")) >= 3)
+            until(lambda: database.runs() and len(database.points(database.run(), "loss")) >= 3)
             os.killpg(server.pid, signal.SIGKILL)
             log(tracker, first=9, last=14)
         log(tracker, first=15)
