@@ -66,8 +66,7 @@ def splits_of(x: AnyArray, y: AnyArray, true: AnyArray | None, validation: Any, 
 
 def class_count(splits: list[Split], num_classes: int | None) -> int:
     """How many classes there are; ValueError where a label exceeds ``num_classes``, TypeError where that is no whole
-    number. Where it is None and some class
-    has no image to train on, a warning, of the line that calls ``train``."""
+    number. Where it is None and some class has no image to train on, a warning, of the line that calls ``train``."""
     found = max(int(labels.max()) for split in splits for labels in (split.given, split.true)) + 1
     if num_classes is None:
         if absent := sorted(set(range(found)) - set(splits[0].given.tolist())):
