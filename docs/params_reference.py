@@ -55,6 +55,7 @@ MEANINGS = {
     "attacks.apgd.steps": "gradient steps",
     "attacks.square.queries": "forward passes per example, at most",
     "labels.*.start_epoch": "the policy begins with this epoch, counted from 1; hard labels before",
+    "labels.refinement.hard_targets": "targets take the refined label's largest class, one-hot: a control",
     "labels.*.momentum": "share of the old table in each update",
     "labels.ensembling.ramp_epochs": "epochs over which the penalty rises to its weight",
     "labels.ensembling.weight": "final weight of the penalty",
