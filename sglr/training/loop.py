@@ -161,7 +161,7 @@ class _Loop:
                 group["lr"] = rate
             index = parts[step]
             taken = take(plan, learner, train.images(index), train.given[index], index, epoch, step)
-            if step == 0:
+            if step == 0 and bool(taken.loss.isfinite()):  # of a network that diverged targets are NaN, too
                 require_probabilities(plan, taken.targets, "a batch")
             progress.loss = progress.loss + taken.loss.double() * len(index)
             first_bad = (progress.bad_step < 0) & ~torch.isfinite(taken.loss)

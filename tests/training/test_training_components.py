@@ -73,7 +73,6 @@ def test_what_is_no_loss(params, of, message):
     [
         (lambda t: 2 * t, "no probabilities for {}: rows sum to 2 to 2, not 1, and the lowest entry is 0"),
         (lambda t: 1.5 * t - 0.5 / C, "no probabilities for {}: .* the lowest entry is -0.1"),
-        (lambda t: t * torch.nan, "no probabilities for {}: rows sum to nan"),
         (lambda t: t.argmax(1), r"torch.int64 \({n},\) for {}, not probabilities \({n}, " + str(C)),
         (lambda t: t[1:], r"torch.float32 \({less}, .*\) for {}, not probabilities"),
         (lambda t: t.tolist(), "list for {}, not probabilities"),
@@ -87,6 +86,16 @@ def test_what_are_no_targets(params, method, of, n, wrong, message):
     with pytest.raises(TrainingError, match=expected):
         fit(own_labels(plan(params, AT), **{method: wrong}), net(), *splits(), hooks=Hooks(on_epoch=epochs.append))
     assert epochs == []
+
+
+def test_what_is_not_finite(params):
+    """Targets of a network that diverged are NaN, too: the loss says so, and what may be the cause."""
+    one = own_labels(plan(params, AT), update=lambda t: t * torch.nan)
+    with pytest.raises(TrainingError, match=r"not finite from epoch 1, batch 1 of 3 on.* a component of your own"):
+        fit(one, net(), *splits())
+    one = own_labels(plan(params, AT), refined=lambda t: t * torch.nan)
+    with pytest.raises(TrainingError, match="'own' gives no probabilities for refined labels: rows sum to nan"):
+        fit(one, net(), *splits())
 
 
 def test_rounded_targets_are_targets(params):
