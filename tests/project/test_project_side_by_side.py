@@ -135,7 +135,9 @@ def test_a_signal_stops_each_of_them_once_and_is_passed_on_when_they_have_ended(
     monkeypatch.setenv("TAKES", "60")
     monkeypatch.setitem(STAGES["train"], "deps", [])
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": STAGES["train"]}}, sort_keys=False))
-    running = subprocess.Popen([sys.executable, "-c", RUN], cwd=project, stderr=subprocess.DEVNULL)
+    # As from a terminal, however these tests were started: with nohup, or by a script in the background.
+    fresh = "import signal as s; s.signal(s.SIGHUP, s.SIG_DFL); s.signal(s.SIGINT, s.default_int_handler)" + RUN
+    running = subprocess.Popen([sys.executable, "-c", fresh], cwd=project, stderr=subprocess.DEVNULL)
     until(lambda: (project / "events").exists() and len(events(project)) == 2, running=running)
     running.send_signal(getattr(signal, number))
     assert running.wait(30) == status
