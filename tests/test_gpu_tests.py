@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("chosen", "least"),
     [
-        ("on_the_cpu and (at_awp or trades_sglr)", 2),
+        ("on_the_cpu and trades_sglr", 1),
         pytest.param("", 30, marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
     ],
 )

@@ -319,6 +319,7 @@ def test_on_a_terminal_the_last_line_says_how_far_those_at_work_are(shipped: Pat
     assert "warmup@0  done after 0 s" in text
 
 
+@pytest.mark.slow
 def test_elsewhere_there_are_lines_alone(shipped: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAILS", "prepare")
     command = [sys.executable, "-m", "sglr", "run", "--jobs", "2", "warmup@0"]

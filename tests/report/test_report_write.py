@@ -154,6 +154,7 @@ def test_learning_curves_say_where_things_happen(written: Path) -> None:
     assert sum((label or "").endswith(" Best epochs: 3, 3.") for label in labels) == 2  # of every seed, for each method
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_pdf")
 def test_a_method_that_begins_without_the_warm_up_is_drawn_without_it(make: Make, tmp_path: Path) -> None:
     study, artifacts = make()

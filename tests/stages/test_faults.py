@@ -63,6 +63,7 @@ def test_the_forecast_of_a_study_covers_what_it_leaves(finished: Project):
     assert space.of_study(settings, data, done) == 0
 
 
+@pytest.mark.slow
 def test_a_training_that_will_not_fit_the_disk_does_not_start(
     forgotten: Callable[..., Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
